@@ -1,0 +1,77 @@
+"""The cell protocol: one time step of a recurrent net, as pure functions of one example.
+
+Notation, used everywhere in gradflow::
+
+    s_0 = initial_carry()              the carry before the first step
+    s_t = step(params, s_{t-1}, x_t)   t = 1 ... T
+    h_t = hidden(s_t)                  the part of the carry that is called the hidden state
+    J_t = ∂s_t/∂s_{t-1}                the step Jacobian, on the whole carry
+    P(t, k) = J_t J_{t-1} ... J_{k+1}  = ∂s_t/∂s_k; row = later, column = earlier; lag = t - k
+
+Arrays are time-major: ``inputs[t-1]`` is x_t, ``carries[t]`` is s_t for t = 0 ... T. A cell
+is unbatched; batches come by `jax.vmap` at the edge.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import jax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+Key: TypeAlias = jax.Array
+"""A typed random key, as made by `jax.random.key`."""
+
+Params: TypeAlias = Any
+"""A pytree of floating arrays, per gate: ``params["f"]["W_h"]``."""
+
+Carry: TypeAlias = Any
+"""A pytree of floating arrays: a vector, or a NamedTuple of vectors with named fields."""
+
+
+class InitFn(Protocol):
+    """Draws the parameters of a cell."""
+
+    def __call__(self, key: Key) -> Params: ...
+
+
+class StepFn(Protocol):
+    """Advances one example by one time step.
+
+    Returns the pair (s_t, h_t) for the carry s_{t-1} and the input x_t of shape (input,).
+    """
+
+    def __call__(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]: ...
+
+
+class GatesFn(Protocol):
+    """The activations of the gates at one step, by name, each of shape (hidden,)."""
+
+    def __call__(self, params: Params, carry: Carry, x: Array) -> Mapping[str, Array]: ...
+
+
+def whole_carry(carry: Carry) -> Float[Array, " carry"]:
+    """Returns the carry as one vector, leaf after leaf."""
+    return ravel_pytree(carry)[0]
+
+
+class Cell(NamedTuple):
+    """A recurrent cell: a value made by a plain factory, with nothing to inherit.
+
+    Being a tuple of functions it is hashable, and so can be a static argument of `jax.jit`.
+    `gradflow.testing.check_cell` states and checks the contract.
+
+    Attributes:
+      init: Draws the parameters from a key.
+      step: (params, carry, x) -> (carry, h), one time step of one example. The argument order
+        is Flax's, so that the ``apply`` of any Linen cell is already a step.
+      initial_carry: Gives s_0, usually zeros.
+      hidden: Which part of the carry is h; a selection of its entries, by default all of it.
+      gates: The gates' activations by name, for cells that have them.
+    """
+
+    init: InitFn
+    step: StepFn
+    initial_carry: Callable[[], Carry]
+    hidden: Callable[[Carry], Float[Array, " hidden"]] = whole_carry
+    gates: GatesFn | None = None

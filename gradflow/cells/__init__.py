@@ -1,0 +1,103 @@
+"""The cells of the field, one file a family, and how a cell is found by name."""
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+from gradflow.cell import Cell
+from gradflow.cells.gru import gru, gru_reset_before
+from gradflow.cells.lstm import LSTMCarry, lstm
+from gradflow.cells.rnn import rnn
+from gradflow.spec import parse_spec, unknown_name
+
+CellFactory = Callable[..., Cell]
+
+CELLS: dict[str, CellFactory] = {
+    "gru": gru,
+    "gru_reset_before": gru_reset_before,
+    "lstm": lstm,
+    "rnn": rnn,
+}
+
+__all__ = ["CELLS", "LSTMCarry", "gru", "gru_reset_before", "lstm", "resolve", "rnn"]
+
+
+def resolve(spec: str) -> CellFactory:
+    """Finds the factory (input_size, hidden_size, **options) -> Cell that a spec names.
+
+    Args:
+      spec: A name in `CELLS`, with options or without: ``lstm``, ``lstm(forget_bias=2)``; a
+        factory in a file: ``path/to/mine.py:factory``; or one in a module: ``pkg.mod:factory``.
+
+    Returns:
+      The factory, which gives the spec's options unless it is called with others.
+
+    Raises:
+      ValueError: If there is no such cell, file, module or factory, or the factory does not
+        take an option given.
+    """
+    name, options = parse_spec(spec)
+    if ":" in name:
+        factory = _load(*name.rsplit(":", 1))
+    elif name in CELLS:
+        factory = CELLS[name]
+    else:
+        raise ValueError(
+            unknown_name("cell", name, CELLS)
+            + " One of your own is path/to/file.py:factory or package.module:factory."
+        )
+    check_options(factory, name, options)
+
+    def make(input_size: int, hidden_size: int, **more: object) -> Cell:
+        return factory(input_size, hidden_size, **{**options, **more})
+
+    make.__name__ = spec
+    make.__signature__ = inspect.signature(factory)  # what check_options reads
+    return make
+
+
+def check_options(factory: CellFactory, name: str, options: dict[str, object]) -> None:
+    """Checks that a factory takes the options given.
+
+    Raises:
+      ValueError: With the list of those that it takes.
+    """
+    parameters = inspect.signature(factory).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    taken = [p.name for p in list(parameters)[2:]]
+    for option in options:
+        if option not in taken:
+            raise ValueError(
+                f"cell {name!r} has no option {option!r}; it takes {', '.join(taken) or 'none'}"
+            )
+
+
+def _load(place: str, attribute: str) -> CellFactory:
+    if place.endswith(".py"):
+        module = _load_file(Path(place))
+    else:
+        try:
+            module = importlib.import_module(place)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"no module {error.name!r} for the cell {place}:{attribute}") from None
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        found = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise ValueError(
+            f"{place} has no factory {attribute!r}; the callables in it are {', '.join(found)}"
+        )
+    return factory
+
+
+def _load_file(path: Path):
+    if not path.is_file():
+        raise ValueError(f"there is no file {str(path)!r} for a cell; the path is relative to "
+                         f"the current directory")  # fmt: skip
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec is not None and module_spec.loader is not None  # the suffix is .py
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module

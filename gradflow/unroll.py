@@ -1,0 +1,202 @@
+"""Running a cell over time: the reference scan."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from gradflow.cell import Carry, Cell, Params
+
+Lengths = Int[Array, "*batch"] | Sequence[int] | int
+Mask = Bool[Array, "steps *batch"]
+
+
+class Trajectory(NamedTuple):
+    """What a cell went through.
+
+    Attributes:
+      carries: The carry's pytree, each leaf with a leading axis T + 1: ``carries[t]`` is s_t.
+      outputs: ``outputs[t-1]`` is h_t.
+    """
+
+    carries: PyTree[Float[Array, "steps_and_one ..."]]
+    outputs: Float[Array, "steps *batch hidden"]
+
+
+def unroll(
+    cell: Cell,
+    params: Params,
+    inputs: Float[Array, "steps *batch input"],
+    *,
+    carry: Carry | None = None,
+    lengths: Lengths | None = None,
+    mask: Mask | None = None,
+) -> Trajectory:
+    """Runs a cell over a sequence, or over a batch of them: s_t = step(params, s_{t-1}, x_t).
+
+    Args:
+      cell: The cell.
+      params: Its parameters.
+      inputs: x_1 ... x_T, of shape (T, input) or, for a batch, (T, B, input).
+      carry: s_0; by default ``cell.initial_carry()``. With a batch, each leaf has B in front.
+      lengths: Number of real steps of each sequence; the steps after them are padding.
+      mask: True where a step is real; the general form of ``lengths``.
+
+    Returns:
+      The trajectory. A padded step copies the carry, so its step Jacobian is the identity.
+
+    Raises:
+      TypeError: If the inputs or the carry are not floating.
+      ValueError: If shapes do not fit, or lengths are not within 0 ... T.
+    """
+    inputs = check_inputs(inputs)
+    cell, xs = mask_cell(cell, inputs, lengths, mask)
+    batch = inputs.shape[1:-1]
+    s_0 = start(cell, params, inputs, carry)
+    step = jax.vmap(cell.step, in_axes=(None, 0, 0)) if batch else cell.step
+    check_step(cell, params, s_0, xs, batched=bool(batch))
+
+    def body(s: Carry, x: Any) -> tuple[Carry, tuple[Carry, Array]]:
+        s, h = step(params, s, x)
+        return s, (s, h)
+
+    _, (carries, outputs) = jax.lax.scan(body, s_0, xs)
+    return Trajectory(jax.tree.map(_prepend, s_0, carries), outputs)
+
+
+def _prepend(first: Array, rest: Array) -> Array:
+    return jnp.concatenate([first[None], rest])
+
+
+def start(cell: Cell, params: Params, inputs: Array, carry: Carry | None) -> Carry:
+    """s_0, one for each sequence of the batch, in the float type in which the cell will run.
+
+    Raises:
+      TypeError: If a leaf of the carry is not floating.
+    """
+    batch = inputs.shape[1:-1]
+    if carry is None:
+        carry = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, batch + jnp.shape(leaf)), cell.initial_carry()
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"a carry of floating arrays is expected, got {jnp.result_type(leaf)} at "
+                f"carry{jax.tree_util.keystr(path)}: make it floating, for instance by "
+                "jnp.zeros(n); it would have no gradient"
+            )
+    dtype = jnp.result_type(inputs, *jax.tree.leaves(params))
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), carry)
+
+
+def check_inputs(inputs: Array) -> Array:
+    """The inputs as an array, if they are a sequence or a batch of sequences of floats.
+
+    Raises:
+      TypeError: If they are not floating.
+      ValueError: If they are not of shape (T, input) or (T, B, input).
+    """
+    inputs = jnp.asarray(inputs)
+    if not jnp.issubdtype(inputs.dtype, jnp.floating):
+        raise TypeError(
+            f"floating inputs are expected, got {inputs.dtype}: convert them, for instance by "
+            "jax.nn.one_hot(inputs, n) for symbols or inputs.astype(float) for numbers"
+        )
+    if inputs.ndim not in (2, 3):
+        raise ValueError(
+            "inputs of shape (T, input), or (T, B, input) for a batch, are expected, "
+            f"got shape {inputs.shape}"
+        )
+    return inputs
+
+
+def check_step(cell: Cell, params: Params, carry: Carry, xs: Any, *, batched: bool) -> None:
+    """Traces one step, so that what does not fit is said before anything is compiled.
+
+    Raises:
+      ValueError: If the step does not take these parameters, carry and inputs, or does not give
+        back a carry like the one it took.
+    """
+    drop = 2 if batched else 1
+
+    def example(leaf: Array, axes: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape[axes:], leaf.dtype)
+
+    before = jax.tree.map(lambda leaf: example(leaf, drop - 1), carry)
+    x = jax.tree.map(lambda leaf: example(leaf, drop), xs)
+    try:
+        after, _ = jax.eval_shape(cell.step, params, before, x)
+    except (TypeError, ValueError) as error:
+        shapes = jax.tree.map(jnp.shape, params)
+        raise ValueError(
+            f"the cell's step does not take a carry of {before} and x of {x} with parameters of "
+            f"shapes {shapes}: {error}"
+        ) from error
+    same = jax.tree.structure(before) == jax.tree.structure(after) and all(
+        (a.shape, a.dtype) == (b.shape, b.dtype)
+        for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    )
+    if not same:
+        raise ValueError(
+            f"a step is expected to return a carry like the one it took, {before}, got {after}"
+        )
+
+
+def valid_steps(
+    inputs: Array, lengths: Lengths | None, mask: Mask | None
+) -> Bool[Array, "steps *batch"] | None:
+    """Which steps are real, as a mask, or None if all are.
+
+    Raises:
+      ValueError: If both are given, their shape does not fit the inputs, or a length is not
+        within 0 ... T.
+    """
+    if lengths is not None and mask is not None:
+        raise ValueError("lengths or a mask is expected, got both; leave one of them out")
+    if mask is not None:
+        mask = jnp.asarray(mask)
+        if mask.shape != inputs.shape[:-1] or mask.dtype != bool:
+            raise ValueError(
+                f"a boolean mask of shape {inputs.shape[:-1]} is expected, "
+                f"got {mask.dtype} of shape {mask.shape}"
+            )
+        return mask
+    if lengths is None:
+        return None
+    num_steps, *batch = inputs.shape[:-1]
+    lengths = jnp.asarray(lengths)
+    if lengths.shape != tuple(batch) or not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ValueError(
+            f"integer lengths of shape {tuple(batch)} are expected, "
+            f"got {lengths.dtype} of shape {lengths.shape}"
+        )
+    with contextlib.suppress(jax.errors.TracerArrayConversionError):  # values not known yet
+        known = np.asarray(lengths)
+        if ((known < 0) | (known > num_steps)).any():
+            raise ValueError(f"lengths within 0 ... T = {num_steps} are expected, got {known}")
+    return jnp.arange(num_steps).reshape(-1, *(1 for _ in batch)) < lengths
+
+
+def mask_cell(
+    cell: Cell, inputs: Array, lengths: Lengths | None, mask: Mask | None
+) -> tuple[Cell, Any]:
+    """The cell and the inputs such that a padded step copies the carry.
+
+    Where there is padding, the new cell's input at a step is the pair (x_t, whether t is real).
+    """
+    valid = valid_steps(inputs, lengths, mask)
+    if valid is None:
+        return cell, inputs
+
+    def step(params: Params, carry: Carry, x: tuple[Array, Array]) -> tuple[Carry, Array]:
+        value, is_real = x
+        new, _ = cell.step(params, carry, value)
+        carry = jax.tree.map(lambda a, b: jnp.where(is_real, a, b), new, carry)
+        return carry, cell.hidden(carry)
+
+    return cell._replace(step=step), (inputs, valid)

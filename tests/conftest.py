@@ -1,0 +1,35 @@
+"""What every test runs under: float64, shapes checked at run time, one compilation cache."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import jax
+import jaxtyping
+import pytest
+
+jaxtyping.install_import_hook("gradflow", "beartype.beartype")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The workers of one run share what one of them has compiled, under the run's own folder.
+    cache = os.environ.setdefault(
+        "GRADFLOW_TEST_CACHE", tempfile.mkdtemp(prefix="gradflow-test-cache-")
+    )
+    if not hasattr(config, "workerinput"):
+        config.add_cleanup(lambda: _remove(Path(cache)))
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    return jax.random.key(0)
