@@ -13,7 +13,7 @@ is unbatched; batches come by `jax.vmap` at the edge.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 from jax.flatten_util import ravel_pytree
@@ -29,25 +29,28 @@ Carry: TypeAlias = Any
 """A pytree of floating arrays: a vector, or a NamedTuple of vectors with named fields."""
 
 
+@runtime_checkable
 class InitFn(Protocol):
     """Draws the parameters of a cell."""
 
-    def __call__(self, key: Key) -> Params: ...
+    def __call__(self, key: Key, /) -> Params: ...
 
 
+@runtime_checkable
 class StepFn(Protocol):
     """Advances one example by one time step.
 
     Returns the pair (s_t, h_t) for the carry s_{t-1} and the input x_t of shape (input,).
     """
 
-    def __call__(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]: ...
+    def __call__(self, params: Params, carry: Carry, x: Array, /) -> tuple[Carry, Array]: ...
 
 
+@runtime_checkable
 class GatesFn(Protocol):
     """The activations of the gates at one step, by name, each of shape (hidden,)."""
 
-    def __call__(self, params: Params, carry: Carry, x: Array) -> Mapping[str, Array]: ...
+    def __call__(self, params: Params, carry: Carry, x: Array, /) -> Mapping[str, Array]: ...
 
 
 def whole_carry(carry: Carry) -> Float[Array, " carry"]:

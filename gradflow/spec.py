@@ -17,6 +17,8 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
       ValueError: If the options are not keyword literals.
     """
     name, bracket, options = spec.strip().partition("(")
+    if not name.strip():
+        raise ValueError(f"a name is expected, got {spec!r}; write it as name or name(option=...)")
     if not bracket:
         return name, {}
     mend = f"got {spec!r}; write it as name(option=literal, ...), for example lstm(forget_bias=2)"
@@ -26,9 +28,13 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"options are expected between brackets: {mend}") from None
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
         raise ValueError(f"options are expected by keyword: {mend}")
+    names = [keyword.arg or "**" for keyword in call.keywords]
+    if "**" in names or len(set(names)) < len(names):
+        raise ValueError(f"each option is expected once, by its name: {mend}")
     try:
-        return name.strip(), {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except ValueError:
+        values = [ast.literal_eval(keyword.value) for keyword in call.keywords]
+        return name.strip(), dict(zip(names, values, strict=True))
+    except (ValueError, TypeError):
         raise ValueError(f"an option's value is expected to be a literal: {mend}") from None
 
 

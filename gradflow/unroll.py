@@ -77,6 +77,7 @@ def start(cell: Cell, params: Params, inputs: Array, carry: Carry | None) -> Car
 
     Raises:
       TypeError: If a leaf of the carry is not floating.
+      ValueError: If a carry that is given does not have the inputs' batch in front.
     """
     batch = inputs.shape[1:-1]
     if carry is None:
@@ -89,6 +90,11 @@ def start(cell: Cell, params: Params, inputs: Array, carry: Carry | None) -> Car
                 f"a carry of floating arrays is expected, got {jnp.result_type(leaf)} at "
                 f"carry{jax.tree_util.keystr(path)}: make it floating, for instance by "
                 "jnp.zeros(n); it would have no gradient"
+            )
+        if jnp.shape(leaf)[: len(batch)] != batch:
+            raise ValueError(
+                f"a carry with the batch of the inputs, {batch}, in front is expected, "
+                f"got shape {jnp.shape(leaf)} at carry{jax.tree_util.keystr(path)}"
             )
     dtype = jnp.result_type(inputs, *jax.tree.leaves(params))
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), carry)
@@ -131,7 +137,7 @@ def check_step(cell: Cell, params: Params, carry: Carry, xs: Any, *, batched: bo
     x = jax.tree.map(lambda leaf: example(leaf, drop), xs)
     try:
         after, _ = jax.eval_shape(cell.step, params, before, x)
-    except (TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         shapes = jax.tree.map(jnp.shape, params)
         raise ValueError(
             f"the cell's step does not take a carry of {before} and x of {x} with parameters of "
@@ -195,7 +201,8 @@ def mask_cell(
 
     def step(params: Params, carry: Carry, x: tuple[Array, Array]) -> tuple[Carry, Array]:
         value, is_real = x
-        new, _ = cell.step(params, carry, value)
+        # What stands in the padding, be it NaN, must not reach a derivative either.
+        new, _ = cell.step(params, carry, jnp.where(is_real, value, 0))
         carry = jax.tree.map(lambda a, b: jnp.where(is_real, a, b), new, carry)
         return carry, cell.hidden(carry)
 

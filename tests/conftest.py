@@ -8,7 +8,7 @@ import jax
 import jaxtyping
 import pytest
 
-jaxtyping.install_import_hook("gradflow", "beartype.beartype")
+jaxtyping.install_import_hook("gradflow", "typechecker.check")
 
 
 def pytest_configure(config: pytest.Config) -> None:

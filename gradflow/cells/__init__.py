@@ -1,27 +1,83 @@
 """The cells of the field, one file a family, and how a cell is found by name."""
 
+import functools
 import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gradflow.cell import Cell
+from gradflow.cells.antisymmetric import antisymmetric, gated_antisymmetric
+from gradflow.cells.cfn import cfn
+from gradflow.cells.clockwork import clockwork
+from gradflow.cells.combinators import (
+    dropout_of,
+    feedback_of,
+    masked_of,
+    residual_of,
+    stacked,
+    zoneout_of,
+)
 from gradflow.cells.gru import gru, gru_reset_before
+from gradflow.cells.indrnn import indrnn
+from gradflow.cells.janet import janet
+from gradflow.cells.layer_norm import gru_layer_norm, lstm_layer_norm
+from gradflow.cells.lem import lem
+from gradflow.cells.lipschitz import lipschitz
+from gradflow.cells.lru import lru
 from gradflow.cells.lstm import LSTMCarry, lstm
-from gradflow.cells.rnn import rnn
+from gradflow.cells.mingru import mingru, minlstm
+from gradflow.cells.minimal import mgu, minimal_rnn, ugrnn
+from gradflow.cells.orthogonal import orthogonal
+from gradflow.cells.oscillators import cornn, unicornn
+from gradflow.cells.rnn import irnn, rnn
+from gradflow.cells.schur import nnrnn
+from gradflow.cells.scrn import scrn
+from gradflow.cells.unitary import full_unitary, unitary
 from gradflow.spec import parse_spec, unknown_name
 
 CellFactory = Callable[..., Cell]
 
 CELLS: dict[str, CellFactory] = {
+    "antisymmetric": antisymmetric,
+    "cfn": cfn,
+    "clockwork": clockwork,
+    "cornn": cornn,
+    "dropout": dropout_of,
+    "feedback": feedback_of,
+    "full_unitary": full_unitary,
+    "gated_antisymmetric": gated_antisymmetric,
     "gru": gru,
+    "gru_layer_norm": gru_layer_norm,
     "gru_reset_before": gru_reset_before,
+    "indrnn": indrnn,
+    "irnn": irnn,
+    "janet": janet,
+    "lem": lem,
+    "lipschitz": lipschitz,
+    "lru": lru,
     "lstm": lstm,
+    "lstm_layer_norm": lstm_layer_norm,
+    "masked": masked_of,
+    "mgu": mgu,
+    "mingru": mingru,
+    "minimal_rnn": minimal_rnn,
+    "minlstm": minlstm,
+    "nnrnn": nnrnn,
+    "orthogonal": orthogonal,
+    "residual": residual_of,
     "rnn": rnn,
+    "scrn": scrn,
+    "stack": stacked,
+    "ugrnn": ugrnn,
+    "unicornn": unicornn,
+    "unitary": unitary,
+    "zoneout": zoneout_of,
 }
 
-__all__ = ["CELLS", "LSTMCarry", "gru", "gru_reset_before", "lstm", "resolve", "rnn"]
+__all__ = ["CELLS", "CellFactory", "LSTMCarry", "resolve", *(f.__name__ for f in CELLS.values())]
 
 
 def resolve(spec: str) -> CellFactory:
@@ -50,15 +106,14 @@ def resolve(spec: str) -> CellFactory:
         )
     check_options(factory, name, options)
 
-    def make(input_size: int, hidden_size: int, **more: object) -> Cell:
+    def make(input_size: int, hidden_size: int, **more: Any) -> Cell:
         return factory(input_size, hidden_size, **{**options, **more})
 
     make.__name__ = spec
-    make.__signature__ = inspect.signature(factory)  # what check_options reads
-    return make
+    return functools.update_wrapper(make, factory, assigned=("__doc__",))
 
 
-def check_options(factory: CellFactory, name: str, options: dict[str, object]) -> None:
+def check_options(factory: CellFactory, name: str, options: dict[str, Any]) -> None:
     """Checks that a factory takes the options given.
 
     Raises:

@@ -7,25 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Key, Params
-from gradflow.initializers import InitSpec, per_gate
+from gradflow.cells.checks import check_sizes
+from gradflow.initializers import BiasSpec, Initializer, InitSpec, per_gate, resolve_bias
 
 RecurrentInit = InitSpec | Mapping[str, InitSpec]
 """One initialiser for every gate's W_h, or one for each gate by name."""
-
-
-def check_sizes(input_size: int, hidden_size: int) -> None:
-    """Raises the error for sizes that no cell can have.
-
-    Raises:
-      TypeError: If a size is not an integer.
-      ValueError: If the input size is negative (0 is an autonomous cell) or the hidden size
-        not positive.
-    """
-    for name, size, least in (("input_size", input_size, 0), ("hidden_size", hidden_size, 1)):
-        if not isinstance(size, int) or isinstance(size, bool):
-            raise TypeError(f"{name} is expected to be an integer, got {size!r}")
-        if size < least:
-            raise ValueError(f"{name} is expected to be at least {least}, got {size}")
 
 
 def affine(gate: Mapping[str, Array], h: Array, x: Array) -> Float[Array, " hidden"]:
@@ -40,32 +26,61 @@ def init_gates(
     *,
     recurrent_init: RecurrentInit,
     input_init: InitSpec,
-    biases: Mapping[str, float] | None = None,
+    biases: Mapping[str, BiasSpec] | None = None,
 ) -> Callable[[Key], Params]:
     """Makes the init function of a gated cell: ``params[gate] = {"W_x", "W_h", "b"}``.
 
-    Every matrix is drawn by itself, from a key of its own. A bias is the constant given for its
-    gate, else zero.
+    Every matrix is drawn by itself, from a key of its own. A bias is as given for its
+    gate, a constant or drawn, else zero.
     """
     check_sizes(input_size, hidden_size)
     recurrent = per_gate(recurrent_init, gates)
     inputs = per_gate(input_init, gates)
-    values = {gate: 0.0 for gate in gates} | dict(biases or {})
-
-    def init_gate(gate: str, key: Key) -> dict[str, Array]:
-        key_x, key_h = jax.random.split(key)
-        dtype = jnp.zeros(()).dtype  # the default float: 64 bits if x64 is on
-        return {
-            "W_x": _draw(inputs[gate], key_x, (hidden_size, input_size), dtype),
-            "W_h": recurrent[gate](key_h, (hidden_size, hidden_size), dtype),
-            "b": jnp.full(hidden_size, values[gate], dtype),
-        }
+    values = {gate: resolve_bias((biases or {}).get(gate, 0.0)) for gate in gates}
 
     def init(key: Key) -> Params:
         keys = jax.random.split(key, len(gates))
-        return {gate: init_gate(gate, k) for gate, k in zip(gates, keys, strict=True)}
+        keys_x, keys_h = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        dtype = jnp.zeros(()).dtype  # the default float: 64 bits if x64 is on
+        W_x = _draw_each(inputs, keys_x, (hidden_size, input_size), dtype)
+        W_h = _draw_each(recurrent, keys_h, (hidden_size, hidden_size), dtype)
+        # A key beyond those of the split, so that the matrices do not depend on the bias.
+        b = {
+            gate: values[gate](jax.random.fold_in(key, 2), (hidden_size,), dtype)
+            for gate, key in zip(gates, keys, strict=True)
+        }
+        return {gate: {"W_x": W_x[gate], "W_h": W_h[gate], "b": b[gate]} for gate in gates}
 
     return init
+
+
+def _draw_each(
+    initializers: Mapping[str, Initializer], keys: Array, shape: tuple[int, int], dtype
+) -> dict[str, Array]:
+    """A matrix for each gate, all at once where one initialiser serves all: compiled once."""
+    first, *others = initializers.values()
+    if all(other is first for other in others):
+        drawn = jax.vmap(lambda key: _draw(first, key, shape, dtype))(keys)
+    else:
+        pairs = zip(initializers.values(), keys, strict=True)
+        drawn = [_draw(init, key, shape, dtype) for init, key in pairs]
+    return dict(zip(initializers, drawn, strict=True))
+
+
+def draw_matrices(
+    key: Key, matrices: Mapping[str, tuple[Initializer, tuple[int, int]]]
+) -> dict[str, Array]:
+    """Draws matrices by name, each by its initialiser and from a key of its own.
+
+    For cells whose parameters are not those of `init_gates`. A matrix without columns, as an
+    autonomous cell has for its input, is empty.
+    """
+    dtype = jnp.zeros(()).dtype
+    keys = jax.random.split(key, len(matrices))
+    return {
+        name: _draw(init, k, shape, dtype)
+        for k, (name, (init, shape)) in zip(keys, matrices.items(), strict=True)
+    }
 
 
 def _draw(init, key: Key, shape: tuple[int, int], dtype) -> Array:

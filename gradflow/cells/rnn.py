@@ -1,5 +1,6 @@
-"""The vanilla recurrent net of Elman, with any activation."""
+"""The vanilla recurrent net of Elman, with any activation, and the identity RNN of Le."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -8,7 +9,7 @@ from jaxtyping import Array
 
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.parts import RecurrentInit, affine, init_gates
-from gradflow.initializers import InitSpec
+from gradflow.initializers import InitSpec, identity
 from gradflow.spec import unknown_name
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -39,6 +40,7 @@ def rnn(
     hidden_size: int,
     *,
     activation: str = "tanh",
+    residual: bool = False,
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
@@ -51,10 +53,13 @@ def rnn(
 
     Args:
       activation: ``tanh``, ``relu``, ``identity`` or another elementwise function of `jax.nn`.
+      residual: Whether h_{t-1} is added inside the activation, φ(W_x x_t + W_h h_{t-1} + b +
+        h_{t-1}), as Flax Linen's ``residual`` does; then J_t = diag(φ'(a_t)) (W_h + I).
       recurrent_init: Of W_h.
       input_init: Of W_x.
 
-    Source: Elman 1990, doi:10.1207/s15516709cog1402_1.
+    Source: Elman 1990, doi:10.1207/s15516709cog1402_1; Hu et al. 2018, arXiv:1801.06105
+    (residual).
     """
     phi = resolve_activation(activation)
     init_gate = init_gates(
@@ -69,7 +74,42 @@ def rnn(
         return init_gate(key)["rnn"]
 
     def step(params: Params, h: Array, x: Array) -> tuple[Array, Array]:
-        h = phi(affine(params, h, x))
+        a = affine(params, h, x)
+        h = phi(a + h if residual else a)
         return h, h
 
     return Cell(init, step, initial_carry=lambda: jnp.zeros(hidden_size))
+
+
+def irnn(
+    input_size: int,
+    hidden_size: int,
+    *,
+    scale: float = 1.0,
+    input_init: InitSpec = "normal(std=0.001)",
+) -> Cell:
+    """The identity RNN: h_t = relu(W_x x_t + W_h h_{t-1} + b), where W_h starts at scale · I.
+
+    While all units are active and W_h is as it was drawn, J_t = scale · I. It is an `rnn` that
+    starts elsewhere, with its parameters W_x, W_h, b; b starts at zero.
+
+    Args:
+      scale: Of the identity; dimensionless.
+      input_init: Of W_x. N(0, 0.001²) as in the paper; some reproductions draw Glorot's.
+
+    Raises:
+      ValueError: If the scale is not a positive number.
+
+    Source: Le, Jaitly, Hinton 2015, arXiv:1504.00941.
+    """
+    if not (math.isfinite(scale) and scale > 0):
+        raise ValueError(
+            f"scale is expected to be a positive number, got {scale}: the paper takes 1"
+        )
+    return rnn(
+        input_size,
+        hidden_size,
+        activation="relu",
+        recurrent_init=identity(scale),
+        input_init=input_init,
+    )

@@ -1,13 +1,7 @@
-"""Initialisers of weight matrices, per gate and by name.
-
-An initialiser is a function (key, shape, dtype) -> array with shape (outputs, inputs), so that
-it stands to the left of a column vector: ``W @ h``. Each gate's matrix is drawn by itself.
-(Drawing one matrix for all the gates at once, as some libraries do, is another law: its blocks
-are not orthogonal.)
-"""
+"""The laws of weight matrices: functions (key, shape, dtype) -> W of shape (outputs, inputs)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -17,11 +11,10 @@ from jax.nn import initializers as jax_initializers
 from jaxtyping import Array, Float
 
 from gradflow.cell import Key
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.initializers.meanfield import critical_gain
+from gradflow.lapack import qr
 
 Initializer: TypeAlias = Callable[[Key, tuple[int, int], Any], Array]
-InitSpec: TypeAlias = str | Initializer
-"""A name with options, such as ``"normal(radius=0.95)"``, or an initialiser itself."""
 
 
 def _positive(name: str, value: float) -> float:
@@ -39,7 +32,15 @@ def orthogonal(gain: float = 1.0) -> Initializer:
 
     Source: Saxe, McClelland, Ganguli 2014, arXiv:1312.6120.
     """
-    return jax_initializers.orthogonal(_positive("gain", gain))
+    gain = _positive("gain", gain)
+
+    def init(key: Key, shape: tuple[int, int], dtype: Any) -> Array:
+        tall = jax.random.normal(key, (max(shape), min(shape)), dtype)
+        q, r = qr(tall)
+        q = gain * q * jnp.sign(jnp.diag(r))  # else the law is not uniform
+        return q if shape[0] >= shape[1] else q.T
+
+    return init
 
 
 def identity(gain: float = 1.0) -> Initializer:
@@ -111,45 +112,56 @@ def _with_spectral_radius(matrix: Float[Array, "n m"], radius: float) -> Float[A
     return matrix * (radius / measured)
 
 
-INITIALIZERS: dict[str, Callable[..., Initializer]] = {
-    "glorot": glorot,
-    "identity": identity,
-    "lecun": lecun,
-    "normal": normal,
-    "orthogonal": orthogonal,
-}
+def critical(
+    activation: str = "tanh", *, bias_std: float = 0.0, input_std: float = 0.0
+) -> Initializer:
+    """W_ij ~ N(0, σ_w²/n_in) on the critical line of mean-field theory, between order and chaos.
 
+    σ_w is such that a gradient keeps its mean square from step to step in a wide net
+    h_t = φ(W h_{t-1} + W_x x_t + b), found by `gradflow.initializers.meanfield.critical_gain`.
+    Without bias and input it is 1 for tanh and √2 for ReLU.
 
-def resolve_initializer(spec: InitSpec) -> Initializer:
-    """Gives the initialiser for a name with options, or returns the one it is given.
+    Args:
+      activation: φ, identity, relu, sigmoid or tanh.
+      bias_std: Standard deviation of b.
+      input_std: Standard deviation of W_x x_t.
 
-    Raises:
-      ValueError: For an unknown name, an option it does not take, or a bad value.
+    Source: Chen, Pennington, Schoenholz 2018, arXiv:1806.05394.
     """
-    if callable(spec):
-        return spec
-    name, options = parse_spec(spec)
-    if name not in INITIALIZERS:
-        raise ValueError(unknown_name("initialiser", name, INITIALIZERS))
-    try:
-        return INITIALIZERS[name](**options)
-    except TypeError as error:
-        raise ValueError(f"initialiser {spec!r}: {error}") from None
+    return normal(gain=critical_gain(activation, bias_std=bias_std, input_std=input_std))
 
 
-def per_gate(
-    spec: InitSpec | Mapping[str, InitSpec], gates: Sequence[str]
-) -> dict[str, Initializer]:
-    """One initialiser a gate, from one for all of them or a mapping that names every gate.
+def sparse(
+    connections: int = 15, *, gain: float | None = None, radius: float | None = None
+) -> Initializer:
+    """W with so many incoming connections a unit, at random places and of values N(0, 1), scaled.
 
-    Raises:
-      ValueError: If the mapping's keys are not exactly the gates.
+    A row of a matrix of no more columns than connections is full.
+
+    Args:
+      connections: Entries that are not zero in each row.
+      gain: Scales the values to N(0, gain²/connections).
+      radius: The spectral radius that a square matrix is rescaled to, exactly. The default,
+        with 0.95.
+
+    Source: Martens 2010 (15 connections); Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063 (radius
+    0.95, there for tanh).
     """
-    if not isinstance(spec, Mapping):
-        return {gate: resolve_initializer(spec) for gate in gates}
-    if set(spec) != set(gates):
-        raise ValueError(
-            f"an initialiser for each of the gates {sorted(gates)} is expected, "
-            f"got them for {sorted(spec)}"
-        )
-    return {gate: resolve_initializer(spec[gate]) for gate in gates}
+    if connections < 1:
+        raise ValueError(f"connections is expected to be at least 1, got {connections}")
+    if gain is not None and radius is not None:
+        raise ValueError(f"one of gain and radius is expected, got gain={gain}, radius={radius}")
+    name, value = ("radius", 0.95 if radius is None else radius) if gain is None else ("gain", gain)
+    value = _positive(name, value)
+
+    def init(key: Key, shape: tuple[int, int], dtype: Any) -> Array:
+        k_where, k_value = jax.random.split(key)
+        count = min(connections, shape[1])
+        order = jnp.argsort(jax.random.uniform(k_where, shape, dtype), axis=1)
+        where = jnp.argsort(order, axis=1) < count  # each row's ranks, of which count are so low
+        W = jnp.where(where, jax.random.normal(k_value, shape, dtype), 0)
+        if name == "radius":
+            return _with_spectral_radius(W, value)
+        return value / math.sqrt(count) * W
+
+    return init

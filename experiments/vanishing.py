@@ -1,0 +1,238 @@
+"""How the size of ∂h_T/∂h_k falls, or grows, with the lag T - k.
+
+For each cell: log10 ‖∂h_T/∂h_k‖ against the lag, from the product of the step Jacobians on the
+whole carry, ∂s_T/∂s_k = J_T J_{T-1} ... J_{k+1}, of which the block from source to target is
+taken last; and the singular values of that block at a few lags, which show whether one
+direction dies or all of them do. The claim: gradients through a recurrent net shrink or grow
+exponentially with the lag, at a rate that the cell and its initialisation set.
+
+Source: Hochreiter 1991; Bengio, Simard, Frasconi 1994, doi:10.1109/72.279181; Pascanu,
+Mikolov, Bengio 2013, arXiv:1211.5063.
+
+    python experiments/vanishing.py --cell=lstm
+    python experiments/vanishing.py --cell='rnn,lstm(forget_bias=2)' --inputs=digits --num_steps=64
+    python experiments/vanishing.py --cell=path/to/mine.py:my_cell
+
+Takes a few seconds a cell on two cores at the defaults.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradflow import flow, study
+from gradflow.cells import resolve
+from gradflow.spec import parse_spec, split_specs
+from gradflow.structure import check_structure
+from gradflow.tasks.inputs import make_inputs
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from gradflow import Cell, Params
+
+
+@dataclass(frozen=True)
+class Config(study.Config):
+    """What is measured, on what."""
+
+    cell: str = study.field(
+        "lstm",
+        help="Cells, separated by commas: a name, name(option=value), path/to/file.py:factory "
+        "or package.module:factory.",
+    )
+    hidden_size: int = study.field(64, help="Hidden units.", positive=True)
+    input_size: int = study.field(16, help="Channels of inputs that can have any number.")
+    num_steps: int = study.field(200, help="Steps T, and so the longest lag.", positive=True)
+    num_sequences: int = study.field(1, help="Input sequences for each seed.", positive=True)
+    inputs: str = study.field(
+        "gaussian",
+        help="gaussian, constant, impulse, adding, digits, text:PATH, series:PATH:COLUMN or "
+        "npy:PATH, the first five with options.",
+    )
+    init: str | None = study.field(
+        None, help="Recurrent initialiser, such as identity or 'normal(radius=0.9)'."
+    )
+    gain: float | None = study.field(
+        None, help="Gain of the recurrent initialiser, orthogonal unless --init.", positive=True
+    )
+    source: str = study.field("h", help="Block of s_k: h, carry, or a field such as c.")
+    target: str = study.field("h", help="Block of s_T.")
+    norm: Literal["spectral", "frobenius"] = study.field("spectral", help="Which norm.")
+    spectrum_lags: tuple[int, ...] = study.field(
+        (1, 10, 50, 100, 200), help="Lags whose singular values are drawn.", positive=True
+    )
+
+
+def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+    """Measures each cell; dimensions cell, run (seeds times sequences), lag."""
+    import xarray
+
+    specs = split_specs(config.cell)
+    if not specs:
+        raise ValueError(f"the name of a cell is expected, got {config.cell!r}; try lstm")
+    factories = {spec: _factory(spec, config) for spec in specs}
+    inputs = _inputs(config)  # before anything is measured, so that bad input is said at once
+    parts = [
+        once(f"cell={spec}", partial(_measure, config, spec, factory(inputs.shape[-1]), inputs))
+        for spec, factory in study.progress(factories.items(), "cells")
+    ]
+    return xarray.concat(parts, dim="cell", join="outer")
+
+
+def _factory(spec: str, config: Config):
+    factory = resolve(spec)
+    init = _initializer(config)
+    make = factory if init is None else partial(factory, recurrent_init=init)
+    sized = partial(make, hidden_size=config.hidden_size)
+    check_structure(lambda input_size, hidden_size: make(input_size, hidden_size))
+    return sized
+
+
+def _initializer(config: Config) -> str | None:
+    if config.gain is None:
+        return config.init
+    name, options = parse_spec(config.init or "orthogonal")
+    options = ", ".join(f"{k}={v!r}" for k, v in {**options, "gain": config.gain}.items())
+    return f"{name}({options})"
+
+
+def _inputs(config: Config) -> jax.Array:
+    """x_1 ... x_T of every run, of shape (runs, T, input): num_sequences for each seed."""
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    return make_inputs(
+        config.inputs,
+        key,
+        num_sequences=config.num_seeds * config.num_sequences,
+        num_steps=config.num_steps,
+        input_size=config.input_size,
+    )
+
+
+def _measure(config: Config, spec: str, cell: "Cell", inputs: jax.Array) -> "xarray.Dataset":
+    import xarray
+
+    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    lags = sorted({lag for lag in config.spectrum_lags if lag <= config.num_steps})
+    block = {"source": config.source, "target": config.target}
+
+    def one_run(params: "Params", x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        norms = flow.log_norms(cell, params, x, norm=config.norm, **block)
+        spectra = flow.leading_singular_values(cell, params, x, lags, **block)
+        return norms, spectra
+
+    keys = jnp.repeat(jax.random.split(key, config.num_seeds), config.num_sequences)
+    params = flow.jit_to_run_once(flow.over_runs(cell.init))(keys)
+    results = flow.jit_to_run_once(flow.over_runs(one_run))(params, inputs)
+    norms, spectra = (np.asarray(result) for result in results)
+    nats = {"units": "nats", "norm": config.norm, **block}
+    return xarray.Dataset(
+        {
+            "log_norm": (("cell", "run", "lag"), norms[None], nats),
+            "log_singular_value": (
+                ("cell", "run", "spectrum_lag", "index"),
+                spectra[None],
+                {"units": "nats", **block},
+            ),
+        },
+        coords={
+            "cell": [spec],
+            "lag": ("lag", np.arange(config.num_steps + 1), {"units": "steps"}),
+            "spectrum_lag": ("spectrum_lag", lags, {"units": "steps"}),
+            "index": np.arange(spectra.shape[-1]),
+        },
+    )
+
+
+def figure(dataset: "xarray.Dataset") -> "Figure":
+    """Norm against lag, all cells in one panel; below it the singular values, a panel a cell."""
+    from matplotlib.figure import Figure
+
+    cells = [str(cell) for cell in dataset.cell.values]
+    fig = Figure(figsize=(5.2, 5.0))
+    top, bottom = fig.subfigures(2, 1, height_ratios=(3, 2))
+    ax = top.subplots()
+    for index, cell in enumerate(cells):
+        _draw_norms(ax, dataset.sel(cell=cell), study.figure.cell_style(parse_spec(cell)[0], index))
+    names = dataset.log_norm.attrs
+    ax.set(
+        xlabel="lag T − k (steps)",
+        ylabel=f"log₁₀ ‖∂{names['target']}ₜ/∂{names['source']}ₖ‖",
+        title="Size of the gradient against lag: median and 10–90 %",
+        xlim=(0, dataset.sizes["lag"] - 1),
+    )
+    ax.legend()
+    panels = bottom.subplots(1, len(cells), sharey=True, squeeze=False)[0]
+    for index, (panel, cell) in enumerate(zip(panels, cells, strict=True)):
+        style = study.figure.cell_style(parse_spec(cell)[0], index)
+        _draw_spectra(panel, dataset.sel(cell=cell), style["color"])
+        panel.set_title(cell)
+    panels[0].set_ylabel("log₁₀ singular value")
+    panels[len(cells) // 2].set_xlabel("index, largest first")
+    return fig
+
+
+def _draw_norms(ax: "Axes", data: "xarray.Dataset", style: dict) -> None:
+    decades = data.log_norm / np.log(10)
+    line = study.figure.band(ax, data.lag, decades, "run", label=str(data.cell.values), **style)
+    # The fit is drawn thin, through the middle of the curve that it was fitted to.
+    rate = flow.summary(data.log_norm).rate / np.log(10)
+    median = decades.median("run")
+    finite = np.isfinite(median)
+    if np.isfinite(rate) and finite.any():
+        middle = float(data.lag[finite].mean()), float(median[finite].mean())
+        ends = data.lag[finite][[0, -1]]
+        ax.plot(ends, middle[1] + rate * (ends - middle[0]), color=line.get_color(), lw=0.5)
+
+
+def _draw_spectra(ax: "Axes", data: "xarray.Dataset", color: str) -> None:
+    lags = data.spectrum_lag.values
+    decades = data.log_singular_value.median("run") / np.log(10)
+    for i, lag in enumerate(lags):
+        alpha = 1 - 0.75 * i / max(1, len(lags) - 1)
+        values = decades.sel(spectrum_lag=lag)
+        values = values.where(np.isfinite(values))
+        ax.plot(data.index + 1, values, color=color, alpha=alpha)
+        if values.notnull().any():
+            at = int(np.flatnonzero(values.notnull())[-1])
+            ax.annotate(f" {lag}", (at + 1, float(values[at])), fontsize=7, va="center")
+    ax.margins(x=0.02)
+
+
+def closing(dataset: "xarray.Dataset") -> str:
+    """The table of what each curve comes to."""
+    return study.table([_row(str(c), dataset.sel(cell=c)) for c in dataset.cell.values])
+
+
+def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
+    s = flow.summary(data.log_norm)
+    return {
+        "cell": cell,
+        "decay per step": f"{np.exp(s.rate):.4f} [{np.exp(s.interval[0]):.4f}, "
+        f"{np.exp(s.interval[1]):.4f}]",
+        "half-life": f"{s.half_life:.1f}",
+        "horizon": f"{s.horizon:.0f}" if np.isfinite(s.horizon) else f"> {data.sizes['lag'] - 1}",
+        "word": s.word
+        + (f" (exactly 0 from lag {s.dead_lag:.0f})" if s.dead_lag < np.inf else "")
+        + (f" (NaN from lag {s.broken_lag:.0f})" if s.broken_lag < np.inf else ""),
+    }
+
+
+EXPERIMENT = study.Experiment(
+    name="vanishing",
+    config=Config,
+    run=run,
+    figure=figure,
+    closing=closing,
+    quick={"hidden_size": 8, "num_steps": 20, "num_seeds": 3, "spectrum_lags": (1, 5, 20)},
+    doc=__doc__,
+)
+
+if __name__ == "__main__":
+    study.main(EXPERIMENT)

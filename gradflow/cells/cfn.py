@@ -1,0 +1,63 @@
+"""The chaos-free network, which forgets its state whenever its input falls silent."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from gradflow.cell import Cell, Key, Params
+from gradflow.cells.parts import RecurrentInit, affine, draw_matrices, init_gates
+from gradflow.initializers import InitSpec, resolve_initializer
+
+
+def cfn(
+    input_size: int,
+    hidden_size: int,
+    *,
+    forget_bias: float = 1.0,
+    input_bias: float = -1.0,
+    recurrent_init: RecurrentInit = "orthogonal",
+    input_init: InitSpec = "lecun",
+) -> Cell:
+    """The chaos-free network (CFN), whose only attractor without input is the zero state.
+
+    With a_t^q = W_x^q x_t + W_h^q h_{t-1} + b^q for the gates q = f, i::
+
+        f_t = σ(a_t^f)    i_t = σ(a_t^i)    g_t = tanh(W_x^g x_t)
+        h_t = f_t ∘ tanh(h_{t-1}) + i_t ∘ g_t
+
+    f, i are the paper's θ, η. The candidate g has neither W_h nor bias, so that
+    |h_t| <= f_t ∘ |h_{t-1}| where x_t = 0. The paper draws every weight from U(±0.07).
+
+    Args:
+      forget_bias: Initial value of b^f; 1 in the paper.
+      input_bias: Initial value of b^i; -1 in the paper.
+      recurrent_init: Of the gates' W_h, each by itself.
+      input_init: Of the gates' W_x and of W_x^g, each by itself.
+
+    Source: Laurent & von Brecht 2017, arXiv:1612.06212, eq. 1 and 2.
+    """
+    init_shared = init_gates(
+        "fi",
+        input_size,
+        hidden_size,
+        recurrent_init=recurrent_init,
+        input_init=input_init,
+        biases={"f": forget_bias, "i": input_bias},
+    )
+    init_x = resolve_initializer(input_init)
+
+    def init(key: Key) -> Params:
+        key_gates, key_g = jax.random.split(key)
+        g = draw_matrices(key_g, {"W_x": (init_x, (hidden_size, input_size))})
+        return init_shared(key_gates) | {"g": g}
+
+    def gates(params: Params, h: Array, x: Array) -> dict[str, Array]:
+        f, i = (jax.nn.sigmoid(affine(params[gate], h, x)) for gate in "fi")
+        return {"f": f, "i": i, "g": jnp.tanh(params["g"]["W_x"] @ x)}
+
+    def step(params: Params, h: Array, x: Array) -> tuple[Array, Array]:
+        f, i, g = gates(params, h, x).values()
+        h = f * jnp.tanh(h) + i * g
+        return h, h
+
+    return Cell(init, step, initial_carry=lambda: jnp.zeros(hidden_size), gates=gates)

@@ -1,0 +1,144 @@
+"""Noise on a cell: variational dropout, and zoneout with its expectation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from gradflow.cell import Carry, Cell, Key, Params
+from gradflow.cells.masks import map_matrices
+
+Rate = float | Mapping[str, float]
+"""A probability, or one for each field of the carry."""
+
+
+def with_dropout(cell: Cell, *, rate_x: float = 0.0, rate_h: float = 0.0) -> Cell:
+    """The cell under variational dropout: one mask on x and one on h for a whole sequence.
+
+    With u_x, u_h uniform on [0, 1) and m^q = [u^q ≥ rate^q]/(1 - rate^q) for q = x, h, every
+    product W_x x_t of the cell becomes W_x (m^x ∘ x_t), and W_h h_{t-1} W_h (m^h ∘ h_{t-1}).
+    What passes a gate without a matrix, as z ∘ h_{t-1} in a GRU, is not dropped. All gates
+    share the masks; the paper also draws one for each gate.
+
+    A step is pure, so the numbers u are parameters, ``params["u_x"]`` and ``params["u_h"]``:
+    init draws them with the weights under ``params["cell"]``, and `redraw` anew for the next
+    sequence. They have gradient 0; keep weight decay off them. Without dropout, as at test
+    time, the net is the cell given, on ``params["cell"]``.
+
+    Args:
+      rate_x: Probability that an input is dropped.
+      rate_h: Probability that a unit's recurrent output is dropped.
+
+    Raises:
+      ValueError: If a rate is not in [0, 1), or the cell has no W_x and W_h.
+
+    Source: Gal & Ghahramani 2016, arXiv:1512.05287.
+    """
+    for name, rate in (("rate_x", rate_x), ("rate_h", rate_h)):
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name} is expected in [0, 1), got {rate}: 0 drops nothing")
+    input_size, hidden_size = _sizes(cell)
+
+    def init(key: Key) -> Params:
+        k_cell, k_x, k_h = jax.random.split(key, 3)
+        u_x, u_h = jax.random.uniform(k_x, (input_size,)), jax.random.uniform(k_h, (hidden_size,))
+        return {"cell": cell.init(k_cell), "u_x": u_x, "u_h": u_h}
+
+    def thinned(params: Params) -> Params:
+        m_x, m_h = _kept(params["u_x"], rate_x), _kept(params["u_h"], rate_h)
+        return map_matrices(params["cell"], W_x=lambda W: W * m_x, W_h=lambda W: W * m_h)
+
+    gates = cell.gates
+    return cell._replace(
+        init=init,
+        step=lambda params, carry, x: cell.step(thinned(params), carry, x),
+        gates=gates and (lambda params, carry, x: gates(thinned(params), carry, x)),
+    )
+
+
+def redraw(key: Key, params: Params) -> Params:
+    """The parameters of a cell under dropout with new masks, for the next sequence."""
+    k_x, k_h = jax.random.split(key)
+    u_x, u_h = params["u_x"], params["u_h"]
+    return params | {
+        "u_x": jax.random.uniform(k_x, u_x.shape, u_x.dtype),
+        "u_h": jax.random.uniform(k_h, u_h.shape, u_h.dtype),
+    }
+
+
+def zoneout(cell: Cell, *, rate: Rate = 0.1, sampled: bool = False) -> Cell:
+    """The cell each entry of whose carry keeps its value, with a probability, at a step.
+
+    With F the step of the cell given and d_t of independent entries, 1 with probability rate::
+
+        s_t = d_t ∘ s_{t-1} + (1 - d_t) ∘ F(s_{t-1}, x_t)
+
+    By default d_t is its expectation, rate, as the paper has it at test time; then
+    J_t = rate I + (1 - rate) J_F, for one rate.
+
+    Args:
+      rate: The probability, or one for each field of the carry, as {"h": 0.05, "c": 0.5}.
+      sampled: Whether d_t is random, as in training. A step is pure: its input then is x_t
+        with one uniform number after it for each entry of the carry, u_t, and d_t = [u_t < rate].
+
+    Raises:
+      ValueError: If a rate is not in [0, 1], or the fields are not those of the carry.
+
+    Source: Krueger et al. 2016, arXiv:1606.01305.
+    """
+    carry = jax.eval_shape(cell.initial_carry)
+    rates = _rates(rate, carry)
+    num_noise = sum(leaf.size for leaf in jax.tree.leaves(carry))
+
+    def step(params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
+        kept = rates
+        if sampled:
+            x, noise = jnp.split(x, [x.shape[-1] - num_noise])
+            u = ravel_pytree(carry)[1](noise)
+            kept = jax.tree.map(lambda u, p: (u < p).astype(u.dtype), u, rates)
+        new, _ = cell.step(params, carry, x)
+        carry = jax.tree.map(lambda d, s, f: d * s + (1 - d) * f, kept, carry, new)
+        return carry, cell.hidden(carry)
+
+    gates = cell.gates
+    if sampled and gates is not None:
+        gates_of = gates
+        gates = lambda params, carry, x: gates_of(params, carry, x[:-num_noise])  # noqa: E731
+    return cell._replace(step=step, gates=gates)
+
+
+def _rates(rate: Rate, carry: Any) -> Any:
+    """The rate of each leaf of the carry, as a tree like it."""
+    fields = getattr(carry, "_fields", ())
+    if isinstance(rate, Mapping):
+        if set(rate) != set(fields):
+            raise ValueError(
+                f"a rate for each field of the carry, {list(fields)}, is expected, got "
+                f"{dict(rate)}: name them all, or give one number"
+            )
+        rates = type(carry)(**rate)
+    else:
+        rates = jax.tree.map(lambda leaf: rate, carry)
+    for value in jax.tree.leaves(rates):
+        if not 0 <= value <= 1:
+            raise ValueError(f"rate is expected in [0, 1], got {value}: 0 is the cell itself")
+    return rates
+
+
+def _kept(u: Float[Array, " n"], rate: float) -> Float[Array, " n"]:
+    return (u >= rate).astype(u.dtype) / (1 - rate)
+
+
+def _sizes(cell: Cell) -> tuple[int, int]:
+    """The numbers of columns of the cell's W_x and W_h."""
+    found = {"W_x": {0}, "W_h": {0}}
+    shapes = jax.eval_shape(cell.init, jax.eval_shape(jax.random.key, 0))
+
+    def note(name: str) -> Any:
+        return lambda W: found[name].add(W.shape[-1]) or W
+
+    map_matrices(shapes, W_x=note("W_x"), W_h=note("W_h"))
+    return max(found["W_x"]), max(found["W_h"])

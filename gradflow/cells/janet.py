@@ -1,0 +1,61 @@
+"""JANET: the LSTM that has only its forget gate left."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from gradflow.cell import Cell, Params
+from gradflow.cells.parts import RecurrentInit, affine, init_gates
+from gradflow.initializers import BiasSpec, InitSpec
+
+
+def janet(
+    input_size: int,
+    hidden_size: int,
+    *,
+    forget_bias: BiasSpec = 1.0,
+    beta: float = 1.0,
+    recurrent_init: RecurrentInit = "orthogonal",
+    input_init: InitSpec = "lecun",
+) -> Cell:
+    """JANET, whose one gate both forgets and, shifted by beta, lets the candidate in.
+
+    With a_t^q = W_x^q x_t + W_h^q h_{t-1} + b^q for the gates q = f, g::
+
+        f_t = σ(a_t^f)    i_t = 1 - σ(a_t^f - beta)    g_t = tanh(a_t^g)
+        h_t = f_t ∘ h_{t-1} + i_t ∘ g_t
+
+    The paper's c_t and h_t are one and the same. With beta = 0 this is a coupled LSTM without
+    output gate, and |h_t| <= 1 from h_0 = 0; with beta > 0, f + i > 1 and h_t may grow beyond.
+
+    Args:
+      forget_bias: Initial value of b^f, log(T) makes f = T/(T + 1), a memory of T steps.
+        The paper draws every unit's from log U(1, T_max - 1), the chrono initialisation, here
+        ``"chrono(max_lag=100)"`` for T_max = 100. The other bias starts at zero.
+      beta: How much more is let in than is forgotten; a number in the step, not a parameter.
+      recurrent_init: Of each gate's W_h by itself.
+      input_init: Of each gate's W_x.
+
+    Source: van der Westhuizen & Lasenby 2018, arXiv:1804.04849.
+    """
+
+    def gates(params: Params, h: Array, x: Array) -> dict[str, Array]:
+        a = affine(params["f"], h, x)
+        g = jnp.tanh(affine(params["g"], h, x))
+        # σ(beta - a) is 1 - σ(a - beta) without the cancellation where the gate is open.
+        return {"f": jax.nn.sigmoid(a), "i": jax.nn.sigmoid(beta - a), "g": g}
+
+    def step(params: Params, h: Array, x: Array) -> tuple[Array, Array]:
+        f, i, g = gates(params, h, x).values()
+        h = f * h + i * g
+        return h, h
+
+    init = init_gates(
+        "fg",
+        input_size,
+        hidden_size,
+        recurrent_init=recurrent_init,
+        input_init=input_init,
+        biases={"f": forget_bias},
+    )
+    return Cell(init, step, initial_carry=lambda: jnp.zeros(hidden_size), gates=gates)

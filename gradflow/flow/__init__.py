@@ -1,0 +1,41 @@
+"""The measurements of gradient flow, one file a measurement."""
+
+from gradflow.flow.adjoint import adjoints, log_adjoint_norms
+from gradflow.flow.components import component_gradients, component_map, components
+from gradflow.flow.decomposition import Decomposition, decomposition
+from gradflow.flow.decomposition_norms import DecompositionNorms, decomposition_norms
+from gradflow.flow.gates import gate_histograms, gates, saturation
+from gradflow.flow.leading import leading_singular_values
+from gradflow.flow.lyapunov import LyapunovExponents, lyapunov_exponents
+from gradflow.flow.norm_map import log_norm_map
+from gradflow.flow.norms import log_norms
+from gradflow.flow.runs import jit_to_run_once, over_runs
+from gradflow.flow.spectrum import effective_rank, log_condition, log_singular_values
+from gradflow.flow.summary import Summary, summary
+
+__all__ = [
+    "Decomposition",
+    "DecompositionNorms",
+    "LyapunovExponents",
+    "Summary",
+    "adjoints",
+    "component_gradients",
+    "component_map",
+    "components",
+    "decomposition",
+    "decomposition_norms",
+    "effective_rank",
+    "gate_histograms",
+    "gates",
+    "jit_to_run_once",
+    "leading_singular_values",
+    "log_adjoint_norms",
+    "log_condition",
+    "log_norm_map",
+    "log_norms",
+    "log_singular_values",
+    "lyapunov_exponents",
+    "over_runs",
+    "saturation",
+    "summary",
+]

@@ -1,0 +1,129 @@
+"""The paths from c_{t-1} to c_t in an LSTM, and what the one-line formula leaves out."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradflow.cell import Carry, Cell, Params
+from gradflow.flow.lstm_form import (
+    LSTMGates,
+    Readout,
+    check_equations,
+    lstm_gates,
+    measure_mismatch,
+    tolerance,
+)
+from gradflow.flow.steps import Steps, trajectory
+
+
+class Decomposition(NamedTuple):
+    """The four terms of ∂c_t/∂c_{t-1}, ``[t-1, row, column]`` each, dimensionless.
+
+    Attributes:
+      forget: diag(f_t), the cell state carried over.
+      through_f: diag(c_{t-1}) ∂f_t/∂c_{t-1}, the forget gate's answer.
+      through_i: diag(g_t) ∂i_t/∂c_{t-1}, the input gate's answer.
+      through_g: diag(i_t) ∂g_t/∂c_{t-1}, the candidate's answer.
+    """
+
+    forget: Float[Array, "steps hidden hidden"]
+    through_f: Float[Array, "steps hidden hidden"]
+    through_i: Float[Array, "steps hidden hidden"]
+    through_g: Float[Array, "steps hidden hidden"]
+
+
+class Run(NamedTuple):
+    """A trajectory of an LSTM; ``o_before[t-1]`` is o_{t-1}, and zero for t = 1."""
+
+    steps: Steps
+    gates: LSTMGates
+    readout: Readout
+    o_before: Float[Array, "steps hidden"]
+
+
+def decomposition(
+    cell: Cell,
+    params: Params,
+    inputs: Float[Array, "steps input"],
+    *,
+    carry: Carry | None = None,
+    readout: Readout = jnp.tanh,
+) -> Decomposition:
+    """∂c_t/∂c_{t-1} of an LSTM as the sum of its four paths, for every step t.
+
+    For c_t = f_t ∘ c_{t-1} + i_t ∘ g_t and h_t = o_t ∘ φ(c_t)::
+
+        M_t = diag(f_t) + diag(c_{t-1}) F_t + diag(g_t) I_t + diag(i_t) G_t
+
+    with F_t, I_t, G_t the derivatives of the gates f_t, i_t, g_t by c_{t-1}: by peepholes, and
+    by h_{t-1}, which moves with c_{t-1} as D_{t-1} = diag(o_{t-1}) φ'(c_{t-1}), o_{t-1} held fixed.
+    (Without peepholes F_t = diag(f_t ∘ (1 - f_t)) W_h^f D_{t-1}.) At t = 1, D_0 = 0: h_0 is given
+    and does not come from c_0.
+
+    The product M_T ... M_{k+1} leaves out the paths through the output gates between,
+    c_{j-1} → h_{j-1} → o_j → h_j for k < j < T, and through the peephole c_j → o_j. So it is
+    dc_T/dc_k, with o_k held fixed, at lag 1, and at every lag if the output gates see the inputs
+    alone (W_h^o = 0 and no peephole); else it is not.
+
+    Args:
+      cell: A cell whose carry has fields h and c, with gates g, o, and i or f or both: without f,
+        it is 1 (the LSTM of 1997); without i, it is 1 - f (coupled gates).
+      params: Its parameters.
+      inputs: x_1 ... x_T of one sequence; `jax.vmap` over more.
+      carry: s_0; by default the cell's own.
+      readout: φ.
+
+    Raises:
+      ValueError: If the cell has not these fields or gates, or not these equations. (Under
+        `jax.jit`, where no value is known, the result is NaN if it has not these equations.)
+
+    Source: Hochreiter & Schmidhuber 1997, and Gers, Schmidhuber, Cummins 2000, whose truncated
+    gradient is the first term alone.
+    """
+    result, mismatch = measure(all_terms, cell, readout, (params, inputs, carry))
+    check_equations(mismatch)
+    return result
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def measure(
+    of_run: Callable[[Run], Any], cell: Cell, readout: Readout, arguments: tuple
+) -> tuple[Any, Float[Array, ""]]:
+    """A measure of the run, and how far the cell is from the equations."""
+    params, inputs, carry = arguments
+    gates = lstm_gates(cell)
+    with jax.default_matmul_precision("highest"):
+        steps = trajectory(cell, params, inputs, carry=carry)
+        values = jax.vmap(partial(gates, params))(steps.before, steps.xs)
+        o_before = jnp.concatenate([jnp.zeros_like(values["o"][:1]), values["o"][:-1]])
+        result = of_run(Run(steps, gates, readout, o_before))
+        mismatch = measure_mismatch(steps, readout, values)
+    has_equations = ~(mismatch > tolerance(mismatch))
+    return jax.tree.map(lambda leaf: jnp.where(has_equations, leaf, jnp.nan), result), mismatch
+
+
+def _terms(run: Run, s: Carry, x: Array, o_before: Array) -> Decomposition:
+    """The terms at one step: the gates are differentiated along c, which takes h with it."""
+    gates, push = jax.linearize(lambda s: run.gates(run.steps.params, s, x), s)
+
+    def along(unit: Array) -> dict[str, Array]:
+        _, answer = jax.jvp(run.readout, (s.c,), (unit,))
+        still = jax.tree.map(jnp.zeros_like, s)
+        return push(still._replace(h=o_before * answer, c=unit))
+
+    by_c = jax.vmap(along, out_axes=-1)(jnp.eye(s.c.size, dtype=s.c.dtype))
+    return Decomposition(
+        forget=jnp.diag(gates["f"]),
+        through_f=s.c[:, None] * by_c["f"],
+        through_i=gates["g"][:, None] * by_c["i"],
+        through_g=gates["i"][:, None] * by_c["g"],
+    )
+
+
+def all_terms(run: Run) -> Decomposition:
+    """The four terms at every step."""
+    return jax.vmap(partial(_terms, run))(run.steps.before, run.steps.xs, run.o_before)

@@ -1,0 +1,77 @@
+"""Which cells are LSTMs: c_t = f_t ∘ c_{t-1} + i_t ∘ g_t and h_t = o_t ∘ φ(c_t)."""
+
+import contextlib
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradflow.cell import Carry, Cell, Params
+from gradflow.flow.reverse import carries_after
+from gradflow.flow.steps import Steps
+
+Readout: TypeAlias = Callable[[Float[Array, " hidden"]], Float[Array, " hidden"]]
+"""φ in h_t = o_t ∘ φ(c_t)."""
+
+LSTMGates: TypeAlias = Callable[[Params, Carry, Array], dict[str, Array]]
+"""(params, s_{t-1}, x_t) -> the activations of f, i, g and o."""
+
+
+def lstm_gates(cell: Cell) -> LSTMGates:
+    """The cell's gates f, i, g and o, of which it may leave out f or i.
+
+    Raises:
+      ValueError: If its carry has no fields h and c, or it has not these gates.
+    """
+    fields = getattr(jax.eval_shape(cell.initial_carry), "_fields", ())
+    activations = cell.gates
+    if not {"h", "c"} <= set(fields) or activations is None:
+        raise ValueError(
+            "a cell that has gates and a carry with fields h and c, such as lstm, is expected, got "
+            f"a carry with fields {list(fields)} and gates={activations}; for another cell "
+            "measure log_norms"
+        )
+
+    def gates(params: Params, carry: Carry, x: Array) -> dict[str, Array]:
+        named = activations(params, carry, x)
+        if not {"g", "o"} <= set(named) or not {"i", "f"} & set(named):
+            raise ValueError(
+                f"gates g and o, and i or f or both, are expected, got {sorted(named)}: give "
+                "them these names in the cell's gates"
+            )
+        f = named["f"] if "f" in named else jnp.ones_like(named["g"])
+        i = named["i"] if "i" in named else 1 - f
+        return {"f": f, "i": i, "g": named["g"], "o": named["o"]}
+
+    return gates
+
+
+def measure_mismatch(steps: Steps, readout: Readout, gates: dict[str, Array]) -> Float[Array, ""]:
+    """The largest error of the equations along a trajectory, relative to 1 + the largest c."""
+    after = carries_after(steps)
+    off_c = gates["f"] * steps.before.c + gates["i"] * gates["g"] - after.c
+    off_h = gates["o"] * jax.vmap(readout)(after.c) - after.h
+    size = 1 + jnp.max(jnp.abs(after.c), initial=0)
+    return jnp.max(jnp.maximum(jnp.abs(off_c), jnp.abs(off_h)), initial=0) / size
+
+
+def tolerance(mismatch: Array) -> float:
+    """The error that rounding may leave."""
+    return float(jnp.finfo(mismatch.dtype).eps) ** 0.5
+
+
+def check_equations(mismatch: Float[Array, ""]) -> None:
+    """Checks an error of the equations, where its value is known.
+
+    Raises:
+      ValueError: If it is more than rounding leaves.
+    """
+    with contextlib.suppress(jax.errors.ConcretizationTypeError):  # no value is known yet
+        if float(mismatch) > tolerance(mismatch):
+            raise ValueError(
+                "a cell with c_t = f_t ∘ c_{t-1} + i_t ∘ g_t and h_t = o_t ∘ readout(c_t) is "
+                f"expected, got one that is off by {float(mismatch):.3g}; give the readout= that "
+                "it has, if it is not tanh"
+            )

@@ -1,0 +1,244 @@
+"""Lyapunov exponents of a driven net: how fast its tangent vectors grow, all of them."""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from gradflow.cell import Carry, Cell, Params, whole_carry
+from gradflow.flow.qr import carry_rows, flat_rows, log_frame
+from gradflow.flow.steps import Steps, pull_rows, push_columns, trajectory
+from gradflow.unroll import check_inputs
+
+MOST_STEPS = 8
+"""Steps between two QRs, at most, where their number is found by measuring."""
+
+DIGITS = 0.6
+"""Share of the digits of the smallest growth that such a stretch has to leave."""
+
+
+class LyapunovExponents(NamedTuple):
+    """Lyapunov exponents along one trajectory, in nats per step, in descending order.
+
+    Attributes:
+      exponents: Their estimates from all T' counted steps; -inf where the gradient is cut.
+      running: The estimates on the way: ``running[i]`` is from the first i + 1 counted steps.
+        (What is measured over several steps at once counts as growth in equal parts.)
+      standard_error: Of the exponents as means over correlated steps, by batch means; NaN with
+        too few steps to tell, and where an exponent is not finite.
+    """
+
+    exponents: Float[Array, " exponents"]
+    running: Float[Array, "counted exponents"]
+    standard_error: Float[Array, " exponents"]
+
+
+class _Plan(NamedTuple):
+    """The options, as one static value."""
+
+    num_exponents: int | None
+    burn_in: int
+    qr_every: int | None
+    time_reversed: bool
+
+
+def lyapunov_exponents(
+    cell: Cell,
+    params: Params,
+    inputs: Float[Array, "steps input"],
+    *,
+    num_exponents: int | None = None,
+    burn_in: int = 0,
+    carry: Carry | None = None,
+    qr_every: int | None = None,
+    time_reversed: bool = False,
+) -> LyapunovExponents:
+    """The Lyapunov exponents of the whole carry along the trajectory that the inputs drive.
+
+    An orthonormal frame Q_0 is pushed along and made orthonormal again after every few steps::
+
+        J_t ... J_{k+1} Q_k = Q_t R_t        exponent_i = 1/T' Σ_t log (R_t)_ii
+
+    They come in descending order by themselves, once the frame has turned into line (the
+    larger the gap to the next exponent, the sooner): its first k columns span the k directions
+    that grow the most. All of them sum to the mean of log |det J_t| over the counted steps.
+
+    Args:
+      cell: The cell.
+      params: Its parameters.
+      inputs: x_1 ... x_T of one sequence, of shape (T, 0) for an autonomous run; `jax.vmap`
+        over more.
+      num_exponents: How many, from the largest; by default all, one for each entry of the carry.
+      burn_in: Steps that come first and do not count, for the trajectory to reach its
+        attractor and the frame to turn into line.
+      carry: s_0; by default the cell's own.
+      qr_every: Steps from one QR to the next. By default as many, up to 8, as leave six tenths
+        of the digits of the smallest growth: it is measured, and a stretch that went too far is
+        gone through again. A number given is kept to; what rounding then hides is -inf.
+      time_reversed: Pulls rows back from s_T instead: the spectrum of the transposed product,
+        the same in the limit, as a check. Burn-in then falls at both ends: the frame's at
+        the end, the trajectory's at the start.
+
+    Returns:
+      Exponents, running estimates and standard errors, in nats per step. To differentiate
+      through them is to differentiate the form with a QR at every step.
+
+    Raises:
+      ValueError: If num_exponents is not within 1 ... the size of the carry, burn_in is negative
+        or leaves no step to count, qr_every is below 1, or the inputs are not one sequence.
+
+    Source: Benettin, Galgani, Giorgilli, Strelcyn 1980, doi:10.1007/BF02128236; Geist, Parlitz,
+    Lauterborn 1990, doi:10.1143/PTP.83.875.
+    """
+    plan = _Plan(num_exponents, burn_in, qr_every, time_reversed)
+    return _exponents(cell, plan, (params, check_inputs(inputs), carry))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1))
+def _exponents(cell: Cell, plan: _Plan, arguments: tuple) -> LyapunovExponents:
+    with jax.default_matmul_precision("highest"):
+        return _statistics(_growths_by_stretches(_prepare(cell, plan, arguments)))
+
+
+@_exponents.defjvp
+def _(cell: Cell, plan: _Plan, primals: tuple, tangents: tuple) -> tuple:
+    def plain(arguments: tuple) -> LyapunovExponents:
+        with jax.default_matmul_precision("highest"):
+            return _statistics(_growths_by_steps(_prepare(cell, plan, arguments)))
+
+    return jax.jvp(plain, primals, tangents)
+
+
+class _Problem(NamedTuple):
+    plan: _Plan
+    steps: Steps
+    frame: Float[Array, "exponents carry"]
+    """The frame at the start."""
+    num_steps: int
+    """How many steps are gone through, those of the burn-in that come first included."""
+
+    def advance(self, place: Int[Array, ""], frame: Array) -> Array:
+        """One step on, or back; the places are counted from 0 in the order gone through."""
+        rows = carry_rows(self.steps, frame)
+        if not self.plan.time_reversed:
+            return flat_rows(push_columns(self.steps, place, rows))
+        last = self.num_steps + self.plan.burn_in - 1
+        return flat_rows(pull_rows(self.steps, last - place, rows))
+
+
+def _prepare(cell: Cell, plan: _Plan, arguments: tuple) -> _Problem:
+    params, inputs, carry = arguments
+    steps = trajectory(cell, params, inputs, carry=carry)
+    last = whole_carry(steps.last)
+    _check(plan, last.size, len(inputs))
+    # In general position, so that the first k rows always find the k fastest directions. (From
+    # rows of the identity, a net of decoupled units would keep the order of its units.)
+    noise = jax.random.normal(jax.random.key(0), (last.size, last.size), jnp.float32)
+    frame = jnp.linalg.qr(noise.astype(last.dtype)[: plan.num_exponents].T)[0].T
+    return _Problem(plan, steps, frame, len(inputs) - plan.burn_in * plan.time_reversed)
+
+
+def _check(plan: _Plan, size: int, num_steps: int) -> None:
+    count, burn_in, every, time_reversed = plan
+    if count is not None and not 1 <= count <= size:
+        raise ValueError(
+            f"num_exponents is expected to be within 1 ... {size}, the size of the carry, "
+            f"got {count}; leave it out for all of them"
+        )
+    most = (num_steps - 1) // (2 if time_reversed else 1)
+    if not 0 <= burn_in <= most:
+        raise ValueError(
+            f"burn_in is expected to be within 0 ... {most} for T = {num_steps} steps"
+            f"{' that are cut at both ends' if time_reversed else ''}, got {burn_in}; give "
+            "longer inputs or burn in for fewer steps"
+        )
+    if every is not None and every < 1:
+        raise ValueError(
+            f"qr_every is expected to be at least 1, got {every}; leave it out to have it found"
+        )
+
+
+def _growths_by_steps(problem: _Problem) -> Float[Array, "counted exponents"]:
+    """The growth of each direction at every counted step, by a QR at every step."""
+
+    def step(frame: Array, place: Array) -> tuple[Array, Array]:
+        return log_frame(problem.advance(place, frame))
+
+    _, growths = jax.lax.scan(step, problem.frame, jnp.arange(problem.num_steps))
+    return growths[problem.plan.burn_in :]
+
+
+class _Stretch(NamedTuple):
+    """Where the sweep stands: before a stretch of steps that it goes through with one QR."""
+
+    place: Int[Array, ""]
+    length: Int[Array, ""]
+    """Steps that the stretch will have."""
+    frame: Float[Array, "exponents carry"]
+    growths: Float[Array, "steps exponents"]
+    """The growth a step so far, with room for one stretch at the end."""
+
+
+def _growths_by_stretches(problem: _Problem) -> Float[Array, "counted exponents"]:
+    """The same with a QR after stretches of steps, each as long as rounding allows."""
+    plan, num_steps = problem.plan, problem.num_steps
+    length = plan.qr_every or 1
+    room = max(length, MOST_STEPS)
+    like = problem.frame
+    start = _Stretch(
+        place=jnp.zeros((), int),
+        length=jnp.asarray(length, int),
+        frame=like,
+        growths=jnp.zeros((num_steps + room, len(like)), like.dtype),
+    )
+    body = partial(_try_stretch, problem, room)
+    stretch = jax.lax.while_loop(lambda state: state.place < num_steps, body, start)
+    return stretch.growths[plan.burn_in : num_steps]
+
+
+def _try_stretch(problem: _Problem, room: int, state: _Stretch) -> _Stretch:
+    """Goes through one stretch; stays where it was, with a shorter one, if that lost digits."""
+    plan, place = problem.plan, state.place
+    stop = jnp.where(place < plan.burn_in, plan.burn_in, problem.num_steps)
+    length = jnp.minimum(state.length, stop - place)
+    moved = jax.lax.fori_loop(place, place + length, problem.advance, state.frame)
+    frame, growth = log_frame(moved)
+    rates = jnp.broadcast_to(growth / length, (room, len(growth)))
+    growths = jax.lax.dynamic_update_slice(state.growths, rates, (place, 0))
+    if plan.qr_every is not None:
+        return _Stretch(place + length, state.length, frame, growths)
+    # What was cut before this stretch stays cut, however short it is.
+    alive = jnp.any(state.frame != 0, axis=1)
+    span = jnp.max(growth, initial=0, where=alive) - jnp.min(growth, initial=0, where=alive)
+    most = (DIGITS - 1) * math.log(jnp.finfo(growth.dtype).eps)
+    good = (span <= most) | (length == 1)
+    longer = jnp.where(span * (length + 1) <= most * length, state.length + 1, state.length)
+    return _Stretch(
+        place=jnp.where(good, place + length, place),
+        length=jnp.where(good, jnp.minimum(longer, MOST_STEPS), jnp.maximum(length // 2, 1)),
+        frame=jnp.where(good, frame, state.frame),
+        growths=growths,
+    )
+
+
+def _statistics(growths: Float[Array, "counted exponents"]) -> LyapunovExponents:
+    passed = jnp.arange(1, len(growths) + 1, dtype=growths.dtype)
+    running = jnp.cumsum(growths, axis=0) / passed[:, None]
+    return LyapunovExponents(running[-1], running, _standard_error(growths))
+
+
+def _standard_error(growths: Float[Array, "counted exponents"]) -> Float[Array, " exponents"]:
+    """The standard error of the mean of correlated growths, from means over √T' batches in a row.
+
+    Source: Flegal & Jones 2010, arXiv:0811.1729.
+    """
+    batches = math.isqrt(len(growths))
+    if batches < 2:
+        return jnp.full(growths.shape[1], jnp.nan, growths.dtype)
+    size = len(growths) // batches
+    means = growths[-batches * size :].reshape(batches, size, -1).mean(axis=1)
+    return jnp.std(means, axis=0, ddof=1) / math.sqrt(batches)

@@ -1,0 +1,100 @@
+"""The size of ∂h_T/∂h_k at every lag T - k, and of any other block of the carry."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradflow.cell import Carry, Cell, Params
+from gradflow.flow.steps import Rows, block, log_scaled, pull_rows, rescale, trajectory, unit_rows
+from gradflow.flow.sweep import Norm, Problem, sweep_back
+from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
+
+
+def log_norms(
+    cell: Cell,
+    params: Params,
+    inputs: Float[Array, "steps input"],
+    *,
+    norm: Norm = "spectral",
+    source: str = "h",
+    target: str = "h",
+    carry: Carry | None = None,
+    lengths: Lengths | None = None,
+    mask: Mask | None = None,
+) -> Float[Array, " lags"]:
+    """The natural logarithm of ‖∂target_T/∂source_k‖ for every lag T - k = 0 ... T.
+
+    The block is cut out of the product of the step Jacobians on the whole carry::
+
+        ∂target_T/∂source_k = S_target · J_T J_{T-1} ... J_{k+1} · S_sourceᵀ
+
+    (The product of the blocks is something else: the path through the rest of the carry is
+    not in it.) The rows are pulled back through the steps and rescaled at each, so that nothing
+    under- or overflows at any lag. To differentiate through it is to differentiate the
+    plain form of the same computation.
+
+    Args:
+      cell: The cell.
+      params: Its parameters.
+      inputs: x_1 ... x_T of one sequence; `jax.vmap` over more.
+      norm: ``"spectral"``, the largest singular value, or ``"frobenius"``.
+      source: The block of s_k: ``"h"``, ``"carry"`` or a field such as ``"c"``; the rest of s_k is
+        held fixed.
+      target: The block of s_T.
+      carry: s_0; by default the cell's own.
+      lengths: The number of real steps. A padded step copies the carry.
+      mask: True where a step is real.
+
+    Returns:
+      Log norms, dimensionless, in nats, index = lag. Exactly -inf where the block is exactly
+      zero; NaN from the lag at which a NaN of the trajectory enters.
+
+    Raises:
+      ValueError: For an unknown norm or block, or inputs that are not one sequence.
+    """
+    if norm not in ("spectral", "frobenius"):
+        raise ValueError(f"norm is expected to be 'spectral' or 'frobenius', got {norm!r}")
+    mask = valid_steps(check_inputs(inputs), lengths, mask)
+    return _log_norms(cell, (norm, source, target), (params, inputs, carry, mask))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1))
+def _log_norms(cell: Cell, kind: tuple[Norm, str, str], arguments: tuple) -> Array:
+    with jax.default_matmul_precision("highest"):
+        return sweep_back(_prepare(cell, kind, arguments))
+
+
+@_log_norms.defjvp
+def _(cell: Cell, kind: tuple[Norm, str, str], primals: tuple, tangents: tuple) -> tuple:
+    def plain(arguments: tuple) -> Array:
+        with jax.default_matmul_precision("highest"):
+            return _plain(_prepare(cell, kind, arguments))
+
+    return jax.jvp(plain, primals, tangents)
+
+
+def _prepare(cell: Cell, kind: tuple[Norm, str, str], arguments: tuple) -> Problem:
+    params, inputs, carry, mask = arguments
+    norm, source, target = kind
+    steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
+    return Problem(steps, norm, block(cell, source), block(cell, target))
+
+
+def _plain(problem: Problem) -> Float[Array, " lags"]:
+    """The same by a scan and a decomposition a step: slower, and reverse mode goes through."""
+
+    def measure(rows: Rows, exponent: Array) -> Array:
+        order = 2 if problem.norm == "spectral" else "fro"
+        matrix, exponent = rescale(jax.vmap(problem.source)(rows), exponent)
+        return log_scaled(jnp.linalg.norm(matrix, ord=order), exponent)
+
+    def back(state: tuple[Rows, Array], index: Array) -> tuple[tuple[Rows, Array], Array]:
+        rows, exponent = rescale(pull_rows(problem.steps, index, state[0]), state[1])
+        return (rows, exponent), measure(rows, exponent)
+
+    first = unit_rows(problem.steps, problem.target), jnp.zeros((), jnp.int32)
+    _, log_norms = jax.lax.scan(back, first, jnp.arange(problem.steps.num_steps)[::-1])
+    return jnp.concatenate([measure(*first)[None], log_norms])

@@ -1,0 +1,116 @@
+"""The configuration of an experiment: a frozen dataclass whose fields become flags."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gradflow.study.provenance import shorten
+from gradflow.study.store import plain
+
+LABEL_LENGTH = 60  # characters: file names stay readable, and far below what file systems allow
+
+
+def field(default: Any, *, help: str, positive: bool = False) -> Any:
+    """Declares a field of a configuration.
+
+    Args:
+      default: The value unless the command line gives another.
+      help: One sentence for ``--helpshort``.
+      positive: Whether the number, or every number of the tuple, must be above zero.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "positive": positive})
+
+
+def text(value: Any) -> str:
+    """Writes a value as it is typed on a command line."""
+    if isinstance(value, tuple):
+        return ",".join(text(part) for part in value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+def example(default: Any) -> str:
+    """The end of an error's sentence: a value that would do, where the default is one."""
+    return "" if default is None else f", for example {text(default)}"
+
+
+def check_positive(field: dataclasses.Field[Any], value: Any) -> None:
+    """Refuses a number that is not above zero, in a field that was declared positive.
+
+    Raises:
+      ValueError: If the value, or a number of the tuple, is zero, negative or not finite.
+    """
+    numbers = value if isinstance(value, tuple) else (value,)
+    if not field.metadata.get("positive") or value is None:
+        return
+    if not all(0 < number < math.inf for number in numbers):
+        kind = "numbers above zero are" if isinstance(value, tuple) else "a number above zero is"
+        raise ValueError(f"{kind} expected{example(field.default)}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What every experiment lets the user choose; an experiment adds its own fields.
+
+    A field is an int, a float, a bool, a str, a Literal of strings, one of these or None, or a
+    tuple of any length of one of these.
+
+    Raises:
+      ValueError: If a field declared positive holds a number that is not above zero.
+    """
+
+    seed: int = field(0, help="The seed that every random number of the run comes from.")
+    num_seeds: int = field(8, help="Independent repetitions, vectorised.", positive=True)
+    precision: Literal["float64", "float32"] = field("float64", help="Precision of the run.")
+
+    def __post_init__(self) -> None:
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            try:
+                check_positive(one, value)
+            except ValueError as error:
+                raise ValueError(f"{one.name}={text(value)}: {error}") from None
+
+
+def identity(name: str, config: Config) -> dict[str, Any]:
+    """What tells one run from another: the experiment's name and its whole configuration."""
+    return {"experiment": name, "config": dataclasses.asdict(config)}
+
+
+def digest(*parts: Any) -> str:
+    """Eight hexadecimal digits that stand for the parts, in whichever order their keys are."""
+    return hashlib.sha256(json.dumps(plain(parts), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def sanitise(name: str) -> str:
+    """Makes a name safe as part of a file's: plain letters, digits and ``._+=,-``, cut short."""
+    return re.sub(r"[^A-Za-z0-9._+=,-]+", "_", name)[:LABEL_LENGTH].strip("_.,")
+
+
+def label(config: Config) -> str:
+    """Names the fields that differ from their defaults, or says ``default``."""
+    changed = [
+        f"{one.name}={shorten(text(getattr(config, one.name)))}"
+        for one in dataclasses.fields(config)
+        if getattr(config, one.name) != one.default
+    ]
+    return sanitise(",".join(changed)) or "default"
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Says field by field where a recorded configuration, plain, is not the wanted one."""
+    absent = object()
+    pairs = {
+        name: (stored.get(name, absent), wanted.get(name, absent)) for name in {**stored, **wanted}
+    }
+    shown = {
+        name: ["absent" if side is absent else json.dumps(side) for side in pair]
+        for name, pair in pairs.items()
+    }
+    return [f"{name} is {a} there and {b} here" for name, (a, b) in shown.items() if a != b]

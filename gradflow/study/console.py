@@ -1,0 +1,40 @@
+"""What a run shows of itself: how far it is, and its closing table."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def progress(iterable: Iterable[T], description: str) -> Iterable[T]:
+    """Shows how far an iteration is: a bar on a terminal, nothing in a pipe."""
+    if not sys.stderr.isatty():
+        return iterable
+    from tqdm import tqdm
+
+    return tqdm(iterable, desc=description)
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Writes rows as plain text in columns, numbers to the right and words to the left.
+
+    The columns are all the keys, in the order in which they first occur; a row may lack some.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = [_column(name, [row.get(name, "") for row in rows]) for name in names]
+    return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
+
+
+def _column(name: str, cells: list[str]) -> list[str]:
+    width = max(len(cell) for cell in [name, *cells])
+    place = str.rjust if all(_is_number(cell) for cell in cells if cell) else str.ljust
+    return [place(name, width), "-" * width, *(place(cell, width) for cell in cells)]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,69 @@
+"""What an experiment is: a value that names its parts."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from gradflow.spec import unknown_name
+from gradflow.study.config import Config
+from gradflow.study.figure import style
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+Once: TypeAlias = Callable[[str, Callable[[], "xarray.Dataset"]], "xarray.Dataset"]
+"""(name, thunk) -> Dataset: the thunk's, or the one that an earlier run stored by that name."""
+
+
+def call(name: str, thunk: Callable[[], "xarray.Dataset"]) -> "xarray.Dataset":
+    """Computes a unit of work and stores nothing: the `Once` of a run without a record."""
+    del name  # it is what a stored unit is found by
+    return thunk()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A study: what it computes, what it draws, and the number that it ends with.
+
+    Attributes:
+      name: One word, the name of its file.
+      config: The dataclass of its configuration, a `Config`.
+      run: (config, once) -> Dataset, pure.
+      figure: dataset -> Figure, pure.
+      closing: dataset -> the lines that a run ends with: the number that the claim is about.
+      quick: The defaults under ``--quick``, by field.
+      doc: The docstring of its file; the first line is the title of the record.
+
+    Raises:
+      ValueError: If ``quick`` names a field that the configuration does not have.
+    """
+
+    name: str
+    config: type[Config]
+    run: "Callable[[Any, Once], xarray.Dataset]"
+    figure: "Callable[[xarray.Dataset], Figure]"
+    closing: "Callable[[xarray.Dataset], str]"
+    quick: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    doc: str | None = None
+
+    def __post_init__(self) -> None:
+        names = [one.name for one in dataclasses.fields(self.config)]
+        for name in self.quick:
+            if name not in names:
+                raise ValueError(unknown_name("field of the configuration in quick", name, names))
+
+    @property
+    def title(self) -> str:
+        """The first line of the docstring, or the name of an experiment without one."""
+        return next(iter((self.doc or "").strip().splitlines()), self.name)
+
+    def resolve(self, given: Mapping[str, Any], *, quick: bool = False) -> Config:
+        """Builds the configuration: what is given, then what is quick, then the defaults."""
+        return self.config(**{**(self.quick if quick else {}), **given})
+
+    def draw(self, dataset: "xarray.Dataset") -> "Figure":
+        """Draws the figure in the house's style."""
+        with style():
+            return self.figure(dataset)

@@ -1,0 +1,150 @@
+"""The style of every figure: one look, one colour a cell, and bytes that can be compared.
+
+A figure of 3.5 inches is one column of a paper and 7 inches is its whole width.
+"""
+
+import contextlib
+import io
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gradflow.study.store import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.formatter.use_mathtext": True,
+    "axes.grid": True,
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 200,
+    "figure.figsize": (3.5, 2.6),
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same bytes on every machine
+    "font.size": 9,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 2.8,  # a whole period of a dashed line
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.5,
+    "pdf.fonttype": 42,  # embedded TrueType, which journals ask for
+    "savefig.dpi": 200,
+    "xtick.labelsize": 8,
+    "xtick.major.width": 0.6,
+    "ytick.labelsize": 8,
+    "ytick.major.width": 0.6,
+}
+
+# The colours are Okabe & Ito's, without the yellow that is lost on white, and two of Tol's.
+CELL_STYLES: dict[str, dict[str, Any]] = {
+    "rnn": {"color": "#D55E00", "linestyle": "--", "marker": "o"},
+    "lstm": {"color": "#0072B2", "linestyle": "-", "marker": "s"},
+    "gru": {"color": "#009E73", "linestyle": "-.", "marker": "^"},
+    "gru_reset_before": {"color": "#CC79A7", "linestyle": ":", "marker": "v"},
+}
+_OTHER_COLORS = ("#E69F00", "#000000", "#56B4E9", "#661100", "#332288")
+_OTHER_LINESTYLES = ((0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (2, 1)), (0, (1, 2.5)))
+_OTHER_MARKERS = ("D", "P", "X", "*", "h", "<", ">")
+
+MARKERS_A_LINE = 8
+
+
+def cell_style(name: str, index: int) -> dict[str, Any]:
+    """Gives a cell's colour, line style and marker, which tell it apart in grey too.
+
+    Args:
+      name: The cell. The common ones look the same in every figure.
+      index: The place among the figure's cells, which chooses the look of any other cell.
+    """
+    return dict(CELL_STYLES.get(name) or _other_style(index))
+
+
+def _other_style(index: int) -> dict[str, Any]:
+    # Lengths without a common divisor: the three together repeat after 140 cells.
+    looks = zip(
+        itertools.cycle(_OTHER_COLORS),
+        itertools.cycle(_OTHER_LINESTYLES),
+        itertools.cycle(_OTHER_MARKERS),
+        strict=False,
+    )
+    color, linestyle, marker = next(itertools.islice(looks, index, None))
+    return {"color": color, "linestyle": linestyle, "marker": marker}
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Draws and saves everything within the block in the house's style, and nothing after it."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's own settings would change the bytes
+        matplotlib.rcParams.update(cast(Any, STYLE))
+        yield
+
+
+def band(ax: "Axes", x: ArrayLike, values: Any, axis: int | str, **look: Any) -> "Line2D":
+    """Draws the median over one axis as a line, and from 10 to 90 % of it as a band.
+
+    The line has a gap where the median is not finite, and the band where one of its ends is not:
+    an exactly cut gradient has no norm to show, and a floor would look like one.
+
+    Args:
+      ax: Where to draw.
+      x: The places along the other axis.
+      values: An array of two axes, plain or named.
+      axis: The axis of the repetitions; its name, where the array has named ones.
+      **look: Passed to the line: what `cell_style` gives, a label.
+
+    Returns:
+      The line.
+
+    Raises:
+      ValueError: If the other axis is not as long as ``x``.
+    """
+    places = np.asarray(x)
+    number = values.get_axis_num(axis) if isinstance(axis, str) else axis
+    with np.errstate(invalid="ignore"):  # between two infinities lies nan, which is a gap
+        low, middle, high = np.quantile(np.asarray(values), [0.1, 0.5, 0.9], axis=number)
+    if middle.shape != places.shape:
+        raise ValueError(
+            f"one value for each x is expected, in shape {places.shape}, got shape "
+            f"{middle.shape} after the axis {axis!r}; name the axis of the repetitions"
+        )
+    every = max(1, len(places) // MARKERS_A_LINE)
+    gap = ~np.isfinite(middle)
+    (line,) = ax.plot(places, np.where(gap, np.nan, middle), **{"markevery": every, **look})
+    whole = np.isfinite(low) & np.isfinite(high)
+    ax.fill_between(places, low, high, where=whole, color=line.get_color(), alpha=0.2, linewidth=0)
+    return line
+
+
+def render(figure: "Figure", kind: str, metadata: Mapping[str, str]) -> bytes:
+    """Writes a figure as ``pdf`` or ``png``; the same figure gives the same bytes at any time.
+
+    The metadata's keys are those of the PDF standard, such as Title, Subject and Keywords.
+    """
+    dates = {"CreationDate": None} if kind == "pdf" else {}
+    with style(), io.BytesIO() as buffer:
+        figure.savefig(buffer, format=kind, metadata={**metadata, **dates})
+        return buffer.getvalue()
+
+
+def save(figure: "Figure", folder: Path, stem: str, metadata: Mapping[str, str]) -> None:
+    """Writes a figure as PDF and as PNG, each at once."""
+    for kind in ("pdf", "png"):
+        write_bytes(folder / f"{stem}.{kind}", render(figure, kind, metadata))

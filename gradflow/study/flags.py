@@ -1,0 +1,153 @@
+"""Flags from a dataclass, on a FlagValues that belongs to one call of one experiment."""
+
+import copy
+import dataclasses
+import difflib
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_origin, get_type_hints
+
+import jax
+from absl import flags
+
+from gradflow.study.config import check_positive, example, field, text
+from gradflow.study.experiment import Experiment
+from gradflow.study.kinds import Kind, kind_of
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags that every experiment takes besides its configuration."""
+
+    workdir: str | None = field(None, help="Folder of the record; made from the flags if absent.")
+    quick: bool = field(False, help="Other defaults: a small run, in seconds.")
+    replot: bool = field(False, help="Only draw the figure again, from the record.")
+    overwrite: bool = field(False, help="Start from nothing where there is a record.")
+    compilation_cache_dir: str | None = field(None, help="Folder that keeps compiled programs.")
+    verbosity: int = field(0, help="Log level; from 1 on, errors show their traceback.")
+    help: bool = field(False, help="Show this text.")
+    helpshort: bool = field(False, help="Show this text.")
+
+
+class Request(NamedTuple):
+    """What a command line asks for.
+
+    Attributes:
+      given: The fields of the configuration that it gives, parsed.
+      options: The flags that every experiment takes.
+      jax: The options of JAX's own that it gives.
+    """
+
+    given: dict[str, Any]
+    options: Options
+    jax: dict[str, Any]
+
+
+class _Parser(flags.ArgumentParser):
+    """Reads one field; what it refuses, absl reports with the flag's name and value."""
+
+    def __init__(self, field: dataclasses.Field[Any], kind: Kind) -> None:
+        super().__init__()
+        self.field, self.kind = field, kind
+
+    def parse(self, argument: str) -> Any:
+        try:
+            value = self.kind.read(argument)
+        except (KeyError, ValueError):
+            message = f"{self.kind.words} is expected{example(self.field.default)}"
+            raise ValueError(message) from None
+        check_positive(self.field, value)
+        return value
+
+
+def _define(values: flags.FlagValues, cls: type) -> None:
+    hints = get_type_hints(cls)
+    for one in dataclasses.fields(cls):
+        if one.name in values:
+            raise ValueError(
+                f"a field of the configuration is called {one.name}, which is a flag of every "
+                "experiment; give it another name"
+            )
+        parser = _Parser(one, kind_of(hints[one.name]))
+        # None is "not given": the defaults stay in the dataclass, so that --quick can have others.
+        flag = flags.Flag(parser, None, one.name, None, "", boolean=hints[one.name] is bool)
+        flags.DEFINE_flag(flag, flag_values=values)
+
+
+def _define_jax(values: flags.FlagValues) -> list[str]:
+    if "jax_platforms" not in flags.FLAGS:
+        jax.config.config_with_absl()
+    names = [name for name in jax.config.values if name in flags.FLAGS and name.startswith("jax_")]
+    for name in names:
+        values[name] = copy.deepcopy(flags.FLAGS[name])  # what is parsed here stays here
+    return names
+
+
+def _nearest(argument: str, values: flags.FlagValues) -> str:
+    name = argument.lstrip("-").partition("=")[0]
+    near = difflib.get_close_matches(name, list(values), n=1, cutoff=0.5)
+    return f"did you mean --{near[0]}? " if near else ""
+
+
+def _read(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    try:
+        return values(["", *argv])[1:]
+    except flags.UnrecognizedFlagError as error:
+        hint = _nearest(error.flagname, values)
+        message = f"unknown flag --{error.flagname}: {hint}--helpshort lists the known ones"
+    except (flags.Error, ValueError) as error:
+        message = str(error)
+    raise flags.Error(message)
+
+
+def parse(experiment: Experiment, argv: Sequence[str]) -> Request:
+    """Reads a command line, without the program's name.
+
+    Raises:
+      absl.flags.Error: For an unknown flag, a bad value, or an argument that is not a flag.
+      ValueError: If a field of the configuration has the name of another flag.
+      TypeError: If a field of the configuration has a type that cannot be a flag.
+    """
+    values = flags.FlagValues()
+    _define(values, Options)
+    names = _define_jax(values)
+    _define(values, experiment.config)
+    left = _read(values, argv)
+    if left:
+        hint = _nearest(left[0], values)
+        raise flags.Error(f"unexpected argument {left[0]!r}: {hint}flags are --name=value")
+    if values["jax_enable_x64"].present:
+        raise flags.Error("--jax_enable_x64 is set by --precision: use --precision=float64")
+    given: dict[str, Any] = {name: values[name].value for name in values if values[name].present}
+    common = {one.name for one in dataclasses.fields(Options)}
+    options = Options(**{name: value for name, value in given.items() if name in common})
+    if options.replot and options.overwrite:
+        raise flags.Error("--replot needs the record that --overwrite discards: give one of them")
+    return Request(
+        {name: value for name, value in given.items() if name not in {*common, *names}},
+        options,
+        {name: value for name, value in given.items() if name in names},
+    )
+
+
+def help_text(experiment: Experiment) -> str:
+    """The experiment's docstring, its own flags, and those that every experiment takes."""
+    lines = [(experiment.doc or experiment.name).strip(), "", f"Flags of {experiment.name}:"]
+    lines += _describe(experiment.config, experiment)
+    lines += ["", "Flags of every experiment:", *_describe(Options, experiment)]
+    return "\n".join([*lines, "", "JAX's own are taken as well, such as --jax_platforms=cpu."])
+
+
+def _describe(cls: type, experiment: Experiment) -> list[str]:
+    hints, lines = get_type_hints(cls), []
+    for one in dataclasses.fields(cls):
+        name = f"[no]{one.name}" if hints[one.name] is bool else one.name
+        facts = [f"default {text(one.default) or 'empty'}"]
+        if one.name in experiment.quick:
+            facts.append(f"quick {text(experiment.quick[one.name])}")
+        if get_origin(hints[one.name]) is Literal:
+            facts.insert(0, kind_of(hints[one.name]).words)
+        line = f"--{name}: {one.metadata.get('help', '')} ({'; '.join(facts)})"
+        lines.append(textwrap.fill(line, 88, initial_indent="  ", subsequent_indent="      "))
+    return lines

@@ -1,0 +1,168 @@
+"""From a command line to a record: what happens when an experiment's file is run."""
+
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+from absl import flags
+
+from gradflow.study import provenance
+from gradflow.study.config import Config, identity
+from gradflow.study.experiment import Experiment
+from gradflow.study.figure import save
+from gradflow.study.flags import Request, help_text, parse
+from gradflow.study.record import RESULT, Record, default_workdir, read_environment
+from gradflow.study.settings import log_level, precision
+from gradflow.study.store import read_dataset, to_json
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def main(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
+    """Runs an experiment as its command line asks, and records it.
+
+    Args:
+      experiment: What to run.
+      argv: The flags. If None, they are the process's own, and the process exits with the code.
+
+    Returns:
+      The exit code: 0; 1 if the configuration or the run is at fault; 2 for a flag that is.
+    """
+    program = sys.argv[0] if argv is None else experiment.name
+    arguments = sys.argv[1:] if argv is None else argv
+    code = _main(experiment, program, arguments)
+    if argv is None:
+        sys.exit(code)
+    return code
+
+
+def _main(experiment: Experiment, program: str, argv: Sequence[str]) -> int:
+    try:
+        request = parse(experiment, argv)
+    except flags.Error as error:
+        return _fail(error, 2)
+    if request.options.help or request.options.helpshort:
+        print(help_text(experiment))
+        return 0
+    command = provenance.command_line(program, argv)
+    try:
+        with log_level(request.options.verbosity):
+            _perform(experiment, request, command)
+    except (ValueError, TypeError, OSError) as error:
+        if request.options.verbosity > 0:
+            traceback.print_exc()
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        print("interrupted; run again without --overwrite, it goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fail(error: Exception, code: int) -> int:
+    hint = [] if code == 2 else ["(--verbosity=1 shows where)"]
+    print("error:", *str(error).split(), *hint, file=sys.stderr)
+    return code
+
+
+def _perform(experiment: Experiment, request: Request, command: str) -> None:
+    config = experiment.resolve(request.given, quick=request.options.quick)
+    workdir = request.options.workdir
+    folder = Path(workdir) if workdir else default_workdir(experiment.name, config)
+    cache = request.options.compilation_cache_dir
+    caching = {} if cache is None else {"jax_compilation_cache_dir": cache}
+    with precision(config, **{**request.jax, **caching}):
+        if request.options.replot:
+            _replot(experiment, folder.expanduser(), command)
+        else:
+            record = Record(folder.expanduser(), identity(experiment.name, config))
+            record.overwrite = request.options.overwrite
+            _run(experiment, config, record, command)
+
+
+def _run(experiment: Experiment, config: Config, record: Record, command: str) -> None:
+    record.check()
+    if record.done:
+        print(f"{record.folder} is finished; --overwrite runs it again")
+        dataset = _recorded(record.folder, "--overwrite runs it again")
+    else:
+        _check_backend()
+        dataset = _record(experiment, config, record, command)
+        print(f"recorded in {record.folder}")
+    print(experiment.closing(dataset))
+
+
+def _check_backend() -> None:
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise ValueError(
+            f"JAX finds no device: {error}; choose others by --jax_platforms"
+        ) from None
+
+
+def _recorded(folder: Path, mend: str) -> "xarray.Dataset":
+    try:
+        return read_dataset(folder / RESULT)
+    except OSError as error:
+        raise OSError(f"a recorded result is expected, but {error}; {mend}") from None
+
+
+def _record(
+    experiment: Experiment, config: Config, record: Record, command: str
+) -> "xarray.Dataset":
+    dataset = record.result(partial(_measure, experiment, config, record, command))
+    _save(experiment, dataset, record.folder, command)
+    record.finish()
+    return dataset
+
+
+def _measure(
+    experiment: Experiment, config: Config, record: Record, command: str
+) -> "xarray.Dataset":
+    import xarray
+
+    start = time.perf_counter()
+    dataset = experiment.run(config, record.once)
+    if not isinstance(dataset, xarray.Dataset):
+        raise TypeError(
+            f"run is expected to give an xarray.Dataset, got {type(dataset).__name__}; "
+            "gather what it measures in one"
+        )
+    environment = {
+        "command": command,
+        "seconds": round(time.perf_counter() - start, 3),
+        "reused_units": record.reused,
+        "precision": config.precision,
+        **provenance.machine(),
+        **provenance.memory(),
+        **provenance.versions(),
+        **provenance.checkout(),
+    }
+    # Before the result, so that no later session takes the credit for a result that it found.
+    record.write_environment(environment)
+    about = identity(experiment.name, config)
+    return dataset.assign_attrs(
+        title=experiment.title, experiment=experiment.name, config=to_json(about["config"])
+    )
+
+
+def _replot(experiment: Experiment, folder: Path, command: str) -> None:
+    dataset = _recorded(folder, "run the experiment without --replot")
+    _save(experiment, dataset, folder, command)
+    print(f"drawn again in {folder}")
+
+
+def _save(experiment: Experiment, dataset: "xarray.Dataset", folder: Path, command: str) -> None:
+    environment = {"command": command, "git_commit": "unknown", **read_environment(folder)}
+    metadata = {
+        "Title": experiment.title,
+        "Subject": environment["command"],
+        "Keywords": f"git commit {environment['git_commit']}",
+    }
+    save(experiment.draw(dataset), folder, "figure", metadata)

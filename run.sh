@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# Runs an experiment, the tests or the linters in an environment that it makes when there is none.
+set -euo pipefail
+
+root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
+venv="$root/.venv"
+python="$venv/bin/python"
+unfinished="$venv/.unfinished"  # there while the environment is made or changed
+
+usage() {
+  cat <<EOF
+usage: ./run.sh <experiment> [flags]    runs it; --helpshort lists its flags, --quick takes seconds
+       ./run.sh figures [--quick]       draws the gallery again
+       ./run.sh test [pytest arguments]
+       ./run.sh lint
+       ./run.sh setup                   makes the environment, in .venv, and installs the project
+PYTHON=python3.12 ./run.sh setup makes it with that Python.
+experiments: $(experiments)
+EOF
+}
+
+experiments() {
+  local found
+  found="$(cd "$root/experiments" && find . -name '[a-z]*.py' ! -path ./figures.py | sort)"
+  found="${found//.\//}"
+  found="${found//.py/}"
+  echo "${found//$'\n'/, }"
+}
+
+fail() {
+  echo "error: $1" >&2
+  exit "${2:-1}"
+}
+
+recent() {  # is this a Python that the project runs on?
+  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+choose_python() {
+  local candidate candidates=(python3 python3.14 python3.13 python3.12 python3.11)
+  [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
+  for candidate in "${candidates[@]}"; do
+    if recent "$candidate"; then
+      echo "$candidate"
+      return
+    fi
+  done
+  candidate="${candidates[0]}"
+  fail "Python 3.11 or newer is expected, $candidate is\
+ $("$candidate" --version 2>/dev/null || echo "not there"); name one: PYTHON=/path/to/python ./run.sh"
+}
+
+healthy() {  # is the environment whole, and of the Python that is asked for, if one is?
+  [[ ! -e $unfinished ]] && recent "$python" || return 1
+  [[ -z ${PYTHON:-} || "$("$PYTHON" -VV 2>&1)" == "$("$python" -VV)" ]]
+}
+
+make_venv() {
+  local base=">=3.11"
+  if [[ -n ${PYTHON:-} ]] || ! command -v uv >/dev/null; then
+    base="$(choose_python)"
+  fi
+  rm -rf -- "$venv"
+  mkdir -- "$venv"
+  touch -- "$unfinished"
+  if command -v uv >/dev/null; then
+    uv venv --quiet --allow-existing --python "$base" "$venv"
+  else
+    "$base" -m venv "$venv"
+  fi
+}
+
+install_with() {  # the project with an extra, or with none
+  local what="$root${1:+[$1]}"
+  echo "installing $what in .venv" >&2
+  touch -- "$unfinished"
+  if command -v uv >/dev/null; then
+    uv pip install --quiet --python "$python" --editable "$what"
+  else
+    "$python" -m pip install --quiet --disable-pip-version-check --editable "$what"
+  fi
+}
+
+prepare() {  # makes what is missing, and costs nothing when nothing is
+  local extra="$1" stamp="$venv/.installed${1:+-$1}" state
+  if command -v flock >/dev/null; then  # two first runs must not make it over each other
+    exec 9<"$root/run.sh"
+    flock 9
+  fi
+  healthy || make_venv
+  state="$root $(cksum <"$root/pyproject.toml")"
+  if [[ -e $unfinished || ! -f $stamp || "$(<"$stamp")" != "$state" ]]; then
+    if ! install_with "$extra"; then
+      rm -- "$unfinished"  # it is whole, and only lacks packages
+      fail "the installation failed; the same command tries again"
+    fi
+    echo "$state" | tee -- "$stamp" >"$venv/.installed"
+    rm -- "$unfinished"
+  fi
+  exec 9<&-
+}
+
+run_tests() {
+  prepare test
+  local argument workers=(-n auto)
+  for argument in "$@"; do
+    case "$argument" in
+      -n* | --numprocesses* | no:xdist | -pno:xdist) workers=() ;;
+    esac
+  done
+  cd -- "$root"
+  exec "$python" -m pytest ${workers[@]+"${workers[@]}"} "$@"
+}
+
+run_linters() {
+  prepare dev
+  cd -- "$root"
+  "$python" -m ruff format --check
+  "$python" -m ruff check
+  "$python" -m pyright --pythonpath "$python"
+}
+
+run_experiment() {
+  local name="$1" file="$root/experiments/$1.py"
+  shift
+  [[ -f $file ]] || fail "unknown experiment '$name', the known ones are $(experiments)" 2
+  prepare ""
+  exec "$python" "$file" "$@"
+}
+
+case "${1:-}" in
+  "" | -h | --help | help) usage ;;
+  setup) prepare "" ;;
+  test) run_tests "${@:2}" ;;
+  lint) run_linters ;;
+  figures)
+    [[ -f $root/experiments/figures.py ]] || fail "there is no experiments/figures.py" 2
+    prepare ""
+    cd -- "$root"
+    exec "$python" experiments/figures.py "${@:2}"
+    ;;
+  *) run_experiment "$@" ;;
+esac

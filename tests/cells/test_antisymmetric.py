@@ -1,0 +1,130 @@
+"""The AntisymmetricRNNs against NumPy, and the spectrum of their step Jacobian."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradflow.cells.antisymmetric import (
+    antisymmetric,
+    check_integer,
+    check_number,
+    gated_antisymmetric,
+)
+from tests.oracle import assert_step_matches, random_state
+
+FACTORIES = [antisymmetric, gated_antisymmetric]
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def field(W, h, gamma):
+    """(W - Wᵀ - gamma I) h, entry by entry."""
+    return np.array(
+        [
+            sum((W[i, j] - W[j, i] - gamma * (i == j)) * h[j] for j in range(len(h)))
+            for i in range(len(h))
+        ]
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("eps, gamma", [(0.1, 0.01), (0.5, 0.0)])
+def test_antisymmetric_equals_the_reference(eps, gamma, seed):
+    def reference(p, h, x):
+        return h + eps * np.tanh(field(p["W_h"], h, gamma) + p["W_x"] @ x + p["b"])
+
+    assert_step_matches(antisymmetric(3, 4, eps=eps, gamma=gamma), reference, 3, seed)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("eps, gamma", [(0.1, 0.01), (0.5, 0.0)])
+def test_gated_antisymmetric_equals_the_reference(eps, gamma, seed):
+    def reference(p, h, x):
+        a = field(p["W_h"], h, gamma)
+        z = sigmoid(a + p["z"]["W_x"] @ x + p["z"]["b"])
+        return h + eps * z * np.tanh(a + p["h"]["W_x"] @ x + p["h"]["b"])
+
+    assert_step_matches(gated_antisymmetric(3, 4, eps=eps, gamma=gamma), reference, 3, seed)
+
+
+@pytest.mark.parametrize("factory, slope", [(antisymmetric, 1.0), (gated_antisymmetric, 0.5)])
+def test_eigenvalues_at_the_origin_are_one_less_the_diffusion_and_imaginary(factory, slope, key):
+    # At h = x = b = 0 tanh has slope 1 and the gate is 1/2.
+    eps, gamma = 0.2, 0.03
+    cell = factory(2, 6, eps=eps, gamma=gamma)
+    params = cell.init(key)
+    jacobian = jax.jacobian(lambda h: cell.step(params, h, jnp.zeros(2))[0])(jnp.zeros(6))
+    eigenvalues = np.linalg.eigvals(jacobian)
+    W = np.asarray(params["W_h"])
+    omega = np.linalg.eigvalsh(1j * (W - W.T))
+    np.testing.assert_allclose(eigenvalues.real, 1 - slope * eps * gamma, rtol=1e-13)
+    np.testing.assert_allclose(np.sort(eigenvalues.imag), slope * eps * omega, atol=1e-13)
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_the_symmetric_part_of_the_matrix_does_not_act(factory, key):
+    cell = factory(3, 4)
+    params, h, x = random_state(cell, 3)
+    other = jax.random.normal(key, (4, 4))
+    shifted = params | {"W_h": params["W_h"] + other + other.T}
+    np.testing.assert_allclose(cell.step(shifted, h, x)[0], cell.step(params, h, x)[0], rtol=1e-13)
+
+
+def test_a_closed_gate_copies_the_state():
+    cell = gated_antisymmetric(3, 4)
+    params, h, x = random_state(cell, 3)
+    params["z"]["b"] = jnp.full(4, -800.0)
+    assert cell.gates is not None
+    np.testing.assert_array_equal(cell.gates(params, h, x)["z"], 0)
+    np.testing.assert_array_equal(cell.step(params, h, x)[0], h)
+
+
+def test_gates_are_those_of_the_step():
+    cell = gated_antisymmetric(3, 4, eps=0.3)
+    params, h, x = random_state(cell, 3)
+    plain = antisymmetric(3, 4, eps=0.3)
+    ungated = plain.step({"W_h": params["W_h"], **params["h"]}, h, x)[0] - h
+    assert cell.gates is not None
+    np.testing.assert_allclose(
+        cell.step(params, h, x)[0] - h, cell.gates(params, h, x)["z"] * ungated, rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize("eps", [0.0, -0.1, float("nan"), float("inf")])
+def test_a_step_that_is_not_positive_is_refused(factory, eps):
+    with pytest.raises(ValueError, match="eps is expected to be positive, got .*; it is a step"):
+        factory(3, 4, eps=eps)
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_a_negative_diffusion_is_refused(factory):
+    with pytest.raises(ValueError, match="gamma is expected to be not negative, got -0.1; it is a"):
+        factory(3, 4, gamma=-0.1)
+
+
+@pytest.mark.parametrize("value", ["0.1", True, None])
+def test_an_option_that_is_not_a_number_is_refused(value):
+    with pytest.raises(TypeError, match="eps is expected to be a number, got .*; take 0.1"):
+        check_number("eps", value, "positive", mend="take 0.1")
+
+
+@pytest.mark.parametrize("value", [1.0, "1", True])
+def test_a_count_that_is_not_an_integer_is_refused(value):
+    with pytest.raises(TypeError, match="seed is expected to be an integer, got .*; take 1"):
+        check_integer("seed", value, 9, mend="take 1")
+
+
+@pytest.mark.parametrize("value", [-1, 10])
+def test_a_count_out_of_range_is_refused(value):
+    with pytest.raises(ValueError, match="seed is expected within 0 ... 9, got .*; take 1"):
+        check_integer("seed", value, 9, mend="take 1")
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_a_share_out_of_range_is_refused(value):
+    with pytest.raises(ValueError, match="beta is expected to be between 0 and 1, got"):
+        check_number("beta", value, "between 0 and 1", mend="take 0.8")

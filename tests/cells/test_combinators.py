@@ -1,0 +1,397 @@
+"""Cells made from cells, each by what it must be equal to."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from oracle import random_state
+
+from gradflow import flow
+from gradflow.cells.combinators import (
+    dropout_of,
+    feedback,
+    feedback_of,
+    masked_of,
+    residual,
+    residual_of,
+    stacked,
+    zoneout_of,
+)
+from gradflow.cells.dropout import redraw, with_dropout, zoneout
+from gradflow.cells.gru import gru
+from gradflow.cells.lstm import LSTMCarry, lstm
+from gradflow.cells.masks import recurrent_mask, with_recurrent_mask
+from gradflow.cells.rnn import rnn
+from gradflow.cells.stack import stack
+from gradflow.testing import check_cell, check_structure
+from gradflow.unroll import unroll
+
+FACTORIES = [stacked, residual_of, feedback_of, dropout_of, zoneout_of, masked_of]
+CELLS = [lstm, gru, rnn]
+
+
+def jacobian(cell, params, carry, x):
+    flat, unravel = ravel_pytree(carry)
+    return jax.jacobian(lambda s: ravel_pytree(cell.step(params, unravel(s), x)[0])[0])(flat)
+
+
+def assert_same_step(ours, theirs, params, carry, x, *, theirs_params=None, rtol=1e-13):
+    theirs_params = params if theirs_params is None else theirs_params
+    for one, other in zip(
+        jax.tree.leaves(ours.step(params, carry, x)),
+        jax.tree.leaves(theirs.step(theirs_params, carry, x)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, rtol=rtol, atol=1e-15)
+    np.testing.assert_allclose(
+        jacobian(ours, params, carry, x),
+        jacobian(theirs, theirs_params, carry, x),
+        rtol=rtol,
+        atol=1e-14,
+    )
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_a_combined_cell_keeps_the_contract(factory):
+    check_cell(factory)
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_a_combined_cell_can_be_autonomous_and_takes_an_initialiser(factory, key):
+    check_structure(factory, input_size=0, hidden_size=6)
+    params = factory(2, 3, recurrent_init="identity(gain=0.5)").init(key)
+    found = [
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if path[-1] == jax.tree_util.DictKey("W_h")
+    ]
+    assert found
+    for W_h in found:
+        np.testing.assert_array_equal(W_h, 0.5 * np.eye(3))
+
+
+# --- stack ---
+
+
+@pytest.mark.parametrize("skip", [None, "input", "residual"])
+def test_a_stack_is_each_layer_run_on_the_one_below(key, skip):
+    above = 4 + 3 if skip == "input" else 4
+    layers = [lstm(3, 4), gru(above, 4), rnn(above, 4)]
+    cell = stack(layers, skip=skip)
+    params, carry, _ = random_state(cell, 3)
+    inputs = jax.random.normal(key, (7, 3))
+    both = unroll(cell, params, inputs, carry=carry)
+    x, below = inputs, []
+    for layer, p, c, carries in zip(layers, params, carry, both.carries, strict=True):
+        alone = unroll(layer, p, x, carry=c)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), carries, alone[0])
+        below.append(alone.outputs)
+        if skip == "input":
+            x = jnp.concatenate([alone.outputs, inputs], axis=-1)
+        elif skip == "residual":
+            x = alone.outputs + (x if len(below) > 1 else 0)
+        else:
+            x = alone.outputs
+    np.testing.assert_allclose(both.outputs, below[-1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("skip", [None, "input", "residual"])
+def test_the_jacobian_of_a_stack_is_block_lower_triangular(skip):
+    above = 4 + 3 if skip == "input" else 4
+    layers = [lstm(3, 4), gru(above, 4)]
+    cell = stack(layers, skip=skip)
+    params, carry, x = random_state(cell, 3)
+    J = np.asarray(jacobian(cell, params, carry, x))
+    assert (J[:8, 8:] == 0).all() and abs(J[8:, :8]).max() > 1e-3
+    np.testing.assert_allclose(J[:8, :8], jacobian(layers[0], params[0], carry[0], x), rtol=1e-12)
+    h = layers[0].step(params[0], carry[0], x)[1]
+    x_1 = jnp.concatenate([h, x]) if skip == "input" else h
+    np.testing.assert_allclose(
+        J[8:, 8:], jacobian(layers[1], params[1], carry[1], x_1), rtol=1e-12, atol=1e-15
+    )
+
+
+def test_a_stack_of_one_is_its_layer():
+    params, carry, x = random_state(lstm(3, 4), 3)
+    new, h = stack([lstm(3, 4)]).step((params,), (carry,), x)
+    jax.tree.map(np.testing.assert_array_equal, (new[0], h), lstm(3, 4).step(params, carry, x))
+
+
+def test_the_layers_of_a_stack_have_their_own_sizes_gates_and_blocks(key):
+    cell = stack([lstm(3, 2), rnn(2, 4), gru(4, 3)])
+    params, carry, x = random_state(cell, 3)
+    gates = cell.gates(params, carry, x)
+    assert set(gates) == {"0.i", "0.f", "0.g", "0.o", "2.r", "2.z", "2.n"}
+    np.testing.assert_array_equal(gates["0.f"], lstm(3, 2).gates(params[0], carry[0], x)["f"])
+    h = unroll(stack([lstm(3, 2), rnn(2, 4)]), params[:2], x[None], carry=carry[:2]).outputs[0]
+    np.testing.assert_allclose(gates["2.z"], gru(4, 3).gates(params[2], carry[2], h)["z"])
+    assert stack([rnn(3, 4), rnn(4, 4)]).gates is None
+    inputs = jax.random.normal(key, (5, 3))
+    through = flow.log_norms(cell, params, inputs, source="0.c", target="h", norm="frobenius")
+    c_to_top = jax.jacobian(
+        lambda c: unroll(
+            cell, params, inputs, carry=(LSTMCarry(jnp.zeros(2), c), jnp.zeros(4), jnp.zeros(3))
+        ).outputs[-1]
+    )(jnp.zeros(2))
+    np.testing.assert_allclose(through[5], np.log(np.linalg.norm(c_to_top)), rtol=1e-10)
+
+
+def test_layers_are_named_with_their_options(key):
+    cell = stacked(3, 4, cells="lstm(forget_bias=2.0), rnn(activation='relu'), gru", skip="input")
+    lower, middle, upper = cell.init(key)
+    assert float(lower["f"]["b"][0]) == 2.0
+    assert (middle["W_x"].shape, upper["r"]["W_x"].shape) == ((4, 7), (4, 7))
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: stack([]), "a stack of at least one cell is expected, got none"),
+        (lambda: stacked(3, 4, cells=""), "a stack of at least one cell is expected, got none"),
+        (lambda: stacked(3, 4, cells="lstm,lsmt"), "unknown cell 'lsmt': did you mean 'lstm'"),
+        (lambda: stacked(3, 4, skip="inptu"), "unknown kind of skip 'inptu': did you mean 'input'"),
+        (
+            lambda: stack([lstm(3, 4), gru(5, 4)]),
+            r"layer 1 of the stack \(from 0\) is expected to take an input of size 4, .*"
+            r"\(4, 5\).*: make it with input_size=4",
+        ),
+        (
+            lambda: stack([lstm(3, 4), gru(4, 5)], skip="residual"),
+            r"layers of one size are expected with skip='residual', got hidden sizes \[4, 5\]",
+        ),
+    ],
+)
+def test_layers_that_do_not_meet_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_an_input_that_the_first_layer_does_not_take_is_refused(key):
+    cell = stack([rnn(3, 4), rnn(4, 4)])
+    with pytest.raises(ValueError, match=r"layer 0 of the stack .* an input of size 2, .*size=2"):
+        cell.step(cell.init(key), cell.initial_carry(), jnp.ones(2))
+
+
+# --- residual, feedback ---
+
+
+@pytest.mark.parametrize("factory", CELLS)
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_a_residual_cell_adds_the_identity_to_the_jacobian(factory, scale):
+    inner, cell = factory(3, 4), residual(factory(3, 4), scale=scale)
+    params, carry, x = random_state(cell, 3)
+    J_F = jacobian(inner, params, carry, x)
+    np.testing.assert_allclose(
+        jacobian(cell, params, carry, x), np.eye(len(J_F)) + scale * J_F, rtol=1e-13, atol=1e-15
+    )
+    added, s = inner.step(params, carry, x)[0], cell.step(params, carry, x)[0]
+    jax.tree.map(
+        lambda s, old, f: np.testing.assert_allclose(s, old + scale * f, rtol=1e-14),
+        s,
+        carry,
+        added,
+    )
+
+
+def test_a_residual_scale_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="scale is expected to be a finite number, got inf"):
+        residual(rnn(3, 4), scale=float("inf"))
+
+
+def test_feedback_of_a_vanilla_rnn_adds_to_its_recurrent_matrix():
+    params, h, x = random_state(feedback_of(3, 4, cell="rnn"), 3)
+    W_x, W_back = params["W_x"][:, :3], params["W_x"][:, 3:]
+    merged = params | {"W_x": W_x, "W_h": params["W_h"] + W_back}
+    assert_same_step(feedback(rnn(7, 4)), rnn(3, 4), params, h, x, theirs_params=merged, rtol=1e-12)
+
+
+def test_feedback_reaches_the_gates_and_closes_the_loop():
+    cell = feedback(lstm(4, 4))
+    params, carry, _ = random_state(cell, 0)
+    gates = cell.gates(params, carry, jnp.zeros(0))
+    expected = lstm(4, 4).gates(params, carry, carry.h)
+    jax.tree.map(np.testing.assert_array_equal, gates, expected)
+    run = unroll(cell, params, jnp.zeros((3, 0)), carry=carry)
+    for t in range(3):
+        s = jax.tree.map(lambda leaf, t=t: leaf[t], run.carries)
+        np.testing.assert_allclose(lstm(4, 4).step(params, s, s.h)[1], run.outputs[t], rtol=1e-13)
+
+
+# --- masks ---
+
+
+@pytest.mark.parametrize("factory", CELLS)
+def test_a_mask_of_ones_is_the_cell(factory):
+    cell = with_recurrent_mask(factory(3, 4), recurrent_mask("full", 4))
+    params, carry, x = random_state(cell, 3)
+    assert_same_step(cell, factory(3, 4), params, carry, x)
+
+
+@pytest.mark.parametrize("factory", [lstm, gru])
+def test_a_mask_is_a_masked_matrix_in_every_gate(factory):
+    mask = recurrent_mask("direct+forward", 4, num_layers=2)
+    cell = with_recurrent_mask(factory(3, 4), mask)
+    params, carry, x = random_state(cell, 3)
+    masked = {gate: p | {"W_h": p["W_h"] * mask} for gate, p in params.items()}
+    assert_same_step(cell, factory(3, 4), params, carry, x, theirs_params=masked)
+    gates, expected = cell.gates(params, carry, x), factory(3, 4).gates(masked, carry, x)
+    jax.tree.map(np.testing.assert_array_equal, gates, expected)
+    gradient = jax.grad(lambda p: cell.step(p, carry, x)[1].sum())(params)
+    for p in gradient.values():
+        assert (p["W_h"][mask == 0] == 0).all()
+        assert abs(p["W_h"][mask == 1]).min() > 0
+
+
+def test_the_masks_are_what_their_names_say():
+    layer = np.array([0, 0, 0, 1, 1])  # 5 units in 2 layers
+    hears = {
+        "direct": lambda i, j: i == j,
+        "lateral": lambda i, j: layer[i] == layer[j] and i != j,
+        "indirect": lambda i, j: layer[j] > layer[i],
+        "forward": lambda i, j: layer[j] == layer[i] - 1,
+        "full": lambda i, j: True,
+    }
+    for pattern, rule in hears.items():
+        expected = [[float(rule(i, j)) for j in range(5)] for i in range(5)]
+        np.testing.assert_array_equal(recurrent_mask(pattern, 5, num_layers=2), expected)
+    every = recurrent_mask("direct + lateral+indirect+ forward", 5, num_layers=2)
+    np.testing.assert_array_equal(every, np.ones((5, 5)))
+
+
+def test_indirect_feedback_alone_dies_after_as_many_steps_as_layers(key):
+    cell = masked_of(2, 6, pattern="indirect", num_layers=3)
+    norms = flow.log_norms(cell, cell.init(key), jax.random.normal(key, (5, 2)))
+    np.testing.assert_array_equal(np.isfinite(norms), [True, True, True, False, False, False])
+
+
+def test_direct_feedback_has_a_diagonal_jacobian():
+    cell = masked_of(3, 4, pattern="direct")
+    params, h, x = random_state(cell, 3)
+    W_h = np.diag(np.diag(params["W_h"]))
+    slope = 1 - np.tanh(params["W_x"] @ x + W_h @ h + params["b"]) ** 2
+    np.testing.assert_allclose(jacobian(cell, params, h, x), slope[:, None] * W_h, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: masked_of(3, 4, pattern="lateal"), "unknown kind of feedback 'lateal': did you"),
+        (lambda: masked_of(3, 4, pattern="indirect"), "some unit hears another .* got 'indirect'"),
+        (lambda: masked_of(3, 4, num_layers=5), r"1 ... 4 layers are expected for 4 units, got 5"),
+        (
+            lambda: with_recurrent_mask(lstm(3, 4), np.ones((3, 3))),
+            r"a mask of the shape of W_h, \(4, 4\), is expected, got \(3, 3\)",
+        ),
+        (
+            lambda: with_recurrent_mask(rnn(3, 4)._replace(init=lambda key: {"u": key}), np.eye(4)),
+            r"a cell with W_h among its parameters is expected, got \['u'\]",
+        ),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# --- dropout ---
+
+
+@pytest.mark.parametrize("factory", CELLS)
+def test_dropout_at_rate_zero_is_the_cell(factory):
+    cell = with_dropout(factory(3, 4))
+    params, carry, x = random_state(cell, 3)
+    params |= {"u_x": jnp.linspace(0, 0.9, 3), "u_h": jnp.linspace(0, 0.9, 4)}
+    assert_same_step(cell, factory(3, 4), params, carry, x, theirs_params=params["cell"])
+
+
+@pytest.mark.parametrize("factory", CELLS)
+def test_dropout_masks_what_each_matrix_is_given(factory):
+    cell = with_dropout(factory(3, 4), rate_x=0.5, rate_h=0.2)
+    params, carry, x = random_state(cell, 3)
+    params |= {"u_x": jnp.array([0.4, 0.5, 0.9]), "u_h": jnp.array([0.1, 0.3, 0.19, 0.2])}
+    m_x, m_h = np.array([0, 2, 2]), np.array([0, 1.25, 0, 1.25])
+    thinned = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf * {"W_x": m_x, "W_h": m_h}.get(path[-1].key, 1), params["cell"]
+    )
+    assert_same_step(cell, factory(3, 4), params, carry, x, theirs_params=thinned)
+    if cell.gates:
+        gates, expected = cell.gates(params, carry, x), factory(3, 4).gates(thinned, carry, x)
+        jax.tree.map(np.testing.assert_array_equal, gates, expected)
+
+
+def test_masks_are_drawn_with_the_rate_and_again_by_redraw(key):
+    cell = with_dropout(rnn(3, 2000), rate_h=0.3)
+    params = cell.init(key)
+    again = redraw(key, params)
+    assert again["cell"] is params["cell"]
+    assert abs(again["u_h"] - params["u_h"]).max() > 0.5
+    for drawn in (params, again):
+        dropped = float((drawn["u_h"] < 0.3).mean())
+        assert abs(dropped - 0.3) < 5 * np.sqrt(0.21 / 2000)
+    gradient = jax.grad(lambda p: cell.step(p, jnp.ones(2000), jnp.ones(3))[1].sum())(params)
+    assert (gradient["u_h"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: dropout_of(3, 4, rate_h=1.0), r"rate_h is expected in \[0, 1\), got 1.0"),
+        (lambda: dropout_of(3, 4, rate_x=-0.5), r"rate_x is expected in \[0, 1\), got -0.5"),
+        (lambda: zoneout_of(3, 4, rate=1.5), r"rate is expected in \[0, 1\], got 1.5"),
+        (
+            lambda: zoneout_of(3, 4, rate={"h": 0.5}),
+            r"a rate for each field of the carry, \['h', 'c'\], is expected, got \{'h': 0.5\}",
+        ),
+    ],
+)
+def test_rates_that_are_none_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# --- zoneout ---
+
+
+@pytest.mark.parametrize("factory", CELLS)
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_zoneout_mixes_the_identity_into_the_jacobian(factory, rate):
+    inner, cell = factory(3, 4), zoneout(factory(3, 4), rate=rate)
+    params, carry, x = random_state(cell, 3)
+    J_F = jacobian(inner, params, carry, x)
+    expected = rate * np.eye(len(J_F)) + (1 - rate) * J_F
+    np.testing.assert_allclose(jacobian(cell, params, carry, x), expected, rtol=1e-13, atol=1e-15)
+    kept = inner.step(params, carry, x)[0] if rate == 0 else carry
+    if rate != 0.3:
+        jax.tree.map(np.testing.assert_array_equal, cell.step(params, carry, x)[0], kept)
+
+
+def test_each_field_of_the_carry_has_its_own_zoneout():
+    cell = zoneout(lstm(3, 4), rate={"h": 0.05, "c": 0.5})
+    params, old, x = random_state(cell, 3)
+    new, F = cell.step(params, old, x)[0], lstm(3, 4).step(params, old, x)[0]
+    np.testing.assert_allclose(new.h, 0.05 * old.h + 0.95 * F.h, rtol=1e-14)
+    np.testing.assert_allclose(new.c, 0.5 * old.c + 0.5 * F.c, rtol=1e-14)
+
+
+def test_sampled_zoneout_keeps_the_entries_whose_number_is_below_the_rate():
+    cell = zoneout(lstm(3, 2), rate={"h": 0.25, "c": 0.5}, sampled=True)
+    params, old, x = random_state(lstm(3, 2), 3)
+    u = jnp.array([0.3, 0.2, 0.3, 0.6])  # for h, then for c, as the carry is flattened
+    new, h = cell.step(params, old, jnp.concatenate([x, u]))
+    F = lstm(3, 2).step(params, old, x)[0]
+    np.testing.assert_array_equal(new.h, [F.h[0], old.h[1]])
+    np.testing.assert_array_equal(new.c, [old.c[0], F.c[1]])
+    np.testing.assert_array_equal(h, new.h)
+    gates = cell.gates(params, old, jnp.concatenate([x, u]))
+    jax.tree.map(np.testing.assert_array_equal, gates, lstm(3, 2).gates(params, old, x))
+
+
+def test_the_mean_of_sampled_zoneout_is_its_expectation(key):
+    params, old, x = random_state(gru(3, 4), 3)
+    u = jax.random.uniform(key, (4000, 4))
+    sampled = zoneout(gru(3, 4), rate=0.3, sampled=True)
+    mean = jax.vmap(lambda u: sampled.step(params, old, jnp.concatenate([x, u]))[1])(u).mean(0)
+    F = gru(3, 4).step(params, old, x)[1]
+    expected = zoneout(gru(3, 4), rate=0.3).step(params, old, x)[1]
+    assert (abs(mean - expected) < 5 * abs(F - old) * np.sqrt(0.21 / 4000)).all()

@@ -1,0 +1,65 @@
+"""Every cell of the package, and a user's own, under the public contract test."""
+
+import inspect
+
+import pytest
+
+from gradflow.cells import CELLS, resolve
+from gradflow.testing import check_cell, check_structure
+
+MINE = """
+import jax, jax.numpy as jnp
+from gradflow import Cell
+
+def mine(input_size, hidden_size, *, rate=0.5):
+    def init(key):
+        return {"W_h": jax.random.normal(key, (hidden_size, hidden_size))}
+
+    def step(params, h, x):
+        h = (1 - rate) * h + rate * jnp.tanh(params["W_h"] @ h + x.sum())
+        return h, h
+
+    return Cell(init, step, lambda: jnp.zeros(hidden_size))
+"""
+
+
+@pytest.mark.parametrize("name", sorted(CELLS))
+def test_every_cell_keeps_the_contract(name):
+    check_cell(CELLS[name])
+
+
+@pytest.mark.parametrize("name", sorted(CELLS))
+def test_every_cell_can_be_autonomous(name):
+    check_structure(CELLS[name], input_size=0, hidden_size=6)
+
+
+@pytest.mark.parametrize("name", sorted(CELLS))
+def test_every_factory_takes_two_sizes_and_then_keywords(name):
+    first, second, *options = inspect.signature(CELLS[name]).parameters.values()
+    assert (first.name, second.name) == ("input_size", "hidden_size")
+    assert all(option.kind is option.KEYWORD_ONLY for option in options)
+    assert all(option.default is not option.empty for option in options)
+
+
+@pytest.mark.parametrize("name", sorted(CELLS))
+@pytest.mark.parametrize(
+    "sizes, kind, message",
+    [
+        ((-1, 4), ValueError, "input_size is expected to be at least 0, got -1"),
+        ((3, 0), ValueError, "hidden_size is expected to be at least 1, got 0"),
+        ((True, 4), TypeError, "input_size is expected to be an integer, got True"),
+    ],
+)
+def test_sizes_that_no_cell_has_are_refused(name, sizes, kind, message):
+    with pytest.raises(kind, match=message):
+        CELLS[name](*sizes)
+
+
+def test_a_cell_of_ones_own_in_a_file_keeps_the_contract(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    check_cell(resolve(f"{path}:mine"))
+    check_cell(resolve(f"{path}:mine(rate=0.1)"))
+    path.write_text(MINE.replace('W_h"] @ h', 'W_h"] @ jax.lax.stop_gradient(h)'))
+    with pytest.raises(ValueError, match=r"clause 'gradient': ∂carry\[0\]/∂carry"):
+        check_cell(resolve(f"{path}:mine"))

@@ -1,0 +1,128 @@
+"""The two GRUs against Flax, NumPy, and what a relabelling of their units must leave."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import assert_step_matches, random_state
+
+from gradflow.cells import gru, gru_reset_before
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def affine(p, h, x):
+    return p["W_x"] @ x + p["W_h"] @ h + p["b"]
+
+
+def numpy_gates(params, h, x, *, reset_before):
+    r, z = (sigmoid(affine(params[gate], h, x)) for gate in "rz")
+    p = params["n"]
+    if reset_before:
+        return {"r": r, "z": z, "n": np.tanh(affine(p, r * h, x))}
+    return {"r": r, "z": z, "n": np.tanh(p["W_x"] @ x + p["b"] + r * (p["W_h"] @ h + p["b_h"]))}
+
+
+def reference(*, reset_before):
+    def step(params, h, x):
+        gate = numpy_gates(params, h, x, reset_before=reset_before)
+        return (1 - gate["z"]) * gate["n"] + gate["z"] * h
+
+    return step
+
+
+FORMS = [(gru, False), (gru_reset_before, True)]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("factory, reset_before", FORMS)
+def test_step_and_jacobians_equal_numpy(factory, reset_before, seed):
+    assert_step_matches(factory(3, 4), reference(reset_before=reset_before), 3, seed)
+    assert_step_matches(factory(0, 4), reference(reset_before=reset_before), 0, seed)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_step_and_jacobians_equal_flax(seed):
+    cell = gru(3, 5)
+    params, h, x = random_state(cell, 3, seed)
+    flax_params = {"hn": {"kernel": params["n"]["W_h"].T, "bias": params["n"]["b_h"]}}
+    for gate, p in params.items():
+        flax_params[f"i{gate}"] = {"kernel": p["W_x"].T, "bias": p["b"]}
+    for gate in "rz":
+        flax_params[f"h{gate}"] = {"kernel": params[gate]["W_h"].T}
+
+    def flax_step(h, x):
+        return nn.GRUCell(5).apply({"params": flax_params}, h, x)
+
+    def step(h, x):
+        return cell.step(params, h, x)
+
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-14),
+        (step(h, x), jax.jacobian(step, (0, 1))(h, x)),
+        (flax_step(h, x), jax.jacobian(flax_step, (0, 1))(h, x)),
+    )
+
+
+@pytest.mark.parametrize("factory, reset_before", FORMS)
+def test_the_gates_are_those_of_the_step(factory, reset_before):
+    cell = factory(3, 4)
+    params, h, x = random_state(cell, 3)
+    gates = cell.gates(params, h, x)
+    numpy_params = jax.tree.map(np.asarray, params)
+    expected = numpy_gates(numpy_params, np.asarray(h), np.asarray(x), reset_before=reset_before)
+    assert set(gates) == set("rzn")
+    for name in gates:
+        np.testing.assert_allclose(gates[name], expected[name], rtol=1e-12)
+
+
+@pytest.mark.parametrize("factory", [gru, gru_reset_before])
+def test_a_shut_update_gate_copies_the_state(factory):
+    # z = 1 keeps the old state: in these cells, and not in Haiku's.
+    cell = factory(2, 3)
+    params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0)))
+    params["z"]["b"] += 1e3
+    step = lambda h: cell.step(params, h, jnp.ones(2))[0]  # noqa: E731
+    h = jnp.array([0.5, -2.0, 3.0])
+    np.testing.assert_array_equal(step(h), h)
+    np.testing.assert_array_equal(jax.jacobian(step)(h), np.eye(3))
+
+
+def test_the_two_forms_are_two_functions():
+    # They agree where the reset gate is open, or W_h is diagonal and b_h zero, and not else.
+    after, before = gru(3, 4), gru_reset_before(3, 4)
+    params, h, x = random_state(before, 3)
+    params["n"]["b_h"] = jnp.zeros(4)
+    assert abs(after.step(params, h, x)[0] - before.step(params, h, x)[0]).max() > 1e-2
+    params["n"]["W_h"] = jnp.diag(jnp.arange(4.0))
+    np.testing.assert_allclose(after.step(params, h, x)[0], before.step(params, h, x)[0], 1e-13)
+
+
+@pytest.mark.parametrize("factory", [gru, gru_reset_before])
+def test_every_bias_starts_at_zero(key, factory):
+    params = factory(3, 4).init(key)
+    assert set(params) == set("rzn")
+    assert ("b_h" in params["n"]) is (factory is gru)
+    for p in params.values():
+        for name in set(p) - {"W_x", "W_h"}:
+            np.testing.assert_array_equal(p[name], np.zeros(4))
+
+
+@pytest.mark.parametrize("factory", [gru, gru_reset_before])
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(4)), seed=st.integers(0, 5))
+def test_relabelling_the_units_relabels_the_step(factory, order, seed):
+    cell, order = factory(3, 4), np.array(order)
+    params, h, x = random_state(cell, 3, seed)
+    relabelled = {
+        gate: {name: leaf[order] for name, leaf in p.items()} | {"W_h": p["W_h"][order][:, order]}
+        for gate, p in params.items()
+    }
+    np.testing.assert_allclose(
+        cell.step(relabelled, h[order], x)[0], cell.step(params, h, x)[0][order], rtol=1e-12
+    )

@@ -1,0 +1,84 @@
+"""The LEM against NumPy, and what its learnt time steps do to the gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from gradflow.cells.lem import LEMCarry, lem
+from gradflow.unroll import unroll
+from tests.oracle import assert_step_matches, random_state
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("dt", [1.0, 0.3])
+def test_step_equals_the_reference(dt, seed):
+    def reference(p, carry, x):
+        def a(q, state):
+            return p[q]["W_x"] @ x + p[q]["W_h"] @ state + p[q]["b"]
+
+        d, e = dt * sigmoid(a("d", carry.y)), dt * sigmoid(a("e", carry.y))
+        z = (1 - d) * carry.z + d * np.tanh(a("z", carry.y))
+        y = (1 - e) * carry.y + e * np.tanh(a("y", z))
+        return LEMCarry(y, z)
+
+    assert_step_matches(lem(3, 4, dt=dt), reference, 3, seed)
+
+
+def test_the_gradient_of_z_along_itself_is_what_its_time_step_leaves():
+    cell = lem(3, 4, dt=0.8)
+    params, carry, x = random_state(cell, 3)
+    jacobian = jax.jacobian(lambda z: cell.step(params, carry._replace(z=z), x)[0].z)(carry.z)
+    assert cell.gates is not None
+    d = 0.8 * cell.gates(params, carry, x)["d"]
+    np.testing.assert_allclose(jacobian, np.diag(1 - d), atol=1e-15)
+
+
+def test_the_states_stay_within_the_interval_of_tanh():
+    cell = lem(2, 4)
+    params = jax.tree.map(lambda leaf: 5 * leaf, random_state(cell, 2)[0])
+    inputs = 10 * jax.random.normal(jax.random.key(1), (30, 2))
+    carries = unroll(cell, params, inputs).carries
+    largest = max(np.abs(carries.y).max(), np.abs(carries.z).max())
+    assert 0.9 < largest <= 1
+
+
+def test_a_short_time_step_makes_the_jacobian_the_identity_to_first_order():
+    def distance(dt):
+        cell = lem(3, 4, dt=dt)
+        params, carry, x = random_state(cell, 3)
+        flat, unravel = ravel_pytree(carry)
+        step = lambda s: ravel_pytree(cell.step(params, unravel(s), x)[0])[0]  # noqa: E731
+        return np.linalg.norm(jax.jacobian(step)(flat) - np.eye(8))
+
+    np.testing.assert_allclose(distance(1e-6) / distance(1e-7), 10, rtol=1e-5)
+
+
+def test_the_gates_are_those_of_the_reference():
+    cell = lem(3, 4, dt=0.3)
+    params, carry, x = random_state(cell, 3)
+    assert cell.gates is not None
+    gates = cell.gates(params, carry, x)
+    assert set(gates) == {"d", "e"}
+    for gate, value in gates.items():
+        p = params[gate]
+        expected = sigmoid(p["W_x"] @ x + p["W_h"] @ carry.y + p["b"])
+        np.testing.assert_allclose(value, expected, rtol=1e-14)
+
+
+def test_the_hidden_state_is_y():
+    cell = lem(3, 4)
+    carry, h = cell.step(*random_state(cell, 3))
+    np.testing.assert_array_equal(h, carry.y)
+    np.testing.assert_array_equal(cell.hidden(LEMCarry(jnp.ones(4), jnp.zeros(4))), 1)
+
+
+@pytest.mark.parametrize("dt", [0.0, -1.0, float("inf")])
+def test_a_time_step_that_is_not_positive_is_refused(dt):
+    with pytest.raises(ValueError, match="dt is expected to be positive, got .*; it is a time"):
+        lem(3, 4, dt=dt)

@@ -1,0 +1,80 @@
+"""The Lipschitz RNN against NumPy, and the spectrum that beta and gamma give it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradflow.cells.antisymmetric import antisymmetric
+from gradflow.cells.lipschitz import lipschitz
+from tests.oracle import assert_step_matches, random_state
+
+
+def shifted(M, beta, gamma):
+    S = np.empty_like(M)
+    for i in range(len(M)):
+        for j in range(len(M)):
+            S[i, j] = M[i, j] + (1 - 2 * beta) * M[j, i] - gamma * (i == j)
+    return S
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("beta, gamma", [(0.8, 0.01), (0.5, 0.3)])
+def test_step_equals_the_reference(beta, gamma, seed):
+    def reference(p, h, x):
+        A, W = shifted(p["M_A"], beta, gamma), shifted(p["M_W"], beta, gamma)
+        return h + 0.2 * (A @ h + np.tanh(W @ h + p["W_x"] @ x + p["b"]))
+
+    assert_step_matches(lipschitz(3, 4, eps=0.2, beta=beta, gamma=gamma), reference, 3, seed)
+
+
+def jacobian_at_the_origin(cell, params, n):
+    at = jax.jacobian(lambda h: cell.step(params, h, jnp.zeros(2))[0])
+    return np.asarray(at(jnp.zeros(n)))
+
+
+def test_a_wholly_antisymmetric_net_only_turns_and_damps(key):
+    eps, gamma = 0.1, 0.3
+    cell = lipschitz(2, 6, eps=eps, beta=1.0, gamma=gamma)
+    eigenvalues = np.linalg.eigvals(jacobian_at_the_origin(cell, cell.init(key), 6))
+    np.testing.assert_allclose(eigenvalues.real, 1 - 2 * eps * gamma, rtol=1e-13)
+    assert np.abs(eigenvalues.imag).min() > 1e-3
+
+
+def test_a_wholly_symmetric_net_only_stretches(key):
+    eps, gamma = 0.1, 0.3
+    cell = lipschitz(2, 6, eps=eps, beta=0.0, gamma=gamma)
+    params = cell.init(key)
+    jacobian = jacobian_at_the_origin(cell, params, 6)
+    np.testing.assert_allclose(jacobian, jacobian.T, atol=1e-15)
+    M = np.asarray(params["M_A"] + params["M_W"])
+    expected = 1 + eps * (np.linalg.eigvalsh(M + M.T) - 2 * gamma)
+    np.testing.assert_allclose(np.linalg.eigvalsh(jacobian), expected, rtol=1e-13)
+
+
+def test_without_its_linear_part_it_is_the_antisymmetric_net():
+    cell = lipschitz(3, 4, eps=0.1, beta=1.0, gamma=0.0)
+    params, h, x = random_state(cell, 3)
+    params["M_A"] = jnp.zeros((4, 4))
+    other = {"W_h": params["M_W"], "W_x": params["W_x"], "b": params["b"]}
+    expected = antisymmetric(3, 4, eps=0.1, gamma=0.0).step(other, h, x)[0]
+    np.testing.assert_allclose(cell.step(params, h, x)[0], expected, rtol=1e-14)
+
+
+def test_its_matrices_are_initialised_by_name(key):
+    params = lipschitz(2, 4, recurrent_init={"A": "identity", "W": "identity(gain=0.5)"}).init(key)
+    np.testing.assert_array_equal(params["M_A"], np.eye(4))
+    np.testing.assert_array_equal(params["M_W"], 0.5 * np.eye(4))
+
+
+@pytest.mark.parametrize(
+    "option, value, message",
+    [
+        ("eps", 0.0, "eps is expected to be positive, got 0.0; it is a step size"),
+        ("beta", 1.2, "beta is expected to be between 0 and 1, got 1.2; 1 is a wholly anti"),
+        ("gamma", -0.1, "gamma is expected to be not negative, got -0.1; it is a damping"),
+    ],
+)
+def test_bad_options_are_refused(option, value, message):
+    with pytest.raises(ValueError, match=message):
+        lipschitz(3, 4, **{option: value})

@@ -1,0 +1,138 @@
+"""The LSTM's options: peepholes, coupled gates, and no forget gate."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracle import assert_step_matches, random_state
+
+from gradflow.cells import resolve
+from gradflow.cells.lstm import LSTMCarry, lstm
+from gradflow.unroll import unroll
+
+OPTIONS = [
+    {"peephole": True},
+    {"peephole": "if"},
+    {"peephole": "o"},
+    {"coupled": True},
+    {"coupled": True, "peephole": True},
+    {"forget_gate": False},
+    {"forget_gate": False, "peephole": True},
+]
+
+
+def reference(params, carry, x):
+    """Graves 2013, eq. 7 to 11, where what has no parameters is absent."""
+    h, c = carry
+
+    def sigmoid(q, c):
+        w = params[q]
+        a = w["W_x"] @ x + w["W_h"] @ h + w["b"] + w.get("p", np.zeros(3)) * c
+        return 1 / (1 + np.exp(-a))
+
+    forget = sigmoid("f", c) if "f" in params else 1.0
+    take = sigmoid("i", c) if "i" in params else 1 - forget
+    w = params["g"]
+    c = forget * c + take * np.tanh(w["W_x"] @ x + w["W_h"] @ h + w["b"])
+    return LSTMCarry(sigmoid("o", c) * np.tanh(c), c)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("input_size, seed", [(2, 0), (0, 1)])
+def test_a_step_is_the_references(options, input_size, seed):
+    assert_step_matches(lstm(input_size, 3, **options), reference, input_size, seed)
+
+
+@pytest.mark.parametrize(
+    "options, names, looks",
+    [
+        ({}, "fgio", ""),
+        ({"peephole": True}, "fgio", "fio"),
+        ({"peephole": "fo"}, "fgio", "fo"),
+        ({"peephole": False}, "fgio", ""),
+        ({"coupled": True, "peephole": True}, "fgo", "fo"),
+        ({"forget_gate": False, "peephole": True}, "gio", "io"),
+    ],
+)
+def test_parameters_are_those_of_the_gates_that_are_there(key, options, names, looks):
+    params = lstm(2, 3, **options).init(key)
+    assert "".join(sorted(params)) == names
+    assert "".join(q for q in sorted(params) if "p" in params[q]) == looks
+
+
+def test_the_lstm_of_1997_carries_its_error_unchanged(key):
+    cell = lstm(2, 4, forget_gate=False)
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: 0 * leaf if path[-1].key == "W_h" else leaf, cell.init(key)
+    )
+    inputs = 3 * jax.random.normal(key, (25, 2))
+
+    def last_cell(c):
+        carry = LSTMCarry(jnp.zeros(4), c)
+        return unroll(cell, params, inputs, carry=carry).carries.c[-1]
+
+    np.testing.assert_array_equal(jax.jacobian(last_cell)(jnp.ones(4)), np.eye(4))
+
+
+def test_coupled_gates_share_out_one_and_bound_the_cell(key):
+    cell = lstm(2, 4, coupled=True)
+    params, carry, x = random_state(cell, 2)
+    gates = cell.gates(params, carry, x)
+    np.testing.assert_allclose(gates["i"] + gates["f"], 1, rtol=1e-15)
+    run = unroll(cell, params, 100 * jax.random.normal(key, (30, 2)))
+    assert 0.9 < jnp.abs(run.carries.c).max() <= 1
+
+
+def test_without_a_forget_gate_nothing_is_forgotten():
+    cell = lstm(2, 4, forget_gate=False)
+    params, carry, x = random_state(cell, 2)
+    np.testing.assert_array_equal(cell.gates(params, carry, x)["f"], np.ones(4))
+
+
+@pytest.mark.parametrize("gate, later", [("i", False), ("f", False), ("o", True)])
+def test_a_gate_looks_at_the_cell_of_its_own_time(gate, later):
+    cell = lstm(2, 4, peephole=gate)
+    params, carry, x = random_state(cell, 2)
+    before = cell.gates(params, carry, x)[gate]
+    after, _ = cell.step(params, carry, x)
+    stronger = params | {gate: params[gate] | {"p": params[gate]["p"] + 1.0}}
+    logit = lambda s: jnp.log(s / (1 - s))  # noqa: E731
+    seen = logit(cell.gates(stronger, carry, x)[gate]) - logit(before)
+    np.testing.assert_allclose(seen, after.c if later else carry.c, rtol=1e-11)
+
+
+def test_peepholes_leave_the_matrices_as_they_were(key):
+    plain = lstm(2, 100, recurrent_init="normal").init(key)
+    peeping = lstm(2, 100, recurrent_init="normal", peephole=True).init(key)
+    p = np.concatenate([np.asarray(peeping[q].pop("p")) for q in "ifo"])
+    jax.tree.map(np.testing.assert_array_equal, peeping, plain)
+    # 300 numbers of N(0, 0.1²): four standard errors of their mean, and of their deviation.
+    assert abs(p.mean()) < 0.025 and 0.083 < p.std() < 0.117
+
+
+@pytest.mark.parametrize("given, bias", [(None, 1.0), (2.5, 2.5), (0.0, 0.0)])
+def test_only_the_forget_gate_starts_with_a_bias(key, given, bias):
+    params = lstm(2, 3, forget_bias=given, peephole=True).init(key)
+    for q in "ifgo":
+        np.testing.assert_array_equal(params[q]["b"], np.full(3, bias if q == "f" else 0.0))
+
+
+def test_options_are_written_as_on_a_command_line(key):
+    spec = resolve("lstm(peephole='if', forget_bias=3.0)")(2, 3)
+    cell = lstm(2, 3, peephole="if", forget_bias=3.0)
+    jax.tree.map(np.testing.assert_array_equal, spec.init(key), cell.init(key))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"coupled": True, "forget_gate": False}, "coupled=True .* with forget_gate=False: leave"),
+        ({"forget_bias": 0.0, "forget_gate": False}, "forget_bias=0.0 with forget_gate=False"),
+        ({"peephole": "f", "forget_gate": False}, "are 'io' with these options, got 'f'"),
+        ({"peephole": "if", "coupled": True}, "are 'fo' with these options, got 'i'"),
+        ({"peephole": "g"}, "are 'ifo' with these options, got 'g' in peephole='g': leave it out"),
+    ],
+)
+def test_contradicting_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        lstm(2, 3, **options)

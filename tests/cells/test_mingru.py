@@ -1,0 +1,92 @@
+"""The minGRU and the minLSTM against their equations: diagonal, linear, and safe far out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracle import assert_step_matches, random_state
+
+from gradflow.cells.mingru import mingru, minlstm
+from gradflow.unroll import unroll
+
+BOTH = pytest.mark.parametrize("factory, keep", [(mingru, lambda g: 1 - g["z"]),
+                                                 (minlstm, lambda g: g["f"])])  # fmt: skip
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def mingru_reference(params, h, x):
+    z = sigmoid(params["z"]["W_x"] @ x + params["z"]["b"])
+    return (1 - z) * h + z * (params["n"]["W_x"] @ x + params["n"]["b"])
+
+
+def minlstm_reference(params, h, x):
+    f, i = (sigmoid(params[q]["W_x"] @ x + params[q]["b"]) for q in "fi")
+    candidate = params["g"]["W_x"] @ x + params["g"]["b"]
+    return f / (f + i) * h + i / (f + i) * candidate
+
+
+@pytest.mark.parametrize("input_size, seed", [(3, 0), (3, 1), (0, 2)])
+@pytest.mark.parametrize(
+    "factory, reference", [(mingru, mingru_reference), (minlstm, minlstm_reference)]
+)
+def test_a_step_is_the_references(factory, reference, input_size, seed):
+    assert_step_matches(factory(input_size, 4), reference, input_size, seed)
+
+
+@BOTH
+def test_the_step_jacobian_is_the_gate_on_the_diagonal_whatever_the_state(factory, keep):
+    cell = factory(3, 4)
+    params, h, x = random_state(cell, 3)
+    diagonal = np.asarray(keep(cell.gates(params, h, x)))
+    assert ((diagonal > 0) & (diagonal < 1)).all()
+    for state in (h, 100 * h):
+        jacobian = jax.jacobian(lambda h: cell.step(params, h, x)[0])(state)
+        np.testing.assert_array_equal(jacobian, np.diag(diagonal))
+
+
+@BOTH
+def test_gradients_over_time_are_products_of_gates(key, factory, keep):
+    cell = factory(2, 3)
+    params, h, _ = random_state(cell, 2)
+    inputs = jax.random.normal(key, (20, 2))
+    last = lambda h: unroll(cell, params, inputs, carry=h).outputs[-1]  # noqa: E731
+    gates = [keep(cell.gates(params, h, x)) for x in inputs]
+    np.testing.assert_allclose(
+        jax.jacobian(last)(h), np.diag(np.prod(np.stack(gates), axis=0)), rtol=1e-13
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_the_gates_of_the_minlstm_share_out_one_where_both_underflow(dtype):
+    cell = minlstm(1, 2)
+    zero = jnp.zeros((2, 1), dtype)
+    biases = {"f": [-800.0, 60.0], "i": [-801.0, 61.0], "g": [0.0, 0.0]}
+    params = {q: {"W_x": zero, "b": jnp.asarray(b, dtype)} for q, b in biases.items()}
+    gates = cell.gates(params, jnp.zeros(2, dtype), jnp.zeros(1, dtype))
+    rtol = 10 * jnp.finfo(dtype).eps
+    np.testing.assert_allclose(gates["f"], [1 / (1 + np.exp(-1)), 0.5], rtol=rtol)
+    np.testing.assert_allclose(gates["f"] + gates["i"], 1, rtol=rtol)
+    assert gates["f"].dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "cell, bias", [(minlstm(2, 3, forget_bias=3.0), 3.0), (minlstm(2, 3), 0.0), (mingru(2, 3), 0.0)]
+)
+def test_biases_start_where_they_are_told(key, cell, bias):
+    for name, leaves in cell.init(key).items():
+        np.testing.assert_array_equal(leaves["b"], np.full(3, bias if name == "f" else 0.0))
+
+
+@BOTH
+def test_every_gate_is_drawn_by_itself(key, factory, keep):
+    drawn = [np.asarray(leaves["W_x"]) for leaves in factory(2, 3).init(key).values()]
+    assert len({matrix.tobytes() for matrix in drawn}) == len(drawn)
+
+
+@BOTH
+def test_sizes_are_checked(factory, keep):
+    with pytest.raises(ValueError, match="input_size is expected to be at least 0, got -1"):
+        factory(-1, 3)

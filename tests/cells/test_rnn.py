@@ -1,0 +1,107 @@
+"""The vanilla RNN against Flax, NumPy, and what a relabelling of its units must leave."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import assert_step_matches, random_state
+
+from gradflow.cells import rnn
+from gradflow.cells.rnn import ACTIVATIONS, resolve_activation
+
+# Written from the definitions, for complex arguments: comparisons look at the real part.
+REFERENCES = {
+    "elu": lambda a: np.where(a.real > 0, a, np.exp(a) - 1),
+    "gelu": lambda a: a / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (a + 0.044715 * a**3))),
+    "hard_tanh": lambda a: np.where(abs(a.real) < 1, a, np.sign(a.real)),
+    "identity": lambda a: a,
+    "leaky_relu": lambda a: np.where(a.real > 0, a, 0.01 * a),
+    "mish": lambda a: a * np.tanh(np.log(1 + np.exp(a))),
+    "relu": lambda a: np.where(a.real > 0, a, 0),
+    "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
+    "silu": lambda a: a / (1 + np.exp(-a)),
+    "soft_sign": lambda a: a / (1 + np.sign(a.real) * a),
+    "softplus": lambda a: np.log(1 + np.exp(a)),
+    "tanh": np.tanh,
+}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", REFERENCES)
+def test_step_and_jacobians_equal_numpy(name, seed):
+    def reference(p, h, x):
+        return REFERENCES[name](p["W_x"] @ x + p["W_h"] @ h + p["b"])
+
+    assert_step_matches(rnn(3, 4, activation=name), reference, 3, seed)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_step_and_jacobians_equal_flax(seed):
+    params, h, x = random_state(rnn(3, 5), 3, seed)
+    flax_params = {
+        "i": {"kernel": params["W_x"].T, "bias": params["b"]},
+        "h": {"kernel": params["W_h"].T},
+    }
+
+    def flax_step(h, x):
+        return nn.SimpleCell(5).apply({"params": flax_params}, h, x)[0]
+
+    def step(h, x):
+        return rnn(3, 5).step(params, h, x)[0]
+
+    np.testing.assert_allclose(step(h, x), flax_step(h, x), rtol=1e-12)
+    both = (0, 1)
+    for ours, theirs in zip(
+        jax.jacobian(step, both)(h, x), jax.jacobian(flax_step, both)(h, x), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-14)
+
+
+def test_the_step_jacobian_is_that_of_the_docstring():
+    params, h, x = random_state(rnn(2, 4), 2)
+    new = rnn(2, 4).step(params, h, x)[1]
+    jacobian = jax.jacobian(lambda h: rnn(2, 4).step(params, h, x)[0])(h)
+    np.testing.assert_allclose(jacobian, np.diag(1 - new**2) @ params["W_h"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_every_activation_works_by_element(name):
+    a = jnp.linspace(-3.1, 3.3, 7)
+    phi = resolve_activation(name)
+    np.testing.assert_allclose(phi(a), [phi(value) for value in a], rtol=1e-15)
+    jacobian = np.asarray(jax.jacobian(phi)(a))
+    np.testing.assert_array_equal(jacobian, np.diag(np.diag(jacobian)))
+    assert np.isfinite(jacobian).all() and jacobian.any()
+
+
+def test_an_unknown_activation_is_refused():
+    with pytest.raises(ValueError, match=r"unknown activation 'tahn': did you mean 'tanh'\?"):
+        rnn(2, 3, activation="tahn")
+
+
+def test_the_initial_parameters_are_those_documented(key):
+    params = rnn(3, 6).init(key)
+    assert set(params) == {"W_x", "W_h", "b"}
+    np.testing.assert_allclose(params["W_h"] @ params["W_h"].T, np.eye(6), atol=1e-12)
+    np.testing.assert_array_equal(params["b"], np.zeros(6))
+    params = rnn(6, 6, recurrent_init="identity(gain=2.0)", input_init="identity").init(key)
+    np.testing.assert_array_equal(params["W_h"], 2 * np.eye(6))
+    np.testing.assert_array_equal(params["W_x"], np.eye(6))
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(4)), seed=st.integers(0, 5))
+def test_relabelling_the_units_relabels_the_step(order, seed):
+    cell, order = rnn(3, 4), np.array(order)
+    params, h, x = random_state(cell, 3, seed)
+    relabelled = {
+        "W_x": params["W_x"][order],
+        "W_h": params["W_h"][order][:, order],
+        "b": params["b"][order],
+    }
+    np.testing.assert_allclose(
+        cell.step(relabelled, h[order], x)[0], cell.step(params, h, x)[0][order], rtol=1e-12
+    )

@@ -1,0 +1,291 @@
+"""∂L/∂s_k against autodiff of whole unrolls, closed forms far below any float, and padding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracle import random_state
+
+from gradflow.cell import Cell
+from gradflow.cells import gru, lstm, rnn
+from gradflow.flow.adjoint import adjoints, log_adjoint_norms
+
+CELLS = {
+    "rnn": rnn(3, 4),
+    "gru": gru(3, 4),
+    "lstm": lstm(3, 4, peephole=True),
+}
+T = 9
+
+
+def setup(cell, num_steps=T, seed=0):
+    params, carry, _ = random_state(cell, 3, seed)
+    inputs = jax.random.normal(jax.random.key(seed + 1), (num_steps, 3))
+    return params, inputs, carry
+
+
+def weighted(outputs):
+    """Every output counts, each with a weight and a curvature of its own."""
+    return jnp.sum(jnp.sin(outputs) * jnp.arange(1.0, outputs.size + 1).reshape(outputs.shape))
+
+
+def gradient_by_changes(loss, cell, params, inputs, carry):
+    """The gradient of the loss by what is added to each of s_0 ... s_T, at nothing added."""
+
+    def add(s, change):
+        return jax.tree.map(jnp.add, s, change)
+
+    @jax.jit
+    @jax.grad
+    def by_changes(changes):
+        first = jax.tree.map(lambda leaf: leaf[0], changes)
+        rest = jax.tree.map(lambda leaf: leaf[1:], changes)
+
+        def body(s, now):
+            x, change = now
+            s = add(cell.step(params, s, x)[0], change)
+            return s, cell.hidden(s)
+
+        return loss(jax.lax.scan(body, add(carry, first), (inputs, rest))[1])
+
+    return by_changes(jax.tree.map(lambda leaf: jnp.zeros((len(inputs) + 1, *leaf.shape)), carry))
+
+
+def linear(hidden_size, gain):
+    """h_t = gain · Q h_{t-1} + x_t with Q orthogonal."""
+    cell = rnn(hidden_size, hidden_size, activation="identity")
+    params = cell.init(jax.random.key(3))
+    return cell, params | {"W_h": gain * params["W_h"], "W_x": jnp.eye(hidden_size)}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_adjoints_equal_autodiff_by_a_change_of_every_carry(name):
+    cell = CELLS[name]
+    params, inputs, carry = setup(cell)
+    measured = adjoints(weighted, cell, params, inputs, carry=carry)
+    expected = gradient_by_changes(weighted, cell, params, inputs, carry)
+    assert jax.tree.structure(measured) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(measured), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("source", ["h", "c", "carry"])
+def test_log_norms_are_those_of_the_block_of_the_adjoints(source):
+    cell = CELLS["lstm"]
+    params, inputs, carry = setup(cell)
+    a = adjoints(weighted, cell, params, inputs, carry=carry)
+    block = {"h": a.h, "c": a.c, "carry": jnp.concatenate([a.h, a.c], axis=1)}[source]
+    measured = log_adjoint_norms(weighted, cell, params, inputs, carry=carry, source=source)
+    # With h_T held fixed nothing depends on c_T any more.
+    assert np.isneginf(measured[-1]) == (source == "c")
+    last = T if source == "c" else T + 1
+    expected = np.log(np.linalg.norm(block[:last], axis=1))
+    np.testing.assert_allclose(measured[:last], expected, rtol=1e-12)
+
+
+def test_the_default_carry_is_that_of_the_cell():
+    cell = CELLS["lstm"]
+    params, inputs, carry = setup(cell)
+    by_default = adjoints(weighted, cell, params, inputs)
+    given = adjoints(weighted, cell, params, inputs, carry=cell.initial_carry())
+    other = adjoints(weighted, cell, params, inputs, carry=carry)
+    np.testing.assert_array_equal(by_default.c, given.c)
+    assert not np.allclose(by_default.c, other.c)
+
+
+@pytest.mark.parametrize("gain", [0.3, 1.0, 30.0])
+def test_linear_cell_has_its_closed_form_beyond_any_float(gain):
+    cell, params = linear(4, gain)
+    inputs = jnp.zeros((2000, 4))
+    measured = log_adjoint_norms(lambda h: h[-1, 0], cell, params, inputs)
+    np.testing.assert_allclose(
+        measured, np.arange(2000, -1, -1) * np.log(gain), rtol=1e-12, atol=1e-11
+    )
+
+
+def test_adjoints_below_the_smallest_float_are_zero_and_above_the_largest_infinite():
+    inputs = jnp.zeros((1000, 4))
+    for gain, extreme in ((0.3, 0.0), (30.0, np.inf)):
+        cell, params = linear(4, gain)
+        measured = adjoints(lambda h: jnp.sum(h[-1]), cell, params, inputs)
+        np.testing.assert_array_equal(np.abs(measured[0]), extreme)
+        assert np.isfinite(measured[-1]).all()
+
+
+def test_contributions_of_very_different_size_add_up():
+    # 0.3^478 is 1e-250: at step 1000 what comes from the end is as large as what is added there.
+    cell, params = linear(1, 1.0)
+    params = params | {"W_h": jnp.full((1, 1), 0.3)}
+
+    def loss(h):
+        return h[1477, 0] + 1e-250 * h[999, 0]
+
+    measured = log_adjoint_norms(loss, cell, params, jnp.zeros((1478, 1)))
+    at_1000 = np.log(0.3**478 + 1e-250)
+    np.testing.assert_allclose(measured[1000], at_1000, rtol=1e-12)
+    np.testing.assert_allclose(measured[0], at_1000 + 1000 * np.log(0.3), rtol=1e-12)
+    np.testing.assert_allclose(measured[1001], 477 * np.log(0.3), rtol=1e-12)
+
+
+def test_nothing_comes_from_after_the_last_output_that_counts():
+    cell = CELLS["gru"]
+    params, inputs, carry = setup(cell)
+    measured = log_adjoint_norms(lambda h: h[4, 0], cell, params, inputs, carry=carry)
+    assert np.isneginf(measured[6:]).all()
+    assert np.isfinite(measured[:6]).all()
+    assert measured[5] == 0  # h_5 itself: the norm of a unit vector
+
+
+@pytest.mark.parametrize("cut", [1, 4, T])
+def test_a_gradient_cut_inside_step_t_is_exactly_zero_before_it(cut):
+    inner = CELLS["lstm"]
+
+    def step(params, carry, x):
+        stopped = jax.tree.map(jax.lax.stop_gradient, carry)
+        carry = jax.tree.map(lambda a, b: jnp.where(x[-1] > 0, a, b), stopped, carry)
+        return inner.step(params, carry, x[:-1])
+
+    cell = inner._replace(step=step)
+    params, inputs, carry = setup(inner)
+    flags = (jnp.arange(1, T + 1) == cut).astype(float)
+    inputs = jnp.concatenate([inputs, flags[:, None]], axis=1)
+    measured = log_adjoint_norms(lambda h: jnp.sum(h[-1]), cell, params, inputs, carry=carry)
+    assert np.isneginf(measured[:cut]).all()
+    assert np.isfinite(measured[cut:]).all()
+
+
+def test_padding_repeats_the_last_real_step():
+    cell = CELLS["lstm"]
+    params, inputs, carry = setup(cell)
+    short = adjoints(lambda h: jnp.sum(h[-1] ** 2), cell, params, inputs[:5], carry=carry)
+    padded = adjoints(lambda h: jnp.sum(h[-1] ** 2), cell, params, inputs, carry=carry, lengths=5)
+    mask = jnp.arange(T) < 5
+    masked = adjoints(lambda h: jnp.sum(h[-1] ** 2), cell, params, inputs, carry=carry, mask=mask)
+    np.testing.assert_allclose(padded.c[:6], short.c, rtol=1e-12)
+    np.testing.assert_allclose(padded.h[5:], np.broadcast_to(short.h[5], (5, 4)), rtol=1e-12)
+    np.testing.assert_array_equal(masked.c, padded.c)
+
+
+def test_under_jit_and_vmap_it_is_the_same():
+    cell = CELLS["lstm"]
+    params, inputs, _ = setup(cell)
+    batch = jnp.stack([inputs, 2 * inputs, -inputs])
+
+    def measure(x):
+        return log_adjoint_norms(weighted, cell, params, x, source="c")
+
+    together = jax.jit(jax.vmap(measure))(batch)
+    one_by_one = jnp.stack([measure(x) for x in batch])
+    np.testing.assert_allclose(together, one_by_one, rtol=1e-12)
+    assert not np.allclose(together[0], together[1])
+
+
+def test_a_loss_that_has_changed_is_not_taken_for_the_old_one():
+    cell = CELLS["rnn"]
+    params, inputs, _ = setup(cell)
+
+    class Task:
+        scale = 1.0
+
+        def loss(self, outputs):
+            return self.scale * jnp.sum(outputs)
+
+    task = Task()
+    before = adjoints(task.loss, cell, params, inputs)
+    task.scale = 3.0
+    after = adjoints(task.loss, cell, params, inputs)
+    np.testing.assert_allclose(after, 3 * before, rtol=1e-12)
+
+
+def test_a_block_far_smaller_than_the_rest_of_the_carry_is_exact():
+    cell = lstm(3, 4)
+    params, inputs, carry = setup(cell)
+
+    def measure(size):
+        scaled = {gate: p | {"W_h": size * p["W_h"]} for gate, p in params.items()}
+        return log_adjoint_norms(lambda h: h[-1, 0], cell, scaled, inputs, carry=carry)
+
+    # Both are far too small for the trajectory; ∂h_T/∂h_{T-1} is linear in W_h.
+    difference = measure(1e-100)[T - 1] - measure(1e-200)[T - 1]
+    np.testing.assert_allclose(difference, 100 * np.log(10), rtol=1e-12)
+
+
+def test_a_loss_may_close_over_what_is_mapped():
+    cell = CELLS["rnn"]
+    params, inputs, _ = setup(cell)
+    targets = jnp.stack([jnp.zeros((T, 4)), jnp.ones((T, 4))])
+
+    def measure(target):
+        return adjoints(lambda h: jnp.mean((h - target) ** 2), cell, params, inputs)
+
+    together = jax.jit(jax.vmap(measure))(targets)
+    np.testing.assert_allclose(together[1], measure(targets[1]), rtol=1e-12)
+
+
+def test_float32_stays_float32_and_goes_below_it():
+    cell, params = linear(4, 0.3)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    inputs = jnp.zeros((300, 4), jnp.float32)
+    measured = log_adjoint_norms(lambda h: h[-1, 0], cell, params, inputs)
+    assert measured.dtype == jnp.float32
+    np.testing.assert_allclose(measured, np.arange(300, -1, -1) * np.log(0.3), rtol=1e-5, atol=1e-5)
+    assert adjoints(lambda h: h[-1, 0], cell, params, inputs).dtype == jnp.float32
+
+
+def test_log_norms_are_differentiable():
+    cell = CELLS["gru"]
+    params, inputs, carry = setup(cell)
+
+    def measure(bias):
+        p = params | {"z": params["z"] | {"b": bias}}
+        return jnp.sum(log_adjoint_norms(weighted, cell, p, inputs, carry=carry))
+
+    bias, eps = params["z"]["b"], 1e-5
+    differences = [
+        (measure(bias + eps * e) - measure(bias - eps * e)) / (2 * eps) for e in jnp.eye(4)
+    ]
+    np.testing.assert_allclose(jax.grad(measure)(bias), differences, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "match"),
+    [
+        (lambda h: jnp.sum(h, axis=1), ValueError, r"shape \(\) is expected .* got shape \(9,\)"),
+        (lambda h: h[-1], ValueError, "sum it"),
+        (lambda h: jnp.argmax(h), TypeError, "a floating array is expected, got .*int"),
+        (lambda h: (jnp.sum(h), h), TypeError, "return the loss alone"),
+        (lambda h: None, TypeError, "got None"),
+    ],
+)
+def test_a_loss_that_is_not_a_scalar_is_an_error(loss, error, match):
+    cell = CELLS["rnn"]
+    params, inputs, _ = setup(cell)
+    with pytest.raises(error, match=match):
+        adjoints(loss, cell, params, inputs)
+
+
+def test_a_block_that_is_not_there_is_an_error():
+    cell = CELLS["lstm"]
+    params, inputs, _ = setup(cell)
+    with pytest.raises(ValueError, match="no block 'z'; its blocks are h, carry, c"):
+        log_adjoint_norms(weighted, cell, params, inputs, source="z")
+
+
+def test_no_step_at_all_leaves_nothing():
+    cell = CELLS["lstm"]
+    params, _, carry = setup(cell)
+    measured = adjoints(jnp.sum, cell, params, jnp.zeros((0, 3)), carry=carry)
+    np.testing.assert_array_equal(measured.h, np.zeros((1, 4)))
+
+
+def test_a_trajectory_that_is_not_finite_shows_as_nan():
+    explosive = Cell(
+        init=lambda key: jnp.ones(1),
+        step=lambda w, h, x: (w * h**2 + x, w * h**2 + x),
+        initial_carry=lambda: jnp.zeros(1),
+    )
+    inputs = jnp.full((20, 1), 1e10)
+    measured = log_adjoint_norms(lambda h: h[-1, 0], explosive, jnp.ones(1), inputs)
+    assert measured[-1] == 0
+    assert not np.isfinite(measured[0])
+    assert not np.isneginf(measured).any()

@@ -1,0 +1,301 @@
+"""Log norms against automatic differentiation of the whole unroll, closed forms and the SVD."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.flatten_util import ravel_pytree
+from oracle import random_state
+
+from gradflow import flow
+from gradflow.cell import Cell
+from gradflow.cells import CELLS, lstm, resolve, rnn
+from gradflow.cells.lstm import LSTMCarry
+from gradflow.flow import sweep
+from gradflow.flow.spectral import BLOCK, spectral_norm, start_vectors
+from gradflow.flow.steps import block
+
+T = 30
+TWO_STATES = ["lstm", "gru", "gru_reset_before", "rnn"]
+
+
+def products_by_autodiff(cell, params, inputs):
+    """∂s_T/∂s_k for k = T ... 0, from one differentiation of the whole unroll."""
+    flat, unravel = ravel_pytree(cell.initial_carry())
+
+    def last(nudges):
+        def body(s, step):
+            x, nudge = step
+            return ravel_pytree(cell.step(params, unravel(s), x)[0])[0] + nudge, None
+
+        return jax.lax.scan(body, flat + nudges[0], (inputs, nudges[1:]))[0]
+
+    jacobian = jax.jit(jax.jacrev(last))(jnp.zeros((len(inputs) + 1, flat.size)))
+    return np.asarray(jacobian).transpose(1, 0, 2)[::-1]
+
+
+def block_indices(cell, name):
+    carry = cell.initial_carry()
+    flat, unravel = ravel_pytree(carry)
+    picked = block(cell, name)(unravel(jnp.arange(flat.size, dtype=flat.dtype)))
+    return np.asarray(picked).astype(int)
+
+
+def by_svd(products, rows, columns, norm):
+    order = 2 if norm == "spectral" else "fro"
+    with np.errstate(divide="ignore"):
+        return np.log(np.linalg.norm(products[:, rows][:, :, columns], ord=order, axis=(1, 2)))
+
+
+def blocks_of(cell):
+    fields = getattr(cell.initial_carry(), "_fields", ())
+    return list(dict.fromkeys(["h", "carry", *fields]))
+
+
+@pytest.mark.parametrize("name", sorted(CELLS))
+def test_equal_automatic_differentiation_of_the_whole_unroll(name):
+    """The second sacred test, for every cell and every block."""
+    steps = T if name in TWO_STATES else 12
+    cell = CELLS[name](3, 4)
+    params, _, _ = random_state(cell, 3)
+    inputs = jax.random.normal(jax.random.key(5), (steps, 3))
+    products = products_by_autodiff(cell, params, inputs)
+    indices = {b: block_indices(cell, b) for b in blocks_of(cell)}
+    pairs = [("h", "h"), ("carry", "carry")] + [(b, "h") for b in indices] * (name in TWO_STATES)
+    for source, target in dict.fromkeys(pairs):
+        for norm in ("spectral", "frobenius") if name in TWO_STATES else ("spectral",):
+            measured = flow.log_norms(cell, params, inputs, norm=norm, source=source, target=target)
+            expected = by_svd(products, indices[target], indices[source], norm)
+            np.testing.assert_allclose(measured, expected, atol=1e-9, err_msg=f"{source}→{target}")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("gain", [0.3, 1.7])
+def test_closed_form_far_beyond_the_range_of_floats(gain, dtype):
+    """The third sacred test: a linear cell with W_h = gain · Q has log norm lag · log gain."""
+    cell = rnn(1, 8, activation="identity", recurrent_init=f"orthogonal(gain={gain})")
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), cell.init(jax.random.key(0)))
+    log_norms = flow.log_norms(cell, params, jnp.zeros((5000, 1), dtype))
+    assert log_norms.dtype == dtype
+    lags = np.arange(5001)
+    np.testing.assert_allclose(log_norms, lags * np.log(gain), rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("init", ["orthogonal", "identity", "glorot", "normal"])
+@pytest.mark.parametrize("name", ["lstm", "rnn"])
+def test_the_iterative_spectral_norm_equals_a_decomposition(name, init):
+    cell = CELLS[name](4, 48, recurrent_init=init)
+    params = cell.init(jax.random.key(2))
+    inputs = jax.random.normal(jax.random.key(3), (60, 4))
+    measured = flow.log_norms(cell, params, inputs)
+    spectra = flow.leading_singular_values(cell, params, inputs, range(61))
+    np.testing.assert_allclose(measured, spectra[:, 0], atol=1e-8)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), spread=st.sampled_from([1e-12, 1e-3, 0.3, 5.0]))
+def test_the_spectral_norm_of_any_matrix_within_its_tolerance(seed, spread):
+    """Clustered spectra are the hard ones; the start knows nothing of the matrix."""
+    rng = np.random.default_rng(seed)
+    q, r = (np.linalg.qr(rng.normal(size=(24, 24)))[0] for _ in range(2))
+    matrix = q * np.exp(-spread * np.sort(rng.random(24))) @ r
+    norm, vectors = _spectral_norm(jnp.asarray(matrix))
+    np.testing.assert_allclose(norm, np.linalg.norm(matrix, ord=2), rtol=1e-8)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(BLOCK), atol=1e-8)
+
+
+@jax.jit
+def _spectral_norm(matrix):
+    return spectral_norm(matrix, start_vectors(len(matrix), matrix.dtype), 1e-9)
+
+
+def test_decoupled_units_that_change_places_are_all_seen():
+    """Diagonal matrices have no path by which one unit could find another."""
+    rng = np.random.default_rng(0)
+    diagonals = np.exp(np.cumsum(rng.normal(size=(50, 32)), axis=0) * 0.3)
+
+    def norms(diagonals):
+        def body(vectors, diagonal):
+            norm, vectors = spectral_norm(jnp.diag(diagonal), vectors, 1e-9)
+            return vectors, norm
+
+        return jax.lax.scan(body, start_vectors(32, diagonals.dtype), diagonals)[1]
+
+    scaled = jnp.asarray(diagonals / diagonals.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(jax.jit(norms)(scaled), 1, rtol=1e-8)
+
+
+def linear_pair(cut_at):
+    """Two decoupled linear units, 1 and 1e-20 at lag 40; the large one is cut at one step."""
+
+    def step(params, carry, x):
+        gains = params["gain"] ** jnp.where(jnp.arange(len(carry)) < len(carry) // 2, 0.0, 1.0)
+        keep = jnp.where((x[0] == cut_at) & (gains == 1), 0.0, 1.0)
+        carry = carry * gains * keep
+        return carry, carry
+
+    return Cell(lambda key: {"gain": jnp.asarray(0.3)}, step, lambda: jnp.zeros(128))
+
+
+def test_rows_that_were_left_out_come_back_when_they_are_needed(monkeypatch):
+    """Half of the units fall below rounding and are thinned out; then the others are cut."""
+    monkeypatch.setattr(sweep, "WORTH_THINNING", 0)
+    monkeypatch.setattr(sweep, "STEPS_BETWEEN_TESTS", 8)
+    num_steps, cut = 200, 20
+    inputs = jnp.arange(num_steps, dtype=float)[:, None]
+    cell = linear_pair(cut_at=cut)
+    log_norms = flow.log_norms(cell, cell.init(jax.random.key(0)), inputs)
+    lags = np.arange(num_steps + 1)
+    expected = np.where(lags < num_steps - cut, 0.0, lags * np.log(0.3))
+    np.testing.assert_allclose(log_norms, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", ["spectral", "frobenius"])
+def test_thinned_out_equals_dense(monkeypatch, norm):
+    cell = lstm(4, 64)
+    params = cell.init(jax.random.key(0))
+    inputs = jax.random.normal(jax.random.key(1), (300, 4))
+    dense = flow.log_norms(cell, params, inputs, norm=norm)
+    monkeypatch.setattr(sweep, "WORTH_THINNING", 0)
+    thinned = flow.log_norms(lstm(4, 64), params, inputs, norm=norm)  # a cell not compiled yet
+    np.testing.assert_allclose(thinned, dense, atol=3e-9)
+
+
+def cut_cell():
+    """A linear cell through which no gradient passes at the steps whose input is not zero."""
+
+    def step(params, h, x):
+        h = params["W_h"] @ h
+        h = jnp.where(x[0] != 0, jax.lax.stop_gradient(h), h)
+        return h, h
+
+    return Cell(lambda key: {"W_h": 0.9 * jnp.eye(3)}, step, initial_carry=lambda: jnp.ones(3))
+
+
+@pytest.mark.parametrize("norm", ["spectral", "frobenius"])
+def test_a_cut_gradient_is_minus_infinity_from_exactly_the_right_lag(norm):
+    cell = cut_cell()
+    inputs = jnp.zeros((10, 1)).at[5].set(1.0)  # x_6: ∂s_6/∂s_5 is zero, so lag 10 - 5 and on
+    log_norms = flow.log_norms(cell, cell.init(jax.random.key(0)), inputs, norm=norm)
+    np.testing.assert_array_equal(np.isneginf(log_norms), np.arange(11) >= 5)
+
+
+def test_a_nan_in_the_trajectory_shows_from_its_lag_on():
+    cell = rnn(1, 3)
+    inputs = jnp.zeros((10, 1)).at[6].set(jnp.nan)  # x_7 makes s_7 and all after it NaN
+    log_norms = flow.log_norms(cell, cell.init(jax.random.key(0)), inputs)
+    assert np.isnan(log_norms[1:]).all()
+    assert flow.summary(log_norms).word == "undefined"
+
+
+def test_padded_steps_are_identities(key):
+    cell = lstm(3, 4)
+    params, inputs = cell.init(key), jax.random.normal(key, (9, 3))
+    padded = flow.log_norms(cell, params, inputs.at[6:].set(jnp.nan), lengths=6)
+    plain = flow.log_norms(cell, params, inputs[:6])
+    np.testing.assert_array_equal(padded[:4], 0)
+    np.testing.assert_allclose(padded[3:], plain, atol=1e-12)
+    masked = flow.log_norms(cell, params, inputs, mask=jnp.arange(9) < 6)
+    np.testing.assert_allclose(masked, padded, atol=1e-12)
+
+
+def test_vmap_and_jit_give_the_same_numbers(key):
+    cell = lstm(3, 20)
+    params, inputs = cell.init(key), jax.random.normal(key, (4, 25, 3))
+    measure = partial(flow.log_norms, cell, params)
+    one_by_one = np.stack([measure(x) for x in inputs])
+    np.testing.assert_allclose(jax.vmap(measure)(inputs), one_by_one, atol=1e-8)
+    np.testing.assert_allclose(jax.jit(jax.vmap(measure))(inputs), one_by_one, atol=1e-8)
+
+
+@pytest.mark.parametrize("norm", ["spectral", "frobenius"])
+def test_differentiates_like_finite_differences(key, norm):
+    cell = rnn(2, 3)
+    params, inputs = cell.init(key), jax.random.normal(key, (6, 2))
+
+    def last(scale):
+        scaled = {**params, "W_h": scale * params["W_h"]}
+        return flow.log_norms(cell, scaled, inputs, norm=norm)[-1]
+
+    difference = (last(1 + 1e-5) - last(1 - 1e-5)) / 2e-5
+    np.testing.assert_allclose(jax.grad(last)(1.0), difference, rtol=1e-7)
+    np.testing.assert_allclose(jax.jvp(last, (1.0,), (1.0,))[1], difference, rtol=1e-7)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_relabelling_the_units_changes_nothing(seed):
+    cell = lstm(2, 5)
+    params = cell.init(jax.random.key(seed))
+    inputs = jax.random.normal(jax.random.key(seed + 1), (8, 2))
+    order = jax.random.permutation(jax.random.key(seed + 2), 5)
+    relabelled = {
+        gate: {"W_x": p["W_x"][order], "W_h": p["W_h"][order][:, order], "b": p["b"][order]}
+        for gate, p in params.items()
+    }
+    measure = jax.jit(partial(flow.log_norms, _LSTM))
+    np.testing.assert_allclose(measure(params, inputs), measure(relabelled, inputs), atol=1e-12)
+
+
+_LSTM = lstm(2, 5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_tanh_is_bounded_by_the_norm_of_its_weights(seed):
+    params = _RNN.init(jax.random.key(seed))
+    inputs = jax.random.normal(jax.random.key(seed + 1), (8, 2))
+    log_norms = jax.jit(partial(flow.log_norms, _RNN))(params, inputs)
+    bound = np.arange(9) * np.log(np.linalg.norm(params["W_h"], ord=2))
+    assert (np.asarray(log_norms) <= bound + 1e-12).all()
+
+
+_RNN = rnn(2, 5, recurrent_init="normal")
+
+
+def test_the_constant_error_carousel_carries_the_cell_state_unchanged(key):
+    cell = lstm(2, 4)
+    params = jax.tree.map(jnp.zeros_like, cell.init(key))
+    params["f"]["b"] += 1e3  # f = 1
+    params["i"]["b"] -= 1e3  # i = 0
+    carry = LSTMCarry(jnp.ones(4), jnp.ones(4))
+    log_norms = flow.log_norms(cell, params, jnp.ones((50, 2)), source="c", target="c", carry=carry)
+    np.testing.assert_array_equal(log_norms, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"norm": "nuclear"}, "'spectral' or 'frobenius', got 'nuclear'"),
+        ({"source": "z"}, "no block 'z'; its blocks are h, carry, c"),
+        ({"target": "1.c"}, "no block '1.c'"),
+        ({"lengths": 11}, "lengths within 0 ... T = 10 are expected, got 11"),
+        ({"carry": LSTMCarry(jnp.zeros(4), jnp.zeros(4, int))}, "floating arrays is expected"),
+    ],
+)
+def test_bad_arguments_are_said(key, change, message):
+    cell = lstm(3, 4)
+    error = TypeError if "carry" in change else ValueError
+    with pytest.raises(error, match=message):
+        flow.log_norms(cell, cell.init(key), jnp.zeros((10, 3)), **change)
+
+
+@pytest.mark.parametrize("lags", [[], [3, 2], [1, 1], [-1], [11]])
+def test_lags_must_ascend_within_the_sequence(key, lags):
+    cell = rnn(3, 4)
+    with pytest.raises(ValueError, match=r"ascending lags within 0 ... T = 10 are expected"):
+        flow.leading_singular_values(cell, cell.init(key), jnp.zeros((10, 3)), lags)
+
+
+def test_leading_singular_values_are_those_of_the_exact_spectrum(key):
+    cell = resolve("lstm")(3, 5)
+    params, inputs = cell.init(key), jax.random.normal(key, (40, 3))
+    exact = flow.log_singular_values(cell, params, inputs)[np.array([0, 5, 40])]
+    leading = flow.leading_singular_values(cell, params, inputs, (0, 5, 40))
+    kept = ~np.isnan(leading)
+    assert kept[:2].all() and kept[2, 0]
+    np.testing.assert_allclose(np.asarray(leading)[kept], np.asarray(exact)[kept], atol=1e-3)

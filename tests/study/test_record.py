@@ -1,0 +1,183 @@
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray
+
+from gradflow.study.record import Record, default_workdir, read_environment
+from gradflow.study.store import read_dataset
+
+IDENTITY = {"experiment": "tiny", "config": {"size": 3, "gains": (0.5, 1.0)}}
+OTHER = {"experiment": "tiny", "config": {"size": 4, "gains": (0.5, 1.0)}}
+
+
+class Work:
+    """A unit of work that counts how often it is done."""
+
+    def __init__(self, value: float = 1.0) -> None:
+        self.count, self.value = 0, value
+
+    def __call__(self) -> xarray.Dataset:
+        self.count += 1
+        return xarray.Dataset({"a": ("x", np.full(3, self.value))})
+
+
+def files(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_unit_is_done_once_for_all_runs_of_the_same_configuration(tmp_path):
+    work = Work(2.5)
+    for reused in (0, 1, 1):
+        record = Record(tmp_path / "run", IDENTITY)
+        record.check()
+        np.testing.assert_array_equal(record.once("cell=lstm(b=2)", work).a, [2.5] * 3)
+        assert record.reused == reused
+    assert work.count == 1
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == {
+        "experiment": "tiny",
+        "config": {"size": 3, "gains": [0.5, 1.0]},
+    }
+
+
+def test_a_unit_is_the_same_whether_it_was_stored_or_not(tmp_path):
+    def unit() -> xarray.Dataset:
+        names = np.array(["lstm", "gru"], dtype=object)
+        return xarray.Dataset({"cell": ("x", names)}, attrs={"gains": [0.5, 1.0]})
+
+    first, second = (Record(tmp_path, IDENTITY).once("a", unit) for _ in range(2))
+    assert first.cell.dtype == second.cell.dtype
+    assert type(first.attrs["gains"]) is type(second.attrs["gains"])
+
+
+def test_units_of_other_names_and_configurations_are_others(tmp_path):
+    record = Record(tmp_path, IDENTITY)
+    units = [record.once(name, Work(value)) for name, value in (("a/b", 1.0), ("a b", 2.0))]
+    units.append(Record(tmp_path, OTHER).once("a/b", Work(3.0)))
+    assert [float(unit.a[0]) for unit in units] == [1.0, 2.0, 3.0]
+
+
+def test_a_name_used_twice_in_one_run_is_refused(tmp_path):
+    record = Record(tmp_path, IDENTITY)
+    record.once("a", Work())
+    with pytest.raises(ValueError, match="a name for each unit .*, got 'a' twice .*; put in"):
+        record.once("a", Work())
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "half"])
+def test_a_damaged_unit_is_done_again(tmp_path, damage):
+    Record(tmp_path, IDENTITY).once("a", Work(1.0))
+    (path,) = tmp_path.glob("parts/a-*.nc")
+    whole = path.read_bytes()
+    path.write_bytes({"empty": b"", "text": b"hello", "half": whole[: len(whole) // 2]}[damage])
+    work = Work(7.0)
+    assert float(Record(tmp_path, IDENTITY).once("a", work).a[0]) == 7.0
+    assert work.count == 1
+    assert float(read_dataset(path).a[0]) == 7.0
+
+
+def test_nothing_is_written_before_a_unit_is_done(tmp_path):
+    def fail() -> xarray.Dataset:
+        raise ValueError("bad gain")
+
+    record = Record(tmp_path / "run", IDENTITY)
+    record.check()
+    with pytest.raises(ValueError, match="bad gain"):
+        record.once("a", fail)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_run_of_another_configuration_is_refused(tmp_path):
+    Record(tmp_path, IDENTITY).once("a", Work())
+    before = files(tmp_path)
+    message = r"holds a run of another .*: size is 3 there and 4 here; choose .* --overwrite"
+    with pytest.raises(ValueError, match=message):
+        Record(tmp_path, OTHER).check()
+    with pytest.raises(ValueError, match='experiment is "tiny" there and "big" here'):
+        Record(tmp_path, {**IDENTITY, "experiment": "big"}).check()
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.nc", "DONE", "parts/mine.nc"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_somebodys_files_are_never_taken_for_a_run(tmp_path, name, overwrite):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=f"but it has {name.split('/')[0]} and no config.json of"):
+        Record(tmp_path, IDENTITY, overwrite).check()
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+
+
+def test_overwriting_starts_from_nothing_and_leaves_other_files(tmp_path):
+    old = Record(tmp_path, IDENTITY)
+    old.once("a", Work(1.0))
+    old.result(Work(1.0))
+    old.finish()
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / ".result.nc.99.tmp").write_text("left by a killed run")
+    record = Record(tmp_path, OTHER, overwrite=True)
+    record.check()
+    assert not record.done
+    assert float(record.once("a", Work(2.0)).a[0]) == 2.0
+    record.once("b", Work(3.0))
+    new = {"config.json", "parts/a", "parts/b"}
+    assert {name.split("-")[0] for name in files(tmp_path)} == {"notes.txt"} | new
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["size"] == 4
+
+
+def test_overwriting_keeps_the_old_run_until_there_is_something_new(tmp_path):
+    Record(tmp_path, IDENTITY).result(Work(1.0))
+    record = Record(tmp_path, IDENTITY, overwrite=True)
+    record.check()
+    with pytest.raises(ValueError, match="bad gain"):
+        record.once("a", lambda: (_ for _ in ()).throw(ValueError("bad gain")))
+    assert float(read_dataset(tmp_path / "result.nc").a[0]) == 1.0
+
+
+def test_finishing_marks_the_run_and_removes_the_units(tmp_path):
+    record = Record(tmp_path, IDENTITY)
+    record.once("a", Work())
+    record.result(Work())
+    record.write_environment({"seconds": 1.5})
+    (tmp_path / "parts" / ".b.nc.99.tmp").write_text("left by a killed run")
+    assert not record.done
+    record.finish()
+    assert record.done
+    assert files(tmp_path) == {"DONE", "config.json", "result.nc", "env.json"}
+    assert not (tmp_path / "parts").exists()
+    assert read_environment(tmp_path) == {"seconds": 1.5}
+    assert read_environment(tmp_path / "elsewhere") == {}
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError, match=r"run cannot be written, .*file: Not a dir.*; choose anoth"):
+        Record(tmp_path / "file" / "run", IDENTITY).check()
+
+
+def test_a_folder_that_does_not_take_files_is_refused(tmp_path, monkeypatch):
+    def refuse(*_args: object, **_options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)  # root may write everywhere
+    with pytest.raises(OSError, match="new/run cannot be written, .*: Permission denied; choose"):
+        Record(tmp_path / "new" / "run", IDENTITY).check()
+
+
+def test_checking_leaves_no_trace(tmp_path):
+    Record(tmp_path / "new" / "run", IDENTITY).check()
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_default_folder_is_that_of_the_configuration():
+    import tiny
+
+    config = tiny.Config(num_steps=9)
+    folder = default_workdir("tiny", config)
+    assert folder.parts[:2] == ("results", "tiny")
+    assert folder.name.startswith("num_steps=9-") and len(folder.name) == len("num_steps=9-") + 8
+    assert folder == default_workdir("tiny", dataclasses.replace(config))
+    assert folder != default_workdir("tiny", dataclasses.replace(config, seed=1))

@@ -1,0 +1,108 @@
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray
+
+from gradflow.study.store import atomic, read_dataset, to_json, write_bytes, write_dataset
+
+
+def dataset() -> xarray.Dataset:
+    values = np.array([[0.1, -np.inf, np.nan], [np.inf, 1e-308, 2.0]])
+    return xarray.Dataset(
+        {
+            "log_norm": (("cell", "lag"), values, {"units": "dimensionless"}),
+            "small": ("lag", np.arange(3, dtype=np.float32) / 3),
+            "cut": ("lag", np.array([True, False, True])),
+            "steps": ((), np.int64(7)),
+        },
+        coords={"cell": ["lstm", "gru(β=2)"], "lag": np.arange(3)},
+        attrs={"title": "∂h", "count": 3},
+    )
+
+
+def test_a_dataset_comes_back_as_it_was(tmp_path):
+    write_dataset(tmp_path / "a.nc", dataset())
+    back = read_dataset(tmp_path / "a.nc")
+    xarray.testing.assert_identical(back, dataset())
+    assert not any(array.encoding for array in [back, *back.variables.values()])
+    assert {name: back[name].dtype for name in back} == {n: dataset()[n].dtype for n in dataset()}
+    (tmp_path / "a.nc").unlink()  # it is in memory
+    assert float(back.log_norm[0, 0]) == 0.1
+
+
+def test_the_bytes_know_no_time_and_no_history(tmp_path):
+    write_dataset(tmp_path / "a.nc", dataset())
+    time.sleep(1.1)  # one tick of the clock that HDF5 would stamp with
+    write_dataset(tmp_path / "b.nc", read_dataset(tmp_path / "a.nc"))
+    assert (tmp_path / "a.nc").read_bytes() == (tmp_path / "b.nc").read_bytes()
+
+
+def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "a.txt"
+    write_bytes(path, b"old")
+    with pytest.raises(RuntimeError, match="half way"), atomic(path) as draft:
+        draft.write_bytes(b"ne")
+        raise RuntimeError("half way")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_process_killed_while_it_writes_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "a.txt"
+    write_bytes(path, b"old")
+    code = f"""
+import os, signal
+from pathlib import Path
+from gradflow.study.store import atomic
+with atomic(Path({str(path)!r})) as draft:
+    draft.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert path.read_bytes() == b"old"
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    calls = []
+    replace, fsync = os.replace, os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(
+        os, "replace", lambda a, b: (calls.append(a.parent == b.parent), replace(a, b))
+    )
+    write_bytes(tmp_path / "new" / "a.txt", b"x")
+    assert calls == ["fsync", True]
+
+
+@pytest.mark.parametrize("content", [b"", b"not netCDF", "half"])
+def test_a_damaged_file_is_an_os_error(tmp_path, content):
+    path = tmp_path / "a.nc"
+    write_dataset(path, dataset())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
+    with pytest.raises(OSError, match=r"a\.nc cannot be read as netCDF"):
+        read_dataset(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"a\.nc does not exist"):
+        read_dataset(tmp_path / "a.nc")
+
+
+def test_json_is_strict_and_takes_numpy():
+    value = {"a": np.float32(0.5), "b": (np.arange(2), float("-inf")), 3: None, "é": float("nan")}
+    assert json.loads(to_json(value), parse_constant=pytest.fail) == {
+        "a": 0.5,
+        "b": [[0, 1], "-inf"],
+        "3": None,
+        "é": "nan",
+    }
+    assert "é" in to_json(value)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        to_json({"a": object()})

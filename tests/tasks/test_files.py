@@ -1,0 +1,182 @@
+"""Inputs from files: that windows are pieces of the data, and every file that is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradflow.tasks import make_inputs
+
+TEXT = "Ein Bär, zwei Bären:\nder Rest ist 鏡."
+
+
+def inputs_of(spec, num_sequences, num_steps, seed=0):
+    key = jax.random.key(seed)
+    return np.asarray(
+        make_inputs(spec, key, num_sequences=num_sequences, num_steps=num_steps, input_size=99)
+    )
+
+
+def written(path, content):
+    path.write_bytes(content) if isinstance(content, bytes) else np.save(path, content)
+    return path
+
+
+def decoded(one_hot, text):
+    vocabulary = np.array(sorted(set(text)))
+    assert set(np.unique(one_hot)) == {0.0, 1.0} and one_hot.shape[-1] == len(vocabulary)
+    np.testing.assert_array_equal(one_hot.sum(axis=-1), 1)
+    return ["".join(vocabulary[row]) for row in one_hot.argmax(axis=-1)]
+
+
+def test_text_gives_every_window_once_before_any_twice(tmp_path):
+    path = written(tmp_path / "bear: a story.txt", TEXT.encode())
+    starts = len(TEXT) - 6 + 1
+    windows = decoded(inputs_of(f"text:{path}", starts, 6), TEXT)
+    all_windows = [TEXT[i : i + 6] for i in range(starts)]
+    assert sorted(windows) == sorted(all_windows) and windows != all_windows
+    assert set(decoded(inputs_of(f"text:{path}", starts + 9, 6), TEXT)) < set(all_windows)
+
+
+def test_text_windows_are_drawn_by_the_key(tmp_path):
+    path = written(tmp_path / "t.txt", TEXT.encode())
+    first, again, other = (inputs_of(f"text:{path}", 4, 5, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_text_is_read_without_byte_order_mark_and_with_newlines_translated(tmp_path):
+    path = written(tmp_path / "t.txt", b"\xef\xbb\xbfab\r\nba")
+    assert decoded(inputs_of(f"text:{path}", 1, 5), "ab\nba") == ["ab\nba"]
+
+
+def test_series_is_standardised_over_the_whole_column(tmp_path):
+    close = np.array([3.0, 1e6, -7.5, 2.0, 40.0])
+    lines = [f'"day, {i}",{value!r}' for i, value in enumerate(close.tolist())]
+    path = written(tmp_path / "a:b.csv", ("day, Close \n\n" + "\n".join(lines) + "\n\n").encode())
+    expected = (close - np.sum(close) / 5) / np.sqrt(np.sum((close - np.sum(close) / 5) ** 2) / 5)
+    whole = inputs_of(f"series:{path}:Close", 1, 5)
+    assert whole.shape == (1, 5, 1)
+    np.testing.assert_allclose(whole[0, :, 0], expected, rtol=1e-12)
+    windows = inputs_of(f"series:{path}:Close", 4, 2)[..., 0]
+    pairs = np.stack([expected[:-1], expected[1:]], axis=1)
+    by_first = [rows[np.argsort(rows[:, 0])] for rows in (windows, pairs)]
+    np.testing.assert_allclose(*by_first, rtol=1e-12)
+
+
+def test_series_of_huge_values_does_not_overflow(tmp_path):
+    path = written(tmp_path / "s.csv", b"x\n1e300\n-1e300\n1e300\n-1e300\n")
+    np.testing.assert_allclose(inputs_of(f"series:{path}:x", 1, 4)[0, :, 0], [1, -1, 1, -1])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int16, bool])
+def test_npy_gives_the_first_sequences_and_steps_in_order(tmp_path, dtype):
+    array = np.random.default_rng(0).normal(size=(4, 7, 3), scale=3).astype(dtype)
+    path = written(tmp_path / "a.npy", array)
+    np.testing.assert_array_equal(inputs_of(f"npy:{path}", 4, 7), array.astype(float))
+    np.testing.assert_array_equal(inputs_of(f"npy:{path}", 2, 5, 1), array[:2, :5].astype(float))
+
+
+def test_npy_of_two_axes_is_one_sequence(tmp_path):
+    array = np.random.default_rng(0).normal(size=(7, 3))
+    path = written(tmp_path / "a.npy", array)
+    np.testing.assert_array_equal(inputs_of(f"npy:{path}", 1, 6), array[None, :6])
+    np.save(path, np.zeros((7, 0)))
+    assert inputs_of(f"npy:{path}", 1, 6).shape == (1, 6, 0)
+
+
+def test_files_give_the_default_float(tmp_path, key):
+    text = written(tmp_path / "t.txt", TEXT.encode())
+    series = written(tmp_path / "s.csv", b"x\n1\n2\n3\n")
+    array = written(tmp_path / "a.npy", np.eye(3))
+    for spec in (f"text:{text}", f"series:{series}:x", f"npy:{array}"):
+        sizes = {"num_sequences": 1, "num_steps": 2, "input_size": 1}
+        assert make_inputs(spec, key, **sizes).dtype == jnp.float64
+        with jax.enable_x64(False):
+            assert make_inputs(spec, key, **sizes).dtype == jnp.float32
+
+
+def test_a_home_directory_is_expanded(tmp_path, monkeypatch):
+    written(tmp_path / "a.npy", np.eye(3))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.testing.assert_array_equal(inputs_of("npy:~/a.npy", 1, 3), np.eye(3)[None])
+
+
+@pytest.mark.parametrize("form", ["text:{}", "series:{}:x", "npy:{}"])
+def test_a_missing_or_empty_file_is_refused(tmp_path, form):
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(ValueError, match=f"there is no file '{path}' for {form[:4]}.*relative"):
+            inputs_of(form.format(path), 1, 1)
+    empty = written(tmp_path / "empty", b"")
+    with pytest.raises(ValueError, match=f"data is expected in '{empty}', but the file is empty"):
+        inputs_of(form.format(empty), 1, 1)
+
+
+@pytest.mark.parametrize("form", ["text:{}", "series:{}:x"])
+def test_a_binary_file_is_not_text(tmp_path, form):
+    path = written(tmp_path / "b", b"x\n12\xff\x00")
+    with pytest.raises(ValueError, match="UTF-8 text is expected in .* got the byte 0xff"):
+        inputs_of(form.format(path), 1, 1)
+
+
+def test_text_shorter_than_the_steps_is_refused(tmp_path):
+    path = written(tmp_path / "t.txt", b"abc")
+    with pytest.raises(ValueError, match="num_steps of at most 3 .* 3 characters in .*, got 4"):
+        inputs_of(f"text:{path}", 1, 4)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"day,Close\n1,2\n", "no column 'x' in .*; its columns are day, Close"),
+        (
+            b"x\n1\n\nhigh\n",
+            "a finite number is expected in row 4 of .*header is row 1.*got 'high'",
+        ),
+        (b"day,x\n1,2\n2,\n", "a finite number is expected in row 3 of .*, got ''; mend or remove"),
+        (b"day,x\n1,2\n2\n", "a finite number is expected in row 3 of .*, got ''"),
+        (b"x\n1\nnan\n", "a finite number is expected in row 3 of .*, got 'nan'"),
+        (b"x\n-inf\n1\n", "a finite number is expected in row 2 of .*, got '-inf'"),
+        (b"x\n0.1\n0.1\n0.1\n", "column 'x' of .* is expected to vary, got 3 rows of one value"),
+        (b"x\n", "column 'x' of .* is expected to vary, got 0 rows"),
+        (b"x\n1\n2\n", "num_steps of at most 2 is expected: there are 2 rows in .*, got 3"),
+        (b'x\n1\n"' + b"2" * 140_000, "cannot be read as one: field larger .* quote that is not"),
+    ],
+)
+def test_a_wrong_table_is_refused(tmp_path, content, message):
+    path = written(tmp_path / "s.csv", content)
+    with pytest.raises(ValueError, match=message):
+        inputs_of(f"series:{path}:x", 1, 3)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"hello, this is no array", "an array is expected in .*magic string.*numpy.save"),
+        (np.array([{"a": 1}], dtype=object), "an array is expected in .*Object arrays cannot"),
+        (np.zeros((2, 2), complex), "real numbers are expected in .*, got complex128"),
+        (np.array([["a"]]), "real numbers are expected in .*, got <U1"),
+        (np.zeros(3), r"\(T, input\) or \(N, T, input\) is expected in .*, got shape \(3,\)"),
+        (np.zeros((1, 1, 1, 1)), r"is expected in .*, got shape \(1, 1, 1, 1\); reshape it"),
+        (np.zeros((9, 2)), "num_sequences of at most 1 is expected: .*, got 2"),
+        (np.zeros((2, 2, 2)), "num_steps of at most 2 is expected: .*, got 3"),
+        (np.array([[[0.0]] * 3, [[0.0], [np.nan], [0.0]]]), r"got nan at .* = \(1, 1, 0\)"),
+        (np.full((2, 3, 2), -np.inf), r"finite numbers are expected in .*got -inf.*\(0, 0, 0\)"),
+    ],
+)
+def test_a_wrong_array_is_refused(tmp_path, content, message):
+    path = written(tmp_path / "a.npy", content)
+    with pytest.raises(ValueError, match=message):
+        inputs_of(f"npy:{path}", 2, 3)
+
+
+def test_numbers_too_large_for_the_float_are_refused(tmp_path):
+    path = written(tmp_path / "a.npy", np.full((2, 1), 1e300))
+    assert inputs_of(f"npy:{path}", 1, 2).max() == 1e300
+    with jax.enable_x64(False), pytest.raises(ValueError, match="got inf at"):
+        inputs_of(f"npy:{path}", 1, 2)
+
+
+def test_not_finite_numbers_beyond_what_is_asked_for_do_no_harm(tmp_path):
+    path = written(tmp_path / "a.npy", np.array([[1.0], [2.0], [np.nan]]))
+    np.testing.assert_array_equal(inputs_of(f"npy:{path}", 1, 2), [[[1.0], [2.0]]])

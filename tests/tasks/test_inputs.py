@@ -1,0 +1,141 @@
+"""The generated inputs, the digits, and what is refused before any data is looked for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from gradflow.tasks import make_inputs
+
+SIZES = {"num_sequences": 3, "num_steps": 5, "input_size": 2}
+
+
+def test_gaussian_has_the_moments_of_its_law(key):
+    x = np.asarray(make_inputs("gaussian", key, num_sequences=20, num_steps=100, input_size=10))
+    n = x.size
+    assert x.shape == (20, 100, 10)
+    assert abs(x.mean()) < 5 / n**0.5
+    assert abs((x**2).mean() - 1) < 5 * (2 / n) ** 0.5
+    assert abs((x**4).mean() - 3) < 5 * (96 / n) ** 0.5
+    neighbours = [x[1:] * x[:-1], x[:, 1:] * x[:, :-1], x[..., 1:] * x[..., :-1]]
+    for product in neighbours:  # independent along every axis
+        assert abs(product.mean()) < 5 / product.size**0.5
+
+
+def test_gaussian_scales_with_std_and_depends_on_the_key_alone(key):
+    one = make_inputs("gaussian", key, **SIZES)
+    np.testing.assert_array_equal(one, make_inputs(" gaussian ( std = 1 )", key, **SIZES))
+    np.testing.assert_array_equal(2.5 * one, make_inputs("gaussian(std=2.5)", key, **SIZES))
+    assert not np.any(one == make_inputs("gaussian", jax.random.key(1), **SIZES))
+
+
+def test_constant_and_impulse_are_what_they_say(key):
+    np.testing.assert_array_equal(make_inputs("constant", key, **SIZES), np.ones((3, 5, 2)))
+    three = make_inputs("constant(value=-3)", key, **SIZES)
+    np.testing.assert_array_equal(three, np.full((3, 5, 2), -3.0))
+    expected = np.zeros((3, 5, 2))
+    expected[:, 0] = 4
+    np.testing.assert_array_equal(make_inputs("impulse(size=4)", key, **SIZES), expected)
+    expected[:, 0] = 1
+    np.testing.assert_array_equal(make_inputs("impulse", key, **SIZES), expected)
+
+
+def test_an_autonomous_run_has_no_channels(key):
+    x = make_inputs("gaussian", key, num_sequences=2, num_steps=4, input_size=0)
+    assert x.shape == (2, 4, 0)
+
+
+@pytest.mark.parametrize("num_steps", [2, 7, 10])
+def test_adding_marks_one_step_in_each_half(key, num_steps):
+    x = make_inputs("adding", key, num_sequences=400, num_steps=num_steps, input_size=9)
+    assert x.shape == (400, num_steps, 2)
+    values, markers = np.moveaxis(np.asarray(x), -1, 0)
+    half = num_steps // 2
+    assert set(np.unique(markers)) <= {0.0, 1.0}
+    np.testing.assert_array_equal(markers[:, :half].sum(axis=1), 1)
+    np.testing.assert_array_equal(markers[:, half:].sum(axis=1), 1)
+    assert (markers.sum(axis=0) > 0).all()  # every step is marked in some sequence
+    assert values.min() >= 0 and values.max() < 1
+    assert abs(values.mean() - 1 / 2) < 5 / (12 * values.size) ** 0.5
+    assert abs(values.var() - 1 / 12) < 5 / (180 * values.size) ** 0.5
+
+
+def test_adding_has_the_published_error_of_the_constant_answer(key):
+    # The variance of the target is 2/12: what a net that always answers 1 cannot go below.
+    x = np.asarray(make_inputs("adding", key, num_sequences=20_000, num_steps=6, input_size=2))
+    target = (x[..., 0] * x[..., 1]).sum(axis=1)
+    assert abs(((target - 1) ** 2).mean() - 1 / 6) < 0.01
+
+
+def test_digits_are_all_the_images_once_each(key):
+    images = load_digits().data / 16
+    x = make_inputs("digits", key, num_sequences=len(images), num_steps=64, input_size=5)
+    assert x.shape == (1797, 64, 1)
+    rows = np.asarray(x[..., 0])
+    np.testing.assert_array_equal(rows[np.lexsort(rows.T)], images[np.lexsort(images.T)])
+    assert not np.array_equal(rows, images)  # drawn, not in the file's order
+    assert rows.min() == 0 and rows.max() == 1
+
+
+def test_digits_with_fewer_steps_take_the_first_pixels(key):
+    sizes = {"num_sequences": 2000, "input_size": 1}  # more than there are: some come twice
+    short = make_inputs("digits", key, num_steps=10, **sizes)
+    np.testing.assert_array_equal(short, make_inputs("digits", key, num_steps=64, **sizes)[:, :10])
+
+
+@pytest.mark.parametrize("spec", ["gaussian", "constant(value=2)", "impulse", "adding", "digits"])
+def test_inputs_are_of_the_default_float(key, spec):
+    assert make_inputs(spec, key, **SIZES).dtype == jnp.float64
+    with jax.enable_x64(False):
+        assert make_inputs(spec, key, **SIZES).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        ("gausian", r"unknown kind of inputs 'gausian': did you mean 'gaussian'\?"),
+        ("txt:some/file.txt", r"unknown kind of inputs 'txt': did you mean 'text'\?"),
+        ("gaussian:3", r"unknown kind of inputs 'gaussian:3'.*known ones are adding, constant"),
+        ("gaussian(mean=1)", r"inputs 'gaussian' have no option 'mean'; they take std"),
+        ("adding(length=3)", r"inputs 'adding' have no option 'length'; they take none"),
+        ("gaussian(3)", r"options are expected by keyword: got 'gaussian\(3\)'"),
+        ("gaussian(std=0)", r"std is expected to be positive, got 0.0; .*constant\(value=0\)"),
+        ("gaussian(std=-1)", r"std is expected to be positive, got -1.0"),
+        ("gaussian(std='a')", r"std is expected to be a finite number, got 'a'"),
+        ("constant(value=None)", r"value is expected to be a finite number, got None"),
+        ("constant(value=1e999)", r"value is expected to be a finite number, got inf"),
+        ("impulse(size=True)", r"size is expected to be a finite number, got True"),
+        ("text", r"a file is expected: write text:PATH"),
+        ("text(a=1)", r"a file is expected: write text:PATH"),
+        ("series:lonely.csv", r"a file is expected: write series:PATH:COLUMN"),
+        ("npy:", r"a file is expected: write npy:PATH"),
+    ],
+)
+def test_a_wrong_spec_is_refused(key, spec, message):
+    with pytest.raises(ValueError, match=message):
+        make_inputs(spec, key, **SIZES)
+
+
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ({"num_sequences": 0}, "num_sequences is expected to be at least 1, got 0"),
+        ({"num_steps": -2}, "num_steps is expected to be at least 1, got -2"),
+        ({"input_size": -1}, "input_size is expected to be at least 0, got -1"),
+    ],
+)
+@pytest.mark.parametrize("spec", ["gaussian", "text:nowhere.txt"])
+def test_a_wrong_size_is_refused(key, spec, sizes, message):
+    with pytest.raises(ValueError, match=message):
+        make_inputs(spec, key, **(SIZES | sizes))
+
+
+def test_more_steps_than_pixels_are_refused(key):
+    with pytest.raises(ValueError, match="num_steps of at most 64 is expected for digits, got 65"):
+        make_inputs("digits", key, num_sequences=1, num_steps=65, input_size=1)
+
+
+def test_adding_needs_room_for_two_markers(key):
+    with pytest.raises(ValueError, match="needs num_steps of at least 2, got 1"):
+        make_inputs("adding", key, num_sequences=1, num_steps=1, input_size=2)
