@@ -26,11 +26,14 @@ import numpy as np
 
 from gradflow import flow, study
 from gradflow.cells import resolve
+from gradflow.presets import PRESETS, with_preset
 from gradflow.spec import parse_spec, split_specs
 from gradflow.structure import check_structure
 from gradflow.tasks.inputs import make_inputs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import xarray
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -57,7 +60,9 @@ class Config(study.Config):
         "npy:PATH, the first five with options.",
     )
     init: str | None = study.field(
-        None, help="Recurrent initialiser, such as identity or 'normal(radius=0.9)'."
+        None,
+        help="Recurrent initialiser, such as identity or 'normal(radius=0.9)'; or torch, keras, "
+        "flax_linen, flax_nnx, haiku or equinox: what that framework would have drawn.",
     )
     gain: float | None = study.field(
         None, help="Gain of the recurrent initialiser, orthogonal unless --init.", positive=True
@@ -86,13 +91,21 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return xarray.concat(parts, dim="cell", join="outer")
 
 
-def _factory(spec: str, config: Config):
+def _factory(spec: str, config: Config) -> "Callable[[int], Cell]":
+    """input size -> the cell, as it is to be drawn; checked before anything is measured."""
     factory = resolve(spec)
-    init = _initializer(config)
-    make = factory if init is None else partial(factory, recurrent_init=init)
-    sized = partial(make, hidden_size=config.hidden_size)
-    check_structure(lambda input_size, hidden_size: make(input_size, hidden_size))
-    return sized
+    if config.init in PRESETS and config.gain is not None:
+        raise ValueError(f"--gain is of an initialiser, got {config.init!r}, which is a framework")
+
+    def make(input_size: int, hidden_size: int) -> "Cell":
+        if config.init in PRESETS:
+            return with_preset(factory(input_size, hidden_size), config.init)
+        init = _initializer(config)
+        given = {} if init is None else {"recurrent_init": init}
+        return factory(input_size, hidden_size, **given)
+
+    check_structure(make)
+    return partial(make, hidden_size=config.hidden_size)
 
 
 def _initializer(config: Config) -> str | None:
@@ -123,9 +136,11 @@ def _measure(config: Config, spec: str, cell: "Cell", inputs: jax.Array) -> "xar
     block = {"source": config.source, "target": config.target}
 
     def one_run(params: "Params", x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        norms = flow.log_norms(cell, params, x, norm=config.norm, **block)
-        spectra = flow.leading_singular_values(cell, params, x, lags, **block)
-        return norms, spectra
+        source, target = config.source, config.target
+        return (
+            flow.log_norms(cell, params, x, norm=config.norm, source=source, target=target),
+            flow.leading_singular_values(cell, params, x, lags, source=source, target=target),
+        )
 
     keys = jnp.repeat(jax.random.split(key, config.num_seeds), config.num_sequences)
     params = flow.jit_to_run_once(flow.over_runs(cell.init))(keys)
@@ -156,15 +171,15 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
     cells = [str(cell) for cell in dataset.cell.values]
     fig = Figure(figsize=(5.2, 5.0))
-    top, bottom = fig.subfigures(2, 1, height_ratios=(3, 2))
+    top, bottom = fig.subfigures(2, 1, height_ratios=(3, 2), hspace=0.03, squeeze=False)[:, 0]
     ax = top.subplots()
     for index, cell in enumerate(cells):
         _draw_norms(ax, dataset.sel(cell=cell), study.figure.cell_style(parse_spec(cell)[0], index))
     names = dataset.log_norm.attrs
     ax.set(
         xlabel="lag T − k (steps)",
-        ylabel=f"log₁₀ ‖∂{names['target']}ₜ/∂{names['source']}ₖ‖",
-        title="Size of the gradient against lag: median and 10–90 %",
+        ylabel=rf"$\log_{{10}}\,\|\partial {names['target']}_T/\partial {names['source']}_k\|$",
+        title=f"{names['norm'].capitalize()} norm against lag: median, 10–90 %, and fit",
         xlim=(0, dataset.sizes["lag"] - 1),
     )
     ax.legend()
@@ -173,7 +188,8 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         style = study.figure.cell_style(parse_spec(cell)[0], index)
         _draw_spectra(panel, dataset.sel(cell=cell), style["color"])
         panel.set_title(cell)
-    panels[0].set_ylabel("log₁₀ singular value")
+    bottom.suptitle("Its singular values above rounding, at the lags written", x=0.5)
+    panels[0].set_ylabel(r"$\log_{10}\,\sigma$")
     panels[len(cells) // 2].set_xlabel("index, largest first")
     return fig
 

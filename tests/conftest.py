@@ -1,7 +1,9 @@
 """What every test runs under: float64, shapes checked at run time, one compilation cache."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -25,9 +27,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _remove(folder: Path) -> None:
-    import shutil
-
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_what_was_compiled() -> Iterator[None]:
+    """A worker that kept every compiled program of every module would fill the memory."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gradflow.cell import Cell
 from gradflow.cells.antisymmetric import antisymmetric, gated_antisymmetric
@@ -77,7 +77,46 @@ CELLS: dict[str, CellFactory] = {
     "zoneout": zoneout_of,
 }
 
-__all__ = ["CELLS", "CellFactory", "LSTMCarry", "resolve", *(f.__name__ for f in CELLS.values())]
+__all__ = [
+    "CELLS",
+    "CellFactory",
+    "LSTMCarry",
+    "antisymmetric",
+    "cfn",
+    "clockwork",
+    "cornn",
+    "dropout_of",
+    "feedback_of",
+    "full_unitary",
+    "gated_antisymmetric",
+    "gru",
+    "gru_layer_norm",
+    "gru_reset_before",
+    "indrnn",
+    "irnn",
+    "janet",
+    "lem",
+    "lipschitz",
+    "lru",
+    "lstm",
+    "lstm_layer_norm",
+    "masked_of",
+    "mgu",
+    "mingru",
+    "minimal_rnn",
+    "minlstm",
+    "nnrnn",
+    "orthogonal",
+    "residual_of",
+    "resolve",
+    "rnn",
+    "scrn",
+    "stacked",
+    "ugrnn",
+    "unicornn",
+    "unitary",
+    "zoneout_of",
+]
 
 
 def resolve(spec: str) -> CellFactory:
@@ -110,7 +149,8 @@ def resolve(spec: str) -> CellFactory:
         return factory(input_size, hidden_size, **{**options, **more})
 
     make.__name__ = spec
-    return functools.update_wrapper(make, factory, assigned=("__doc__",))
+    functools.update_wrapper(make, factory, assigned=("__doc__",))
+    return make
 
 
 def check_options(factory: CellFactory, name: str, options: dict[str, Any]) -> None:
@@ -144,7 +184,7 @@ def _load(place: str, attribute: str) -> CellFactory:
         raise ValueError(
             f"{place} has no factory {attribute!r}; the callables in it are {', '.join(found)}"
         )
-    return factory
+    return cast(CellFactory, factory)
 
 
 def _load_file(path: Path):

@@ -48,13 +48,11 @@ def gram_schmidt(
 
     Each row of A is met to rounding of its own size. With a_i - r = Σ x_p a_p, a change of the
     rows by rounding moves r by as much as `ROUNDING` · eps · (‖a_i‖ + Σ |x_p| ‖a_p‖): a row with
-    a rest no larger depends on those above it, and so does one for which there are no more
-    dimensions. It has L_ii = 0 and q_i = 0.
+    a rest no larger depends on those above it, and has L_ii = 0 and q_i = 0.
 
     Source: Giraud, Langou, Rozložník, van den Eshof 2005, doi:10.1007/s00211-005-0615-4 (twice
     is enough).
     """
-    size, columns = matrix.shape
     sizes = jnp.linalg.norm(matrix, axis=1)
     share = ROUNDING * jnp.finfo(matrix.dtype).eps
 
@@ -66,15 +64,14 @@ def gram_schmidt(
         rest = rest - second @ frame
         mix = (first + second) @ inverse
         norm = jnp.linalg.norm(rest)
-        full = jnp.count_nonzero(jnp.diagonal(lower)) == columns
-        dependent = (norm <= share * (sizes[i] + jnp.abs(mix) @ sizes)) | full
+        dependent = norm <= share * (sizes[i] + jnp.abs(mix) @ sizes)
         over_norm = jnp.where(dependent, 0, 1 / norm)
         lower = lower.at[i].set((first + second).at[i].set(jnp.where(dependent, 0, norm)))
         inverse = inverse.at[i].set(over_norm * (-mix).at[i].set(1))
         return frame.at[i].set(over_norm * rest), lower, inverse
 
-    square = jnp.zeros((size, size), matrix.dtype)
-    return jax.lax.fori_loop(0, size, project, (jnp.zeros_like(matrix), square, square))[:2]
+    square = jnp.zeros((len(matrix), len(matrix)), matrix.dtype)
+    return jax.lax.fori_loop(0, len(matrix), project, (jnp.zeros_like(matrix), square, square))[:2]
 
 
 @jax.custom_jvp
@@ -92,14 +89,13 @@ def log_frame(
     Fukaya 2015, ETNA 44, 306 (two rounds of Cholesky).
     """
     unit, largest = unit_scale(matrix)
-    frame, diagonal, deviation = _orthonormalise(unit)
-    suspect = jnp.finfo(matrix.dtype).eps ** 0.75
-    independent = diagonal > suspect * jnp.linalg.norm(unit, axis=1)
+    frame, diagonal = _orthonormalise(unit)
+    suspect = jnp.finfo(matrix.dtype).eps ** 0.75 * jnp.linalg.norm(unit, axis=1)
     # A loop of at most one turn, and not a conditional: under vmap it is skipped if all are fine.
     frame, diagonal, _ = jax.lax.while_loop(
         lambda state: ~state[2],
         lambda _: _carefully(unit),
-        (frame, diagonal, (deviation < 0.1) & jnp.all(independent | (largest == 0))),
+        (frame, diagonal, jnp.all((diagonal > suspect) | (largest == 0))),
     )
     return frame, jnp.log(diagonal) + jnp.log(largest)
 
@@ -127,33 +123,24 @@ def _carefully(matrix: Array) -> tuple[Array, Array, Bool[Array, ""]]:
     return frame, jnp.diagonal(lower), jnp.ones((), bool)
 
 
-def _orthonormalise(matrix: Array) -> tuple[Array, Array, Float[Array, ""]]:
-    """The frame, the diagonal of L, and how far a panel's first round was from orthonormal."""
+def _orthonormalise(matrix: Array) -> tuple[Array, Array]:
+    """The frame and the diagonal of L; NaN where Cholesky fails."""
     if len(matrix) <= PANEL:
-        return _cholesky_twice(matrix)
+        frame, first = _cholesky(matrix)
+        frame, second = _cholesky(frame)
+        return frame, first * second
     half = -(-len(matrix) // (2 * PANEL)) * PANEL
-    frame, diagonal, deviation = _orthonormalise(matrix[:half])
+    frame, diagonal = _orthonormalise(matrix[:half])
     rest = matrix[half:]
-    below, more, other = _orthonormalise(rest - (rest @ frame.T) @ frame)
-    return (
-        jnp.concatenate([frame, below]),
-        jnp.concatenate([diagonal, more]),
-        jnp.maximum(deviation, other),
-    )
+    below, more = _orthonormalise(rest - (rest @ frame.T) @ frame)
+    return jnp.concatenate([frame, below]), jnp.concatenate([diagonal, more])
 
 
-def _cholesky_twice(panel: Array) -> tuple[Array, Array, Float[Array, ""]]:
-    frame, first, _ = _cholesky_once(panel)
-    frame, second, deviation = _cholesky_once(frame)
-    return frame, first * second, deviation
-
-
-def _cholesky_once(panel: Array) -> tuple[Array, Array, Float[Array, ""]]:
+def _cholesky(panel: Array) -> tuple[Array, Array]:
+    """L⁻¹ A and the diagonal of L with L Lᵀ = A Aᵀ; rows of zeros stay what they are."""
     gram = panel @ panel.T
     eye = jnp.eye(len(panel), dtype=panel.dtype)
     cut = jnp.diagonal(gram) == 0
-    unit = eye * cut
-    lower = jax.lax.linalg.cholesky(gram + unit, symmetrize_input=False)
+    lower = jax.lax.linalg.cholesky(gram + eye * cut, symmetrize_input=False)
     inverse = jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
-    deviation = jnp.max(jnp.abs(gram + unit - eye))
-    return inverse @ panel, jnp.where(cut, 0, jnp.diagonal(lower)), deviation
+    return inverse @ panel, jnp.where(cut, 0, jnp.diagonal(lower))

@@ -47,7 +47,7 @@ class Problem(NamedTuple):
 class _Sweep(NamedTuple):
     """The state of a sweep back through the steps, from T to 1."""
 
-    index: Int[Array, ""]
+    place: Int[Array, ""]
     """The step to be pulled through next, counted from 0; -1 at the end."""
     rows: Rows
     exponent: Int[Array, ""]
@@ -78,7 +78,7 @@ def _start(problem: Problem) -> _Sweep:
     log_norm, vectors = _measure(problem, rows, exponent, start_vectors(len(like), like.dtype))
     num_steps = problem.steps.num_steps
     return _Sweep(
-        index=jnp.asarray(num_steps - 1, jnp.int32),
+        place=jnp.asarray(num_steps - 1, jnp.int32),
         rows=rows,
         exponent=exponent,
         vectors=vectors,
@@ -90,11 +90,11 @@ def _start(problem: Problem) -> _Sweep:
 
 def _back(problem: Problem, sweep: _Sweep) -> _Sweep:
     """One step further back; past the first step, nothing that counts."""
-    rows, exponent = rescale(pull_rows(problem.steps, sweep.index, sweep.rows), sweep.exponent)
+    rows, exponent = rescale(pull_rows(problem.steps, sweep.place, sweep.rows), sweep.exponent)
     log_norm, vectors = _measure(problem, rows, exponent, sweep.vectors)
-    lag = problem.steps.num_steps - sweep.index
+    lag = problem.steps.num_steps - sweep.place
     return sweep._replace(
-        index=sweep.index - 1,
+        place=sweep.place - 1,
         rows=rows,
         exponent=exponent,
         vectors=vectors,
@@ -105,13 +105,13 @@ def _back(problem: Problem, sweep: _Sweep) -> _Sweep:
 def _back_with_lost(problem: Problem, sweep: _Sweep) -> _Sweep:
     """One step further back with the rows that were left out beside it."""
     lost = Lost(
-        *rescale(pull_rows(problem.steps, sweep.index, sweep.lost.rows), sweep.lost.exponent)
+        *rescale(pull_rows(problem.steps, sweep.place, sweep.lost.rows), sweep.lost.exponent)
     )
     moved = _back(problem, sweep)
     size = jnp.linalg.norm(jax.vmap(problem.source)(lost.rows))
-    lag = problem.steps.num_steps - sweep.index
+    lag = problem.steps.num_steps - sweep.place
     share = jnp.exp(log_scaled(size, lost.exponent) - moved.log_norms[lag])
-    counts = (sweep.index >= 0) & (size > 0)
+    counts = (sweep.place >= 0) & (size > 0)
     doubt = jnp.where(counts, jnp.maximum(sweep.doubt, share), sweep.doubt)
     return moved._replace(lost=lost, doubt=doubt)
 
@@ -127,7 +127,7 @@ def _back_until_thin(problem: Problem, sweep: _Sweep, width: int) -> _Sweep:
     """Goes back until the rows fit into ``width``, or to the end; then thins them."""
 
     def unfinished(state: tuple[_Sweep, Bool[Array, ""]]) -> Bool[Array, ""]:
-        return (state[0].index >= 0) & ~state[1]
+        return (state[0].place >= 0) & ~state[1]
 
     def advance(state: tuple[_Sweep, Bool[Array, ""]]) -> tuple[_Sweep, Bool[Array, ""]]:
         sweep = jax.lax.fori_loop(
@@ -159,7 +159,7 @@ def sweep_back(problem: Problem) -> Float[Array, " lags"]:
         return _sweep_dense(problem)
     for width in widths:
         sweep = _back_until_thin(problem, sweep, width)
-    sweep = jax.lax.while_loop(lambda s: s.index >= 0, lambda s: _back_with_lost(problem, s), sweep)
+    sweep = jax.lax.while_loop(lambda s: s.place >= 0, lambda s: _back_with_lost(problem, s), sweep)
     log_norms, _ = jax.lax.while_loop(
         lambda state: state[1],
         lambda state: (_sweep_dense(problem), jnp.zeros((), bool)),

@@ -41,9 +41,10 @@ def column_basis(rows: Rows, width: int) -> Float[Array, "rows width"]:
     Each leaf of the carry counts alike, however small. Source: Halko, Martinsson, Tropp 2011,
     doi:10.1137/090771806, algorithm 4.1.
     """
-    keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(rows))))
-    sketch = sum(_sketch(leaf, next(keys), width) for leaf in jax.tree.leaves(rows))
-    return qr(sketch)[0]
+    leaves = jax.tree.leaves(rows)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    sketches = [_sketch(leaf, key, width) for leaf, key in zip(leaves, keys, strict=True)]
+    return qr(jnp.sum(jnp.stack(sketches), axis=0))[0]
 
 
 def fits(rows: Rows, basis: Float[Array, "rows width"], tolerance: float) -> Bool[Array, ""]:

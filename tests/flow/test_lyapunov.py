@@ -266,17 +266,33 @@ def test_frames_of_several_panels():
     np.testing.assert_allclose(frame @ frame.T, np.eye(70), atol=1e-13)
 
 
-def test_frames_of_rows_that_depend_on_others():
-    matrix = np.random.default_rng(0).normal(size=(6, 8))
-    matrix[2] = matrix[0] - 3 * matrix[1]
-    matrix[4] = 0
-    frame, log_diagonal = jax.jit(log_frame)(jnp.asarray(matrix))
-    rest = [0, 1, 3, 5]
-    expected, log_expected = jax.jit(log_frame)(jnp.asarray(matrix[rest]))
-    np.testing.assert_allclose(frame[jnp.array(rest)], expected, atol=1e-14)
-    np.testing.assert_allclose(log_diagonal[jnp.array(rest)], log_expected, rtol=1e-13)
-    np.testing.assert_array_equal(frame[jnp.array([2, 4])], 0)
-    np.testing.assert_array_equal(log_diagonal[jnp.array([2, 4])], -np.inf)
+def rows_that_depend(size):
+    """Rows of which one depends on others far above it and one is zero; and the rest of them."""
+    matrix = np.random.default_rng(0).normal(size=(size, size + 9))
+    matrix[-3] = matrix[0] - 3 * matrix[1]
+    matrix[2] = 0
+    return jnp.asarray(matrix), np.delete(np.arange(size), [2, size - 3])
+
+
+@pytest.mark.parametrize("size", [6, 40])
+def test_frames_of_rows_that_depend_on_others(size):
+    matrix, rest = rows_that_depend(size)
+    frame, log_diagonal = jax.jit(log_frame)(matrix)
+    expected, log_expected = jax.jit(log_frame)(matrix[rest])
+    np.testing.assert_allclose(frame[rest], expected, atol=1e-13)
+    np.testing.assert_allclose(log_diagonal[rest], log_expected, atol=1e-13)
+    np.testing.assert_array_equal(np.delete(frame, rest, axis=0), 0)
+    np.testing.assert_array_equal(np.delete(log_diagonal, rest), -np.inf)
+
+
+def test_derivative_of_frames():
+    matrix, rest = rows_that_depend(6)
+    change = jnp.cos(jnp.arange(matrix.size)).reshape(matrix.shape)
+    up, down = (jax.jit(log_frame)(matrix[rest] + e * change[rest]) for e in (1e-6, -1e-6))
+    _, found = jax.jvp(log_frame, (matrix,), (change,))
+    for tangent, above, below in zip(found, up, down, strict=True):
+        np.testing.assert_allclose(tangent[rest], (above - below) / 2e-6, atol=1e-8)
+        np.testing.assert_array_equal(np.delete(tangent, rest, axis=0), 0)
 
 
 def test_frames_of_nearly_dependent_rows():

@@ -202,6 +202,17 @@ def test_a_graded_matrix_with_more_rows_than_columns():
     np.testing.assert_allclose(vectors @ vectors.T, np.eye(3), atol=1e-14)
 
 
+def test_a_graded_matrix_with_dependent_rows_among_others():
+    matrix = np.array([[1.0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]])
+    log_scale = np.array([2, 1.5, 1, 0.5, 0])
+    log_values, vectors = jax.jit(graded_svd)(jnp.asarray(log_scale), jnp.asarray(matrix))
+    scaled = np.exp(log_scale)[:, None] * matrix
+    expected = np.linalg.svd(scaled, compute_uv=False)[:3]
+    np.testing.assert_allclose(log_values, [*np.log(expected), -np.inf], rtol=1e-13)
+    gram = vectors.T @ np.diag(np.exp(2 * log_values)) @ vectors
+    np.testing.assert_allclose(gram, scaled.T @ scaled, atol=1e-12)
+
+
 def test_condition_and_effective_rank_where_nothing_but_logarithms_fits():
     log_values = jnp.array([[0.0, 0, 0], [-2000, -2000, -9000], [5, -jnp.inf, -jnp.inf]])
     np.testing.assert_array_equal(log_condition(log_values), [0, 7000, np.inf])

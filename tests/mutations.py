@@ -1,0 +1,115 @@
+"""Plants the seven bugs that tests of this subject let through, and sees that a test dies of each.
+
+    python tests/mutations.py
+
+Each bug goes alone into a copy of the project, against which the three sacred tests are run: values
+and Jacobians against an independent implementation, log norms against automatic differentiation
+of the whole unroll, and the closed form at long lag. Takes some minutes.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+SACRED = [
+    "tests/cells/test_lstm.py",
+    "tests/flow/test_norms.py::test_equal_automatic_differentiation_of_the_whole_unroll[lstm]",
+    "tests/flow/test_norms.py::test_equal_automatic_differentiation_of_the_whole_unroll[rnn]",
+    "tests/flow/test_norms.py::test_closed_form_far_beyond_the_range_of_floats",
+]
+
+
+class Bug(NamedTuple):
+    """A line, or a part of one, and what stands there instead."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+
+
+BUGS = [
+    Bug("gates i and f swapped", "cells/lstm.py", "f * carry.c + i * g", "i * carry.c + f * g"),
+    Bug(
+        "gradient cut at the carry",
+        "cells/lstm.py",
+        "gates, c = advance(params, carry, x)",
+        "gates, c = advance(params, jax.lax.stop_gradient(carry), x)",
+    ),
+    Bug(
+        "gradient cut at h alone",
+        "cells/lstm.py",
+        "gates, c = advance(params, carry, x)",
+        "gates, c = advance(params, carry._replace(h=jax.lax.stop_gradient(carry.h)), x)",
+    ),
+    Bug(
+        "product in the wrong order",
+        "flow/steps.py",
+        "    carry, x = steps.at(index)\n    _, vjp",
+        "    carry, x = steps.at(steps.num_steps - 1 - index)\n    _, vjp",
+    ),
+    Bug(
+        "product of the blocks h to h",
+        "flow/steps.py",
+        "    return jax.vmap(lambda row: vjp(row)[0])(rows)\n\n\ndef push_columns",
+        "    hidden = steps.cell.hidden\n"
+        "    keep = lambda row: jax.vjp(hidden, row)[1](hidden(row))[0]\n"
+        "    return jax.vmap(lambda row: keep(vjp(row)[0]))(rows)\n\n\ndef push_columns",
+    ),
+    Bug(
+        "lag off by one",
+        "flow/sweep.py",
+        "    lag = problem.steps.num_steps - sweep.place\n    return",
+        "    lag = problem.steps.num_steps - sweep.place - 1\n    return",
+    ),
+    Bug(
+        "product not rescaled",
+        "flow/steps.py",
+        "    return jax.tree.map(lambda leaf: leaf * factor, rows), exponent + shift",
+        "    return rows, exponent + 0 * shift * factor.astype(int)",
+    ),
+]
+
+
+def plant(bug: Bug, project: Path) -> None:
+    """Changes the one place, which must be there once."""
+    file = project / "gradflow" / bug.file
+    source = file.read_text()
+    if source.count(bug.right) != 1:
+        raise ValueError(f"{bug.file} is expected to hold {bug.right!r} once: mend {bug.name!r}")
+    file.write_text(source.replace(bug.right, bug.wrong))
+
+
+def caught(bug: Bug) -> bool:
+    """Whether a sacred test fails in a copy of the project with the bug."""
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder)
+        for part in ("gradflow", "tests", "experiments"):
+            shutil.copytree(ROOT / part, project / part)
+        shutil.copy(ROOT / "pyproject.toml", project)
+        plant(bug, project)
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", *SACRED]
+        # The project's folder comes before the installed package on the path of `-m`.
+        result = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    if result.returncode not in (0, 1):
+        raise RuntimeError(f"the tests did not run with {bug.name!r}:\n{result.stdout[-3000:]}")
+    return result.returncode == 1
+
+
+def main() -> int:
+    """Reports bug by bug; the exit code is 0 if every one is caught."""
+    verdicts = []
+    for bug in BUGS:
+        verdicts.append(caught(bug))
+        print(f"{'caught' if verdicts[-1] else 'MISSED'}  {bug.name}", flush=True)
+    print(f"{sum(verdicts)} of {len(BUGS)} caught")
+    return 0 if all(verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

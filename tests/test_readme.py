@@ -1,0 +1,74 @@
+"""The README says what is so: its numbers are measured again, its blocks run, its links lead."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradflow import study
+from gradflow.cells import resolve
+from gradflow.testing import check_cell
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "experiments/README.md"]
+
+
+def vanishing():
+    return runpy.run_path(str(ROOT / "experiments" / "vanishing.py"))["EXPERIMENT"]
+
+
+def numbers(line: str) -> list[float]:
+    return [float(number) for number in re.findall(r"\d+\.?\d*", line)]
+
+
+def test_the_line_that_the_first_command_prints():
+    experiment = vanishing()
+    config = experiment.resolve({})
+    with study.precision(config):
+        closing = experiment.closing(experiment.run(config))
+    (said,) = [line for line in README.splitlines() if line.startswith("lstm  0.")]
+    (printed,) = [line for line in closing.splitlines() if line.startswith("lstm")]
+    np.testing.assert_allclose(numbers(printed), numbers(said), rtol=2e-3)
+    assert printed.split()[-1] == said.split()[-1]
+    assert closing.splitlines()[0] in README
+
+
+def test_the_cell_of_ones_own_is_a_cell_and_runs(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(BLOCKS[0])
+    monkeypatch.chdir(tmp_path)
+    check_cell(resolve("mine.py:mgu"))
+    code = study.main(vanishing(), ["--cell=mine.py:mgu,lstm", "--quick", "--workdir=out"])
+    assert code == 0
+    assert (tmp_path / "out" / "DONE").exists()
+
+
+def test_its_factory_takes_ten_lines_for_its_equations():
+    step = BLOCKS[0][BLOCKS[0].index("    def step") :]
+    assert len([line for line in step.splitlines() if line.strip()]) <= 10
+
+
+def test_the_library_example_runs():
+    result = subprocess.run(
+        [sys.executable, "-c", BLOCKS[1]], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["vanishing"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_every_experiment_is_in_the_table():
+    table = (ROOT / "experiments" / "README.md").read_text()
+    names = [path.name for path in (ROOT / "experiments").glob("*.py") if path.stem != "figures"]
+    assert names
+    assert [name for name in names if name not in table] == []

@@ -1,0 +1,162 @@
+"""The experiment's numbers, figure, resumption and every bad input that its user may give."""
+
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gradflow import flow, study
+from gradflow.cells import rnn
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "experiments" / "vanishing.py"
+EXPERIMENT = runpy.run_path(str(SCRIPT))["EXPERIMENT"]
+QUICK = ["--quick", "--num_seeds=2", "--hidden_size=4"]
+
+
+def run(*flags, workdir):
+    return study.main(EXPERIMENT, [*QUICK, *flags, f"--workdir={workdir}"])
+
+
+def test_the_record_holds_what_the_library_measures(tmp_path):
+    assert run("--cell=rnn", "--num_sequences=2", workdir=tmp_path / "out") == 0
+    dataset = study.read_dataset(tmp_path / "out" / "result.nc")
+    assert dict(dataset.log_norm.sizes) == {"cell": 1, "run": 4, "lag": 21}
+    cell = rnn(16, 4)
+    key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 2)[1]
+    inputs = jax.random.normal(jax.random.fold_in(jax.random.key(0), 1), (4, 20, 16))
+    expected = flow.log_norms(cell, cell.init(key), inputs[3])
+    np.testing.assert_allclose(dataset.log_norm[0, 3], expected, atol=1e-9)
+    spectra = dataset.log_singular_value.sel(spectrum_lag=20)[0, 3]
+    np.testing.assert_allclose(spectra[0], expected[20], atol=1e-9)
+
+
+def test_the_same_command_gives_the_same_bits(tmp_path):
+    for name in ("one", "two"):
+        assert run("--cell=rnn,lstm", workdir=tmp_path / name) == 0
+    for file in ("result.nc", "config.json"):
+        one, two = ((tmp_path / name / file).read_bytes() for name in ("one", "two"))
+        assert one == two
+
+
+def test_gain_and_initialiser_reach_the_cell(tmp_path, capsys):
+    flags = ["--cell=rnn(activation='identity')", "--init=orthogonal", "--gain=0.5"]
+    assert run(*flags, workdir=tmp_path / "out") == 0
+    log_norm = study.read_dataset(tmp_path / "out" / "result.nc").log_norm
+    np.testing.assert_allclose(log_norm[0, 0], np.arange(21) * np.log(0.5), atol=1e-9)
+    assert "0.5000" in capsys.readouterr().out
+
+
+def test_a_framework_s_preset_reaches_the_cell(tmp_path):
+    assert run("--cell=lstm", "--init=keras", workdir=tmp_path / "keras") == 0
+    assert run("--cell=lstm", "--init=torch", workdir=tmp_path / "torch") == 0
+    keras, torch = (study.read_dataset(tmp_path / n / "result.nc") for n in ("keras", "torch"))
+    assert float(keras.log_norm.mean()) > float(torch.log_norm.mean()) + 1
+
+
+def test_a_cut_gradient_is_said_and_drawn_as_a_gap(tmp_path, capsys):
+    (tmp_path / "cut.py").write_text(
+        "import jax, jax.numpy as jnp\n"
+        "from gradflow import Cell\n"
+        "def cut(input_size, hidden_size):\n"
+        "    step = lambda p, h, x: (jnp.where(h[0] < 5, h + 1, jax.lax.stop_gradient(h)),) * 2\n"
+        "    return Cell(lambda key: {'a': jnp.zeros(1)}, step, lambda: jnp.zeros(hidden_size))\n"
+    )
+    assert run(f"--cell={tmp_path}/cut.py:cut", workdir=tmp_path / "out") == 0
+    assert "exactly 0 from lag 1" in capsys.readouterr().out
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    """The second cell kills its own process the first time that it is built."""
+    (tmp_path / "mine.py").write_text(
+        "import os, pathlib, signal\n"
+        "from gradflow.cells import rnn\n"
+        "here = pathlib.Path(__file__).parent\n"
+        "def killer(input_size, hidden_size):\n"
+        "    if (here / 'armed').exists() and list(here.glob('out/parts/*')):\n"
+        "        (here / 'armed').unlink()\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return rnn(input_size, hidden_size)\n"
+    )
+    (tmp_path / "armed").touch()
+    command = [sys.executable, str(SCRIPT), *QUICK, "--cell=rnn,mine.py:killer", "--workdir=out"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    codes, parts = [], []
+    for _ in range(2):
+        codes.append(subprocess.run(command, cwd=tmp_path, env=environment).returncode)
+        parts.append(len(list(tmp_path.glob("out/parts/*.nc"))))
+    assert codes == [-signal.SIGKILL, 0]
+    assert parts == [1, 0]
+    assert '"reused_units": 1' in (tmp_path / "out" / "env.json").read_text()
+
+
+def npy(path, array, **kwargs):
+    np.save(path, array, **kwargs)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--cell=lsmt"], "unknown cell 'lsmt': did you mean 'lstm'?"),
+        (["--cell="], "the name of a cell is expected"),
+        (["--cell=none.py:f"], "there is no file 'none.py'"),
+        (["--cell=bad.py:missing"], "has no factory 'missing'"),
+        (["--cell=bad.py:broken"], "clause 'carry'"),
+        (["--cell=lstm(peephol=True)"], "has no option 'peephol'"),
+        (["--inputs=text:none.txt"], "none.txt"),
+        (["--inputs=text:empty.txt"], "empty"),
+        (["--inputs=text:binary.txt"], "UTF-8"),
+        (["--inputs=series:data.csv:price"], "price"),
+        (["--inputs=series:data.csv:word"], "word"),
+        (["--inputs=npy:nan.npy"], "NaN|nan"),
+        (["--inputs=npy:object.npy"], "pickl"),
+        (["--inputs=digits", "--num_steps=65"], "64"),
+        (["--hidden_size=0"], "hidden_size"),
+        (["--num_steps=-1"], "num_steps"),
+        (["--init=torch", "--gain=2"], "which is a framework"),
+        (["--init=orthgonal"], "orthogonal"),
+        (["--source=z"], "no block 'z'"),
+        (["--norm=nuclear"], "nuclear"),
+        (["--workdir=file.txt/out"], "file.txt"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.py").write_text(
+        "import jax.numpy as jnp\n"
+        "from gradflow import Cell\n"
+        "def broken(input_size, hidden_size):\n"
+        "    step = lambda p, h, x: (jnp.zeros(7), jnp.zeros(7))\n"
+        "    return Cell(lambda key: jnp.zeros(1), step, lambda: jnp.zeros(hidden_size))\n"
+    )
+    Path("empty.txt").touch()
+    Path("file.txt").write_text("a file")
+    Path("binary.txt").write_bytes(b"\xff\xfe\x00\x01" * 100)
+    Path("data.csv").write_text("day,word,value\n" + "1,one,2.5\n2,two,3.5\n" * 40)
+    npy("nan.npy", np.full((30, 2), np.nan))
+    npy("object.npy", np.array([{}], dtype=object), allow_pickle=True)
+    workdir = [] if any("workdir" in flag for flag in flags) else ["--workdir=out"]
+    code = study.main(EXPERIMENT, ["--quick", *workdir, *flags])
+    captured = capsys.readouterr()
+    assert code in (1, 2)
+    assert len(captured.err.strip().splitlines()) == 1
+    assert "Traceback" not in captured.err
+
+    assert re.search(message, captured.err)
+    assert not Path("out").exists()
+
+
+def test_a_finished_run_is_not_run_again(tmp_path, capsys):
+    assert run(workdir=tmp_path / "out") == 0
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
+    assert run(workdir=tmp_path / "out") == 0
+    assert "is finished; --overwrite runs it again" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()} == before
