@@ -28,6 +28,7 @@ INPUT_SIZE = 16
 _HIDDEN_SIZE = flags.DEFINE_integer("hidden_size", 256, "Hidden units.", lower_bound=1)
 _NUM_STEPS = flags.DEFINE_list("num_steps", ["200", "1000"], "Lengths T of the sequence.")
 _BATCH = flags.DEFINE_integer("batch", 16, "Sequences in one call, beside one.", lower_bound=1)
+_TORCH = flags.DEFINE_boolean("torch", True, "Measure PyTorch too, where it is installed.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Runs of each, in turns.", lower_bound=1)
 
 
@@ -83,7 +84,7 @@ def contestants(num_steps: int) -> dict[str, Callable]:
         "log_norms": partial(measure, inputs[0]),
         f"log_norms, batch {_BATCH.value}": partial(jax.jit(flow.over_runs(measure)), inputs),
     }
-    if importlib.util.find_spec("torch"):
+    if _TORCH.value and importlib.util.find_spec("torch"):
         runs["PyTorch"] = torch_log_norms(params, inputs[0])
         off = np.abs(runs["PyTorch"]() - runs["log_norms"]()).max()
         print(f"T = {num_steps}: the two agree within {off:.1e} nats")

@@ -188,7 +188,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         style = study.figure.cell_style(parse_spec(cell)[0], index)
         _draw_spectra(panel, dataset.sel(cell=cell), style["color"])
         panel.set_title(cell)
-    bottom.suptitle("Its singular values above rounding, at the lags written", x=0.5)
+    bottom.suptitle("Singular values above rounding, at the lags written", fontsize=9)
     panels[0].set_ylabel(r"$\log_{10}\,\sigma$")
     panels[len(cells) // 2].set_xlabel("index, largest first")
     return fig
@@ -198,7 +198,7 @@ def _draw_norms(ax: "Axes", data: "xarray.Dataset", style: dict) -> None:
     decades = data.log_norm / np.log(10)
     line = study.figure.band(ax, data.lag, decades, "run", label=str(data.cell.values), **style)
     # The fit is drawn thin, through the middle of the curve that it was fitted to.
-    rate = flow.summary(data.log_norm).rate / np.log(10)
+    rate = flow.summary(data.log_norm.values).rate / np.log(10)
     median = decades.median("run")
     finite = np.isfinite(median)
     if np.isfinite(rate) and finite.any():
@@ -209,7 +209,8 @@ def _draw_norms(ax: "Axes", data: "xarray.Dataset", style: dict) -> None:
 
 def _draw_spectra(ax: "Axes", data: "xarray.Dataset", color: str) -> None:
     lags = data.spectrum_lag.values
-    decades = data.log_singular_value.median("run") / np.log(10)
+    # Where rounding has taken a value from one run, the median of the others would mislead.
+    decades = data.log_singular_value.median("run", skipna=False) / np.log(10)
     for i, lag in enumerate(lags):
         alpha = 1 - 0.75 * i / max(1, len(lags) - 1)
         values = decades.sel(spectrum_lag=lag)
@@ -227,7 +228,7 @@ def closing(dataset: "xarray.Dataset") -> str:
 
 
 def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
-    s = flow.summary(data.log_norm)
+    s = flow.summary(data.log_norm.values)
     return {
         "cell": cell,
         "decay per step": f"{np.exp(s.rate):.4f} [{np.exp(s.interval[0]):.4f}, "

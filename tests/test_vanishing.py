@@ -115,7 +115,7 @@ def npy(path, array, **kwargs):
         (["--inputs=text:empty.txt"], "empty"),
         (["--inputs=text:binary.txt"], "UTF-8"),
         (["--inputs=series:data.csv:price"], "price"),
-        (["--inputs=series:data.csv:word"], "word"),
+        (["--inputs=series:data.csv:word"], "row 2"),
         (["--inputs=npy:nan.npy"], "NaN|nan"),
         (["--inputs=npy:object.npy"], "pickl"),
         (["--inputs=digits", "--num_steps=65"], "64"),

@@ -38,6 +38,8 @@ DOUBT = 1e-10
 
 
 class Problem(NamedTuple):
+    """A trajectory, and the block of its products whose norms are wanted."""
+
     steps: Steps
     norm: Norm
     source: Select

@@ -4,14 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracle import assert_step_matches, random_state
 
-from gradflow.cells.antisymmetric import (
-    antisymmetric,
-    check_integer,
-    check_number,
-    gated_antisymmetric,
-)
-from tests.oracle import assert_step_matches, random_state
+from gradflow.cells.antisymmetric import antisymmetric, gated_antisymmetric
+from gradflow.cells.checks import check_integer, check_number
 
 FACTORIES = [antisymmetric, gated_antisymmetric]
 

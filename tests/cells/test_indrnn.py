@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracle import assert_step_matches, random_state
 
 from gradflow.cells.indrnn import indrnn
 from gradflow.unroll import unroll
-from tests.oracle import assert_step_matches, random_state
 
 
 @pytest.mark.parametrize("seed", [0, 1])

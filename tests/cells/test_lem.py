@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from oracle import assert_step_matches, random_state
 
 from gradflow.cells.lem import LEMCarry, lem
 from gradflow.unroll import unroll
-from tests.oracle import assert_step_matches, random_state
 
 
 def sigmoid(a):

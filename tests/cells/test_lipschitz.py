@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracle import assert_step_matches, random_state
 
 from gradflow.cells.antisymmetric import antisymmetric
 from gradflow.cells.lipschitz import lipschitz
-from tests.oracle import assert_step_matches, random_state
 
 
 def shifted(M, beta, gamma):

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracle import assert_step_matches, random_state
 
 from gradflow.cells.lru import lru
 from gradflow.cells.unitary import ComplexCarry
 from gradflow.unroll import unroll
-from tests.oracle import assert_step_matches, random_state
 
 
 def eigenvalues(params):

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from oracle import assert_step_matches, random_state
 
 from gradflow.cells.oscillators import OscillatorCarry, cornn, unicornn
 from gradflow.testing import check_cell
 from gradflow.unroll import unroll
-from tests.oracle import assert_step_matches, random_state
 
 
 def carry_jacobian(cell, params, carry, x):

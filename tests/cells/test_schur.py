@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+from oracle import assert_step_matches, random_state
 
 from gradflow.cells.schur import nnrnn
-from tests.oracle import assert_step_matches, random_state
 
 
 def recurrent_matrix(p, n):

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+from oracle import assert_step_matches, random_state
 
 from gradflow.cells.unitary import ComplexCarry, complex_modrelu, full_unitary, unitary
 from gradflow.testing import check_cell
 from gradflow.unroll import unroll
-from tests.oracle import assert_step_matches, random_state
 
 SIZE = 4
 
