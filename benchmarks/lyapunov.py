@@ -37,8 +37,9 @@ def plain(cell: Cell, params: Params, inputs: Array) -> Array:
         frame, factor = jnp.linalg.qr(jax.vmap(jvp, in_axes=1, out_axes=1)(frame))
         return frame, jnp.log(jnp.abs(jnp.diagonal(factor)))
 
-    noise = jax.random.normal(jax.random.key(0), (carries.shape[1], carries.shape[1]))
-    _, growths = jax.lax.scan(body, jnp.linalg.qr(noise.T)[0], (carries[:-1], inputs))
+    noise = jax.random.normal(jax.random.key(0), (carries.shape[1], carries.shape[1]), jnp.float32)
+    frame = jnp.linalg.qr(noise.astype(carries.dtype).T)[0]  # the start of lyapunov_exponents
+    _, growths = jax.lax.scan(body, frame, (carries[:-1], inputs))
     return growths.mean(axis=0)
 
 

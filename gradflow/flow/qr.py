@@ -78,24 +78,24 @@ def gram_schmidt(
 def log_frame(
     matrix: Float[Array, "rows columns"],
 ) -> tuple[Float[Array, "rows columns"], Float[Array, " rows"]]:
-    """The frame Q and log L_ii, at the speed of matrix products where A allows.
+    """The frame Q and log L_ii of rows no more than columns, mostly by products of matrices.
 
-    Panels of rows are projected against the panels above as blocks, and made orthonormal by
-    two rounds of Cholesky. Q is orthonormal to rounding times the condition of A, which for the
-    growth along a product is enough: L Q = A holds to rounding, so the factors multiply up to
-    the product's own. If a panel resists, or a row depends on others, `gram_schmidt` does it.
+    Panels of rows are projected against the panels above as blocks, and made orthonormal one by
+    one. Q is orthonormal to rounding times the condition of A, which for the growth along a
+    product is enough: L Q = A holds to rounding, so the factors multiply up to the product's
+    own. Where a row depends on others, `gram_schmidt` does it all.
 
-    Source: Stewart 2008, doi:10.1137/070682563 (blocks); Yamamoto, Nakatsukasa, Yanagisawa,
-    Fukaya 2015, ETNA 44, 306 (two rounds of Cholesky).
+    Source: Stewart 2008, doi:10.1137/070682563.
     """
     unit, largest = unit_scale(matrix)
     frame, diagonal = _orthonormalise(unit)
     suspect = jnp.finfo(matrix.dtype).eps ** 0.75 * jnp.linalg.norm(unit, axis=1)
+    ended = jnp.cumsum(largest[::-1])[::-1] == 0  # no more rows but zeros
     # A loop of at most one turn, and not a conditional: under vmap it is skipped if all are fine.
     frame, diagonal, _ = jax.lax.while_loop(
         lambda state: ~state[2],
         lambda _: _carefully(unit),
-        (frame, diagonal, jnp.all((diagonal > suspect) | (largest == 0))),
+        (frame, diagonal, jnp.all((diagonal > suspect) | ended)),
     )
     return frame, jnp.log(diagonal) + jnp.log(largest)
 
@@ -124,11 +124,11 @@ def _carefully(matrix: Array) -> tuple[Array, Array, Bool[Array, ""]]:
 
 
 def _orthonormalise(matrix: Array) -> tuple[Array, Array]:
-    """The frame and the diagonal of L; NaN where Cholesky fails."""
+    """The frame and the diagonal of L, of rows that do not depend on others."""
     if len(matrix) <= PANEL:
-        frame, first = _cholesky(matrix)
-        frame, second = _cholesky(frame)
-        return frame, first * second
+        # On a CPU, LAPACK on a panel this narrow keeps to one core; a call that hands such small
+        # work out to all of them can wait for one that is busy elsewhere.
+        return jax.lax.platform_dependent(matrix, cpu=_householder, default=_cholesky_twice)
     half = -(-len(matrix) // (2 * PANEL)) * PANEL
     frame, diagonal = _orthonormalise(matrix[:half])
     rest = matrix[half:]
@@ -136,11 +136,25 @@ def _orthonormalise(matrix: Array) -> tuple[Array, Array]:
     return jnp.concatenate([frame, below]), jnp.concatenate([diagonal, more])
 
 
-def _cholesky(panel: Array) -> tuple[Array, Array]:
-    """L⁻¹ A and the diagonal of L with L Lᵀ = A Aᵀ; rows of zeros stay what they are."""
-    gram = panel @ panel.T
-    eye = jnp.eye(len(panel), dtype=panel.dtype)
-    cut = jnp.diagonal(gram) == 0
-    lower = jax.lax.linalg.cholesky(gram + eye * cut, symmetrize_input=False)
-    inverse = jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
-    return inverse @ panel, jnp.where(cut, 0, jnp.diagonal(lower))
+def _householder(panel: Array) -> tuple[Array, Array]:
+    frame, upper = jnp.linalg.qr(panel.T)
+    diagonal = jnp.diagonal(upper)
+    return frame.T * jnp.sign(diagonal)[:, None], jnp.abs(diagonal)
+
+
+def _cholesky_twice(panel: Array) -> tuple[Array, Array]:
+    """The same by products of matrices; NaN where a condition beyond 1/√eps makes it fail.
+
+    Source: Yamamoto, Nakatsukasa, Yanagisawa, Fukaya 2015, ETNA 44, 306.
+    """
+
+    def once(rows: Array) -> tuple[Array, Array]:
+        gram = rows @ rows.T
+        zero = (jnp.diagonal(gram) == 0).astype(gram.dtype)
+        lower = jax.lax.linalg.cholesky(gram + jnp.diag(zero), symmetrize_input=False)
+        rows = jax.lax.linalg.triangular_solve(lower, rows, left_side=True, lower=True)
+        return rows, jnp.diagonal(lower) - zero
+
+    frame, first = once(panel)
+    frame, second = once(frame)
+    return frame, first * second

@@ -35,10 +35,11 @@ def log_singular_values(
     are dropped. Σ B is decomposed by `graded_svd`, which gives the smallest value as exactly as
     the largest, however many decades lie between. The block is Σ (V S_sourceᵀ), done likewise.
 
-    A step adds a relative error of about eps times the condition of J_k, met as sharply as the
-    angles between fast and slow directions are wide. Where the source is a part of the carry,
-    eps times the condition of V S_sourceᵀ comes in once, at the lag itself. The cost is a
-    decomposition a step, O(n³), two where the source is a part of the carry.
+    A step adds a relative error of about eps times the condition of J_k, over the cosine of the
+    angle between a direction's past and its future. Where the source is a part of the carry, eps
+    times the condition of V S_sourceᵀ comes in once, at the lag itself. The cost is O(n³) a
+    step, for one decomposition, or two where the source is a part of the carry. Reverse mode
+    does not go through them.
 
     Args:
       cell: The cell.
@@ -53,9 +54,9 @@ def log_singular_values(
 
     Returns:
       Log singular values in nats, index = lag, in descending order: as many as the smaller of
-      the two blocks has entries. -inf where one is zero, or where a single step shrinks its
-      direction so much (by 1e-13 in float64, a little more for large carries) that rounding
-      cannot tell it from zero.
+      the two blocks has entries. -inf where one is zero, and where a single step shrinks its
+      direction beyond the digits of the float type, so that nothing tells it from zero; NaN from
+      the lag at which a NaN of the trajectory enters.
 
     Raises:
       ValueError: For an unknown block, or inputs that are not one sequence.

@@ -62,7 +62,7 @@ def trajectory(
     """Runs the cell over one sequence and keeps what the measurements linearise.
 
     Raises:
-      ValueError: If the inputs are a batch: `jax.vmap` the measurement over it.
+      ValueError: If the inputs are a batch (`jax.vmap` the measurement over it), or no step.
     """
     inputs = check_inputs(inputs)
     if inputs.ndim != 2:
@@ -70,6 +70,8 @@ def trajectory(
             f"one sequence of inputs, of shape (T, input), is expected, got shape {inputs.shape}; "
             "for a batch, jax.vmap the measurement over its axis"
         )
+    if not len(inputs):
+        raise ValueError("inputs of at least one step are expected, got none: T = 0")
     carries = unroll(cell, params, inputs, carry=carry, lengths=lengths, mask=mask).carries
     masked, xs = mask_cell(cell, inputs, lengths, mask)
     before = jax.tree.map(lambda leaf: leaf[:-1], carries)

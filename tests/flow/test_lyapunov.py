@@ -13,7 +13,7 @@ from products import as_inputs, given, random_rotations, step_jacobians
 from gradflow.cell import Cell
 from gradflow.cells import lstm, rnn
 from gradflow.flow.lyapunov import lyapunov_exponents
-from gradflow.flow.qr import log_frame
+from gradflow.flow.qr import _cholesky_twice, log_frame
 
 DRIVEN = rnn(2, 6, recurrent_init="normal(gain=1.5)")
 
@@ -285,6 +285,17 @@ def test_frames_of_rows_that_depend_on_others(size):
     np.testing.assert_array_equal(np.delete(log_diagonal, rest), -np.inf)
 
 
+def test_panels_by_cholesky_are_those_of_householder():
+    matrix = np.random.default_rng(0).normal(size=(20, 30)) * np.logspace(0, -5, 20)[:, None]
+    matrix[18:] = 0
+    frame, diagonal = jax.jit(_cholesky_twice)(jnp.asarray(matrix))
+    q, r = np.linalg.qr(matrix[:18].T)
+    np.testing.assert_allclose(diagonal[:18], np.abs(np.diag(r)), rtol=1e-13)
+    np.testing.assert_allclose(frame[:18], (q * np.sign(np.diag(r))).T, atol=1e-13)
+    np.testing.assert_array_equal(frame[18:], 0)
+    np.testing.assert_array_equal(diagonal[18:], 0)
+
+
 def test_derivative_of_frames():
     matrix, rest = rows_that_depend(6)
     change = jnp.cos(jnp.arange(matrix.size)).reshape(matrix.shape)
@@ -296,7 +307,6 @@ def test_derivative_of_frames():
 
 
 def test_frames_of_nearly_dependent_rows():
-    # Cholesky fails on this panel: the condition is 1e11.
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(1, 8)) + np.array([[0], [1e-5], [1e-8], [1e-11]]) * rng.normal(
         size=(4, 8)

@@ -284,6 +284,12 @@ def test_bad_arguments_are_said(key, change, message):
         flow.log_norms(cell, cell.init(key), jnp.zeros((10, 3)), **change)
 
 
+def test_no_step_is_no_sequence(key):
+    cell = lstm(3, 4)
+    with pytest.raises(ValueError, match="at least one step are expected"):
+        flow.log_norms(cell, cell.init(key), jnp.zeros((0, 3)))
+
+
 def test_an_unknown_norm_is_said(key):
     cell = lstm(3, 4)
     with pytest.raises(ValueError, match="'spectral' or 'frobenius', got 'nuclear'"):
