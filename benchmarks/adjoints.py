@@ -6,13 +6,13 @@ All run in one process, in turns, and the median is taken. Every row is a row of
 """
 
 import functools
-import statistics
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from absl import app, flags
+from turns import medians
 
 from gradflow.cell import Cell, Params
 from gradflow.cells import resolve
@@ -69,17 +69,11 @@ def seconds(name: str, hidden_size: int) -> dict[str, float]:
     params = cell.init(jax.random.key(0))
     shape = (_BATCH_SIZE.value, _NUM_STEPS.value, hidden_size)
     inputs = jax.random.normal(jax.random.key(1), shape)
-    compiled = {
-        label: jax.jit(function).lower(params, inputs).compile()
+    runs = {
+        label: partial(jax.jit(function), params, inputs)
         for label, function in contestants(cell).items()
     }
-    times = {label: [] for label in compiled}
-    for _ in range(_REPEATS.value):
-        for label, function in compiled.items():
-            start = time.perf_counter()
-            jax.block_until_ready(function(params, inputs))
-            times[label].append(time.perf_counter() - start)
-    return {label: statistics.median(runs) for label, runs in times.items()}
+    return medians(runs, _REPEATS.value)
 
 
 def main(argv: Sequence[str]) -> None:

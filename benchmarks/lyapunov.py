@@ -7,14 +7,13 @@ difference of an exponent from the plain scan's, as a share of the spectrum's wi
     python benchmarks/lyapunov.py --num_steps=300 --hidden_size=256
 """
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from absl import app, flags
 from jaxtyping import Array
+from turns import medians
 
 from gradflow.cell import Cell, Params
 from gradflow.cells import rnn
@@ -43,12 +42,6 @@ def plain(cell: Cell, params: Params, inputs: Array) -> Array:
     return growths.mean(axis=0)
 
 
-def seconds(run: Callable[[], Array]) -> float:
-    began = time.perf_counter()
-    jax.block_until_ready(run())
-    return time.perf_counter() - began
-
-
 def main(argv: Sequence[str]) -> None:
     del argv
     cell = rnn(0, HIDDEN_SIZE.value, recurrent_init=f"normal(gain={GAIN.value})")
@@ -63,20 +56,15 @@ def main(argv: Sequence[str]) -> None:
         "with qr_every=2": lambda: lyapunov_exponents(cell, params, inputs, qr_every=2).exponents,
     }
     exponents = {name: run() for name, run in runs.items()}  # compiles
-    times = {name: [] for name in runs}
-    for _ in range(REPEATS.value):
-        for name, run in runs.items():
-            times[name].append(seconds(run))
-    report(times, exponents)
+    report(medians(runs, REPEATS.value), exponents)
 
 
-def report(times: dict[str, list[float]], exponents: dict[str, Array]) -> None:
+def report(times: dict[str, float], exponents: dict[str, Array]) -> None:
     reference, *_ = exponents.values()
     width = jnp.ptp(reference)
-    base, *_ = (statistics.median(t) for t in times.values())
+    base, *_ = times.values()
     print("| method | ms a step | speed | difference |\n| --- | --- | --- | --- |")
-    for name, taken in times.items():
-        median = statistics.median(taken)
+    for name, median in times.items():
         off = jnp.max(jnp.abs(exponents[name] - reference)) / width
         print(
             f"| {name} | {1e3 * median / NUM_STEPS.value:.2f} | {base / median:.1f} x | {off:.0e} |"

@@ -9,14 +9,13 @@ All run in one process, in turns, and the median is taken. Every row is one of a
 """
 
 import importlib.util
-import statistics
-import time
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
+from turns import medians
 
 from gradflow.cell import Params
 from gradflow.cells import lstm
@@ -102,20 +101,6 @@ def contestants(hidden_size: int, norm: Norm) -> dict[str, Callable]:
     return runs
 
 
-def seconds(hidden_size: int) -> dict[str, float]:
-    """The median of each, in seconds."""
-    runs = contestants(hidden_size, "spectral" if _NORM.value == "spectral" else "frobenius")
-    for run in runs.values():
-        jax.block_until_ready(run())  # compiles
-    times = {label: [] for label in runs}
-    for _ in range(_REPEATS.value):
-        for label, run in runs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            times[label].append(time.perf_counter() - start)
-    return {label: statistics.median(taken) for label, taken in times.items()}
-
-
 def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     if len(argv) > 1:
@@ -126,7 +111,8 @@ def main(argv: Sequence[str]) -> None:
     print("| hidden | T | pairs | method | seconds | times ours |")
     print("|---" * 6 + "|")
     for hidden_size in map(int, _HIDDEN_SIZES.value):
-        measured = seconds(hidden_size)
+        norm = "spectral" if _NORM.value == "spectral" else "frobenius"
+        measured = medians(contestants(hidden_size, norm), _REPEATS.value)
         ours = measured["log_norm_map"]
         for label, taken in measured.items():
             row = f"| {hidden_size} | {num_steps} | {pairs} | {label} | {taken:.3f} "

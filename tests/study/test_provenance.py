@@ -35,7 +35,7 @@ def test_absolute_paths_are_reduced_to_their_last_component(text, short):
 
 
 def test_the_command_can_be_typed_again():
-    command = command_line("/work/experiments/tiny.py", ["--cells=lstm(a=1, b=2)", "--seed", "3"])
+    command = command_line("/srv/experiments/tiny.py", ["--cells=lstm(a=1, b=2)", "--seed", "3"])
     assert command == "tiny.py '--cells=lstm(a=1, b=2)' --seed 3"
 
 
