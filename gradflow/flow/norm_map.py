@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Carry, Cell, Params
-from gradflow.flow.spectral import spectral_norm, start_vectors
-from gradflow.flow.steps import Rows, block, log_scaled, pull_rows, rescale, trajectory, unit_rows
-from gradflow.flow.sweep import SPECTRAL_TOLERANCE, Norm, Problem
+from gradflow.flow.spectral import start_vectors
+from gradflow.flow.steps import Rows, pull_rows, rescale, unit_rows
+from gradflow.flow.sweep import Norm, Problem, measure, measure_plainly, prepare
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
 ROWS_TOGETHER = 512
@@ -83,12 +83,8 @@ def _(cell: Cell, kind: tuple[Norm, str, str], primals: tuple, tangents: tuple) 
 def _every_pair(
     cell: Cell, kind: tuple[Norm, str, str], arguments: tuple, *, plain: bool
 ) -> Float[Array, "later earlier"]:
-    params, inputs, carry, mask = arguments
-    norm, source, target = kind
     with jax.default_matmul_precision("highest"):
-        steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
-        problem = Problem(steps, norm, block(cell, source), block(cell, target))
-        return _by_earlier(_by_lag(problem, plain))
+        return _by_earlier(_by_lag(prepare(cell, kind, arguments), plain))
 
 
 def _by_earlier(by_lag: Float[Array, "later lags"]) -> Float[Array, "later earlier"]:
@@ -117,12 +113,18 @@ def _group_by_lag(
 
     So their spectra are alike, and the search for their norms takes about as long for each.
     """
-    measure = jax.vmap(partial(_measure, problem, plain))
+
+    def measure_one(rows: Rows, exponent: Array, vectors: Array) -> tuple[Array, Array]:
+        if plain:
+            return measure_plainly(problem, rows, exponent), vectors
+        return measure(problem, rows, exponent, vectors)
+
+    measure_all = jax.vmap(measure_one)
 
     def back(lag: Array, state: tuple[_Products, Array]) -> tuple[_Products, Array]:
         (rows, exponent, vectors), log_norms = state
         rows, exponent = jax.vmap(partial(_back, problem))(times - lag, rows, exponent)
-        log_norm, vectors = measure(rows, exponent, vectors)
+        log_norm, vectors = measure_all(rows, exponent, vectors)
         return (rows, exponent, vectors), log_norms.at[lag].set(log_norm)
 
     like = jax.tree.leaves(unit)[0]
@@ -130,7 +132,7 @@ def _group_by_lag(
     rows, exponent, vectors = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf, (len(times), *leaf.shape)), first
     )
-    log_norm, vectors = measure(rows, exponent, vectors)
+    log_norm, vectors = measure_all(rows, exponent, vectors)
     num_steps = problem.steps.num_steps
     log_norms = jnp.full((num_steps + 1, len(times)), jnp.nan, like.dtype).at[0].set(log_norm)
     # With a number of turns that is known beforehand, reverse mode goes through.
@@ -145,16 +147,3 @@ def _back(
     """One step further back; past the first step, where the index is negative, none."""
     pulled = rescale(pull_rows(problem.steps, jnp.maximum(index, 0), rows), exponent)
     return jax.tree.map(lambda new, old: jnp.where(index >= 0, new, old), pulled, (rows, exponent))
-
-
-def _measure(
-    problem: Problem, plain: bool, rows: Rows, exponent: Int[Array, ""], vectors: Array
-) -> tuple[Float[Array, ""], Float[Array, "rows block"]]:
-    # The block may be far smaller than the rest of the carry, and its squares smaller still.
-    matrix, exponent = rescale(jax.vmap(problem.source)(rows), exponent)
-    if problem.norm == "frobenius" or plain:
-        order = 2 if problem.norm == "spectral" else "fro"
-        return log_scaled(jnp.linalg.norm(matrix, ord=order), exponent), vectors
-    tolerance = max(SPECTRAL_TOLERANCE, 8 * float(jnp.finfo(matrix.dtype).eps))
-    value, vectors = spectral_norm(matrix, vectors, tolerance)
-    return log_scaled(value, exponent), vectors

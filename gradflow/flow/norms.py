@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
-from gradflow.flow.steps import Rows, block, log_scaled, pull_rows, rescale, trajectory, unit_rows
-from gradflow.flow.sweep import Norm, Problem, sweep_back
+from gradflow.flow.steps import Rows, pull_rows, rescale, unit_rows
+from gradflow.flow.sweep import Norm, Problem, measure_plainly, prepare, sweep_back
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
 
@@ -64,37 +64,25 @@ def log_norms(
 @partial(jax.jit, static_argnums=(0, 1))
 def _log_norms(cell: Cell, kind: tuple[Norm, str, str], arguments: tuple) -> Array:
     with jax.default_matmul_precision("highest"):
-        return sweep_back(_prepare(cell, kind, arguments))
+        return sweep_back(prepare(cell, kind, arguments))
 
 
 @_log_norms.defjvp
 def _(cell: Cell, kind: tuple[Norm, str, str], primals: tuple, tangents: tuple) -> tuple:
     def plain(arguments: tuple) -> Array:
         with jax.default_matmul_precision("highest"):
-            return _plain(_prepare(cell, kind, arguments))
+            return _plain(prepare(cell, kind, arguments))
 
     return jax.jvp(plain, primals, tangents)
-
-
-def _prepare(cell: Cell, kind: tuple[Norm, str, str], arguments: tuple) -> Problem:
-    params, inputs, carry, mask = arguments
-    norm, source, target = kind
-    steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
-    return Problem(steps, norm, block(cell, source), block(cell, target))
 
 
 def _plain(problem: Problem) -> Float[Array, " lags"]:
     """The same by a scan and a decomposition a step: slower, and reverse mode goes through."""
 
-    def measure(rows: Rows, exponent: Array) -> Array:
-        order = 2 if problem.norm == "spectral" else "fro"
-        matrix, exponent = rescale(jax.vmap(problem.source)(rows), exponent)
-        return log_scaled(jnp.linalg.norm(matrix, ord=order), exponent)
-
     def back(state: tuple[Rows, Array], index: Array) -> tuple[tuple[Rows, Array], Array]:
         rows, exponent = rescale(pull_rows(problem.steps, index, state[0]), state[1])
-        return (rows, exponent), measure(rows, exponent)
+        return (rows, exponent), measure_plainly(problem, rows, exponent)
 
     first = unit_rows(problem.steps, problem.target), jnp.zeros((), jnp.int32)
     _, log_norms = jax.lax.scan(back, first, jnp.arange(problem.steps.num_steps)[::-1])
-    return jnp.concatenate([measure(*first)[None], log_norms])
+    return jnp.concatenate([measure_plainly(problem, *first)[None], log_norms])

@@ -11,8 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from gradflow.cell import Cell
 from gradflow.flow.spectral import spectral_norm, start_vectors
-from gradflow.flow.steps import Rows, Select, Steps, log_scaled, pull_rows, rescale, unit_rows
+from gradflow.flow.steps import (
+    Rows,
+    Select,
+    Steps,
+    block,
+    log_scaled,
+    pull_rows,
+    rescale,
+    trajectory,
+    unit_rows,
+)
 from gradflow.flow.thinning import Lost, column_basis, fits, nothing_lost, thin
 from gradflow.lapack import qr
 
@@ -61,23 +72,43 @@ class _Sweep(NamedTuple):
     """The largest share, so far, that what was lost may have in a norm."""
 
 
-def _measure(
-    problem: Problem, rows: Rows, exponent: Array, vectors: Array
+def prepare(cell: Cell, kind: tuple[Norm, str, str], arguments: tuple) -> Problem:
+    """The problem of a kind (norm, source, target) and arguments (params, inputs, s_0, mask).
+
+    Raises:
+      ValueError: For an unknown block, or inputs that are not one sequence.
+    """
+    params, inputs, carry, mask = arguments
+    norm, source, target = kind
+    steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
+    return Problem(steps, norm, block(cell, source), block(cell, target))
+
+
+def measure(
+    problem: Problem, rows: Rows, exponent: Int[Array, ""], vectors: Array
 ) -> tuple[Float[Array, ""], Float[Array, "rows block"]]:
+    """The log norm of the block of 2^exponent · rows, and where to look for the next one."""
+    if problem.norm == "frobenius":
+        return measure_plainly(problem, rows, exponent), vectors
     # The block may be far smaller than the rest of the carry, and its squares smaller still.
     matrix, exponent = rescale(jax.vmap(problem.source)(rows), exponent)
-    if problem.norm == "frobenius":
-        return log_scaled(jnp.linalg.norm(matrix), exponent), vectors
     tolerance = max(SPECTRAL_TOLERANCE, 8 * float(jnp.finfo(matrix.dtype).eps))
     value, vectors = spectral_norm(matrix, vectors, tolerance)
     return log_scaled(value, exponent), vectors
+
+
+def measure_plainly(problem: Problem, rows: Rows, exponent: Int[Array, ""]) -> Float[Array, ""]:
+    """The same by a decomposition, through which reverse mode goes."""
+    order = 2 if problem.norm == "spectral" else "fro"
+    matrix, exponent = rescale(jax.vmap(problem.source)(rows), exponent)
+    return log_scaled(jnp.linalg.norm(matrix, ord=order), exponent)
 
 
 def _start(problem: Problem) -> _Sweep:
     rows = unit_rows(problem.steps, problem.target)
     exponent = jnp.zeros((), jnp.int32)
     like = jax.tree.leaves(rows)[0]
-    log_norm, vectors = _measure(problem, rows, exponent, start_vectors(len(like), like.dtype))
+    log_norm, vectors = measure(problem, rows, exponent, start_vectors(len(like), like.dtype))
     num_steps = problem.steps.num_steps
     return _Sweep(
         place=jnp.asarray(num_steps - 1, jnp.int32),
@@ -93,7 +124,7 @@ def _start(problem: Problem) -> _Sweep:
 def _back(problem: Problem, sweep: _Sweep) -> _Sweep:
     """One step further back; past the first step, nothing that counts."""
     rows, exponent = rescale(pull_rows(problem.steps, sweep.place, sweep.rows), sweep.exponent)
-    log_norm, vectors = _measure(problem, rows, exponent, sweep.vectors)
+    log_norm, vectors = measure(problem, rows, exponent, sweep.vectors)
     lag = problem.steps.num_steps - sweep.place
     return sweep._replace(
         place=sweep.place - 1,

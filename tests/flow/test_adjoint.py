@@ -271,11 +271,11 @@ def test_a_block_that_is_not_there_is_an_error():
         log_adjoint_norms(weighted, cell, params, inputs, source="z")
 
 
-def test_no_step_at_all_leaves_nothing():
+def test_no_step_is_no_sequence():
     cell = CELLS["lstm"]
     params, _, carry = setup(cell)
-    measured = adjoints(jnp.sum, cell, params, jnp.zeros((0, 3)), carry=carry)
-    np.testing.assert_array_equal(measured.h, np.zeros((1, 4)))
+    with pytest.raises(ValueError, match="at least one step are expected"):
+        adjoints(jnp.sum, cell, params, jnp.zeros((0, 3)), carry=carry)
 
 
 def test_a_trajectory_that_is_not_finite_shows_as_nan():
