@@ -1,4 +1,4 @@
-"""Draws the gallery in figures/ again: each picture, and the small record of its numbers.
+"""Draws the gallery in figures/ again: each picture, the small record of its numbers, and a page.
 
     python experiments/figures.py             # the committed gallery
     python experiments/figures.py --quick     # small versions, into results/figures-quick
@@ -7,28 +7,45 @@ A figure whose run is finished in results/ is drawn from its record; --overwrite
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import flow_map
 import framework_presets
 import vanishing
 
 from gradflow import study
+from gradflow.study.store import write_bytes
 
 ROOT = Path(__file__).parents[1]
 
-GALLERY: dict[str, tuple[study.Experiment, list[str]]] = {
-    "vanishing": (vanishing.EXPERIMENT, ["--cell=rnn,lstm,gru"]),
-    "vanishing_digits": (
+
+class Picture(NamedTuple):
+    """One picture of the gallery: an experiment, and the flags that it is run with."""
+
+    experiment: study.Experiment
+    flags: tuple[str, ...] = ()
+
+
+GALLERY: dict[str, Picture] = {
+    "vanishing": Picture(vanishing.EXPERIMENT, ("--cell=rnn,lstm,gru",)),
+    "vanishing_digits": Picture(
         vanishing.EXPERIMENT,
-        ["--cell=rnn,lstm,gru", "--inputs=digits", "--num_steps=64", "--spectrum_lags=1,10,32,64"],
+        ("--cell=rnn,lstm,gru", "--inputs=digits", "--num_steps=64", "--spectrum_lags=1,10,32,64"),
     ),
-    "flow_map": (flow_map.EXPERIMENT, []),
-    "framework_presets": (framework_presets.EXPERIMENT, []),
+    "flow_map": Picture(flow_map.EXPERIMENT),
+    "framework_presets": Picture(framework_presets.EXPERIMENT),
 }
-"""Name of the picture -> the experiment and its flags."""
+"""The pictures by the names of their files."""
+
+HEAD = """# Gallery
+
+`./run.sh figures` draws these again. Beside each picture lies a JSON file with its numbers, its
+configuration and the versions that it was made with; times are wall time on two CPU cores.
+"""
 
 
 def draw(name: str, folder: Path, flags: Sequence[str]) -> int:
@@ -55,6 +72,31 @@ def _tuples(config: dict) -> dict:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
 
 
+def page(folder: Path) -> str:
+    """The gallery as Markdown: each picture with its question, its command and what came out."""
+    return "\n".join([HEAD, *(_section(name, folder) for name in GALLERY)])
+
+
+def _section(name: str, folder: Path) -> str:
+    experiment, flags = GALLERY[name]
+    record = json.loads((folder / f"{name}.json").read_text())
+    lines = [
+        f"## {name}",
+        "",
+        experiment.title,
+        "",
+        f"![{name}]({name}.png)",
+        "",
+        f"`./run.sh {shlex.join([experiment.name, *flags])}` ({record['seconds']:.0f} s)",
+        "",
+        "```",
+        *record["numbers"]["closing"],
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def main(flags: Sequence[str]) -> int:
     """Draws every picture; the exit code is that of the first that failed."""
     unknown = set(flags) - {"--quick", "--overwrite"}
@@ -64,7 +106,10 @@ def main(flags: Sequence[str]) -> int:
         return 2
     folder = ROOT / ("results/figures-quick" if "--quick" in flags else "figures")
     codes = [draw(name, folder, flags) for name in study.progress(GALLERY, "figures")]
-    return next((code for code in codes if code), 0)
+    code = next((code for code in codes if code), 0)
+    if not code:
+        write_bytes(folder / "README.md", page(folder).encode())
+    return code
 
 
 if __name__ == "__main__":

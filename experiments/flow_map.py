@@ -118,7 +118,8 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     from matplotlib.figure import Figure
 
     names = dataset.log_norm.attrs
-    size = f"log₁₀ ‖∂{names['target']}ₜ/∂{names['source']}ₖ‖"
+    block = rf"\partial {names['target']}_t/\partial {names['source']}_k"
+    size = rf"$\log_{{10}}\,\|{block}\|$"
     fig = Figure(figsize=(5.2, 6.2))
     top, bottom = fig.subfigures(2, 1, height_ratios=(5, 3), squeeze=False)[:, 0]
     _draw_map(top.subplots(), dataset, size)

@@ -184,10 +184,15 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     )
     ax.legend()
     panels = bottom.subplots(1, len(cells), sharey=True, squeeze=False)[0]
+    ends = []
     for index, (panel, cell) in enumerate(zip(panels, cells, strict=True)):
         style = study.figure.cell_style(parse_spec(cell)[0], index)
-        _draw_spectra(panel, dataset.sel(cell=cell), style["color"])
+        ends.append(_draw_spectra(panel, dataset.sel(cell=cell), style["color"]))
         panel.set_title(cell)
+    for panel, places in zip(
+        panels, ends, strict=True
+    ):  # once all are drawn, for they share an axis
+        _label_ends(panel, places)
     bottom.suptitle("Singular values above rounding, at the lags written", fontsize=9)
     panels[0].set_ylabel(r"$\log_{10}\,\sigma$")
     panels[len(cells) // 2].set_xlabel("index, largest first")
@@ -207,10 +212,12 @@ def _draw_norms(ax: "Axes", data: "xarray.Dataset", style: dict) -> None:
         ax.plot(ends, middle[1] + rate * (ends - middle[0]), color=line.get_color(), lw=0.5)
 
 
-def _draw_spectra(ax: "Axes", data: "xarray.Dataset", color: str) -> None:
+def _draw_spectra(ax: "Axes", data: "xarray.Dataset", color: str) -> list[tuple[int, float, int]]:
+    """One line a lag; returns where each ends, and its lag."""
     lags = data.spectrum_lag.values
     # Where rounding has taken a value from one run, the median of the others would mislead.
     decades = data.log_singular_value.median("run", skipna=False) / np.log(10)
+    ends = []
     for i, lag in enumerate(lags):
         alpha = 1 - 0.75 * i / max(1, len(lags) - 1)
         values = decades.sel(spectrum_lag=lag)
@@ -218,8 +225,21 @@ def _draw_spectra(ax: "Axes", data: "xarray.Dataset", color: str) -> None:
         ax.plot(data.index + 1, values, color=color, alpha=alpha)
         if values.notnull().any():
             at = int(np.flatnonzero(values.notnull())[-1])
-            ax.annotate(f" {lag}", (at + 1, float(values[at])), fontsize=7, va="center")
+            ends.append((at + 1, float(values[at]), int(lag)))
     ax.margins(x=0.02)
+    return ends
+
+
+def _label_ends(ax: "Axes", ends: list[tuple[int, float, int]]) -> None:
+    """Writes each lag beside the end of its line, below the labels above it that are near."""
+    bottom, top = ax.get_ylim()
+    width = ax.get_xlim()[1]
+    placed: list[tuple[int, float]] = []
+    for x, y, lag in sorted(ends, key=lambda end: -end[1]):
+        near = [above for at, above in placed if abs(x - at) < width / 4]
+        y = min([y, *(above - (top - bottom) / 12 for above in near)])
+        ax.annotate(f" {lag}", (x, y), fontsize=7, va="center", annotation_clip=False)
+        placed.append((x, y))
 
 
 def closing(dataset: "xarray.Dataset") -> str:
