@@ -13,8 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cell_zoo
+import constant_error_carousel
+import depth
+import exploding
 import flow_map
 import framework_presets
+import gates
+import lyapunov
+import measurements
+import normalisation
+import parallel_in_time
+import timescales
+import training
 import vanishing
 
 from gradflow import study
@@ -36,8 +47,22 @@ GALLERY: dict[str, Picture] = {
         vanishing.EXPERIMENT,
         ("--cell=rnn,lstm,gru", "--inputs=digits", "--num_steps=64", "--spectrum_lags=1,10,32,64"),
     ),
+    "measurements": Picture(measurements.EXPERIMENT),
     "flow_map": Picture(flow_map.EXPERIMENT),
+    "cell_zoo": Picture(cell_zoo.EXPERIMENT),
     "framework_presets": Picture(framework_presets.EXPERIMENT),
+    "exploding": Picture(exploding.EXPERIMENT),
+    "gates": Picture(gates.EXPERIMENT),
+    "constant_error_carousel": Picture(constant_error_carousel.EXPERIMENT),
+    "normalisation": Picture(normalisation.EXPERIMENT),
+    "depth": Picture(depth.EXPERIMENT),
+    "timescales": Picture(timescales.EXPERIMENT),
+    "lyapunov": Picture(lyapunov.EXPERIMENT),
+    "parallel_in_time": Picture(parallel_in_time.EXPERIMENT),
+    "training": Picture(
+        training.EXPERIMENT,
+        ("--cell=rnn,lstm,gru", "--learning_rate=0.003", "--probe=adjoints,components"),
+    ),
 }
 """The pictures by the names of their files."""
 
@@ -52,7 +77,7 @@ def draw(name: str, folder: Path, flags: Sequence[str]) -> int:
     """Runs one experiment, or finds its record, and exports its picture and numbers."""
     experiment, given = GALLERY[name]
     if "--quick" in flags:  # whose own sizes are to hold
-        given = [flag for flag in given if not flag.startswith(("--num_steps", "--spectrum"))]
+        given = [flag for flag in given if flag[2:].partition("=")[0] not in experiment.quick]
     kind = "figures-quick" if "--quick" in flags else "figures"
     workdir = ROOT / "results" / kind / "runs" / name
     code = study.main(experiment, [*given, *flags, f"--workdir={workdir}"])

@@ -123,7 +123,7 @@ def _check_pure(cell: Cell, point: Before) -> None:
 
 def _check_vmap(cell: Cell, points: list[Before]) -> None:
     batch = _stack(points)
-    mapped = jax.jit(jax.vmap(cell.step))
+    mapped = _jit(jax.vmap(cell.step))
     together = attempt("vmap", "jax.vmap(step)", mapped, *batch)
     each = _stack([cell.step(*point) for point in points])
     what = "the values of the examples one by one, from a batch of them under jax.vmap"
@@ -141,7 +141,7 @@ def _check_derivatives(cell: Cell, points: list[Before], gradients: bool) -> Non
     first, last = (ravel_pytree(point)[0] for point in (points[0], points[-1]))
     # A parameter that starts at zero, such as a peephole, would hide what is cut behind it.
     last += 0.01 * jax.random.normal(jax.random.key(4), last.shape)
-    reverse = jax.jit(jax.jacrev(step))
+    reverse = _jit(jax.jacrev(step))
     at_first = attempt("gradient", "jax.jacrev(step)", reverse, first)
     mend = "guard a root, norm, quotient or power at zero by jnp.where on its argument"
     finite = bool(jnp.isfinite(at_first).all())
@@ -149,7 +149,7 @@ def _check_derivatives(cell: Cell, points: list[Before], gradients: bool) -> Non
     jacobian = np.asarray(reverse(last))
     if gradients:
         _check_entries(jacobian, _central_differences(step, last), cell, points[-1])
-    forward = attempt("forward", "jax.jacfwd(step)", jax.jit(jax.jacfwd(step)), last)
+    forward = attempt("forward", "jax.jacfwd(step)", _jit(jax.jacfwd(step)), last)
     what = "the derivatives of reverse mode also in forward mode"
     mend = "define a derivative of your own by jax.custom_jvp, which serves both modes"
     require(_close(forward, jacobian), "forward", what, "others", mend)
@@ -159,7 +159,7 @@ def _central_differences(
     function: Callable[[Array], Array], point: Float[Array, " n"]
 ) -> Float[np.ndarray, "m n"]:
     size = 1e-6 * jnp.maximum(1, abs(point))
-    values = jax.jit(jax.vmap(function))(
+    values = _jit(jax.vmap(function))(
         jnp.concatenate([point + jnp.diag(size), point - jnp.diag(size)])
     )
     ahead, behind = jnp.split(values, 2)
@@ -184,6 +184,14 @@ def _check_entries(
             "look for stop_gradient, rounding or a wrong derivative rule on that path, or pass "
             "gradients=False if it is meant",
         )
+
+
+def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit` for what runs once: on the CPU it is compiled without any optimisation."""
+    cpu = jax.default_backend() == "cpu"
+    return jax.jit(
+        function, compiler_options={"xla_backend_optimization_level": 0} if cpu else None
+    )
 
 
 def _labels(tree: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Running a cell over time: the reference scan."""
+"""Running a cell over time: by a plain scan of its step, or by a plan made from it."""
 
 import contextlib
 from collections.abc import Sequence
@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gradflow.cell import Carry, Cell, Params
+from gradflow.planner import METHODS, REMATS, way_of
+from gradflow.spec import unknown_name
 
 Lengths = Int[Array, "*batch"] | Sequence[int] | int
 Mask = Bool[Array, "steps *batch"]
@@ -35,6 +37,8 @@ def unroll(
     carry: Carry | None = None,
     lengths: Lengths | None = None,
     mask: Mask | None = None,
+    method: str = "auto",
+    remat: str = "none",
 ) -> Trajectory:
     """Runs a cell over a sequence, or over a batch of them: s_t = step(params, s_{t-1}, x_t).
 
@@ -45,26 +49,32 @@ def unroll(
       carry: s_0; by default ``cell.initial_carry()``. With a batch, each leaf has B in front.
       lengths: Number of real steps of each sequence; the steps after them are padding.
       mask: True where a step is real; the general form of ``lengths``.
+      method: ``scan`` is `jax.lax.scan` of the step and nothing else. ``planned`` takes the step
+        apart (`gradflow.planner`): products are joined, those of x leave the loop, and gradients
+        of matrices are formed after it; the numbers are the same to rounding. A step that does
+        not fit is scanned, and a debug line of the logger ``gradflow`` says why. ``auto`` plans
+        batches where that was measured to be faster, and scans all else.
+      remat: What reverse mode makes again on its way back, to save memory: ``none`` keeps what
+        it needs of each step, ``step`` keeps the carries alone, ``sqrt`` every √T-th carry.
 
     Returns:
       The trajectory. A padded step copies the carry, so its step Jacobian is the identity.
 
     Raises:
       TypeError: If the inputs or the carry are not floating.
-      ValueError: If shapes do not fit, or lengths are not within 0 ... T.
+      ValueError: If shapes do not fit, lengths are not within 0 ... T, or method or remat is
+        unknown.
     """
+    for kind, name, known in (("method", method, METHODS), ("remat", remat, REMATS)):
+        if name not in known:
+            raise ValueError(unknown_name(kind, name, known))
     inputs = check_inputs(inputs)
     cell, xs = mask_cell(cell, inputs, lengths, mask)
-    batch = inputs.shape[1:-1]
     s_0 = start(cell, params, inputs, carry)
-    step = jax.vmap(cell.step, in_axes=(None, 0, 0)) if batch else cell.step
-    check_step(cell, params, s_0, xs, batched=bool(batch))
-
-    def body(s: Carry, x: Any) -> tuple[Carry, tuple[Carry, Array]]:
-        s, h = step(params, s, x)
-        return s, (s, h)
-
-    _, (carries, outputs) = jax.lax.scan(body, s_0, xs)
+    batched = inputs.ndim == 3
+    check_step(cell, params, s_0, xs, batched=batched)
+    way = way_of(cell.step, params, s_0, xs, batched=batched, method=method, remat=remat)
+    carries, outputs = way(s_0, xs)
     return Trajectory(jax.tree.map(_prepend, s_0, carries), outputs)
 
 

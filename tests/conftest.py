@@ -18,6 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
     cache = os.environ.setdefault(
         "GRADFLOW_TEST_CACHE", tempfile.mkdtemp(prefix="gradflow-test-cache-")
     )
+    os.environ["GRADFLOW_COMPILATION_CACHE"] = cache  # that of experiments run as commands
     if not hasattr(config, "workerinput"):
         config.add_cleanup(lambda: _remove(Path(cache)))
     jax.config.update("jax_enable_x64", True)

@@ -44,6 +44,12 @@ def test_the_cell_computes_the_equation_on_the_page(mine):
     assert_step_matches(load(mine / "mine.py").mgu(3, 4), reference, 3)
 
 
+def test_the_cell_is_ten_lines():
+    """What is written for a new cell: the factory, without its imports and empty lines."""
+    factory = CELL[CELL.index("def mgu") :]
+    assert len([line for line in factory.splitlines() if line.strip()]) <= 10
+
+
 def test_the_tests_on_the_page_pass(mine):
     module = load(mine / "test_mine.py")
     tests = [value for name, value in vars(module).items() if name.startswith("test_")]
@@ -53,7 +59,7 @@ def test_the_tests_on_the_page_pass(mine):
 
 
 def test_the_cell_runs_through_the_experiment_that_the_page_names(mine, monkeypatch):
-    assert "python experiments/vanishing.py --cell=mine.py:mgu\n" in PAGE
+    assert "python $GRADFLOW/experiments/vanishing.py --cell=mine.py:mgu\n" in PAGE
     monkeypatch.chdir(mine)
     vanishing = load(ROOT / "experiments" / "vanishing.py")
     config = vanishing.Config(cell="mine.py:mgu", hidden_size=4, num_steps=10, num_seeds=1)

@@ -17,6 +17,7 @@ from gradflow.initializers import (
     orthogonal,
     per_gate,
     resolve_initializer,
+    scaled_identity,
 )
 
 FLOAT = jnp.float64
@@ -49,6 +50,14 @@ def test_orthogonal_is_uniform_in_sign_and_rotation():
 @pytest.mark.parametrize("gain", [1.0, 0.25])
 def test_identity_is_the_scaled_identity(gain):
     np.testing.assert_array_equal(draw(identity(gain), 5, 5), gain * np.eye(5))
+
+
+def test_scaled_identity_is_a_small_one():
+    np.testing.assert_array_equal(
+        draw(resolve_initializer("scaled_identity"), 3, 3), np.eye(3) / 100
+    )
+    spec = "scaled_identity(gain=0.5)"
+    np.testing.assert_array_equal(draw(resolve_initializer(spec), 3, 3), np.eye(3) / 2)
 
 
 def test_identity_needs_a_square_matrix():
@@ -115,7 +124,7 @@ def test_an_initialiser_is_a_function_of_its_key(name):
     init = INITIALIZERS[name]()
     np.testing.assert_array_equal(draw(init, 5, 5), draw(init, 5, 5))
     differs = not np.array_equal(draw(init, 5, 5), draw(init, 5, 5, seed=1))
-    assert differs is (name != "identity")
+    assert differs is (name not in ("identity", "scaled_identity"))
     assert init(jax.random.key(0), (5, 5), jnp.float32).dtype == jnp.float32
 
 
@@ -147,7 +156,7 @@ def test_one_initialiser_serves_all_gates_or_each_has_its_own():
     np.testing.assert_array_equal(draw(each["r"], 3, 3), draw(glorot(0.1), 3, 3))
 
 
-@pytest.mark.parametrize("make", [orthogonal, identity, glorot, lecun, normal])
+@pytest.mark.parametrize("make", [orthogonal, identity, scaled_identity, glorot, lecun, normal])
 @pytest.mark.parametrize("gain", [0.0, -1.0, math.nan, math.inf])
 def test_a_gain_that_is_no_positive_number_is_refused(make, gain):
     with pytest.raises(ValueError, match=f"gain is expected to be a positive number, got {gain}"):

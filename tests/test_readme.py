@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from gradflow import study
 from gradflow.cells import resolve
+from gradflow.study.flags import parse
 from gradflow.testing import check_cell
 
 ROOT = Path(__file__).parents[1]
@@ -72,3 +74,27 @@ def test_every_experiment_is_in_the_table():
     names = [path.name for path in (ROOT / "experiments").glob("*.py") if path.stem != "figures"]
     assert names
     assert [name for name in names if name not in table] == []
+
+
+COMMANDS = {
+    command
+    for page in (*PAGES, ROOT / "figures/README.md")
+    for command in re.findall(r"\./run\.sh ([a-z_]+ --[^`\n]*|[a-z_]+)`", page.read_text())
+}
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_of_the_pages_is_understood(command, monkeypatch):
+    name, *flags = shlex.split(command)
+    if name in ("figures", "test", "lint", "setup"):
+        return
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    experiment = runpy.run_path(str(ROOT / "experiments" / f"{name}.py"))["EXPERIMENT"]
+    request = parse(experiment, flags)
+    assert isinstance(experiment.resolve(request.given), experiment.config)
+
+
+def test_the_gallery_is_what_its_records_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    page = runpy.run_path(str(ROOT / "experiments" / "figures.py"))["page"]
+    assert (ROOT / "figures" / "README.md").read_text() == page(ROOT / "figures")

@@ -268,3 +268,15 @@ def test_a_step_that_changes_its_carry_is_refused(change):
     for shape in ((T, 3), (T, B, 3)):
         with refused(ValueError, "a step is expected to return a carry like the one it took, "):
             unroll(cell, params_of(cell), inputs_of(*shape))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"method": "plan"}, "unknown method 'plan': did you mean 'planned'.* auto, planned, scan"),
+        ({"remat": "steps"}, "unknown remat 'steps': did you mean 'step'.* none, sqrt, step"),
+    ],
+)
+def test_an_unknown_way_to_run_is_refused(options, message):
+    with refused(ValueError, message):
+        unroll(CELLS["rnn"], params_of(CELLS["rnn"]), inputs_of(T, 3), **options)

@@ -1,6 +1,7 @@
 """The measurements of gradient flow, one file a measurement."""
 
 from gradflow.flow.adjoint import adjoints, log_adjoint_norms
+from gradflow.flow.chunks import log_norms_in_chunks
 from gradflow.flow.components import component_gradients, component_map, components
 from gradflow.flow.decomposition import Decomposition, decomposition
 from gradflow.flow.decomposition_norms import DecompositionNorms, decomposition_norms
@@ -9,16 +10,19 @@ from gradflow.flow.leading import leading_singular_values
 from gradflow.flow.lyapunov import LyapunovExponents, lyapunov_exponents
 from gradflow.flow.norm_map import log_norm_map
 from gradflow.flow.norms import log_norms
+from gradflow.flow.paths import StepsByPath, steps_by_path
 from gradflow.flow.runs import jit_to_run_once, over_runs
 from gradflow.flow.spectrum import effective_rank, log_condition, log_singular_values
-from gradflow.flow.summary import Summary, summary
+from gradflow.flow.summary import Summary, bootstrap, summary
 
 __all__ = [
     "Decomposition",
     "DecompositionNorms",
     "LyapunovExponents",
+    "StepsByPath",
     "Summary",
     "adjoints",
+    "bootstrap",
     "component_gradients",
     "component_map",
     "components",
@@ -33,9 +37,11 @@ __all__ = [
     "log_condition",
     "log_norm_map",
     "log_norms",
+    "log_norms_in_chunks",
     "log_singular_values",
     "lyapunov_exponents",
     "over_runs",
     "saturation",
+    "steps_by_path",
     "summary",
 ]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.lstm_form import (
@@ -18,6 +18,7 @@ from gradflow.flow.lstm_form import (
     tolerance,
 )
 from gradflow.flow.steps import Steps, trajectory
+from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
 
 class Decomposition(NamedTuple):
@@ -37,12 +38,21 @@ class Decomposition(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A trajectory of an LSTM; ``o_before[t-1]`` is o_{t-1}, and zero for t = 1."""
+    """A trajectory of an LSTM.
+
+    Attributes:
+      steps: The trajectory.
+      gates: The gates at a step; at one that is padding, f = 1 and i = 0.
+      readout: φ in h_t = o_t ∘ φ(c_t).
+      o_before: ``o_before[t-1]`` is the o of h_{t-1}, and zero where h_{t-1} is h_0.
+      is_real: Which steps are not padding.
+    """
 
     steps: Steps
     gates: LSTMGates
     readout: Readout
     o_before: Float[Array, "steps hidden"]
+    is_real: Bool[Array, " steps"]
 
 
 def decomposition(
@@ -52,6 +62,8 @@ def decomposition(
     *,
     carry: Carry | None = None,
     readout: Readout = jnp.tanh,
+    lengths: Lengths | None = None,
+    mask: Mask | None = None,
 ) -> Decomposition:
     """∂c_t/∂c_{t-1} of an LSTM as the sum of its four paths, for every step t.
 
@@ -76,6 +88,9 @@ def decomposition(
       inputs: x_1 ... x_T of one sequence; `jax.vmap` over more.
       carry: s_0; by default the cell's own.
       readout: φ.
+      lengths: The number of real steps. A padded step copies the carry: its M_t is the identity,
+        which counts as carried over.
+      mask: True where a step is real.
 
     Raises:
       ValueError: If the cell has not these fields or gates, or not these equations. (Under
@@ -84,7 +99,8 @@ def decomposition(
     Source: Hochreiter & Schmidhuber 1997, and Gers, Schmidhuber, Cummins 2000, whose truncated
     gradient is the first term alone.
     """
-    result, mismatch = measure(all_terms, cell, readout, (params, inputs, carry))
+    mask = valid_steps(check_inputs(inputs), lengths, mask)
+    result, mismatch = measure(all_terms, cell, readout, (params, inputs, carry, mask))
     check_equations(mismatch)
     return result
 
@@ -94,19 +110,27 @@ def measure(
     of_run: Callable[[Run], Any], cell: Cell, readout: Readout, arguments: tuple
 ) -> tuple[Any, Float[Array, ""]]:
     """A measure of the run, and how far the cell is from the equations."""
-    params, inputs, carry = arguments
-    gates = lstm_gates(cell)
+    params, inputs, carry, mask = arguments
+    is_real = jnp.ones(len(inputs), bool) if mask is None else mask
+    gates = lstm_gates(cell, padded=mask is not None)
     with jax.default_matmul_precision("highest"):
-        steps = trajectory(cell, params, inputs, carry=carry)
+        steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
         values = jax.vmap(partial(gates, params))(steps.before, steps.xs)
+        values["o"] = _of_last_real(values["o"], is_real)
         o_before = jnp.concatenate([jnp.zeros_like(values["o"][:1]), values["o"][:-1]])
-        result = of_run(Run(steps, gates, readout, o_before))
-        mismatch = measure_mismatch(steps, readout, values)
+        result = of_run(Run(steps, gates, readout, o_before, is_real))
+        mismatch = measure_mismatch(steps, readout, values, is_real)
     has_equations = ~(mismatch > tolerance(mismatch))
     return jax.tree.map(lambda leaf: jnp.where(has_equations, leaf, jnp.nan), result), mismatch
 
 
-def _terms(run: Run, s: Carry, x: Array, o_before: Array) -> Decomposition:
+def _of_last_real(values: Array, is_real: Bool[Array, " steps"]) -> Array:
+    """The values of the last real step up to each, and zero before the first."""
+    last = jax.lax.cummax(jnp.where(is_real, jnp.arange(len(values)), -1))
+    return jnp.where(last[:, None] >= 0, values[last], 0)
+
+
+def step_terms(run: Run, s: Carry, x: Any, o_before: Array) -> Decomposition:
     """The terms at one step: the gates are differentiated along c, which takes h with it."""
     gates, push = jax.linearize(lambda s: run.gates(run.steps.params, s, x), s)
 
@@ -126,4 +150,4 @@ def _terms(run: Run, s: Carry, x: Array, o_before: Array) -> Decomposition:
 
 def all_terms(run: Run) -> Decomposition:
     """The four terms at every step."""
-    return jax.vmap(partial(_terms, run))(run.steps.before, run.steps.xs, run.o_before)
+    return jax.vmap(partial(step_terms, run))(run.steps.before, run.steps.xs, run.o_before)

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
-from gradflow.flow.decomposition import Run, all_terms, measure
+from gradflow.flow.decomposition import Run, measure, step_terms
 from gradflow.flow.lstm_form import Readout, check_equations
 from gradflow.flow.reverse import Scaled, log_norm
 from gradflow.flow.steps import block, pull_rows, rescale, unit_rows
+from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
 
 class DecompositionNorms(NamedTuple):
@@ -48,6 +49,8 @@ def decomposition_norms(
     *,
     carry: Carry | None = None,
     readout: Readout = jnp.tanh,
+    lengths: Lengths | None = None,
+    mask: Mask | None = None,
 ) -> DecompositionNorms:
     """How large the paths of `decomposition` are, and where the one-line formula goes wrong.
 
@@ -57,61 +60,58 @@ def decomposition_norms(
     Returns:
       Log norms; -inf where a term is exactly zero.
     """
-    result, mismatch = measure(_all_norms, cell, readout, (params, inputs, carry))
+    mask = valid_steps(check_inputs(inputs), lengths, mask)
+    result, mismatch = measure(_all_norms, cell, readout, (params, inputs, carry, mask))
     check_equations(mismatch)
     return result
 
 
+class _Later(NamedTuple):
+    """The products from T back to some step, each with its exponent."""
+
+    forget: Scaled
+    """The diagonal of the one-line formula."""
+    total: Scaled
+    """M_T ... M_{k+1}."""
+    rows: Scaled
+    """∂c_T/∂s_k, a pytree of rows over the carry."""
+
+
 def _all_norms(run: Run) -> DecompositionNorms:
-    terms = all_terms(run)
-    total = jnp.sum(jnp.stack(terms), axis=0)
-    exact_total, exact_block = _log_exact(run)
-    return DecompositionNorms(
-        **{name: _each_log_spectral(term) for name, term in terms._asdict().items()},
-        total=_each_log_spectral(total),
-        product_forget=_log_products(terms.forget),
-        product_total=_log_products(total),
-        exact_total=exact_total,
-        exact_block=exact_block,
-    )
+    """One pass back, in which no more than one step's matrices are in memory."""
+
+    def back(later: _Later, at: tuple) -> tuple[_Later, tuple[Array, Array]]:
+        index, s, x, o = at
+        terms = step_terms(run, s, x, o)
+        total = jnp.sum(jnp.stack(terms), axis=0)
+        later = _Later(
+            Scaled(
+                *rescale(later.forget.value * jnp.diagonal(terms.forget), later.forget.exponent)
+            ),
+            Scaled(*rescale(later.total.value @ total, later.total.exponent)),
+            Scaled(*rescale(pull_rows(run.steps, index, later.rows.value), later.rows.exponent)),
+        )
+        matrices = *terms, total, jnp.diag(later.forget.value), later.total.value
+        norms = jax.lax.map(_log_spectral, jnp.stack([*matrices, *_exact(run, s, o, later.rows)]))
+        scales = [product.log_scale() for product in (*later, later.rows)]
+        return later, (norms[:5], norms[5:] + jnp.stack(scales))
+
+    o = run.o_before
+    one, zero = jnp.eye(o.shape[1], dtype=o.dtype), jnp.zeros((), jnp.int32)
+    rows = Scaled(unit_rows(run.steps, block(run.steps.cell, "c")), zero)
+    first = _Later(Scaled(jnp.diagonal(one), zero), Scaled(one, zero), rows)
+    along = jnp.arange(len(o)), run.steps.before, run.steps.xs, o
+    _, (by_step, products) = jax.lax.scan(back, first, along, reverse=True)
+    # Index = lag instead of k, with the identity at lag 0.
+    by_lag = jnp.concatenate([jnp.zeros_like(products[:1]), products[::-1]])
+    return DecompositionNorms(*by_step.T, *by_lag.T)
 
 
 _log_spectral = partial(log_norm, order=2)
-_each_log_spectral = jax.vmap(_log_spectral)
 
 
-def _log_products(matrices: Float[Array, "steps n n"]) -> Float[Array, " lags"]:
-    """log ‖A_T ... A_{k+1}‖ for every lag T - k."""
-
-    def back(later: Scaled, matrix: Array) -> tuple[Scaled, Array]:
-        product = Scaled(*rescale(later.value @ matrix, later.exponent))
-        return product, _log_spectral(product.value) + product.log_scale()
-
-    one = Scaled(jnp.eye(matrices.shape[-1], dtype=matrices.dtype), jnp.zeros((), jnp.int32))
-    _, log_norms = jax.lax.scan(back, one, matrices, reverse=True)
-    return _by_lag(log_norms)
-
-
-def _log_exact(run: Run) -> tuple[Float[Array, " lags"], Float[Array, " lags"]]:
-    """log ‖dc_T/dc_k‖ for every lag T - k, with h_k moving with c_k and with h_k held fixed."""
-
-    def back(later: Scaled, step: tuple[Array, Carry, Array]) -> tuple[Scaled, tuple[Array, Array]]:
-        index, s, o = step
-        rows = Scaled(*rescale(pull_rows(run.steps, index, later.value), later.exponent))
-        _, through_h = jax.vjp(lambda c: o * run.readout(c), s.c)
-        fixed = rows.value.c
-        moving = fixed + jax.vmap(lambda row: through_h(row)[0])(rows.value.h)
-        return rows, (
-            _log_spectral(moving) + rows.log_scale(),
-            _log_spectral(fixed) + rows.log_scale(),
-        )
-
-    one = Scaled(unit_rows(run.steps, block(run.steps.cell, "c")), jnp.zeros((), jnp.int32))
-    indices = jnp.arange(len(run.o_before))
-    _, log_norms = jax.lax.scan(back, one, (indices, run.steps.before, run.o_before), reverse=True)
-    return _by_lag(log_norms[0]), _by_lag(log_norms[1])
-
-
-def _by_lag(log_norms: Float[Array, " steps"]) -> Float[Array, " lags"]:
-    """Index = lag instead of k, with the identity at lag 0."""
-    return jnp.concatenate([jnp.zeros_like(log_norms[:1]), log_norms[::-1]])
+def _exact(run: Run, s: Carry, o: Array, rows: Scaled) -> tuple[Array, Array]:
+    """dc_T/dc_k less its exponent, with h_k moving with c_k and with h_k held fixed."""
+    _, through_h = jax.vjp(lambda c: o * run.readout(c), s.c)
+    fixed = rows.value.c
+    return fixed + jax.vmap(lambda row: through_h(row)[0])(rows.value.h), fixed

@@ -36,6 +36,8 @@ class Problem(NamedTuple):
     """The frame at the start."""
     num_steps: int
     """How many steps are gone through, those of the burn-in that come first included."""
+    num_real: Int[Array, ""] | int
+    """How many of them come before padding."""
 
     def advance(self, place: Int[Array, ""], frame: Array) -> Array:
         """One step on, or back; the places are counted from 0 in the order gone through."""
@@ -80,14 +82,14 @@ def growths_by_stretches(problem: Problem) -> Float[Array, "counted exponents"]:
         growths=jnp.zeros((num_steps + room, len(like)), like.dtype),
     )
     body = partial(_try_stretch, problem, room)
-    stretch = jax.lax.while_loop(lambda state: state.place < num_steps, body, start)
+    stretch = jax.lax.while_loop(lambda state: state.place < problem.num_real, body, start)
     return stretch.growths[plan.burn_in : num_steps]
 
 
 def _try_stretch(problem: Problem, room: int, state: _Stretch) -> _Stretch:
     """Goes through one stretch; stays where it was, with a shorter one, if that lost digits."""
     plan, place = problem.plan, state.place
-    stop = jnp.where(place < plan.burn_in, plan.burn_in, problem.num_steps)
+    stop = jnp.where(place < plan.burn_in, plan.burn_in, problem.num_real)
     length = jnp.minimum(state.length, stop - place)
     moved = jax.lax.fori_loop(place, place + length, problem.advance, state.frame)
     frame, growth = log_frame(moved)

@@ -2,11 +2,11 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.reverse import carries_after
@@ -15,12 +15,15 @@ from gradflow.flow.steps import Steps
 Readout: TypeAlias = Callable[[Float[Array, " hidden"]], Float[Array, " hidden"]]
 """φ in h_t = o_t ∘ φ(c_t)."""
 
-LSTMGates: TypeAlias = Callable[[Params, Carry, Array], dict[str, Array]]
+LSTMGates: TypeAlias = Callable[[Params, Carry, Any], dict[str, Array]]
 """(params, s_{t-1}, x_t) -> the activations of f, i, g and o."""
 
 
-def lstm_gates(cell: Cell) -> LSTMGates:
+def lstm_gates(cell: Cell, *, padded: bool) -> LSTMGates:
     """The cell's gates f, i, g and o, of which it may leave out f or i.
+
+    With padding, the input is the pair (x_t, whether t is real) of `mask_cell`; a step that is
+    not copies c: f = 1 and i = 0.
 
     Raises:
       ValueError: If its carry has no fields h and c, or it has not these gates.
@@ -34,7 +37,15 @@ def lstm_gates(cell: Cell) -> LSTMGates:
             "measure log_norms"
         )
 
-    def gates(params: Params, carry: Carry, x: Array) -> dict[str, Array]:
+    def gates(params: Params, carry: Carry, x: Any) -> dict[str, Array]:
+        if padded:
+            value, is_real = x
+            real = given(params, carry, jnp.where(is_real, value, 0))
+            copy = {"f": jnp.where(is_real, real["f"], 1), "i": jnp.where(is_real, real["i"], 0)}
+            return real | copy
+        return given(params, carry, x)
+
+    def given(params: Params, carry: Carry, x: Array) -> dict[str, Array]:
         named = activations(params, carry, x)
         if not {"g", "o"} <= set(named) or not {"i", "f"} & set(named):
             raise ValueError(
@@ -48,13 +59,16 @@ def lstm_gates(cell: Cell) -> LSTMGates:
     return gates
 
 
-def measure_mismatch(steps: Steps, readout: Readout, gates: dict[str, Array]) -> Float[Array, ""]:
+def measure_mismatch(
+    steps: Steps, readout: Readout, gates: dict[str, Array], is_real: Bool[Array, " steps"]
+) -> Float[Array, ""]:
     """The largest error of the equations along a trajectory, relative to 1 + the largest c."""
     after = carries_after(steps)
     off_c = gates["f"] * steps.before.c + gates["i"] * gates["g"] - after.c
     off_h = gates["o"] * jax.vmap(readout)(after.c) - after.h
     size = 1 + jnp.max(jnp.abs(after.c), initial=0)
-    return jnp.max(jnp.maximum(jnp.abs(off_c), jnp.abs(off_h)), initial=0) / size
+    off = jnp.where(is_real[:, None], jnp.maximum(jnp.abs(off_c), jnp.abs(off_h)), 0)
+    return jnp.max(off, initial=0) / size
 
 
 def tolerance(mismatch: Array) -> float:

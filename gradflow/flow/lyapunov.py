@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Carry, Cell, Params, whole_carry
 from gradflow.flow.growths import Plan, Problem, growths_by_steps, growths_by_stretches
 from gradflow.flow.steps import trajectory
-from gradflow.unroll import check_inputs
+from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
 
 class LyapunovExponents(NamedTuple):
@@ -40,6 +40,8 @@ def lyapunov_exponents(
     carry: Carry | None = None,
     qr_every: int | None = None,
     time_reversed: bool = False,
+    lengths: Lengths | None = None,
+    mask: Mask | None = None,
 ) -> LyapunovExponents:
     """The Lyapunov exponents of the whole carry along the trajectory that the inputs drive.
 
@@ -66,6 +68,8 @@ def lyapunov_exponents(
       time_reversed: Pulls rows back from s_T instead: the spectrum of the transposed product,
         the same in the limit, as a check. Burn-in then falls at both ends: the frame's at
         the end, the trajectory's at the start.
+      lengths: The number of real steps. A padded step is left out, of the count as well.
+      mask: True where a step is real.
 
     Returns:
       Exponents, running estimates and standard errors, in nats per step. To differentiate
@@ -79,35 +83,45 @@ def lyapunov_exponents(
     Lauterborn 1990, doi:10.1143/PTP.83.875.
     """
     plan = Plan(num_exponents, burn_in, qr_every, time_reversed)
-    return _exponents(cell, plan, (params, check_inputs(inputs), carry))
+    inputs = check_inputs(inputs)
+    mask = valid_steps(inputs, lengths, mask)
+    return _exponents(cell, plan, (params, inputs, carry, mask))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 @partial(jax.jit, static_argnums=(0, 1))
 def _exponents(cell: Cell, plan: Plan, arguments: tuple) -> LyapunovExponents:
     with jax.default_matmul_precision("highest"):
-        return _statistics(growths_by_stretches(_prepare(cell, plan, arguments)))
+        problem = _prepare(cell, plan, arguments)
+        return _statistics(growths_by_stretches(problem), problem.num_real - plan.burn_in)
 
 
 @_exponents.defjvp
 def _(cell: Cell, plan: Plan, primals: tuple, tangents: tuple) -> tuple:
     def plain(arguments: tuple) -> LyapunovExponents:
         with jax.default_matmul_precision("highest"):
-            return _statistics(growths_by_steps(_prepare(cell, plan, arguments)))
+            problem = _prepare(cell, plan, arguments)
+            return _statistics(growths_by_steps(problem), problem.num_real - plan.burn_in)
 
     return jax.jvp(plain, primals, tangents)
 
 
 def _prepare(cell: Cell, plan: Plan, arguments: tuple) -> Problem:
-    params, inputs, carry = arguments
-    steps = trajectory(cell, params, inputs, carry=carry)
+    params, inputs, carry, mask = arguments
+    num_real: Array | int = len(inputs)
+    if mask is not None:
+        # As a padded step changes nothing, all of them may come last in the order gone through.
+        order = jnp.argsort(mask if plan.time_reversed else ~mask, stable=True)
+        inputs, mask, num_real = inputs[order], mask[order], jnp.sum(mask)
+    steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
     last = whole_carry(steps.last)
     _check(plan, last.size, len(inputs))
     # In general position, so that the first k rows always find the k fastest directions. (From
     # rows of the identity, a net of decoupled units would keep the order of its units.)
     noise = jax.random.normal(jax.random.key(0), (last.size, last.size), jnp.float32)
     frame = jnp.linalg.qr(noise.astype(last.dtype)[: plan.num_exponents].T)[0].T
-    return Problem(plan, steps, frame, len(inputs) - plan.burn_in * plan.time_reversed)
+    cut = plan.burn_in * plan.time_reversed  # the trajectory's burn-in, which comes last
+    return Problem(plan, steps, frame, len(inputs) - cut, num_real - cut)
 
 
 def _check(plan: Plan, size: int, num_steps: int) -> None:
@@ -130,20 +144,32 @@ def _check(plan: Plan, size: int, num_steps: int) -> None:
         )
 
 
-def _statistics(growths: Float[Array, "counted exponents"]) -> LyapunovExponents:
-    passed = jnp.arange(1, len(growths) + 1, dtype=growths.dtype)
-    running = jnp.cumsum(growths, axis=0) / passed[:, None]
-    return LyapunovExponents(running[-1], running, _standard_error(growths))
+def _statistics(
+    growths: Float[Array, "counted exponents"], count: Int[Array, ""] | int
+) -> LyapunovExponents:
+    """The statistics of the first ``count`` growths; NaN where that is none."""
+    index = jnp.arange(len(growths))
+    passed = jnp.minimum(index + 1, count)[:, None]
+    growths = jnp.where(index[:, None] < count, growths, 0)
+    running = jnp.where(passed > 0, jnp.cumsum(growths, axis=0) / passed, jnp.nan)
+    return LyapunovExponents(running[-1], running, _standard_error(growths, count))
 
 
-def _standard_error(growths: Float[Array, "counted exponents"]) -> Float[Array, " exponents"]:
+def _standard_error(
+    growths: Float[Array, "counted exponents"], count: Int[Array, ""] | int
+) -> Float[Array, " exponents"]:
     """The standard error of the mean of correlated growths, from means over √T' batches in a row.
 
     Source: Flegal & Jones 2010, arXiv:0811.1729.
     """
-    batches = math.isqrt(len(growths))
-    if batches < 2:
-        return jnp.full(growths.shape[1], jnp.nan, growths.dtype)
-    size = len(growths) // batches
-    means = growths[-batches * size :].reshape(batches, size, -1).mean(axis=1)
-    return jnp.std(means, axis=0, ddof=1) / math.sqrt(batches)
+    most = math.isqrt(len(growths))
+    batches = jnp.floor(jnp.sqrt(jnp.asarray(count, growths.dtype))).astype(int)
+    size = jnp.maximum(count // jnp.maximum(batches, 1), 1)
+    index = jnp.arange(len(growths))
+    place = index - (count - batches * size)  # what is left over comes first and is left out
+    inside = (place >= 0) & (index < count)
+    batch = jnp.where(inside, place // size, most)
+    means = jax.ops.segment_sum(growths, batch, most + 1)[:most] / size
+    used = (jnp.arange(most) < batches)[:, None]
+    spread = jnp.std(means, axis=0, ddof=1, where=used)
+    return jnp.where(batches > 1, spread / jnp.sqrt(batches), jnp.nan)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Carry, Cell, Params
+from gradflow.flow.norms import check_norm
 from gradflow.flow.spectral import start_vectors
 from gradflow.flow.steps import Rows, pull_rows, rescale, unit_rows
 from gradflow.flow.sweep import Norm, Problem, measure, measure_plainly, prepare
@@ -14,6 +15,9 @@ from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
 ROWS_TOGETHER = 512
 """Rows that go through a step at once: enough to fill the matrix unit, few enough for the cache."""
+
+MOST_STEPS = 30_000
+"""Steps whose map, 7 GiB, still fits into the memory of a small machine, with its copies."""
 
 _Products = tuple[Rows, Int[Array, " t"], Float[Array, "t n block"]]
 """One product for each t of a group, its exponent, and where its spectral norm is looked for."""
@@ -59,14 +63,25 @@ def log_norm_map(
       Exactly -inf where the block is exactly zero; NaN where a NaN of the trajectory enters.
 
     Raises:
-      ValueError: For an unknown norm or block, or inputs that are not one sequence.
+      ValueError: For an unknown norm or block, inputs that are not one sequence, or more than
+        30,000 steps.
 
     Source: Bengio, Simard, Frasconi 1994, doi:10.1109/72.279181 (∂h_t/∂h_k as a product).
     """
-    if norm not in ("spectral", "frobenius"):
-        raise ValueError(f"norm is expected to be 'spectral' or 'frobenius', got {norm!r}")
+    check_norm(norm)
+    _check_size(len(inputs))
     mask = valid_steps(check_inputs(inputs), lengths, mask)
     return _log_norm_map(cell, (norm, source, target), (params, inputs, carry, mask))
+
+
+def _check_size(num_steps: int) -> None:
+    if num_steps > MOST_STEPS:
+        gigabytes = 8 * (num_steps + 1) ** 2 / 2**30
+        raise ValueError(
+            f"at most {MOST_STEPS} steps are expected, got {num_steps}: a map of every pair has "
+            f"{gigabytes:.0f} GiB; map a part of the sequence, or measure log_norms of inputs[:t] "
+            "for a few t"
+        )
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))

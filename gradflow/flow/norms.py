@@ -54,10 +54,19 @@ def log_norms(
     Raises:
       ValueError: For an unknown norm or block, or inputs that are not one sequence.
     """
-    if norm not in ("spectral", "frobenius"):
-        raise ValueError(f"norm is expected to be 'spectral' or 'frobenius', got {norm!r}")
+    check_norm(norm)
     mask = valid_steps(check_inputs(inputs), lengths, mask)
     return _log_norms(cell, (norm, source, target), (params, inputs, carry, mask))
+
+
+def check_norm(norm: str) -> None:
+    """Checks the name of a norm.
+
+    Raises:
+      ValueError: If there is none of that name.
+    """
+    if norm not in ("spectral", "frobenius"):
+        raise ValueError(f"norm is expected to be 'spectral' or 'frobenius', got {norm!r}")
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))

@@ -1,6 +1,6 @@
 """One row for a curve of log norms against lag: how fast it falls, and how far it reaches."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +51,7 @@ def summary(log_norms: Float[ArrayLike, "*curves lags"]) -> Summary:
         )
     curves = curves.reshape(-1, curves.shape[-1])
     rates = np.array([slope(curve) for curve in curves])
-    rate, interval = float(np.mean(rates)), _bootstrap(rates)
+    rate, interval = float(np.mean(rates)), bootstrap(rates)
     broken_lag = _first(np.any(np.isnan(curves) | (curves == np.inf), axis=0))
     with np.errstate(invalid="ignore"):  # between two infinities lies a NaN, which is no lag
         median = np.median(curves, axis=0)
@@ -78,11 +78,19 @@ def slope(log_norms: Sequence[float] | np.ndarray) -> float:
     return float(np.polyfit(lags, curve[lags], 1)[0])
 
 
-def _bootstrap(rates: np.ndarray) -> tuple[float, float]:
-    if len(rates) < 2 or not np.all(np.isfinite(rates)):
+def bootstrap(
+    values: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean
+) -> tuple[float, float]:
+    """The 95 % interval of a statistic of independent values, by the percentile bootstrap.
+
+    NaN for fewer than two values, or where one is not finite.
+
+    Source: Efron 1979, doi:10.1214/aos/1176344552.
+    """
+    if len(values) < 2 or not np.all(np.isfinite(values)):
         return np.nan, np.nan
-    draws = np.random.default_rng(0).choice(rates, (RESAMPLES, len(rates)))
-    low, high = np.quantile(draws.mean(axis=1), [0.025, 0.975])
+    draws = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
+    low, high = np.quantile([statistic(draw) for draw in draws], [0.025, 0.975])
     return float(low), float(high)
 
 

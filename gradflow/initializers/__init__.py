@@ -20,6 +20,7 @@ from gradflow.initializers.laws import (
     lecun,
     normal,
     orthogonal,
+    scaled_identity,
     sparse,
 )
 from gradflow.spec import parse_spec, unknown_name
@@ -40,6 +41,7 @@ __all__ = [
     "per_gate",
     "resolve_bias",
     "resolve_initializer",
+    "scaled_identity",
     "sparse",
 ]
 
@@ -56,6 +58,7 @@ INITIALIZERS: dict[str, Callable[..., Initializer]] = {
     "lecun": lecun,
     "normal": normal,
     "orthogonal": orthogonal,
+    "scaled_identity": scaled_identity,
     "sparse": sparse,
 }
 

@@ -63,6 +63,17 @@ def identity(gain: float = 1.0) -> Initializer:
     return init
 
 
+def scaled_identity(gain: float = 0.01) -> Initializer:
+    """W = gain · I with a small gain, by which an identity RNN forgets: what `identity` gives.
+
+    Raises:
+      ValueError: On a matrix that is not square.
+
+    Source: Le, Jaitly, Hinton 2015, arXiv:1504.00941, for tasks without long dependencies.
+    """
+    return identity(gain)
+
+
 def glorot(gain: float = 1.0) -> Initializer:
     """W_ij ~ U(±gain·√(6/(n_in + n_out))). Source: Glorot & Bengio 2010."""
     return _scaled(jax_initializers.glorot_uniform(in_axis=1, out_axis=0), _positive("gain", gain))

@@ -48,7 +48,9 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], input_size: int) -> Cell:
 
     ``from_nnx(lambda rngs: nnx.GRUCell(3, 64, rngs=rngs), 3)`` has a GRU's parameters as a
     dictionary, which `nnx_params` gives of a module that is there already. Carry, h and float
-    type are as in `from_linen`.
+    type are as in `from_linen`. The step is Flax's with what it lacks: ``nnx.GRUCell`` of Flax
+    0.12 has no hidden bias b_h in its candidate, as ``linen.GRUCell`` and `gradflow.cells.gru`
+    have.
 
     Raises:
       TypeError: If what is made is not an NNX cell.

@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gradflow.spec import unknown_name
 from gradflow.study.config import Config
@@ -13,14 +14,31 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
-Once: TypeAlias = Callable[[str, Callable[[], "xarray.Dataset"]], "xarray.Dataset"]
-"""(name, thunk) -> Dataset: the thunk's, or the one that an earlier run stored by that name."""
+
+class Once(Protocol):
+    """Gives a unit of work by its name: the thunk's dataset, or the one that is stored."""
+
+    def __call__(self, name: str, thunk: "Callable[[], xarray.Dataset]", /) -> "xarray.Dataset": ...
+
+    def folder(self, name: str, /) -> Path | None:
+        """A folder for what a long unit keeps while it is under way; None without a record."""
+        ...
 
 
-def call(name: str, thunk: Callable[[], "xarray.Dataset"]) -> "xarray.Dataset":
+class _Call:
     """Computes a unit of work and stores nothing: the `Once` of a run without a record."""
-    del name  # it is what a stored unit is found by
-    return thunk()
+
+    def __call__(self, name: str, thunk: "Callable[[], xarray.Dataset]", /) -> "xarray.Dataset":
+        del name  # it is what a stored unit is found by
+        return thunk()
+
+    def folder(self, name: str, /) -> Path | None:
+        del name  # there is no record to have a folder in
+        return None
+
+
+call: Once = _Call()
+"""Computes a unit of work and stores nothing: the `Once` of a run without a record."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ class Options:
     quick: bool = field(False, help="Other defaults: a small run, in seconds.")
     replot: bool = field(False, help="Only draw the figure again, from the record.")
     overwrite: bool = field(False, help="Start from nothing where there is a record.")
-    compilation_cache_dir: str | None = field(None, help="Folder that keeps compiled programs.")
+    compilation_cache_dir: str | None = field(
+        None, help="Folder that keeps compiled programs; in the user's cache if absent."
+    )
     verbosity: int = field(0, help="Log level; from 1 on, errors show their traceback.")
     help: bool = field(False, help="Show this text.")
     helpshort: bool = field(False, help="Show this text.")

@@ -4,6 +4,7 @@
 
     config.json   which run this is, first
     parts/        the finished units of a run that is not finished
+    units/        what long units keep, such as checkpoints; a folder each
     env.json      where and how
     result.nc     what was measured
     figure.pdf    figure.png
@@ -12,6 +13,7 @@
 
 import contextlib
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     import xarray
 
 CONFIG, RESULT, ENVIRONMENT, DONE = "config.json", "result.nc", "env.json", "DONE"
-PARTS = "parts"
+PARTS, UNITS = "parts", "units"
 # In the order of removal: without its marks first, and nameable as a run of ours until the end.
 _FILES = (DONE, ENVIRONMENT, "figure.pdf", "figure.png", RESULT, CONFIG)
 _MEND = "choose another --workdir"
@@ -79,25 +81,17 @@ class Record:
         """Whether the run is finished, and counts."""
         return not self.overwrite and (self.folder / DONE).exists()
 
-    def once(self, name: str, thunk: "Callable[[], xarray.Dataset]") -> "xarray.Dataset":
-        """Gives the unit of work of that name, computed and stored unless it already is.
-
-        Raises:
-          ValueError: If the run has had a unit of that name.
-        """
-        if name in self.units:
-            raise ValueError(
-                f"a name for each unit of work is expected, got {name!r} twice in one run; put in "
-                "the name all that the unit depends on"
-            )
-        self.units.add(name)
-        return self._keep(f"{PARTS}/{sanitise(name)}-{digest(self.identity, name)}.nc", thunk)
+    @property
+    def once(self) -> "Units":
+        """What gives the run its units of work."""
+        return Units(self)
 
     def result(self, thunk: "Callable[[], xarray.Dataset]") -> "xarray.Dataset":
         """Gives the result, computed and stored unless it already is."""
-        return self._keep(RESULT, thunk)
+        return self.keep(RESULT, thunk)
 
-    def _keep(self, name: str, thunk: "Callable[[], xarray.Dataset]") -> "xarray.Dataset":
+    def keep(self, name: str, thunk: "Callable[[], xarray.Dataset]") -> "xarray.Dataset":
+        """Gives the dataset in the file of that name, computed and stored unless it is there."""
         path = self.folder / name
         with contextlib.suppress(OSError):  # not there, or damaged: to be computed
             if not self.overwrite:
@@ -105,12 +99,13 @@ class Record:
                 self.reused += 1
                 return stored
         dataset = thunk()
-        self._begin()
+        self.begin()
         write_dataset(path, dataset)
         # A file may hold an array in another form: what is read is the same in every run.
         return read_dataset(path)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Says in the folder which run this is, before anything else is written to it."""
         if self.overwrite:
             _clear(self.folder)
             self.overwrite = False
@@ -119,13 +114,44 @@ class Record:
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Writes where and how the result came about."""
-        self._begin()
+        self.begin()
         write_json(self.folder / ENVIRONMENT, environment)
 
     def finish(self) -> None:
         """Marks the run as finished, and removes what only an unfinished one needs."""
         write_bytes(self.folder / DONE, b"")
         _clear_parts(self.folder)
+
+
+class Units:
+    """The `Once` of a run with a record."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def __call__(self, name: str, thunk: "Callable[[], xarray.Dataset]", /) -> "xarray.Dataset":
+        """Gives the unit of work of that name, computed and stored unless it already is.
+
+        Raises:
+          ValueError: If the run has had a unit of that name.
+        """
+        if name in self.record.units:
+            raise ValueError(
+                f"a name for each unit of work is expected, got {name!r} twice in one run; put in "
+                "the name all that the unit depends on"
+            )
+        self.record.units.add(name)
+        return self.record.keep(f"{PARTS}/{self._stem(name)}.nc", thunk)
+
+    def folder(self, name: str, /) -> Path:
+        """Makes the folder of a unit; it lasts until the run is overwritten."""
+        self.record.begin()
+        folder = self.record.folder / UNITS / self._stem(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _stem(self, name: str) -> str:
+        return f"{sanitise(name)}-{digest(self.record.identity, name)}"
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
@@ -135,7 +161,7 @@ def read_environment(folder: Path) -> dict[str, Any]:
 
 
 def _stored_identity(folder: Path) -> dict[str, Any] | None:
-    found = [name for name in (*_FILES, PARTS) if (folder / name).exists()]
+    found = [name for name in (*_FILES, PARTS, UNITS) if (folder / name).exists()]
     if not found:
         return None
     with contextlib.suppress(OSError, ValueError):
@@ -163,6 +189,7 @@ def _clear(folder: Path) -> None:
     for name in _FILES[:-1]:
         (folder / name).unlink(missing_ok=True)
     _clear_parts(folder)
+    shutil.rmtree(folder / UNITS, ignore_errors=True)
     (folder / CONFIG).unlink(missing_ok=True)
 
 

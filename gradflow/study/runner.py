@@ -17,7 +17,7 @@ from gradflow.study.experiment import Experiment
 from gradflow.study.figure import save
 from gradflow.study.flags import Request, help_text, parse
 from gradflow.study.record import RESULT, Record, default_workdir, read_environment
-from gradflow.study.settings import log_level, precision
+from gradflow.study.settings import compilation_cache, log_level, precision
 from gradflow.study.store import read_dataset, to_json
 
 if TYPE_CHECKING:
@@ -74,9 +74,8 @@ def _perform(experiment: Experiment, request: Request, command: str) -> None:
     config = experiment.resolve(request.given, quick=request.options.quick)
     workdir = request.options.workdir
     folder = Path(workdir) if workdir else default_workdir(experiment.name, config)
-    cache = request.options.compilation_cache_dir
-    caching = {} if cache is None else {"jax_compilation_cache_dir": cache}
-    with precision(config, **{**request.jax, **caching}):
+    caching = compilation_cache(request.options.compilation_cache_dir)
+    with precision(config, **{**caching, **request.jax}):
         if request.options.replot:
             _replot(experiment, folder.expanduser(), command)
         else:

@@ -1,13 +1,22 @@
 """The settings of a whole process, set for one block and put back after it."""
 
 import contextlib
+import os
+import platform
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 from absl import logging
 
-from gradflow.study.config import Config
+from gradflow.study.config import Config, digest
+
+CACHE = "GRADFLOW_COMPILATION_CACHE"
+"""The environment's name for the folder of compiled programs; ``off`` for none."""
+
+WORTH_KEEPING = 0.1
+"""Seconds of compiling from which a program is kept."""
 
 
 @contextlib.contextmanager
@@ -33,6 +42,32 @@ def precision(config: Config, **options: Any) -> Iterator[None]:
 def _update(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         jax.config.update(name, value)
+
+
+def compilation_cache(folder: str | None) -> dict[str, Any]:
+    """JAX's settings by which compiled programs outlive the process, and the next run starts soon.
+
+    They are kept in the folder given; else in the one that JAX is set to, or `CACHE` names; else in
+    the user's cache, where each machine has a folder of its own. Nothing is set if that cannot
+    be written to.
+    """
+    folder = folder or jax.config.values["jax_compilation_cache_dir"] or os.environ.get(CACHE)
+    if folder == "off":
+        return {}
+    try:
+        path = Path(folder) if folder else _user_cache()
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # it cannot be made, or there is no home
+        return {}
+    return {
+        "jax_compilation_cache_dir": str(path),
+        "jax_persistent_cache_min_compile_time_secs": WORTH_KEEPING,
+    }
+
+
+def _user_cache() -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "gradflow" / digest(platform.node(), platform.machine())
 
 
 @contextlib.contextmanager

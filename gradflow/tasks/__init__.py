@@ -1,5 +1,52 @@
 """What the nets are given to read: synthetic tasks, and sequences from files."""
 
-from gradflow.tasks.inputs import make_inputs
+import inspect
+from collections.abc import Callable
 
-__all__ = ["make_inputs"]
+from gradflow.spec import parse_spec, unknown_name
+from gradflow.tasks.adding import adding, adding_1997, adding_2013
+from gradflow.tasks.chaotic import lorenz, mackey_glass
+from gradflow.tasks.copying import copy, delayed_copy, delayed_xor, memorisation
+from gradflow.tasks.digit_task import digits
+from gradflow.tasks.inputs import make_inputs
+from gradflow.tasks.latch import latch
+from gradflow.tasks.marked import multiplication, xor
+from gradflow.tasks.symbols import permutation, temporal_order
+from gradflow.tasks.task import Batch, Task
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "adding": adding,
+    "adding_1997": adding_1997,
+    "adding_2013": adding_2013,
+    "copy": copy,
+    "delayed_copy": delayed_copy,
+    "delayed_xor": delayed_xor,
+    "digits": digits,
+    "latch": latch,
+    "lorenz": lorenz,
+    "mackey_glass": mackey_glass,
+    "memorisation": memorisation,
+    "multiplication": multiplication,
+    "permutation": permutation,
+    "temporal_order": temporal_order,
+    "xor": xor,
+}
+
+__all__ = ["TASKS", "Batch", "Task", "make_inputs", "resolve_task"]
+
+
+def resolve_task(spec: str) -> Task:
+    """Makes the task that a spec names, such as ``adding`` or ``copy(lag=100)``.
+
+    Raises:
+      TypeError: If an option is not of the kind that the task needs.
+      ValueError: If there is no such task, or it does not take an option or its value.
+    """
+    name, options = parse_spec(spec)
+    if name not in TASKS:
+        raise ValueError(unknown_name("task", name, TASKS))
+    taken = list(inspect.signature(TASKS[name]).parameters)
+    for option in options:
+        if option not in taken:
+            raise ValueError(f"task {name!r} has no option {option!r}; it takes {', '.join(taken)}")
+    return TASKS[name](**options)

@@ -39,6 +39,8 @@ class Task(NamedTuple):
       correct: (predictions, batch) -> which sequences are processed correctly, by the paper's
         own criterion.
       success: The share of fresh sequences that must be correct for the task to count as solved.
+      held_out: Draws the batches of an evaluation where those of ``sample`` are not fresh: from
+        the part of a finite data set that is not trained on.
     """
 
     sample: Callable[[Key, int], Batch]
@@ -49,3 +51,9 @@ class Task(NamedTuple):
     baseline: float
     correct: Callable[[Predictions, Batch], Bool[Array, " batch"]]
     success: float
+    held_out: Callable[[Key, int], Batch] | None = None
+
+    @property
+    def fresh(self) -> Callable[[Key, int], Batch]:
+        """What an evaluation draws its batches by."""
+        return self.held_out or self.sample

@@ -24,7 +24,6 @@ from gradflow.cells.lstm import LSTMCarry, lstm
 from gradflow.cells.masks import recurrent_mask, with_recurrent_mask
 from gradflow.cells.rnn import rnn
 from gradflow.cells.stack import stack
-from gradflow.testing import check_cell, check_structure
 from gradflow.unroll import unroll
 
 FACTORIES = [stacked, residual_of, feedback_of, dropout_of, zoneout_of, masked_of]
@@ -53,13 +52,7 @@ def assert_same_step(ours, theirs, params, carry, x, *, theirs_params=None, rtol
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-def test_a_combined_cell_keeps_the_contract(factory):
-    check_cell(factory)
-
-
-@pytest.mark.parametrize("factory", FACTORIES)
-def test_a_combined_cell_can_be_autonomous_and_takes_an_initialiser(factory, key):
-    check_structure(factory, input_size=0, hidden_size=6)
+def test_a_combined_cell_takes_an_initialiser(factory, key):
     params = factory(2, 3, recurrent_init="identity(gain=0.5)").init(key)
     found = [
         leaf
@@ -321,7 +314,7 @@ def test_dropout_masks_what_each_matrix_is_given(factory):
 
 
 def test_masks_are_drawn_with_the_rate_and_again_by_redraw(key):
-    cell = with_dropout(rnn(3, 2000), rate_h=0.3)
+    cell = with_dropout(rnn(3, 2000, recurrent_init="identity"), rate_h=0.3)
     params = cell.init(key)
     again = redraw(key, params)
     assert again["cell"] is params["cell"]

@@ -122,6 +122,24 @@ def test_time_reversed_agrees_within_the_error():
     np.testing.assert_array_less(np.abs(back.exponents - onward.exponents), 4 * error)
 
 
+@pytest.mark.parametrize("time_reversed", [False, True])
+def test_padded_steps_are_left_out(time_reversed):
+    params, inputs = driven_net()
+    mask = np.random.default_rng(0).random(60) < 0.7
+    options = {"burn_in": 5, "time_reversed": time_reversed}
+    junk = inputs[:60].at[~mask].set(jnp.nan)
+    padded = lyapunov_exponents(DRIVEN, params, junk, mask=jnp.asarray(mask), **options)
+    short = lyapunov_exponents(DRIVEN, params, inputs[:60][mask], **options)
+    for found, expected in zip(padded, short, strict=True):
+        np.testing.assert_allclose(found[: len(expected)], expected, rtol=1e-9, atol=1e-10)
+    assert (padded.running[len(short.running) :] == padded.exponents).all()
+
+
+def test_without_a_real_step_to_count_there_is_no_exponent():
+    found = of_driven(num_steps=12, burn_in=5, lengths=5)
+    assert jnp.isnan(found.exponents).all() and jnp.isnan(found.standard_error).all()
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_few_are_the_first_of_all(count):
     few, every = of_driven(burn_in=7, num_exponents=count), of_driven(burn_in=7)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import xarray
 
+from gradflow.study.experiment import call
 from gradflow.study.record import Record, default_workdir, read_environment
 from gradflow.study.store import read_dataset
 
@@ -101,7 +102,9 @@ def test_a_run_of_another_configuration_is_refused(tmp_path):
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["config.json", "result.nc", "DONE", "parts/mine.nc"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "result.nc", "DONE", "parts/mine.nc", "units/mine"]
+)
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_somebodys_files_are_never_taken_for_a_run(tmp_path, name, overwrite):
     (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -181,3 +184,19 @@ def test_the_default_folder_is_that_of_the_configuration():
     assert folder.name.startswith("num_steps=9-") and len(folder.name) == len("num_steps=9-") + 8
     assert folder == default_workdir("tiny", dataclasses.replace(config))
     assert folder != default_workdir("tiny", dataclasses.replace(config, seed=1))
+
+
+def test_a_unit_under_way_has_a_folder_of_its_own_until_the_run_is_overwritten(tmp_path):
+    first, second = (Record(tmp_path, IDENTITY).once.folder(name) for name in ("a/b", "a b"))
+    assert first == Record(tmp_path, IDENTITY).once.folder("a/b") != second
+    (first / "checkpoint").write_text("half way")
+    assert files(tmp_path) == {"config.json", str((first / "checkpoint").relative_to(tmp_path))}
+    Record(tmp_path, IDENTITY).check()
+    Record(tmp_path, IDENTITY).finish()
+    assert (first / "checkpoint").exists()
+    assert list(Record(tmp_path, IDENTITY, overwrite=True).once.folder("a/b").iterdir()) == []
+
+
+def test_a_unit_without_a_record_has_no_folder():
+    assert call.folder("a") is None
+    assert float(call("a", Work(2.0)).a[0]) == 2.0

@@ -1,0 +1,210 @@
+"""Forward and backward of mean(h²): the planned unroll, its plain scan, Flax and PyTorch.
+
+float32; the gradient is that of the parameters. Each contestant has a process of its own, which
+compiles, runs once, and then waits to be told to run again; they are told in turns, and the median
+is taken. The gradients of the two ways of ours are compared, and the temporary memory of their
+compiled programs is printed with --memory (also by remat), which needs no idle machine.
+
+    python benchmarks/train.py --cells=lstm,gru,rnn --repeats=7
+"""
+
+import dataclasses
+import importlib.util
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+from gradflow import unroll
+from gradflow.cells import CELLS
+
+SHAPES = "32x200x64x128,32x96x128x512,16x1024x64x256,128x96x64x128,1x1000x32x64,16x784x1x128"
+OURS = {"planned": ("planned", "none"), "scan": ("scan", "none"), "auto": ("auto", "none")}
+
+_CELLS = flags.DEFINE_list("cells", ["lstm", "gru", "rnn"], "Cells; Flax and PyTorch have these.")
+_SHAPES = flags.DEFINE_list("shapes", SHAPES, "Each as batch x T x input x hidden.")
+_PEERS = flags.DEFINE_list("peers", ["auto", "scan", "flax", "torch"], "Who is timed.")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Runs of each, in turns.", lower_bound=1)
+_MEMORY = flags.DEFINE_boolean("memory", False, "Print temporary memory, and time nothing.")
+_WORKER = flags.DEFINE_string("worker", None, "Be this peer: for the script's own use.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What is run."""
+
+    batch: int
+    num_steps: int
+    input_size: int
+    hidden_size: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shape":
+        """From ``batch x T x input x hidden`` without the blanks."""
+        return cls(*map(int, text.split("x")))
+
+    @property
+    def inputs(self) -> tuple[int, int, int]:
+        """The inputs' shape, time first."""
+        return self.num_steps, self.batch, self.input_size
+
+
+def ours(name: str, shape: Shape, method: str, remat: str) -> tuple[Any, tuple[Any, Any]]:
+    """The jitted gradient, and its arguments."""
+    cell = CELLS[name](shape.input_size, shape.hidden_size)
+    arguments = cell.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), shape.inputs)
+
+    def loss(params: Any, inputs: jax.Array) -> jax.Array:
+        return jnp.mean(unroll(cell, params, inputs, method=method, remat=remat).outputs ** 2)
+
+    return jax.jit(jax.grad(loss)), arguments
+
+
+def flax(name: str, shape: Shape) -> tuple[Any, tuple[Any, Any]]:
+    """The same of Flax Linen's cell, time-major."""
+    from flax import linen as nn
+
+    kinds = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell, "rnn": nn.SimpleCell}
+    model = nn.RNN(kinds[name](shape.hidden_size), time_major=True)
+    inputs = jax.random.normal(jax.random.key(1), shape.inputs)
+    params = model.init(jax.random.key(0), inputs)
+    return jax.jit(jax.grad(lambda p, x: jnp.mean(jnp.square(jnp.asarray(model.apply(p, x)))))), (
+        params,
+        inputs,
+    )
+
+
+def torch_run(name: str, shape: Shape) -> Callable[[], None]:
+    """The same of PyTorch's layer."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    kinds = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
+    model, inputs = kinds[name](shape.input_size, shape.hidden_size), torch.randn(shape.inputs)
+
+    def run() -> None:
+        model.zero_grad()
+        (model(inputs)[0] ** 2).mean().backward()
+
+    return run
+
+
+def run_of(peer: str, name: str, shape: Shape) -> Callable[[], Any]:
+    """What a peer runs."""
+    if peer == "torch":
+        return torch_run(name, shape)
+    gradient, arguments = flax(name, shape) if peer == "flax" else ours(name, shape, *OURS[peer])
+    compiled = gradient.lower(*arguments).compile()
+    return lambda: jax.block_until_ready(compiled(*arguments))
+
+
+def work(peer: str, name: str, shape: Shape) -> None:
+    """Runs once for every line that comes in, and answers each with the seconds it took."""
+    run = run_of(peer, name, shape)
+    run()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        run()
+        print(time.perf_counter() - start, flush=True)
+
+
+def measured(name: str, shape: str, peers: Sequence[str]) -> dict[str, float]:
+    """The median time of each peer in seconds, each in its own process, in turns."""
+    workers = {peer: start_worker(peer, name, shape) for peer in peers}
+    for worker in workers.values():
+        assert worker.stdout is not None
+        if worker.stdout.readline().strip() != "ready":
+            raise RuntimeError(f"a peer of {peers} did not come up; its message is above")
+    times: dict[str, list[float]] = {peer: [] for peer in peers}
+    for _ in range(_REPEATS.value):
+        for peer, worker in workers.items():
+            assert worker.stdin is not None and worker.stdout is not None
+            worker.stdin.write("run\n")
+            worker.stdin.flush()
+            times[peer].append(float(worker.stdout.readline()))
+    for worker in workers.values():
+        worker.communicate()
+    return {peer: statistics.median(taken) for peer, taken in times.items()}
+
+
+def start_worker(peer: str, name: str, shape: str) -> subprocess.Popen:
+    """A process of this script that is one peer."""
+    flags_of = [f"--worker={peer}", f"--cells={name}", f"--shapes={shape}"]
+    return subprocess.Popen(
+        [sys.executable, __file__, *flags_of],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def gradient_error(name: str, shape: Shape) -> float:
+    """The greatest error of planned gradients, relative to the norm of each one."""
+    results = []
+    for method in ("planned", "scan"):
+        gradient, arguments = ours(name, shape, method, "none")
+        results.append(gradient(*arguments))
+    errors = jax.tree.map(
+        lambda a, b: jnp.linalg.norm(a - b) / jnp.maximum(jnp.linalg.norm(b), 1e-30), *results
+    )
+    return float(max(jax.tree.leaves(errors)))
+
+
+def memory_rows(name: str, shape: str) -> list[str]:
+    """Temporary memory of the compiled gradients, and of the forward pass alone, in MB."""
+    sizes = {}
+    for method in ("scan", "planned"):
+        for remat in ("none", "step", "sqrt"):
+            gradient, arguments = ours(name, Shape.parse(shape), method, remat)
+            analysis = gradient.lower(*arguments).compile().memory_analysis()
+            sizes[method, remat] = analysis.temp_size_in_bytes / 1e6
+    plain = sizes["scan", "none"]
+    return [
+        f"| {name} | {shape} | {method} | {remat} | {size:.1f} | {size / plain:.2f} |"
+        for (method, remat), size in sizes.items()
+    ]
+
+
+def table(cells: Sequence[str], shapes: Sequence[str], peers: Sequence[str]) -> list[str]:
+    """A row for each cell and shape; times relative to the first peer's, and their means."""
+    ratios: dict[str, list[float]] = {peer: [] for peer in peers[1:]}
+    heads = [f"{peer}, ms" for peer in peers] + [f"{peer} / {peers[0]}" for peer in ratios]
+    rows = [f"| cell | shape | {' | '.join(heads)} | error |", "|---" * (len(heads) + 3) + "|"]
+    for name in cells:
+        for shape in shapes:
+            times = measured(name, shape, peers)
+            for peer in ratios:
+                ratios[peer].append(times[peer] / times[peers[0]])
+            entries = [f"{1e3 * times[peer]:.1f}" for peer in peers]
+            entries += [f"{ratios[peer][-1]:.2f}" for peer in ratios]
+            error = gradient_error(name, Shape.parse(shape))
+            rows.append(f"| {name} | {shape} | {' | '.join(entries)} | {error:.0e} |")
+            print(rows[-1], file=sys.stderr, flush=True)
+    means = [f"{math.exp(statistics.fmean(map(math.log, r))):.2f}" for r in ratios.values()]
+    return [*rows, f"| geometric mean | {' |' * len(peers)} {' | '.join(means)} | |"]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints the table."""
+    del argv
+    if _WORKER.value:
+        work(_WORKER.value, _CELLS.value[0], Shape.parse(_SHAPES.value[0]))
+    elif _MEMORY.value:
+        print("| cell | shape | method | remat | MB | of the plain scan's |\n" + "|---" * 6 + "|")
+        for name in _CELLS.value:
+            for shape in _SHAPES.value:
+                print("\n".join(memory_rows(name, shape)))
+    else:
+        here = [p for p in _PEERS.value if p != "torch" or importlib.util.find_spec("torch")]
+        print("\n".join(table(_CELLS.value, _SHAPES.value, here)))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,136 @@
+"""What `log_norms` costs against the work it does, and what a very long sequence takes.
+
+The work of one step is taken as n³, for a vanilla net of n units: all rows through one product.
+The table is the time over T n³; where it is flat, the cost is that of the products. (It falls where
+rows that rounding has lost are left out, and rises for small nets, whose pointwise work counts.)
+
+    python benchmarks/work.py
+    python benchmarks/work.py --num_steps=100,1000 --hidden_sizes=64,256 --plot=work.png
+    python benchmarks/work.py --long
+
+With --long, for an LSTM: the memory that the compiler plans for each measurement at T = 1,000,000,
+and the time a step, measured at a smaller T.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+from turns import medians
+
+from gradflow import flow
+from gradflow.cells import lstm, rnn
+from gradflow.unroll import unroll
+
+INPUT_SIZE = 16
+LONG_HIDDEN_SIZE = 64
+LONG_NUM_STEPS = 1_000_000
+
+_NUM_STEPS = flags.DEFINE_list("num_steps", ["100", "1000", "10000"], "Lengths T.")
+_HIDDEN_SIZES = flags.DEFINE_list("hidden_sizes", ["64", "128", "256", "512"], "Sizes n.")
+_REPEATS = flags.DEFINE_integer("repeats", 1, "Runs of each after the first.", lower_bound=1)
+_PLOT = flags.DEFINE_string("plot", None, "A PNG file to draw the table in.")
+_LONG = flags.DEFINE_boolean("long", False, "Memory and time of a very long sequence instead.")
+_MEASURED = flags.DEFINE_integer("measured_steps", 2000, "T of the times of --long.", lower_bound=1)
+
+
+def nanoseconds(num_steps: int, hidden_size: int) -> float:
+    """The time of `log_norms` over T n³, in nanoseconds."""
+    cell = rnn(INPUT_SIZE, hidden_size)
+    params = cell.init(jax.random.key(0))
+    inputs = jax.random.normal(jax.random.key(1), (num_steps, INPUT_SIZE))
+    run = {"log_norms": partial(flow.log_norms, cell, params, inputs)}
+    (seconds,) = medians(run, _REPEATS.value).values()
+    return 1e9 * seconds / (num_steps * hidden_size**3)
+
+
+def plot(table: dict[int, list[float]], sizes: list[int], path: Path) -> None:
+    """A line for each T, time over T n³ against n."""
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(3.5, 2.6), layout="constrained")
+    for (num_steps, row), marker in zip(table.items(), "os^vD" * len(table), strict=False):
+        ax.semilogx(sizes, row, marker=marker, label=f"T = {num_steps}")
+    ax.set(xlabel="hidden units n", ylabel=r"time / ($T n^3$) (ns)", xticks=sizes)
+    ax.set_xticks(sizes, [str(size) for size in sizes])
+    ax.minorticks_off()
+    ax.set_ylim(0)
+    ax.legend()
+    fig.savefig(path, dpi=200)
+
+
+def report_work() -> None:
+    """Prints the table of the time over T n³, and draws it if asked to."""
+    sizes = [int(size) for size in _HIDDEN_SIZES.value]
+    print(f"| ns / (T n³) | {' | '.join(f'n = {size}' for size in sizes)} |")
+    print("|---" * (1 + len(sizes)) + "|")
+    table = {}
+    for num_steps in map(int, _NUM_STEPS.value):
+        table[num_steps] = [nanoseconds(num_steps, size) for size in sizes]
+        cells = " | ".join(f"{value:.4f}" for value in table[num_steps])
+        print(f"| T = {num_steps} | {cells} |", flush=True)
+    if _PLOT.value:
+        plot(table, sizes, Path(_PLOT.value))
+
+
+def measurements() -> dict[str, Callable]:
+    """What a long sequence is measured by: functions of the parameters and the inputs."""
+    cell = lstm(INPUT_SIZE, LONG_HIDDEN_SIZE)
+
+    def loss(outputs: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.sin(outputs))
+
+    of_cell = {
+        "unroll": unroll,
+        "gates": flow.gates,
+        "log_norms": flow.log_norms,
+        "lyapunov_exponents": flow.lyapunov_exponents,
+        "log_singular_values": flow.log_singular_values,
+        "decomposition_norms": flow.decomposition_norms,
+        "steps_by_path": flow.steps_by_path,
+    }
+    of_loss = {"adjoints": flow.adjoints, "components": flow.components}
+    return {name: partial(function, cell) for name, function in of_cell.items()} | {
+        name: partial(function, loss, cell) for name, function in of_loss.items()
+    }
+
+
+def report_long() -> None:
+    """Prints for each measurement the memory at T = 1,000,000 and the time a step."""
+    cell = lstm(INPUT_SIZE, LONG_HIDDEN_SIZE)
+    params = cell.init(jax.random.key(0))
+    inputs = jax.random.normal(jax.random.key(1), (_MEASURED.value, INPUT_SIZE))
+    long = jax.ShapeDtypeStruct((LONG_NUM_STEPS, INPUT_SIZE), inputs.dtype)
+    print(f"| measurement | GiB at T = {LONG_NUM_STEPS} | µs a step | minutes for all |")
+    print("|---|---|---|---|")
+    for name, function in measurements().items():
+        run = jax.jit(function)
+        size = gibibytes(run.lower(params, long).compile())
+        (seconds,) = medians({name: partial(run, params, inputs)}, _REPEATS.value).values()
+        step = seconds / _MEASURED.value
+        minutes = step * LONG_NUM_STEPS / 60
+        print(f"| {name} | {size:.1f} | {1e6 * step:.0f} | {minutes:.1f} |", flush=True)
+
+
+def gibibytes(compiled: jax.stages.Compiled) -> float:
+    """What the compiler plans for the arguments, the result, and everything between."""
+    plan = compiled.memory_analysis()
+    if plan is None:
+        return float("nan")
+    parts = plan.argument_size_in_bytes, plan.output_size_in_bytes, plan.temp_size_in_bytes
+    return sum(parts) / 2**30
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints a table."""
+    if len(argv) > 1:
+        raise app.UsageError(f"no arguments beside the flags are expected, got {argv[1:]}")
+    jax.config.update("jax_enable_x64", True)
+    report_long() if _LONG.value else report_work()
+
+
+if __name__ == "__main__":
+    app.run(main)

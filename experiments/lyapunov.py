@@ -1,0 +1,401 @@
+"""Order, criticality and chaos of a random net, told by its Lyapunov exponents.
+
+A tanh net with W_h of standard deviation gain/√hidden is driven by weak noise: its spectrum of
+exponents λ_1 ≥ λ_2 ≥ ... against the gain and the width; the number of steps in which two copies
+that start a perturbation of 1e-7 apart, relative to the size of the state, come a tenth of that
+size apart; and how well nets of each gain learn to say again what they read some steps before. The
+claim: the largest exponent crosses zero at a gain that hardly depends on the width; above it a
+perturbation is lost after log(0.1/1e-7)/λ_1 steps; and nets learn best near the crossing. (What was
+read must be far enough back: 5 steps instead of 20 are learnt by every net that is not chaotic.)
+
+Source: Sompolinsky, Crisanti, Sommers 1988, doi:10.1103/PhysRevLett.61.259 (chaos above gain 1
+without inputs); Engelken, Wolf, Abbott 2023, doi:10.1103/PhysRevResearch.5.043044 (spectra);
+Bertschinger & Natschläger 2004, doi:10.1162/089976604323057443 (computing at the edge of chaos).
+
+    python experiments/lyapunov.py
+    python experiments/lyapunov.py --hidden_sizes=64,128,256 --num_steps=2000
+
+Takes about a minute on two cores at the defaults.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gradflow import flow, study, unroll
+from gradflow.cells import rnn
+from gradflow.tasks import delayed_copy
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from gradflow import Params
+
+LOST = 0.1
+"""The distance of two copies, relative to the state, at which the perturbation is lost."""
+
+WITHIN = 1.5
+"""The factor within which the time to lose it must be as predicted."""
+
+LOOKS = (
+    {"color": "#56B4E9", "linestyle": ":", "marker": "o"},
+    {"color": "#0072B2", "linestyle": "--", "marker": "s"},
+    {"color": "#000000", "linestyle": "-", "marker": "^"},
+    {"color": "#D55E00", "linestyle": "-.", "marker": "v"},
+    {"color": "#009E73", "linestyle": (0, (8, 2)), "marker": "D"},
+)
+
+GAIN_COLORS = ("#E69F00", "#CC79A7", "#661100", "#009E73")
+"""Of the gains whose spectra are drawn, which are as many."""
+
+TIED = 0.01
+"""Shares of bits this close to the best are as good."""
+
+
+@dataclass(frozen=True)
+class Config(study.Config):
+    """Which nets, for how long, and what they are to learn."""
+
+    num_seeds: int = study.field(5, help="Nets of each gain and width.", positive=True)
+    gains: tuple[float, ...] = study.field(
+        (0.5, 0.75, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0), help="Gains of W_h.", positive=True
+    )
+    hidden_sizes: tuple[int, ...] = study.field((16, 32, 64), help="Widths.", positive=True)
+    input_std: float = study.field(0.1, help="Standard deviation of the noise.", positive=True)
+    num_steps: int = study.field(600, help="Steps that are measured.", positive=True)
+    burn_in: int = study.field(100, help="Steps before them.", positive=True)
+    perturbation: float = study.field(1e-7, help="First distance, relative.", positive=True)
+    delay: int = study.field(20, help="Steps after which a bit is to be said again.", positive=True)
+    num_updates: int = study.field(300, help="Updates of the nets that learn.", positive=True)
+    batch_size: int = study.field(16, help="Sequences in an update.", positive=True)
+    learning_rate: float = study.field(1e-3, help="Of Adam.", positive=True)
+
+
+def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+    """Measures every net; dimensions width, gain, run (a seed)."""
+    import xarray
+
+    parts = [
+        once(f"hidden_size={size}", partial(_measure, config, size))
+        for size in study.progress(config.hidden_sizes, "widths")
+    ]
+    learning = once("learning", partial(_train, config))
+    nets = xarray.concat(parts, dim="hidden_size", join="outer")
+    return xarray.merge([nets, learning]).assign_attrs(
+        perturbation=config.perturbation, delay=config.delay
+    )
+
+
+def _keys(config: Config) -> jax.Array:
+    return jax.random.split(jax.random.key(config.seed), config.num_seeds)
+
+
+def _measure(config: Config, size: int) -> "xarray.Dataset":
+    import xarray
+
+    cell = rnn(size, size, recurrent_init="normal(gain=1)", input_init="identity")
+
+    def one_run(gain: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        k_params, k_inputs, k_push = jax.random.split(key, 3)
+        params = cell.init(k_params)
+        params |= {"W_h": gain * params["W_h"]}
+        num_steps = config.burn_in + config.num_steps
+        x = config.input_std * jax.random.normal(k_inputs, (num_steps, size))
+        found = flow.lyapunov_exponents(cell, params, x, burn_in=config.burn_in)
+        push = jax.random.normal(k_push, (size,))
+        return found.exponents, _steps_to_lose(config, cell.step, params, x, push)
+
+    gains, keys = (
+        leaf.ravel()
+        for leaf in jnp.meshgrid(
+            jnp.asarray(config.gains), jnp.arange(config.num_seeds), indexing="ij"
+        )
+    )
+    exponents, steps = flow.jit_to_run_once(flow.over_runs(one_run))(gains, _keys(config)[keys])
+    shape = len(config.gains), config.num_seeds
+    dims = ("hidden_size", "gain", "run")
+    return xarray.Dataset(
+        {
+            "exponent": (
+                (*dims, "index"),
+                np.reshape(exponents, (1, *shape, size)),
+                {"units": "nats per step"},
+            ),
+            "steps_to_lose": (dims, np.reshape(steps, (1, *shape)), {"units": "steps"}),
+        },
+        coords={
+            "hidden_size": [size],
+            "gain": ("gain", list(config.gains), {"units": "1"}),
+            "index": np.arange(size),
+        },
+    )
+
+
+def _steps_to_lose(
+    config: Config, step: Callable, params: "Params", x: jax.Array, push: jax.Array
+) -> jax.Array:
+    """Steps until two copies are LOST of the state's norm apart; infinite if never."""
+    h = jnp.zeros_like(push)
+    h = jax.lax.fori_loop(0, config.burn_in, lambda t, h: step(params, h, x[t])[0], h)
+    other = h + config.perturbation * jnp.linalg.norm(h) * push / jnp.linalg.norm(push)
+
+    def both(pair: tuple, x: jax.Array) -> tuple:
+        a, b = (step(params, h, x)[0] for h in pair)
+        return (a, b), jnp.linalg.norm(a - b) / jnp.linalg.norm(a)
+
+    _, distance = jax.lax.scan(both, (h, other), x[config.burn_in :])
+    return jnp.where(jnp.any(distance >= LOST), 1.0 + jnp.argmax(distance >= LOST), jnp.inf)
+
+
+def _train(config: Config) -> "xarray.Dataset":
+    """The share of bits said right after training, of nets of the largest width, in float32."""
+    import xarray
+
+    size = config.hidden_sizes[-1]
+    task = delayed_copy(delay=config.delay, num_steps=3 * config.delay)
+    cell = rnn(task.input_size, size, recurrent_init="normal(gain=1)")
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
+
+    def predictions(params: dict, inputs: jax.Array) -> jax.Array:
+        outputs = unroll(cell, params["cell"], inputs).outputs
+        return outputs @ params["readout"]
+
+    def loss(params: dict, key: jax.Array) -> jax.Array:
+        batch = jax.tree.map(_single, task.sample(key, config.batch_size))
+        logits = predictions(params, batch.inputs)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
+        return jnp.sum(losses * batch.weights) / jnp.sum(batch.weights)
+
+    def one_run(gain: jax.Array, key: jax.Array) -> jax.Array:
+        k_params, k_test, k_train = jax.random.split(key, 3)
+        own = cell.init(k_params)
+        own |= {"W_h": gain * own["W_h"]}
+        params = {"cell": own, "readout": jnp.zeros((size, task.output_size))}
+        params = jax.tree.map(_single, params)
+
+        def update(state: tuple, key: jax.Array) -> tuple:
+            params, memory = state
+            updates, memory = optimizer.update(jax.grad(loss)(params, key), memory, params)
+            return (optax.apply_updates(params, updates), memory), None
+
+        keys = jax.random.split(k_train, config.num_updates)
+        (params, _), _ = jax.lax.scan(update, (params, optimizer.init(params)), keys)
+        batch = jax.tree.map(_single, task.sample(k_test, 8 * config.batch_size))
+        right = predictions(params, batch.inputs).argmax(axis=-1) == batch.targets
+        return jnp.sum(right * batch.weights) / jnp.sum(batch.weights)
+
+    gains = jnp.asarray(config.gains, jnp.float32)
+    by_seed = jax.vmap(jax.vmap(one_run, (None, 0)), (0, None))
+    right = flow.jit_to_run_once(by_seed)(gains, _keys(config))
+    return xarray.Dataset(
+        {"share_right": (("gain", "run"), np.asarray(right, float), {"units": "1"})},
+        coords={"gain": ("gain", list(config.gains), {"units": "1"})},
+    )
+
+
+def _single(leaf: jax.Array) -> jax.Array:
+    """The array in float32, if it is floating: training wants no more."""
+    return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+
+def crossing(dataset: "xarray.Dataset") -> np.ndarray:
+    """The gain at which the largest exponent first crosses zero; shape (width, run), or NaN."""
+    largest = dataset.exponent.isel(index=0).transpose("hidden_size", "run", "gain")
+    return np.array(
+        [[_crossing(dataset.gain.values, curve) for curve in curves] for curves in largest.values]
+    )
+
+
+def _crossing(gains: np.ndarray, exponents: np.ndarray) -> float:
+    order = np.argsort(gains)
+    gains, exponents = gains[order], exponents[order]
+    above = np.flatnonzero(exponents > 0)
+    if not len(above) or above[0] == 0:
+        return np.nan
+    i = above[0]
+    return float(np.interp(0, exponents[i - 1 : i + 1], gains[i - 1 : i + 1]))
+
+
+def over_predicted(dataset: "xarray.Dataset") -> "xarray.DataArray":
+    """The time to lose the perturbation over log(LOST/perturbation)/λ_1; NaN where it is kept."""
+    largest = dataset.exponent.isel(index=0)
+    predicted = np.log(LOST / dataset.attrs["perturbation"]) / largest
+    lost = np.isfinite(dataset.steps_to_lose) & (largest > 0)
+    return (dataset.steps_to_lose / predicted).where(lost)
+
+
+def figure(dataset: "xarray.Dataset") -> "Figure":
+    """Largest exponent, spectra, time to lose a perturbation, and what was learnt."""
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(7.0, 5.4))
+    (a, b), (c, d) = fig.subplots(2, 2)
+    _draw_largest(a, dataset)
+    _draw_spectra(b, dataset)
+    _draw_times(c, dataset)
+    _draw_learning(d, dataset)
+    return fig
+
+
+def _draw_largest(ax: "Axes", dataset: "xarray.Dataset") -> None:
+    for index, size in enumerate(dataset.hidden_size.values):
+        values = dataset.exponent.sel(hidden_size=size).isel(index=0)
+        look = {**LOOKS[index % len(LOOKS)], "markevery": 1, "label": f"{size}"}
+        study.figure.band(ax, dataset.gain, values, "run", **look)
+    gains = np.linspace(float(dataset.gain.min()), 1, 50)
+    ax.plot(gains, np.log(gains), color="#D55E00", lw=0.8, label="log gain")
+    ax.axhline(0, color="#000000", lw=0.6)
+    ax.set(xlabel="gain", ylabel="λ₁ (nats per step)", title="Largest exponent, by width")
+    ax.legend()
+
+
+def _draw_spectra(ax: "Axes", dataset: "xarray.Dataset") -> None:
+    size = int(dataset.hidden_size[-1])
+    spectra = dataset.exponent.sel(hidden_size=size)
+    places = np.unique(
+        np.linspace(0, dataset.sizes["gain"] - 1, len(GAIN_COLORS)).round().astype(int)
+    )
+    for index, place in enumerate(places):
+        look = {**LOOKS[index], "color": GAIN_COLORS[index]}
+        look["label"] = f"{float(dataset.gain[place]):g}"
+        share = (dataset.index + 1) / size
+        study.figure.band(ax, share, spectra.isel(gain=place), "run", **look)
+    ax.axhline(0, color="#000000", lw=0.6)
+    ax.set(xlabel="index / width", ylabel="λ (nats per step)", title=f"Spectra at width {size}")
+    ax.legend(title="gain", loc="lower left")
+
+
+def _draw_times(ax: "Axes", dataset: "xarray.Dataset") -> None:
+    from matplotlib import ticker
+
+    first = dataset.attrs["perturbation"]
+    ax.set(
+        xlabel="λ₁ (nats per step)",
+        ylabel=f"steps from {first:g} to {LOST:g}",
+        title="Time to lose a perturbation, by width",
+    )
+    lost = over_predicted(dataset).notnull()
+    if not bool(lost.any()):
+        ax.text(0.5, 0.5, "no perturbation was lost", transform=ax.transAxes, ha="center")
+        return
+    largest = dataset.exponent.isel(index=0).where(lost)
+    for index, size in enumerate(dataset.hidden_size.values):
+        look: Any = {**LOOKS[index % len(LOOKS)], "linestyle": "none", "label": f"{size}"}
+        x, y = largest.sel(hidden_size=size), dataset.steps_to_lose.sel(hidden_size=size)
+        ax.plot(x.values.ravel(), y.values.ravel(), **look)
+    line = np.geomspace(float(largest.min()), float(largest.max()), 50)
+    ax.plot(line, np.log(LOST / first) / line, color="#D55E00", lw=1.0, label="predicted")
+    ax.set(xscale="log", yscale="log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(ticker.NullFormatter())
+    ax.legend()
+
+
+def _draw_learning(ax: "Axes", dataset: "xarray.Dataset") -> None:
+    largest = dataset.exponent.isel(index=0, hidden_size=-1).median("run")
+    look = {**LOOKS[2], "markevery": 1}
+    study.figure.band(ax, largest, dataset.share_right, "run", **look)
+    ax.axvline(0, color="#000000", lw=0.6)
+    ax.axhline(0.5, color="#606060", linestyle=":", lw=1.0)
+    ax.annotate("chance", (0.02, 0.5), xycoords=("axes fraction", "data"), fontsize=8,
+                xytext=(0, -9), textcoords="offset points", color="#606060")  # fmt: skip
+    ax.set_ylim(bottom=0.45)
+    ax.set(
+        xlabel="λ₁ at birth (nats per step)",
+        ylabel="share of bits right",
+        title=f"Delayed copy, {dataset.attrs['delay']} steps, after training",
+    )
+
+
+def closing(dataset: "xarray.Dataset") -> str:
+    """Where chaos begins, how long a perturbation lasts, where nets learn; and the verdict."""
+    gains = crossing(dataset)
+    rows = [
+        {
+            "width": str(size),
+            "λ₁ = 0 at gain": _mean(of_width),
+            "time to lose / predicted": _mean(over_predicted(dataset).sel(hidden_size=size).values),
+        }
+        for size, of_width in zip(dataset.hidden_size.values, gains, strict=True)
+    ]
+    ratio = _interval(over_predicted(dataset).values)
+    predicted = 1 / WITHIN <= ratio[1] <= ratio[2] <= WITHIN
+    means = (
+        np.nanmean(gains, axis=1) if np.isfinite(gains).any(axis=1).all() else np.array([np.nan])
+    )
+    steady = float(means.max() / means.min()) <= WITHIN
+    near, words = _learning(dataset, float(means[-1]))
+    parts = {
+        f"the gain of the crossing within a factor of {WITHIN:g} over the widths": steady,
+        f"time to lose within a factor of {WITHIN:g} of the prediction": predicted,
+        "nets learn best near the crossing": near,
+    }
+    said = "\n".join(
+        f"{name}: {'supported' if holds else 'not supported'} by this run"
+        for name, holds in parts.items()
+    )
+    return f"{study.table(rows)}\n{words}\n{said}"
+
+
+def best_gains(dataset: "xarray.Dataset") -> np.ndarray:
+    """For each seed the middle, on a log scale, of the gains that are within TIED of the best."""
+    shares = dataset.share_right
+    good = shares >= shares.max("gain") - TIED
+    return np.exp(np.log(dataset.gain).where(good).mean("gain")).values
+
+
+def _learning(dataset: "xarray.Dataset", edge: float) -> tuple[bool, str]:
+    """Whether the best gain lies, in the mean over seeds, within WITHIN of the crossing."""
+    mean, low, high = _interval(np.log(best_gains(dataset) / edge))
+    shares = dataset.share_right.median("run")
+    words = (
+        f"share of bits right: {float(shares[0]):.2f} at the least gain, {float(shares.max()):.2f} "
+        f"at the best, {float(shares[-1]):.2f} at the largest; best gain over that of the "
+        f"crossing {np.exp(mean):.2f} [{np.exp(low):.2f}, {np.exp(high):.2f}]"
+    )
+    return -np.log(WITHIN) <= low <= high <= np.log(WITHIN), words
+
+
+def _interval(values: np.ndarray) -> tuple[float, float, float]:
+    """A mean of the finite values and its 95 % interval; NaN for less than two."""
+    finite = values[np.isfinite(values)]
+    low, high = flow.bootstrap(finite)
+    return float(finite.mean()) if len(finite) > 1 else np.nan, low, high
+
+
+def _mean(values: np.ndarray) -> str:
+    mean, low, high = _interval(values)
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(mean) else "-"
+
+
+EXPERIMENT = study.Experiment(
+    name="lyapunov",
+    config=Config,
+    run=run,
+    figure=figure,
+    closing=closing,
+    quick={
+        "gains": (0.5, 1.2, 3.0),
+        "hidden_sizes": (4, 8),
+        "num_steps": 80,
+        "burn_in": 20,
+        "num_seeds": 3,
+        "delay": 2,
+        "num_updates": 10,
+        "batch_size": 4,
+    },
+    doc=__doc__,
+)
+
+if __name__ == "__main__":
+    study.main(EXPERIMENT)

@@ -1,0 +1,271 @@
+"""A GRU or an LSTM of two units is chaotic without any input; a chaos-free cell never is.
+
+With the weights that the paper prints, and all biases zero, the GRU ::
+
+    z = σ(A_z u)    r = σ(A_r u)    u <- (1 - z) u + z tanh(R (r u))
+
+and the LSTM have a strange attractor and a positive Lyapunov exponent: ∂h_t/∂h_0 grows without any
+training. The exponent is found twice, by QR of the step Jacobians and by following a disturbance of
+1e-7 in a plain NumPy loop.
+
+Source: Laurent, von Brecht 2017, arXiv:1612.06212, Fig. 1.
+
+    python experiments/papers/laurent2017.py
+
+Takes about 30 seconds on two cores.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+
+from gradflow import flow, study, unroll
+from gradflow.cells import LSTMCarry, cfn, gru_reset_before, lstm
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+A_Z, A_R, R = ((0, 1), (1, 1)), ((0, 1), (1, 0)), ((-5, -8), (8, 5))
+A_IF, A_O, A_G = ((-10, -10), (10, 10)), ((10, -10), (10, -10)), ((10, -80), (80, -10))
+NETS = ("gru", "lstm")
+DISTURBANCE = 1e-7
+FAR = 0.1  # a disturbance that is as large has nothing to do with the first path any more
+
+
+@dataclass(frozen=True)
+class Config(study.Config):
+    """How long, from how many starts."""
+
+    num_steps: int = study.field(20000, help="Steps T of every path.", positive=True)
+    num_starts: int = study.field(3, help="Starts of the exponents.", positive=True)
+    num_near: int = study.field(2000, help="Starts within 1e-7 of one point.", positive=True)
+    num_cfn: int = study.field(200, help="Chaos-free nets.", positive=True)
+
+
+def cells() -> dict:
+    """The two nets: a cell and its parameters."""
+
+    def gate(weights: object) -> dict[str, jax.Array]:
+        W_h = jnp.asarray(weights, float)
+        return {"W_h": W_h, "W_x": jnp.zeros((2, 0)), "b": jnp.zeros(2)}
+
+    # The library's z keeps the old state where the paper's z replaces it: σ(-a) = 1 - σ(a).
+    gru = {"z": gate(-np.array(A_Z)), "r": gate(A_R), "n": gate(R)}
+    gates = {"i": gate(A_IF), "f": gate(A_IF), "o": gate(A_O), "g": gate(A_G)}
+    return {"gru": (gru_reset_before(0, 2), gru), "lstm": (lstm(0, 2), gates)}
+
+
+def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+    """Paths, exponents and diverging pairs of both nets, and the fate of chaos-free ones."""
+    import xarray
+
+    starts = np.random.default_rng(config.seed).uniform(size=(config.num_starts, 4))
+    parts = [once(f"net={net}", lambda net=net: _measure(config, net, starts)) for net in NETS]
+    data = xarray.concat(parts, dim="net")
+    return data.assign(cfn=(("cfn_net",), _chaos_free(config))).assign_coords(net=list(NETS))
+
+
+def _measure(config: Config, net: str, starts: np.ndarray) -> "xarray.Dataset":
+    import xarray
+
+    cell, params = cells()[net]
+    inputs = jnp.zeros((config.num_steps, 0))
+
+    def carry(u: jax.Array) -> jax.Array | LSTMCarry:
+        return LSTMCarry(u[:2], u[2:]) if net == "lstm" else u[:2]
+
+    def exponent(u: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found = flow.lyapunov_exponents(cell, params, inputs, burn_in=1000, carry=carry(u))
+        return found.exponents, unroll(cell, params, inputs, carry=carry(u)).outputs
+
+    def last(u: jax.Array) -> jax.Array:
+        def body(_: int, s: jax.Array | LSTMCarry) -> jax.Array | LSTMCarry:
+            return cell.step(params, s, inputs[0])[0]
+
+        return cell.hidden(jax.lax.fori_loop(0, config.num_steps, body, carry(u)))
+
+    exponents, outputs = jax.jit(flow.over_runs(exponent))(jnp.asarray(starts))
+    noise = np.random.default_rng(config.seed + 1).uniform(-1, 1, (config.num_near, 4))
+    near = jax.jit(jax.vmap(last))(jnp.asarray(starts[0] + DISTURBANCE * noise))
+    on_attractor = outputs[0, -1]
+    growth, first, second = follow(net, starts, config.num_steps)
+    return xarray.Dataset(
+        {
+            "exponent": (("start",), np.asarray(exponents[:, 0])),
+            "growth": (("start",), growth),
+            "path": (("time", "unit"), np.asarray(outputs[0, config.num_steps // 2 :])),
+            "near": (("point", "unit"), np.asarray(near)),
+            "apart": (("step",), first[:, 0] - second[:, 0]),
+            "end": (("unit",), np.asarray(on_attractor)),
+        }
+    )
+
+
+def numpy_step(net: str, s: np.ndarray) -> np.ndarray:
+    """One step in NumPy, as the paper writes it; s is (starts, 2) u, or (starts, 4) of h and c."""
+    u = s[:, :2]
+    if net == "gru":
+        z, r = _sigmoid(u @ np.transpose(A_Z)), _sigmoid(u @ np.transpose(A_R))
+        return (1 - z) * u + z * np.tanh((r * u) @ np.transpose(R))
+    gate = _sigmoid(u @ np.transpose(A_IF))
+    c = gate * s[:, 2:] + gate * np.tanh(u @ np.transpose(A_G))
+    return np.concatenate([_sigmoid(u @ np.transpose(A_O)) * np.tanh(c), c], axis=1)
+
+
+def _sigmoid(a: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(a / 2))
+
+
+def follow(
+    net: str, starts: np.ndarray, num_steps: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The growth of a disturbance, brought back to 1e-7 at each step, and a pair set free."""
+    s = starts[:, :2] if net == "gru" else starts
+    for _ in range(1000):
+        s = numpy_step(net, s)
+    pair, near = [s[:1]], [s[:1] + DISTURBANCE * np.eye(s.shape[1])[:1]]
+    for _ in range(400):
+        pair.append(numpy_step(net, pair[-1]))
+        near.append(numpy_step(net, near[-1]))
+    other, total = s + DISTURBANCE / np.sqrt(s.shape[1]), np.zeros(len(s))
+    for _ in range(num_steps - 1000):
+        s, other = numpy_step(net, s), numpy_step(net, other)
+        size = np.linalg.norm(other - s, axis=1, keepdims=True)
+        total += np.log(size[:, 0] / DISTURBANCE)
+        other = s + (other - s) * DISTURBANCE / size
+    rate = total / (num_steps - 1000)
+    return rate, np.concatenate(pair), np.concatenate(near)
+
+
+def _chaos_free(config: Config) -> np.ndarray:
+    """max |h| after 500 steps without input, of random chaos-free nets from random starts."""
+    cell = cfn(0, 8, recurrent_init="normal(std=5.0)")
+
+    def last(key: jax.Array) -> jax.Array:
+        k_params, k_start = jax.random.split(key)
+        start = jax.random.uniform(k_start, (8,), minval=-5.0, maxval=5.0)
+        carries = unroll(cell, cell.init(k_params), jnp.zeros((500, 0)), carry=start).carries
+        return jnp.max(jnp.abs(carries[-1]))
+
+    keys = jax.random.split(jax.random.key(config.seed), config.num_cfn)
+    return np.asarray(jax.jit(flow.over_runs(last))(keys))
+
+
+def claims(dataset: "xarray.Dataset") -> list[Claim]:
+    """Each claim beside what was measured."""
+    result = []
+    for panel, net in (("ac", "gru"), ("bd", "lstm")):
+        data = dataset.sel(net=net)
+        path, near = data.path.values, data.near.values
+        covered = np.ptp(near, axis=0) / np.ptp(path, axis=0)
+        far = np.abs(data.apart.values) > FAR
+        when = int(np.argmax(far)) if far.any() else -1
+        exponents = " / ".join(f"{value:.4g}" for value in data.exponent.values)
+        result += [
+            statement(
+                f"fig1-{net}_chaos",
+                f"the two-unit {net.upper()} without input is chaotic",
+                "chaotic",
+                f"largest exponent {exponents} nats a step",
+                source=f"Fig. 1 ({panel[0]})",
+                condition="the largest exponent is above 0.01 from every start",
+                holds=(data.exponent > 0.01).all(),
+            ),
+            numbers(
+                f"fig1-{net}_exponent",
+                f"largest exponent of the {net.upper()} by QR, each start",
+                data.growth.values,
+                data.exponent.values,
+                atol=0.01,
+                source=OWN + "growth of a 1e-7 disturbance in a plain NumPy loop",
+            ),
+            statement(
+                f"fig1-{net}_spread",
+                f"{net.upper()}: starts within 1e-7 of one point end all over the attractor",
+                "end states fill the attractor",
+                f"{covered.min():.3g} of its extent",
+                source=f"Fig. 1 ({panel[0]}), yellow",
+                picture=True,
+                condition="they cover over 0.9 of the extent of one path in both units",
+                holds=(covered > 0.9).all(),
+            ),
+            statement(
+                f"fig1-{net}_diverges",
+                f"{net.upper()}: two paths 1e-7 apart agree and then diverge",
+                "agreement, then strong divergence",
+                f"{FAR:g} apart from step {when}",
+                source=f"Fig. 1 ({panel[1]})",
+                picture=True,
+                condition=f"they are less than {FAR:g} apart for ten steps, and more later",
+                holds=when > 10,
+            ),
+        ]
+    largest = float(dataset.cfn.max())
+    return [
+        *result,
+        statement(
+            "fig1-cfn",
+            "a chaos-free net without input goes to zero from every start",
+            "h -> 0",
+            f"at most {largest:.2g} after 500 steps",
+            exact=True,
+            source="the paper's theorem on the CFN",
+            condition="all of them are below 1e-3",
+            holds=largest < 1e-3,
+        ),
+    ]
+
+
+def figure(dataset: "xarray.Dataset") -> "Figure":
+    """The attractors, and the pairs that diverge: four panels as in the paper."""
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(7.0, 5.0))
+    axes = fig.subplots(2, 2)
+    for column, net in enumerate(NETS):
+        data, (top, bottom) = dataset.sel(net=net), axes[:, column]
+        top.plot(*data.path.values.T, ".", color="#332288", ms=0.6, rasterized=True)
+        top.plot(*data.near.values.T, ".", color="#E69F00", ms=0.8, rasterized=True)
+        top.set(xlabel="h(1)", ylabel="h(2)", title=f"({'ab'[column]}) {net.upper()}: attractor")
+        bottom.plot(data.apart[:200], lw=0.8, color="#332288")
+        bottom.set(
+            xlabel="t", ylabel=r"$h(1) - \hat h(1)$", title=f"({'cd'[column]}) {net.upper()}"
+        )
+    return fig
+
+
+def closing(dataset: "xarray.Dataset") -> str:
+    """The table of verdicts."""
+    return verdicts(claims(dataset))
+
+
+EXPERIMENT = study.Experiment(
+    name="papers/laurent2017",
+    config=Config,
+    run=run,
+    figure=figure,
+    closing=closing,
+    quick={"num_steps": 2000, "num_near": 100, "num_cfn": 10},
+    doc=__doc__,
+)
+
+PAPER = Paper(
+    citation="Laurent, von Brecht 2017, A recurrent neural network without chaos, arXiv:1612.06212",
+    experiment=EXPERIMENT,
+    claims=claims,
+    figures={"fig1": figure},
+    traps=(
+        "The paper's GRU has r inside R(r u) and a z that replaces the old state; Flax's has r "
+        "after its product and a z that keeps it.",
+        "The paper prints A_z as A_θ.",
+        "It follows 10,000 starts near one point; 2,000 are followed here, and drawn in orange.",
+    ),
+)
+
+if __name__ == "__main__":
+    study.main(EXPERIMENT)

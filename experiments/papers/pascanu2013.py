@@ -1,0 +1,363 @@
+"""Exploding gradients are cliffs of the error's surface, and clipping keeps a step on this side.
+
+Fig. 6: the error after 50 steps of one unit without input, over its two parameters::
+
+    x_t = w σ(x_{t-1}) + b    x_0 = 0.5    E = (σ(x_50) - 0.7)²
+
+The wall stands where x_0 is the unstable fixed point, b = 0.5 - w σ(0.5). Fig. 3: the states that
+the unit settles in, against b at w = 5, with the two folds where one of them is lost. And section
+2: ‖∂h_T/∂h_k‖ <= (γ ‖W_h‖)^(T-k), with γ = 1 for tanh and 1/4 for the logistic function.
+
+Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, Fig. 3 and 6, Algorithm 1.
+
+    python experiments/papers/pascanu2013.py
+
+Takes about 15 seconds on two cores.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+
+from gradflow import Cell, flow, study, unroll
+from gradflow.cells import rnn
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+    from gradflow import Params
+
+FOLD_W = 5.0
+START = 0.5
+WALL_W = (5.0, 5.5, 6.0, 6.5)
+LEARNING_RATE = 0.01
+THRESHOLD = 1.0
+ACTIVATIONS = {"tanh": 1.0, "sigmoid": 0.25}
+"""The greatest slope γ of each."""
+
+
+@dataclass(frozen=True)
+class Config(study.Config):
+    """The grid of the surface, and how long the states are given to settle."""
+
+    num_steps: int = study.field(50, help="Steps of the model of Fig. 6.", positive=True)
+    grid: int = study.field(1201, help="Points along each axis of w and b.", positive=True)
+    settle: int = study.field(5000, help="Steps to settle, in Fig. 3.", positive=True)
+    hidden_size: int = study.field(50, help="Units of the nets of section 2.", positive=True)
+
+
+def one_unit() -> Cell:
+    """x_t = w σ(x_{t-1}) + b, whose carry is x and whose output is σ(x)."""
+
+    def step(params: "Params", x: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = params["w"] * jax.nn.sigmoid(x) + params["b"]
+        return x, jax.nn.sigmoid(x)
+
+    return Cell(lambda key: {"w": jnp.zeros(()), "b": jnp.zeros(())}, step, lambda: jnp.zeros(1))
+
+
+def states(w: jax.Array, b: jax.Array, start: jax.Array, num_steps: int) -> jax.Array:
+    """x_0 ... x_T."""
+    inputs = jnp.zeros((num_steps, 0))
+    return unroll(one_unit(), {"w": w, "b": b}, inputs, carry=start[None]).carries[:, 0]
+
+
+def error(theta: jax.Array, num_steps: int) -> jax.Array:
+    """E of Fig. 6 at theta = (w, b)."""
+    last = states(theta[0], theta[1], jnp.asarray(START), num_steps)[-1]
+    return (jax.nn.sigmoid(last) - 0.7) ** 2
+
+
+@partial(jax.jit, static_argnums=2)
+def surface(w: jax.Array, b: jax.Array, num_steps: int) -> tuple[jax.Array, jax.Array]:
+    """E and ‖∂E/∂(w, b)‖ over the grid, each of shape (w, b)."""
+    at = jax.vmap(jax.value_and_grad(partial(error, num_steps=num_steps)))
+
+    def row(w: jax.Array) -> tuple[jax.Array, jax.Array]:
+        value, slope = at(jnp.stack([jnp.full_like(b, w), b], axis=1))
+        return value, jnp.linalg.norm(slope, axis=1)
+
+    return jax.lax.map(row, w)
+
+
+slope = jax.jit(jax.grad(error), static_argnums=1)
+
+
+def wall(w: float, num_steps: int) -> float:
+    """The b of the steepest point at this w: the best of a grid, made finer three times."""
+    low, high, best = -4.0, -1.0, 0.0
+    for _ in range(3):
+        b = np.linspace(low, high, 1201)
+        best = float(b[np.argmax(surface(np.array([w]), b, num_steps)[1][0])])
+        low, high = best - 2 * (b[1] - b[0]), best + 2 * (b[1] - b[0])
+    return best
+
+
+def folds(w: float) -> list[float]:
+    """The two b where a fixed point is lost: x = w σ(x) + b with slope 1, by bisection on x."""
+    cell = one_unit()
+    params = {"w": jnp.asarray(w), "b": jnp.zeros(())}
+
+    def move(x: jax.Array) -> jax.Array:
+        return cell.step(params, x[None], jnp.zeros(0))[0][0]
+
+    turn = jax.jit(jax.grad(move))
+    found = []
+    for outside in (-10.0, 10.0):  # where the map is flat; at 0 it is the steepest
+        flat, steep = outside, 0.0
+        for _ in range(60):
+            middle = (flat + steep) / 2
+            flat, steep = (middle, steep) if turn(jnp.asarray(middle)) < 1 else (flat, middle)
+        found.append(float(steep - move(jnp.asarray(steep))))
+    return found
+
+
+def descend(theta: np.ndarray, num_steps: int, clip: bool, updates: int) -> np.ndarray:
+    """Gradient descent on E from theta, plain or with the gradient clipped by its norm."""
+    clipping = optax.clip_by_global_norm(THRESHOLD) if clip else optax.identity()
+    optimiser = optax.chain(clipping, optax.sgd(LEARNING_RATE))
+    at, state, path = jnp.asarray(theta), optimiser.init(jnp.asarray(theta)), [theta]
+    for _ in range(updates):
+        change, state = optimiser.update(slope(at, num_steps), state)
+        at = at + jnp.asarray(change)
+        path.append(np.asarray(at))
+    return np.stack(path)
+
+
+def bound_gap(config: Config, activation: str, gamma: float) -> float:
+    """max over lags and seeds of log ‖∂h_T/∂h_k‖ - lag · log(γ ‖W_h‖): at most 0."""
+    cell = rnn(2, config.hidden_size, activation=activation, recurrent_init="normal(radius=2.0)")
+
+    def gap(key: jax.Array) -> jax.Array:
+        k_params, k_inputs = jax.random.split(key)
+        params = cell.init(k_params)
+        norms = flow.log_norms(cell, params, jax.random.normal(k_inputs, (60, 2)))
+        rate = jnp.log(gamma * jnp.linalg.norm(params["W_h"], ord=2))
+        return jnp.max(norms[1:] - jnp.arange(1, 61) * rate)
+
+    keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
+    return float(jnp.max(flow.jit_to_run_once(flow.over_runs(gap))(keys)))
+
+
+def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+    """The surface with its wall and two descents, the settled states, and the bound."""
+    import xarray
+
+    del once  # it takes seconds
+    T = config.num_steps
+    w, b = np.linspace(4, 7, config.grid), np.linspace(-4, -1, config.grid)
+    value, size = map(np.asarray, surface(w, b, T))
+    steepest = np.unravel_index(int(np.argmax(size)), size.shape)
+    peak = np.array([w[steepest[0]], b[steepest[1]]])
+    start = np.array([5.6, wall(5.6, T)])
+    shown = {"w": np.linspace(5, 6.5, 76), "b": np.linspace(-3.4, -2.4, 76)}
+    shown_b = np.linspace(-3.2, -1.8, 281)
+    settled = jax.jit(jax.vmap(jax.vmap(partial(_settle, config.settle), (None, 0)), (0, None)))
+    return xarray.Dataset(
+        {
+            "gradient": (("quantile",), np.quantile(size, [0.5, 0.99, 1.0])),
+            "error": (("quantile",), np.quantile(value, [0, 0.5, 1.0])),
+            "surface": (("w", "b"), surface(shown["w"], shown["b"], T)[0]),
+            "wall": (("wall_w",), [wall(w, T) for w in WALL_W]),
+            "fold": (("side",), folds(FOLD_W)),
+            "settled": (("fold_b", "start"), np.asarray(settled(shown_b, np.array([-9.0, 9.0])))),
+            "throw": (("clip", "update", "theta"), _both(peak, T, 1)),
+            "path": (("clip", "update_of_path", "theta"), _both(start, T, 30)),
+            "gap": (("activation",), [bound_gap(config, *one) for one in ACTIVATIONS.items()]),
+        },
+        coords={**shown, "wall_w": list(WALL_W), "fold_b": shown_b, "clip": [False, True],
+                "quantile": [0.5, 0.99, 1.0], "activation": list(ACTIVATIONS)},
+    )  # fmt: skip
+
+
+def _settle(num_steps: int, b: jax.Array, start: jax.Array) -> jax.Array:
+    return states(jnp.asarray(FOLD_W), b, start, num_steps)[-1]
+
+
+def _both(theta: np.ndarray, num_steps: int, updates: int) -> np.ndarray:
+    return np.stack([descend(theta, num_steps, clip, updates) for clip in (False, True)])
+
+
+def claims(dataset: "xarray.Dataset") -> list[Claim]:
+    """Each claim beside what was measured."""
+    share = 0.5 * (1 + np.array([-1, 1]) * np.sqrt(1 - 4 / FOLD_W))  # σ(x) with w σ(1 - σ) = 1
+    fold = np.log(share / (1 - share)) - FOLD_W * share
+    bistable = np.ptp(dataset.settled.values, axis=1) > 0.1
+    # 0.005 is the spacing in b: a point so near a fold has not settled.
+    inside = (dataset.fold_b > fold.min() + 0.005) & (dataset.fold_b < fold.max() - 0.005)
+    outside = (dataset.fold_b < fold.min() - 0.005) | (dataset.fold_b > fold.max() + 0.005)
+    moved = np.linalg.norm(np.diff(dataset.throw.values, axis=1)[:, 0], axis=-1)
+    gradient = dataset.gradient.values
+    sigma = 1 / (1 + np.exp(-START))
+    return [
+        numbers(
+            "fig3-folds",
+            "b of the two folds at w = 5",
+            fold,
+            dataset.fold.values,
+            atol=1e-5,
+            source=OWN + "roots of w σ(x)(1 - σ(x)) = 1; the paper prints none",
+            digits=7,
+            exact=True,
+        ),
+        statement(
+            "fig3-bistable",
+            "two bifurcations at w = 5, two attractors between them",
+            "two attractors for a range of b",
+            f"{bistable.sum()} of {bistable.size} values of b",
+            source="Fig. 3 and its caption",
+            exact=True,
+            condition="two states are found at every b between the folds and one at every other",
+            holds=bistable[inside].all() and not bistable[outside].any(),
+        ),
+        numbers(
+            "fig6-wall",
+            "b of the wall at w = 5, 5.5, 6, 6.5",
+            START - sigma * dataset.wall_w.values,
+            dataset.wall.values,
+            atol=1e-3,
+            digits=6,
+            exact=True,
+            source=OWN + "x_0 is the unstable fixed point, b = 0.5 - w σ(0.5)",
+        ),
+        statement(
+            "fig6-cliff",
+            "the error's surface has a wall of steep gradients",
+            "a high-curvature wall",
+            f"largest over median gradient {gradient[2] / gradient[0]:.2g}",
+            source="Fig. 6",
+            condition="the largest gradient of the grid is over 1e4 times its median",
+            holds=gradient[2] / gradient[0] > 1e4,
+            picture=True,
+        ),
+        statement(
+            "fig6-throw",
+            "a plain gradient step at the wall throws the parameters far away",
+            "thrown over the wall",
+            f"moved by {moved[0]:.3g}",
+            source="Fig. 6, solid arrows",
+            condition="a step of rate 0.01 moves them by over 1",
+            holds=moved[0] > 1,
+            picture=True,
+        ),
+        numbers(
+            "fig6-clip",
+            "the clipped step's length is rate times threshold",
+            LEARNING_RATE * THRESHOLD,
+            moved[1],
+            rtol=1e-9,
+            source="Algorithm 1",
+            exact=True,
+        ),
+        statement(
+            "fig6-bound",
+            "‖∂h_T/∂h_k‖ <= (γ ‖W_h‖)^lag, γ = 1 for tanh and 1/4 for σ",
+            "gradients vanish if ‖W_h‖ < 1/γ",
+            "largest log ratio " + " / ".join(f"{gap:.3g}" for gap in dataset.gap.values),
+            source="section 2 (read through a second source)",
+            exact=True,
+            condition="no lag from 1 to 60 of any seed is over the bound",
+            holds=(dataset.gap.values <= 1e-9).all(),
+        ),
+    ]
+
+
+def figure_6(dataset: "xarray.Dataset") -> "Figure":
+    """The surface, with a plain descent (solid) and a clipped one (dashed)."""
+    from matplotlib.figure import Figure
+    from mpl_toolkits.mplot3d import Axes3D
+
+    fig = Figure(figsize=(5.0, 4.0))
+    ax = fig.add_subplot(projection="3d", computed_zorder=False)
+    assert isinstance(ax, Axes3D)
+    w, b = np.meshgrid(dataset.w, dataset.b, indexing="ij")
+    ax.plot_surface(w, b, dataset.surface.values, cmap="viridis", alpha=0.8, rcount=76, ccount=76)
+    for clip, look in ((0, "-"), (1, "--")):
+        path = dataset.path.values[clip]
+        gone = np.any((path < [5, -3.4]) | (path > [6.5, -2.4]), axis=1)
+        if gone.any():  # the first step that leaves the picture is drawn to its edge
+            last = int(np.argmax(gone))
+            path = np.concatenate([path[:last], [_cut(path[last - 1], path[last])]])
+        heights = [float(error_plain(*theta)) + 0.01 for theta in path]
+        label = "gradient clipped" if clip else "plain gradient descent"
+        ax.plot(*path.T, heights, "k" + look, marker=".", label=label, zorder=5)
+    ax.set(xlabel="w", ylabel="b", zlabel="error $E_{50}$", xlim=(5, 6.5), ylim=(-3.4, -2.4))
+    ax.view_init(elev=32, azim=-50)
+    ax.legend(loc="upper left")
+    return fig
+
+
+def error_plain(w: float, b: float) -> float:
+    """E of Fig. 6 in plain numbers, for the picture's arrows."""
+    x = START
+    for _ in range(50):
+        x = w / (1 + np.exp(-x)) + b
+    return (1 / (1 + np.exp(-x)) - 0.7) ** 2
+
+
+def _cut(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The point where the line from start to end leaves the picture."""
+    low, high = np.array([5, -3.4]), np.array([6.5, -2.4])
+    way = end - start
+    with np.errstate(divide="ignore", invalid="ignore"):
+        times = np.where(
+            way > 0, (high - start) / way, np.where(way < 0, (low - start) / way, np.inf)
+        )
+    return start + min(1.0, float(times.min())) * way
+
+
+def figure_3(dataset: "xarray.Dataset") -> "Figure":
+    """The asymptotic state against b."""
+    from matplotlib.figure import Figure
+
+    fig = Figure()
+    ax = fig.subplots()
+    for start, color in zip(dataset.settled.values.T, ("#0072B2", "#D55E00"), strict=True):
+        ax.plot(dataset.fold_b, start, ".", color=color, ms=2)
+    low, high = dataset.settled.values[[0, -1]].mean(axis=1)
+    x = np.linspace(low, high, 400)
+    ax.plot(x - FOLD_W / (1 + np.exp(-x)), x, color="0.6", lw=0.8, zorder=0, label="fixed points")
+    for b in dataset.fold.values:
+        ax.axvline(b, color="0.3", lw=0.8, ls=":")
+    ax.set(xlabel="b", ylabel=r"$x_\infty$", title="States settled in from both sides, w = 5")
+    ax.legend()
+    return fig
+
+
+def closing(dataset: "xarray.Dataset") -> str:
+    """The table of verdicts."""
+    return verdicts(claims(dataset))
+
+
+EXPERIMENT = study.Experiment(
+    name="papers/pascanu2013",
+    config=Config,
+    run=run,
+    figure=figure_6,
+    closing=closing,
+    quick={"grid": 201, "settle": 2000, "num_seeds": 2, "hidden_size": 8},
+    doc=__doc__,
+)
+
+PAPER = Paper(
+    citation="Pascanu, Mikolov, Bengio 2013, On the difficulty of training recurrent neural "
+    "networks, arXiv:1211.5063",
+    experiment=EXPERIMENT,
+    claims=claims,
+    figures={"fig6": figure_6, "fig3": figure_3},
+    traps=(
+        "The paper prints no number for either figure, and the ranges of the axes of Fig. 6 were "
+        "not read in it.",
+        "The largest gradient has no bound: it grows as the grid is refined.",
+    ),
+)
+
+if __name__ == "__main__":
+    study.main(EXPERIMENT)

@@ -1,0 +1,223 @@
+"""Reproduces the papers: runs them, prints each claim beside what was measured, keeps the ledger.
+
+    python experiments/papers/run.py --list
+    python experiments/papers/run.py --figure=pascanu2013-fig6
+    python experiments/papers/run.py --all [--quick | --full] [--overwrite] [--accept]
+
+The exit code is 1 if a run fails, or if a claim that the ledger has as reproduced no longer is;
+the ledger then keeps what it had, unless ``--accept`` takes the new verdicts. ``--quick`` takes
+seconds a paper and leaves the ledger as it is; ``--full`` is as large as the paper. A finished
+run of the same code is not run again, unless by ``--overwrite``.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import _ledger
+from _claims import Claim, Paper
+from _page import page, picture
+
+from gradflow import study
+from gradflow.spec import unknown_name
+from gradflow.study.config import text
+from gradflow.study.figure import render
+from gradflow.study.provenance import versions
+from gradflow.study.store import write_bytes
+
+if TYPE_CHECKING:
+    import xarray
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+FLAGS = ("--list", "--all", "--quick", "--full", "--overwrite", "--accept")
+HELP = ("--help", "--helpshort", "-h")
+
+
+class Places(NamedTuple):
+    """Where things are written: the gallery with its ledger, the page, and the runs' records."""
+
+    gallery: Path = ROOT / "figures" / "papers"
+    page: Path = ROOT / "docs" / "papers.md"
+    runs: Path = ROOT / "results" / "papers"
+
+    @property
+    def ledger(self) -> Path:
+        """The committed memory of all verdicts."""
+        return self.gallery / "ledger.json"
+
+
+class Request(NamedTuple):
+    """What a command line asks for."""
+
+    figures: tuple[str, ...]
+    size: str
+    overwrite: bool = False
+    accept: bool = False
+    only_list: bool = False
+
+
+def papers() -> dict[str, Paper]:
+    """All papers, by the names of their files."""
+    names = sorted(path.stem for path in HERE.glob("[a-z]*.py") if path.stem != "run")
+    return {name: importlib.import_module(name).PAPER for name in names}
+
+
+def figures_of(name: str, paper: Paper) -> list[str]:
+    """The names by which ``--figure`` finds a file: pascanu2013-fig6."""
+    return [f"{name.partition('_')[0]}-{figure}" for figure in paper.figures]
+
+
+def parse(arguments: Sequence[str]) -> Request:
+    """Reads the command line.
+
+    Raises:
+      ValueError: For a flag that is not known, no figure to run, or two sizes.
+    """
+    wanted = [a.removeprefix("--figure=") for a in arguments if a.startswith("--figure=")]
+    flags = [a for a in arguments if not a.startswith("--figure=")]
+    for flag in flags:
+        if flag not in FLAGS:
+            raise ValueError(unknown_name("flag", flag, (*FLAGS, "--figure=NAME")))
+    if {"--quick", "--full"} <= set(flags):
+        raise ValueError("one size is expected, got --quick and --full; leave one of them out")
+    if not wanted and not {"--all", "--list"} & set(flags):
+        raise ValueError("--figure=NAME, --all or --list is expected, got none; try --list")
+    size = "quick" if "--quick" in flags else "full" if "--full" in flags else "default"
+    options = (f"--{option}" in flags for option in ("overwrite", "accept", "list"))
+    return Request(tuple(wanted), size, *options)
+
+
+def choose(known: dict[str, Paper], figures: Sequence[str]) -> dict[str, Paper]:
+    """The papers that have the figures; all of them if none is named.
+
+    Raises:
+      ValueError: For a figure that no paper has.
+    """
+    have = {name: {name, *figures_of(name, paper)} for name, paper in known.items()}
+    for figure in figures:
+        if not any(figure in names for names in have.values()):
+            raise ValueError(unknown_name("figure", figure, set().union(*have.values())))
+    return {name: known[name] for name in known if not figures or have[name] & set(figures)}
+
+
+def reproduce(
+    name: str, paper: Paper, code: str, request: Request, places: Places
+) -> tuple[_ledger.Entry, "xarray.Dataset"] | None:
+    """Runs one paper, or finds the finished run of this code; None if it fails."""
+    workdir = places.runs / name / f"{request.size}-{code}"
+    flags = ["--quick"] if request.size == "quick" else []
+    if request.size == "full":
+        flags = [f"--{field}={text(value)}" for field, value in paper.full.items()]
+    again = ["--overwrite"] if request.overwrite else []
+    with contextlib.redirect_stdout(io.StringIO()):
+        failed = study.main(paper.experiment, [*flags, *again, f"--workdir={workdir}"])
+    if failed:
+        return None
+    dataset = study.read_dataset(workdir / "result.nc")
+    environment = json.loads((workdir / "env.json").read_text(encoding="utf-8"))
+    entry = {
+        "citation": paper.citation,
+        "title": paper.experiment.title,
+        "size": request.size,
+        "code": code,
+        "seconds": round(environment["seconds"], 1),
+        "command": " ".join([f"./run.sh papers/{name}", *flags]),
+        "figures": list(paper.figures),
+        "traps": list(paper.traps),
+        "versions": versions(),
+        "claims": _ledger.plain_claims(paper.claims(dataset)),
+    }
+    return entry, dataset
+
+
+def draw(name: str, paper: Paper, dataset: "xarray.Dataset", folder: Path) -> None:
+    """Writes the picture of each figure of a paper."""
+    for figure, make in paper.figures.items():
+        with study.figure.style():
+            png = render(make(dataset), "png", {"Title": f"{name} {figure}"})
+        write_bytes(folder / picture(name, figure), png)
+
+
+def rows(name: str, entry: _ledger.Entry, figures: Sequence[str]) -> list[dict[str, str]]:
+    """The table's rows: paper, claim, published, measured, verdict, seconds."""
+    parts = [figure.partition("-")[2] for figure in figures if figure.startswith(name)]
+
+    def row(claim: Claim) -> dict[str, str]:
+        return {
+            "paper": name,
+            "claim": claim.id,
+            "published": claim.shown,
+            "measured": claim.measured,
+            "verdict": claim.verdict,
+            "seconds": f"{entry['seconds']:.1f}",
+        }
+
+    claims = _ledger.claims_of(entry)
+    return [row(claim) for claim in claims if not any(parts) or claim.figure in parts]
+
+
+def keep(
+    name: str,
+    paper: Paper,
+    entry: _ledger.Entry,
+    dataset: "xarray.Dataset",
+    request: Request,
+    places: Places,
+) -> list[str]:
+    """Puts an entry into the ledger, with its pictures and the page; what has regressed, if any."""
+    ledger = _ledger.read(places.ledger)
+    before = ledger.get(name)
+    lost = _ledger.regressions(before, _ledger.claims_of(entry), request.size)
+    accepted = request.accept or not lost
+    if accepted and _ledger.replaces(before, entry["code"], request.size):
+        draw(name, paper, dataset, places.gallery)
+        _ledger.write(places.ledger, {**ledger, name: entry})
+        write_bytes(places.page, page(_ledger.read(places.ledger)).encode())
+    return [] if request.accept else lost
+
+
+def perform(request: Request, known: dict[str, Paper], places: Places) -> int:
+    """Runs what is asked for; the exit code."""
+    chosen = choose(known, request.figures)
+    if request.only_list:
+        lines = [{"figure": f, "paper": p.citation} for n, p in chosen.items()
+                 for f in figures_of(n, p)]  # fmt: skip
+        print(study.table(lines))
+        return 0
+    # Of the files as they were imported: one may be edited while another runs.
+    codes = {name: _ledger.code_digest(HERE / f"{name}.py") for name in chosen}
+    table, faults = [], []
+    for index, (name, paper) in enumerate(chosen.items(), start=1):
+        print(f"[{index}/{len(chosen)}] {name}: {paper.experiment.title}", flush=True)
+        made = reproduce(name, paper, codes[name], request, places)
+        if made is None:
+            faults.append(f"{name} failed")
+            continue
+        table += rows(name, made[0], request.figures)
+        faults += [f"{name}: {line}" for line in keep(name, paper, *made, request, places)]
+    print("", study.table(table), sep="\n")
+    for fault in faults:
+        print("error:", fault, file=sys.stderr)
+    return 1 if faults else 0
+
+
+def main(arguments: Sequence[str], places: Places | None = None) -> int:
+    """Runs as the command line asks; the exit code."""
+    if set(HELP) & set(arguments):
+        print(__doc__)
+        return 0
+    try:
+        return perform(parse(arguments), papers(), places or Places())
+    except ValueError as error:
+        print("error:", error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,335 @@
+"""Which lags the weight gradient sees, parameter by parameter.
+
+The gradient of every parameter θ is a sum over the steps, ∂L/∂θ = Σ_k (∂L/∂s_k) (∂⁺s_k/∂θ). For
+every parameter of each cell, the log norm of each share against the lag T - k, beside that of
+∂L/∂h_k: for a loss at the last step, at birth and after a short training, and for a loss at every
+step. The task is to say in h what was read some steps before. The claim: with the loss at the last
+step the share of step k in a weight's gradient falls with the lag at the rate of ∂L/∂h_k, so that
+the weights hear of the last few steps alone; with a loss at every step the shares are level, and
+the sum no longer shows how far back a loss is heard.
+
+Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, eq. 3 to 5 (the temporal components).
+
+    python experiments/timescales.py
+    python experiments/timescales.py --cells='lstm,lstm(forget_bias=3)' --delay=20
+
+Takes less than a minute on two cores at the defaults.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gradflow import flow, study, unroll
+from gradflow.cells import resolve
+from gradflow.spec import split_specs
+from gradflow.structure import check_structure
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    from gradflow import Cell, Params
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Of a cell's gates, in their order."""
+
+MARKERS = ("o", "s", "^", "v", "D")
+
+LINES = {"W_h": "-", "W_x": "--", "b": ":"}
+"""Of the kinds of parameter; a kind that is not named is drawn dash-dotted."""
+
+ADJOINT = {"color": "#000000", "linestyle": "-", "linewidth": 1.8}
+
+SHARE = 0.9
+"""The part of the summed norms that counts as what the gradient hears."""
+
+ALIKE = 0.1
+"""Rates are alike if they differ by no more than this part of the adjoint's."""
+
+
+@dataclass(frozen=True)
+class Config(study.Config):
+    """Which nets, and what they are to say."""
+
+    num_seeds: int = study.field(5, help="Nets, each with a sequence.", positive=True)
+    cells: str = study.field("rnn,lstm,gru", help="Cells, with options or without.")
+    hidden_size: int = study.field(32, help="Hidden units.", positive=True)
+    input_size: int = study.field(4, help="Channels of gaussian inputs.", positive=True)
+    num_steps: int = study.field(60, help="Steps T.", positive=True)
+    delay: int = study.field(10, help="Steps after which an input is to be said.", positive=True)
+    num_updates: int = study.field(200, help="Updates of the training.", positive=True)
+    batch_size: int = study.field(8, help="Sequences in an update.", positive=True)
+    learning_rate: float = study.field(3e-3, help="Of Adam.", positive=True)
+
+
+PLACES = ("last step, at birth", "last step, trained", "every step, at birth")
+"""Where the loss sits, and when the shares are measured."""
+
+
+def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+    """Measures each cell; dimensions cell, place, parameter, run (a seed), lag."""
+    import xarray
+
+    specs = split_specs(config.cells)
+    if not specs:
+        raise ValueError(f"the name of a cell is expected, got {config.cells!r}; try lstm")
+    _check(config)
+    cells = {}
+    for spec in specs:
+        check_structure(resolve(spec))
+        cells[spec] = resolve(spec)(config.input_size, config.hidden_size)
+    parts = [
+        once(f"cell={spec}", partial(_measure, config, spec, cell))
+        for spec, cell in study.progress(list(cells.items()), "cells")
+    ]
+    return xarray.concat(parts, dim="cell", join="outer").assign_attrs(delay=config.delay)
+
+
+def _check(config: Config) -> None:
+    if config.delay >= config.num_steps:
+        raise ValueError(
+            f"a delay below num_steps={config.num_steps} is expected, got {config.delay}"
+        )
+    if config.input_size > config.hidden_size:
+        raise ValueError(
+            f"no more inputs than the hidden_size={config.hidden_size} units that say them are "
+            f"expected, got input_size={config.input_size}"
+        )
+
+
+def last_loss(config: Config, x: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """½ ‖the first units of h_T - x_{T-delay} / 2‖², as a function of the outputs."""
+    target = 0.5 * x[-1 - config.delay]
+    return lambda outputs: 0.5 * jnp.sum((outputs[-1, : config.input_size] - target) ** 2)
+
+
+def every_loss(config: Config, x: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """The mean of the same over the steps that have something to say."""
+    targets = 0.5 * x[: -config.delay]
+
+    def loss(outputs: jax.Array) -> jax.Array:
+        said = outputs[config.delay :, : config.input_size]
+        return 0.5 * jnp.mean(jnp.sum((said - targets) ** 2, axis=-1))
+
+    return loss
+
+
+def _train(config: Config, cell: "Cell", params: "Params", key: jax.Array) -> "Params":
+    """Adam on the loss at every step, with fresh gaussian inputs."""
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
+
+    def loss(params: "Params", key: jax.Array) -> jax.Array:
+        shape = config.num_steps, config.batch_size, config.input_size
+        inputs = jax.random.normal(key, shape, jnp.result_type(*jax.tree.leaves(params)))
+        outputs = unroll(cell, params, inputs).outputs
+        losses = jax.vmap(lambda x, out: every_loss(config, x)(out), in_axes=1)(inputs, outputs)
+        return jnp.mean(losses)
+
+    def update(state: tuple, key: jax.Array) -> tuple:
+        params, memory = state
+        updates, memory = optimizer.update(jax.grad(loss)(params, key), memory, params)
+        return (optax.apply_updates(params, updates), memory), None
+
+    keys = jax.random.split(key, config.num_updates)
+    return jax.lax.scan(update, (params, optimizer.init(params)), keys)[0][0]
+
+
+def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
+    import xarray
+
+    def shares(params: "Params", x: jax.Array, loss: Callable) -> tuple[jax.Array, jax.Array]:
+        found = flow.components(loss, cell, params, x)
+        heard = flow.log_adjoint_norms(loss, cell, params, x)[1:]
+        return jnp.stack(jax.tree.leaves(found))[:, ::-1], heard[::-1]  # index = lag
+
+    def one_run(key: jax.Array) -> Any:
+        k_params, k_inputs, k_train = jax.random.split(key, 3)
+        born = cell.init(k_params)
+        x = jax.random.normal(k_inputs, (config.num_steps, config.input_size))
+        single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), born)
+        trained = _train(config, cell, single, k_train)
+        trained = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), trained, born)
+        last = jax.tree.map(
+            lambda *both: jnp.stack(both),
+            *(shares(params, x, last_loss(config, x)) for params in (born, trained)),
+        )
+        every = shares(born, x, every_loss(config, x))
+        return jax.tree.map(lambda two, one: jnp.concatenate([two, one[None]]), last, every)
+
+    keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
+    norms, adjoint = flow.jit_to_run_once(flow.over_runs(one_run))(keys)
+    paths = jax.tree_util.tree_leaves_with_path(jax.eval_shape(cell.init, keys[0]))
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+    return xarray.Dataset(
+        {
+            "log_share": (
+                ("cell", "run", "place", "parameter", "lag"),
+                np.asarray(norms)[None],
+                {"units": "nats", "norm": "frobenius"},
+            ),
+            "log_adjoint": (
+                ("cell", "run", "place", "lag"),
+                np.asarray(adjoint)[None],
+                {"units": "nats", "of": "dL/dh_k"},
+            ),
+        },
+        coords={
+            "cell": [spec],
+            "place": list(PLACES),
+            "parameter": names,
+            "lag": ("lag", np.arange(config.num_steps), {"units": "steps"}),
+        },
+    )
+
+
+def figure(dataset: "xarray.Dataset") -> "Figure":
+    """A column for each cell, a row for each place of the loss: shares against the lag."""
+    from matplotlib.figure import Figure
+
+    cells = [str(cell) for cell in dataset.cell.values]
+    fig = Figure(figsize=(max(4.0, 0.8 + 2.1 * len(cells)), 6.6))
+    panels = fig.subplots(len(PLACES), len(cells), sharex=True, sharey="row", squeeze=False)
+    for row, place in zip(panels, PLACES, strict=True):
+        for ax, cell in zip(row, cells, strict=True):
+            _draw(ax, dataset.sel(cell=cell, place=place))
+            ax.set_title(f"{cell}: loss at {place}", fontsize=7.5)
+            ax.set_xlim(0, dataset.sizes["lag"] - 1)
+    for ax in panels[0]:  # whose curves fall from the upper left to the lower right
+        ax.legend(loc="lower left", fontsize=7, handlelength=2.0)
+    kinds = [_line(color="#606060", linestyle=line, label=kind) for kind, line in LINES.items()]
+    adjoint = _line(**ADJOINT, label="∂L/∂hₖ")
+    fig.legend(handles=[adjoint, *kinds], loc="outside upper center", ncols=len(kinds) + 1)
+    fig.supxlabel("lag T − k (steps)", fontsize=9)
+    fig.supylabel("log₁₀ norm: share of step k in a parameter, and ∂L/∂hₖ", fontsize=9)
+    return fig
+
+
+def _line(**look: Any) -> "Line2D":
+    """A line for a legend alone."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], **look)
+
+
+def _draw(ax: "Axes", data: "xarray.Dataset") -> None:
+    """The adjoint in black; the shares in a colour for each gate and a line for each kind."""
+    names = [str(name) for name in data.parameter.values]
+    own = data.log_share.isnull().all(["run", "lag"])  # another cell's parameters
+    names = [name for name in names if not bool(own.sel(parameter=name))]
+    gates = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+    for name in names:
+        gate, _, kind = name.rpartition(".")
+        look = {
+            "color": COLORS[gates.index(gate) % len(COLORS)],
+            "linestyle": LINES.get(kind, "-."),
+            "linewidth": 1.0,
+            "marker": MARKERS[gates.index(gate) % len(MARKERS)],
+            "markersize": 3.0,
+            "markevery": (0, max(1, data.sizes["lag"] // 6)),
+        }
+        decades = data.log_share.sel(parameter=name) / np.log(10)
+        if kind == "W_h":
+            label = gate or "no gates"
+            study.figure.band(ax, data.lag, decades, "run", label=label, **look)
+        else:
+            median = decades.median("run")
+            ax.plot(data.lag, median.where(np.isfinite(median)), **{**look, "marker": None})
+    study.figure.band(ax, data.lag, data.log_adjoint / np.log(10), "run", **ADJOINT)
+
+
+def slopes(curves: "xarray.DataArray") -> np.ndarray:
+    """The slope of each run's curve against the lag, in nats a step."""
+    return np.array(
+        [flow.summary(curve[None]).rate for curve in curves.transpose("run", "lag").values]
+    )
+
+
+def reach(dataset: "xarray.Dataset", place: str) -> np.ndarray:
+    """The lag within which SHARE of the summed norms of all shares in weights lies, by run."""
+    shares = np.exp(dataset.log_share.sel(place=place)).sum("parameter")
+    heard = (shares.cumsum("lag") / shares.sum("lag")).transpose("run", "lag").values
+    return (heard >= SHARE).argmax(axis=1)
+
+
+def recurrent(dataset: "xarray.Dataset") -> "xarray.DataArray":
+    """The log norm of the shares in all recurrent weights together."""
+    names = [name for name in dataset.parameter.values if str(name).rpartition(".")[2] == "W_h"]
+    squares = np.exp(2 * dataset.log_share.sel(parameter=names))
+    with np.errstate(divide="ignore"):  # the step from h_0 = 0 has no share
+        return 0.5 * np.log(squares.sum("parameter"))
+
+
+def closing(dataset: "xarray.Dataset") -> str:
+    """For each cell: rates of shares and adjoint, how far each gradient hears, and the verdict."""
+    rows, held = [], []
+    for cell in dataset.cell.values:
+        row, holds = _row(str(cell), dataset.sel(cell=cell))
+        rows.append(row)
+        held.append(holds)
+    words = [
+        f"{cell}: {'supported' if holds else 'not supported'}"
+        for cell, holds in zip(dataset.cell.values, held, strict=True)
+    ]
+    return (
+        f"{study.table(rows)}\n(lag within which {SHARE:.0%} of the summed norms lie)\n"
+        f"shares fall as the adjoint does, and are level with a loss at every step, by this run: "
+        f"{', '.join(words)}"
+    )
+
+
+def _row(cell: str, data: "xarray.Dataset") -> tuple[dict[str, str], bool]:
+    last, trained, every = PLACES
+    adjoint = slopes(data.log_adjoint.sel(place=last))
+    difference = slopes(recurrent(data).sel(place=last)) - adjoint
+    level = slopes(recurrent(data).sel(place=every))
+    room = ALIKE * abs(float(adjoint.mean()))
+    row = {
+        "cell": cell,
+        "rate of ∂L/∂hₖ": _mean(adjoint),
+        "of W_h less that": _mean(difference),
+        "of W_h, loss at every step": _mean(level),
+        "90 % lag at birth": _mean(reach(data, last), 1),
+        "trained": _mean(reach(data, trained), 1),
+        "every": _mean(reach(data, every), 1),
+    }
+    holds = all(
+        -room <= low <= high <= room
+        for low, high in (flow.bootstrap(difference), flow.bootstrap(level))
+    )
+    return row, holds
+
+
+def _mean(values: np.ndarray, digits: int = 3) -> str:
+    low, high = flow.bootstrap(values)
+    return f"{values.mean():.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+EXPERIMENT = study.Experiment(
+    name="timescales",
+    config=Config,
+    run=run,
+    figure=figure,
+    closing=closing,
+    quick={
+        "cells": "rnn,lstm",
+        "hidden_size": 6,
+        "input_size": 2,
+        "num_steps": 14,
+        "delay": 3,
+        "num_updates": 5,
+        "num_seeds": 3,
+    },
+    doc=__doc__,
+)
+
+if __name__ == "__main__":
+    study.main(EXPERIMENT)

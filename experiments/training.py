@@ -1,0 +1,419 @@
+"""Whether, and how fast, a recurrent net learns a task, with its gradient flow in view.
+
+Trains each cell, with a linear readout, at every learning rate from every seed, side by side in
+one compiled program. The loss and the share of sequences that are processed correctly are those
+of fresh sequences; the task counts as solved at the first evaluation at which that share reaches
+the paper's own criterion. Probes measure the flow along the way: log ‖∂h_T/∂h_k‖, ‖∂L/∂h_k‖, the
+share of each step in ∂L/∂W_h, the singular values of ∂h_T/∂h_0, and the saturation of the gates.
+A run whose loss is no longer finite is NaN from there on and is counted. The claim: a net learns
+what its gradient reaches, and learning changes how far that is.
+
+Source: Hochreiter & Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735; Vorontsov, Trabelsi, Kadoury,
+Pal 2017, arXiv:1702.00071, Fig. 3 for the maps over update and step.
+
+    python experiments/training.py --cell=gru,lstm --task='adding(num_steps=100)'
+    python experiments/training.py --cell=rnn --learning_rate=0.0003,0.001,0.003
+    python experiments/training.py --cell=gru --probe=adjoints,gates --probe_every=100
+    python experiments/training.py --cell=path/to/mine.py:my_cell --task='copy(lag=50)'
+
+Takes about a minute a cell on two cores at the defaults. A killed run goes on from its last
+evaluation; each cell's folder under units/ has its metrics.jsonl, checkpoints and timings.jsonl.
+"""
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradflow import study
+from gradflow.cells import resolve
+from gradflow.presets import PRESETS, with_preset
+from gradflow.spec import parse_spec, split_specs
+from gradflow.structure import check_structure
+from gradflow.tasks import resolve_task
+from gradflow.train.clipping import resolve_clipping
+from gradflow.train.fit import Progress, Schedule, fit
+from gradflow.train.keeper import Keeper
+from gradflow.train.loop import NEVER, Training, begin
+from gradflow.train.optimisers import check_learning_rate, resolve_optimiser
+from gradflow.train.probes import Probing, resolve_probes
+from gradflow.train.regularisers import resolve_regulariser
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from gradflow import Cell
+
+UNREACHED = "#b0b0b0"
+"""The colour of an exact zero, and of what no run reached: a grey that the colour map lacks."""
+
+LINESTYLES = ("-", "--", ":", "-.")
+
+MAPS = {
+    "log_norms": r"$\log_{10}\,\|\partial h_T/\partial h_k\|$",
+    "adjoints": r"$\log_{10}\,\|\partial L/\partial h_k\|$ / max",
+    "components": r"$\log_{10}$ share in $\partial L/\partial W_h$",
+    "spectrum": r"$\log_{10}\,\sigma$ of $\partial h_T/\partial h_0$",
+    "gates": "saturated share",
+}
+
+
+@dataclass(frozen=True)
+class Config(study.Config):
+    """What is trained on what, and how."""
+
+    num_seeds: int = study.field(5, help="Independent repetitions, vectorised.", positive=True)
+    precision: Literal["float64", "float32"] = study.field(
+        "float32", help="Precision of the training; probes measure in float64."
+    )
+    cell: str = study.field(
+        "gru",
+        help="Cells, separated by commas: a name, name(option=value), path/to/file.py:factory "
+        "or package.module:factory.",
+    )
+    hidden_size: int = study.field(32, help="Hidden units.", positive=True)
+    init: str | None = study.field(
+        None,
+        help="Recurrent initialiser, such as identity or 'normal(radius=0.9)'; or a framework "
+        "whose initialisation is taken: torch, keras, flax_linen, flax_nnx, haiku or equinox.",
+    )
+    task: str = study.field("adding(num_steps=100)", help="The task, a name or name(option=value).")
+    optimiser: str = study.field("adam", help="One of optax's, with its options as literals.")
+    learning_rate: tuple[float, ...] | None = study.field(
+        None,
+        help="Learning rates, trained side by side; by default the optimiser's.",
+        positive=True,
+    )
+    clipping: str = study.field(
+        "none",
+        help="none, global_norm(threshold=1), per_leaf, value, pascanu(factor=1), agc, adjoint or "
+        "normalise, each with options.",
+    )
+    regulariser: str | None = study.field(
+        None, help="What is added to the loss: omega(weight=1) or flossing(weight=1)."
+    )
+    truncation: tuple[int, ...] | None = study.field(
+        None, help="k1,k2 of truncated backpropagation; none for the full gradient.", positive=True
+    )
+    batch_size: int = study.field(32, help="Sequences an update.", positive=True)
+    num_updates: int = study.field(1500, help="The most updates of a run.", positive=True)
+    eval_every: int = study.field(100, help="Updates between two evaluations.", positive=True)
+    eval_size: int = study.field(256, help="Fresh sequences an evaluation.", positive=True)
+    early_stop: bool = study.field(True, help="Whether to stop when all runs solved it or died.")
+    probe: str = study.field(
+        "", help="Probes, separated by commas: adjoints, components, gates, log_norms, spectrum."
+    )
+    probe_every: int | None = study.field(
+        None, help="Updates between two probings; by default as --eval_every.", positive=True
+    )
+    probe_sequences: int = study.field(4, help="Sequences that are probed.", positive=True)
+
+
+def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+    """Trains each cell; dimensions cell, learning_rate, seed, update, and those of the probes."""
+    import xarray
+
+    specs = split_specs(config.cell)
+    if not specs:
+        raise ValueError(f"the name of a cell is expected, got {config.cell!r}; try gru")
+    trainings = {spec: _training(spec, config) for spec in specs}
+    _schedule(config)  # before anything is written, so that bad numbers are said at once
+    names = {spec: f"cell={spec}" for spec in specs}
+    parts = [
+        once(name, partial(_train, config, spec, trainings[spec], partial(once.folder, name)))
+        for spec, name in names.items()
+    ]
+    return xarray.concat(parts, dim="cell", join="outer")
+
+
+def _schedule(config: Config) -> Schedule:
+    return Schedule(config.num_updates, config.eval_every, config.probe_every, config.early_stop)
+
+
+def learning_rates(config: Config) -> tuple[float, ...]:
+    """The learning rates that are tried: those given, or the one of the optimiser.
+
+    Raises:
+      ValueError: If there is one in the optimiser's options as well.
+    """
+    optimiser = resolve_optimiser(config.optimiser)
+    if config.learning_rate is None:
+        return (optimiser.learning_rate,)
+    if "learning_rate" in parse_spec(config.optimiser)[1]:
+        raise ValueError(
+            f"one learning rate is expected, got --learning_rate and {config.optimiser!r}: "
+            "leave it out of the optimiser"
+        )
+    return tuple(dict.fromkeys(map(check_learning_rate, config.learning_rate)))
+
+
+def _training(spec: str, config: Config) -> Training:
+    """What is to be trained, all of it checked before anything is."""
+    learning_rates(config)
+    factory = resolve(spec)
+
+    def make(input_size: int, hidden_size: int) -> "Cell":
+        if config.init in PRESETS:
+            return with_preset(factory(input_size, hidden_size), config.init)
+        given = {} if config.init is None else {"recurrent_init": config.init}
+        return factory(input_size, hidden_size, **given)
+
+    check_structure(make)
+    task = resolve_task(config.task)
+    cell = make(task.input_size, config.hidden_size)
+    resolve_probes(config.probe, cell)
+    optimiser = resolve_optimiser(config.optimiser)
+    return Training(
+        cell,
+        task,
+        optimiser,
+        clipping=resolve_clipping(config.clipping),
+        regulariser=resolve_regulariser(config.regulariser) if config.regulariser else None,
+        truncation=_truncation(config),
+        batch_size=config.batch_size,
+        eval_size=config.eval_size,
+    )
+
+
+def _truncation(config: Config) -> tuple[int, int] | None:
+    if config.truncation is None:
+        return None
+    if len(config.truncation) != 2:
+        raise ValueError(f"--truncation=k1,k2 is expected, got {config.truncation}; try 20,40")
+    k1, k2 = config.truncation
+    return k1, k2
+
+
+def _train(config: Config, spec: str, training: Training, folder: Any) -> "xarray.Dataset":
+    rates = learning_rates(config)
+    # A seed draws the same parameters and sequences at every learning rate.
+    k_runs, k_probe = (jax.random.fold_in(jax.random.key(config.seed), i) for i in range(2))
+    keys = jnp.tile(jax.random.split(k_runs, config.num_seeds), len(rates))
+    runs = begin(training, keys, jnp.repeat(jnp.asarray(rates), config.num_seeds))
+    names = resolve_probes(config.probe, training.cell)
+    probing = Probing(names, k_probe, config.probe_sequences) if names else None
+    place, identity = folder(), {**dataclasses.asdict(config), "cell": spec}
+    with contextlib.nullcontext() if place is None else Keeper(place, identity) as keeper:
+        steps = fit(training, runs, _schedule(config), probing=probing, keeper=keeper)
+        *_, last = study.progress(steps, f"{spec}, evaluations")
+    return _dataset(config, spec, training, last)
+
+
+def _dataset(config: Config, spec: str, training: Training, progress: Progress) -> "xarray.Dataset":
+    import xarray
+
+    rates, task, schedule = learning_rates(config), training.task, _schedule(config)
+    by_run = ("cell", "learning_rate", "seed")
+
+    def split(array: np.ndarray) -> np.ndarray:
+        """(time, run, ...) -> (cell, learning rate, seed, time, ...)."""
+        array = array.reshape(len(array), len(rates), config.num_seeds, *array.shape[2:])
+        return np.moveaxis(array, 0, 2)[None]
+
+    def event(update: Any) -> tuple[Any, ...]:
+        at = np.where(update == NEVER, np.nan, update)
+        return by_run, split(at[None])[..., 0], {"units": "updates"}
+
+    runs = jax.device_get(progress.runs._replace(key=None))
+    probed = {
+        name: ((*by_run, "probe_update", *dims), values)
+        for name, (dims, values) in _probed(progress, split).items()
+    }
+    metrics = {  # in an order that a checkpoint does not change
+        name: ((*by_run, "update"), split(array))
+        for name, array in sorted(progress.metrics.items())
+    }
+    return xarray.Dataset(
+        {**metrics, **probed, "solved_at": event(runs.solved_at), "died_at": event(runs.died_at)},
+        coords={
+            "cell": [spec],
+            "learning_rate": list(rates),
+            "seed": np.arange(config.num_seeds),
+            "update": ("update", schedule.evaluations, {"units": "updates"}),
+            **({"probe_update": schedule.probings} if probed else {}),
+            **({"step": np.arange(task.num_steps + 1)} if probed else {}),
+            **({"gate": _gate_names(progress)} if _gate_names(progress) else {}),
+        },
+        attrs={
+            "task": config.task,
+            "loss_kind": task.loss,
+            "baseline": task.baseline,
+            "success": task.success,
+        },
+    )
+
+
+def _gate_names(progress: Progress) -> list[str]:
+    return sorted(name.partition(".")[2] for name in progress.probes if name.startswith("gates."))
+
+
+def _probed(progress: Progress, split: Any) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """What each probe measured, with the names of its own axes; steps count from 0."""
+    found, gates = {}, []
+    for name, array in sorted(progress.probes.items()):
+        values = split(array)
+        if name == "components" or name.startswith("gates."):  # they begin at step 1
+            first = np.full((*values.shape[:-1], 1), np.nan)
+            values = np.concatenate([first, values], axis=-1)
+        if name.startswith("gates."):
+            gates.append(values)
+        else:
+            found[name] = (("index",) if name == "spectrum" else ("step",), values)
+    return {**found, **({"gates": (("gate", "step"), np.stack(gates, -2))} if gates else {})}
+
+
+def figure(dataset: "xarray.Dataset") -> "Figure":
+    """Loss and share of correct sequences against the update; below them a map for each probe."""
+    from matplotlib.figure import Figure
+
+    cells = [str(cell) for cell in dataset.cell.values]
+    maps = _maps(dataset)
+    fig = Figure(figsize=(5.2, 4.6 + 1.5 * len(maps)))
+    heights = (4.6, *(1.5 for _ in maps))
+    top, *rows = fig.subfigures(1 + len(maps), 1, height_ratios=heights, squeeze=False)[:, 0]
+    upper, lower = top.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    for index, cell in enumerate(cells):
+        for number, rate in enumerate(dataset.learning_rate.values):
+            look = study.figure.cell_style(parse_spec(cell)[0], index)
+            if dataset.sizes["learning_rate"] > 1:
+                look["linestyle"] = LINESTYLES[number % len(LINESTYLES)]
+            data = dataset.sel(cell=cell, learning_rate=rate)
+            _draw_curves(upper, lower, data, {**look, "label": f"{cell}, {rate:g}"})
+    upper.axhline(dataset.attrs["baseline"], color="black", lw=0.8, ls=(0, (1, 1)))
+    loss = {"squared": "squared error", "cross_entropy": "cross-entropy (nats)"}
+    upper.set(
+        yscale="log",
+        ylabel=loss[dataset.attrs["loss_kind"]],
+        title=f"{dataset.attrs['task']}: median and 10–90 % over seeds;\n"
+        "dotted: without memory, and counted as solved; star: solved",
+    )
+    upper.legend(title="cell, learning rate", title_fontsize=8)
+    lower.axhline(dataset.attrs["success"], color="black", lw=0.8, ls=(0, (1, 1)))
+    lower.set(xlabel="update", ylabel="share correct", ylim=(-0.03, 1.03))
+    for row, (name, gate) in zip(rows, maps, strict=True):
+        _draw_maps(row, dataset, name, gate)
+    if rows:
+        rows[-1].supxlabel("update", fontsize=9)
+    return fig
+
+
+def _draw_curves(upper: "Axes", lower: "Axes", data: "xarray.Dataset", look: dict) -> None:
+    line = study.figure.band(upper, data["update"], data.loss, "seed", **look)
+    study.figure.band(lower, data["update"], data.share_correct, "seed", **look)
+    solved = data.solved_at.values
+    if np.isfinite(solved).any():
+        at = float(np.nanquantile(solved, 0.5, method="lower"))
+        height = float(data.loss.sel(update=at).median("seed"))
+        upper.plot([at], [height], marker="*", ms=10, color=line.get_color(), mec="black", mew=0.5)
+
+
+def _maps(dataset: "xarray.Dataset") -> list[tuple[str, str | None]]:
+    """The rows of maps: a probe, and for the gates one of them."""
+    names = [name for name in MAPS if name in dataset and name != "gates"]
+    gates = dataset.gate.values if "gates" in dataset else []
+    return [*((name, None) for name in names), *(("gates", str(gate)) for gate in gates)]
+
+
+def _draw_maps(row: Any, dataset: "xarray.Dataset", name: str, gate: str | None) -> None:
+    """One map a cell, of its best learning rate, all in one scale."""
+    cells = [str(cell) for cell in dataset.cell.values]
+    panels = row.subplots(1, len(cells), sharey=True, squeeze=False)[0]
+    images = [_image(dataset.sel(cell=cell), name, gate) for cell in cells]
+    finite = np.concatenate([image.values[np.isfinite(image.values)] for image in images])
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    look: dict[str, Any] = {"vmin": low, "vmax": high, "rasterized": True}
+    meshes = []
+    for panel, cell, image in zip(panels, cells, images, strict=True):
+        panel.set_facecolor(UNREACHED)
+        panel.grid(False)
+        shown = np.where(np.isfinite(image), image, np.nan)
+        axis = image.dims[-1]
+        meshes.append(panel.pcolormesh(image.probe_update, image[axis], shown.T, **look))
+        panel.set_title(f"{cell}, {float(image.learning_rate):g}", fontsize=8)
+    panels[0].set_ylabel("index" if name == "spectrum" else "step k")
+    row.colorbar(meshes[0], ax=list(panels)).set_label(
+        f"{gate}: {MAPS[name]}" if gate else MAPS[name], fontsize=7
+    )
+
+
+def _image(data: "xarray.Dataset", name: str, gate: str | None) -> "xarray.DataArray":
+    """The median over seeds, at the learning rate that solved the most and then erred the least."""
+    rank = [(_final(d)["solved"], -_final(d)["loss"]) for d in _by_rate(data)]
+    best = max(range(len(rank)), key=lambda i: np.nan_to_num(rank[i], nan=-np.inf).tolist())
+    values = data[name].isel(learning_rate=best)
+    if gate is not None:
+        values = values.sel(gate=gate)
+    image = values.median("seed").transpose("probe_update", ...)
+    if name == "gates":
+        return image
+    image = image / np.log(10)
+    return image - image.max(image.dims[-1]) if name == "adjoints" else image
+
+
+def _by_rate(data: "xarray.Dataset") -> "list[xarray.Dataset]":
+    return [data.isel(learning_rate=i) for i in range(data.sizes["learning_rate"])]
+
+
+def _final(data: "xarray.Dataset") -> dict[str, float]:
+    """What the seeds of one cell at one learning rate came to."""
+    alive, solved_at = np.isnan(data.died_at.values), data.solved_at.values
+    loss = data.loss.transpose("seed", "update").values[alive]
+    reached = np.flatnonzero(np.isfinite(loss).any(axis=0))
+    return {
+        "solved": float(np.isfinite(solved_at).mean()),
+        "updates": float(np.nanmedian(solved_at)) if np.isfinite(solved_at).any() else np.nan,
+        "loss": float(np.median(loss[:, reached[-1]])) if len(reached) else np.nan,
+        "dead": int((~alive).sum()),
+    }
+
+
+def closing(dataset: "xarray.Dataset") -> str:
+    """The table of what each cell came to at each learning rate."""
+    return study.table(
+        [
+            _row(str(cell), data)
+            for cell in dataset.cell.values
+            for data in _by_rate(dataset.sel(cell=cell))
+        ]
+    )
+
+
+def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
+    final, seeds = _final(data), data.sizes["seed"]
+    return {
+        "cell": cell,
+        "learning rate": f"{float(data.learning_rate):g}",
+        "solved": f"{round(final['solved'] * seeds)} of {seeds}",
+        "updates to solve": f"{final['updates']:.0f}" if np.isfinite(final["updates"]) else "-",
+        "final loss": f"{final['loss']:.4g}",
+        "NaN runs": str(final["dead"]),
+    }
+
+
+EXPERIMENT = study.Experiment(
+    name="training",
+    config=Config,
+    run=run,
+    figure=figure,
+    closing=closing,
+    quick={
+        "task": "adding(num_steps=10)",
+        "hidden_size": 6,
+        "num_seeds": 2,
+        "batch_size": 8,
+        "num_updates": 60,
+        "eval_every": 20,
+        "eval_size": 32,
+    },
+    doc=__doc__,
+)
+
+if __name__ == "__main__":
+    study.main(EXPERIMENT)

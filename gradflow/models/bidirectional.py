@@ -1,0 +1,58 @@
+"""Two cells that read one sequence from its two ends."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Shaped
+
+from gradflow.cell import Cell, Key, Params
+from gradflow.models.shapes import Model, Sequence, Vector
+from gradflow.unroll import Lengths, unroll
+
+
+def bidirectional(forward: Cell, backward: Cell, *, last: bool = False) -> Model:
+    """One cell from the first step to the last, one from the last to the first, side by side.
+
+    With L real steps, →s_t = step(→s_{t-1}, x_t) from →s_0 and ←s_t = step(←s_{t+1}, x_t) from
+    ←s_{L+1}; the output at step t is [→h_t; ←h_t]. Each sequence of a batch is turned at its own
+    last real step, so that padding comes last for both cells. The measurements of
+    `gradflow.flow` are of one direction at a time, on ``inputs`` or on `reverse` of them.
+
+    ``apply(params, inputs, *, lengths=None)`` gives (T, *batch, both hidden sizes): a padded
+    step repeats →h_L and ←h_1. The parameters are ``params["forward"]`` and
+    ``params["backward"]``.
+
+    Args:
+      forward: Reads x_1 ... x_L.
+      backward: Reads x_L ... x_1.
+      last: Whether only [→h_L; ←h_1], where each has read all, is given, (*batch, both sizes).
+
+    Source: Schuster & Paliwal 1997, doi:10.1109/78.650093.
+    """
+
+    def init(key: Key) -> Params:
+        k_forward, k_backward = jax.random.split(key)
+        return {"forward": forward.init(k_forward), "backward": backward.init(k_backward)}
+
+    def apply(
+        params: Params, inputs: Sequence, *, lengths: Lengths | None = None
+    ) -> Sequence | Vector:
+        there = unroll(forward, params["forward"], inputs, lengths=lengths).outputs
+        turned = reverse(inputs, lengths)
+        back = unroll(backward, params["backward"], turned, lengths=lengths).outputs
+        if last:
+            return jnp.concatenate([there[-1], back[-1]], axis=-1)
+        return jnp.concatenate([there, reverse(back, lengths)], axis=-1)
+
+    return Model(init, apply)
+
+
+def reverse(
+    inputs: Shaped[Array, "steps *batch size"], lengths: Lengths | None = None
+) -> Shaped[Array, "steps *batch size"]:
+    """x_L ... x_1: each sequence backwards up to its length, and the padding after it as it was."""
+    if lengths is None:
+        return inputs[::-1]
+    t = jnp.arange(len(inputs)).reshape(-1, *(1 for _ in inputs.shape[1:-1]))
+    lengths = jnp.asarray(lengths)
+    source = jnp.where(t < lengths, lengths - 1 - t, t)
+    return jnp.take_along_axis(inputs, source[..., None], axis=0)

@@ -1,0 +1,124 @@
+"""Values of a step on demand, for a batch of examples at once; affine maps come by the block."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradflow.planner.graph import PARAMS
+from gradflow.planner.plan import Plan, Weights, sum_of
+from gradflow.planner.products import Side
+
+Stack = Float[Array, "..."]
+"""The affine maps of a block, one after the other along the last axis; batch, or not, in front."""
+
+Values = Mapping[int, Any]
+"""Values of a graph by number; those that are not of parameters alone have a batch in front."""
+
+Multiply = Callable[[Side, Array, list[Stack]], list[Stack]]
+"""Adds the products with a right side to the stacks of all blocks that have it."""
+
+
+class Evaluator:
+    """Computes values of a plan's graph, each when it is first asked for."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        given: Values,
+        start: Callable[["Evaluator", int], Stack],
+        multiply: Multiply,
+    ) -> None:
+        """Begins with the values given.
+
+        Args:
+          plan: The plan.
+          given: Values by number: the carry, x, and those of parameters alone.
+          start: Gives the stack of a block as it is before the products with the carry.
+          multiply: Adds those.
+        """
+        self._plan, self._known = plan, dict(given)
+        self._start, self._multiply = start, multiply
+        self.stacks: dict[int, Stack] = {}
+        self._multiplied: set[Side] = set()
+
+    def value(self, number: int) -> Any:
+        """The value of that number."""
+        if number not in self._known:
+            if number in self._plan.roots:
+                self._finish(self._plan.roots[number][0])
+            else:
+                self._evaluate(number)
+        return self._known[number]
+
+    def _evaluate(self, number: int) -> None:
+        node = self._plan.graph.made_by[number]
+        depends = self._plan.graph.depends
+        axes = tuple(None if depends[n] == PARAMS else 0 for n in node.operands)
+        values = [self.value(n) for n in node.operands]
+        results = jax.vmap(node.apply, in_axes=axes)(*values)
+        self._known.update(zip(node.results, results, strict=True))
+
+    def _finish(self, index: int) -> None:
+        """Completes a block, and gives its maps their values."""
+        block = self._plan.blocks[index]
+        for side in block.carry_sides:
+            if side not in self._multiplied:
+                users = self._plan.users(side)
+                vector = self.value(side.value)
+                stacks = self._multiply(side, vector, [self._begun(b) for b in users])
+                self.stacks.update(zip(users, stacks, strict=True))
+                self._multiplied.add(side)
+        stack = self._begun(index)
+        starts = [sum(block.sizes[:i]) for i in range(len(block.sizes))]
+        for affine, first, size in zip(block.maps, starts, block.sizes, strict=True):
+            self._known[affine.root] = stack[:, first : first + size]
+
+    def stack(self, index: int) -> Stack:
+        """A block, complete."""
+        self._finish(index)
+        return self.stacks[index]
+
+    def _begun(self, index: int) -> Stack:
+        if index not in self.stacks:
+            self.stacks[index] = self._start(self, index)
+        return self.stacks[index]
+
+
+def offset(plan: Plan, weights: Weights, evaluator: Evaluator, index: int) -> Stack:
+    """What a block is before the products with the carry: products with x, and biases.
+
+    Without products with x it has no batch.
+    """
+    block = plan.blocks[index]
+    parts = [
+        jnp.dot(evaluator.value(side.value), W.T, precision=side.precision)
+        for side, W in zip(block.input_sides, weights.by_input[index], strict=True)
+    ]
+    if index in weights.biases:
+        parts.append(weights.biases[index])
+    dtype = plan.graph.avals[block.maps[0].root].dtype
+    return sum_of(parts) if parts else jnp.zeros(block.size, dtype)
+
+
+def multiplier(plan: Plan, weights: Weights) -> Multiply:
+    """Multiplies by the joined matrices and gives every block its part."""
+    transposed = [W.T for W in weights.by_carry]  # once, not at every step
+
+    def multiply(side: Side, vector: Array, stacks: list[Stack]) -> list[Stack]:
+        matrix = transposed[plan.sides.index(side)]
+        return add_parts(jnp.dot(vector, matrix, precision=side.precision), stacks)
+
+    return multiply
+
+
+def add_parts(product: Float[Array, "... sizes"], stacks: Sequence[Stack]) -> list[Stack]:
+    """Adds to each stack its part of a product with the matrices of all."""
+    ends = [0]
+    for stack in stacks:
+        ends.append(ends[-1] + stack.shape[-1])
+    return [
+        stack + product[..., a:b] for stack, a, b in zip(stacks, ends[:-1], ends[1:], strict=True)
+    ]

@@ -1,0 +1,119 @@
+"""A step as a graph: its jaxpr with nested jits opened, and what each value depends on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from jax.extend import core
+
+PARAMS, INPUT, CARRY = range(3)
+"""What a value depends on: on parameters and constants alone, on x as well, on the carry too."""
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One equation, and the jaxpr that it is of; operands and results by their numbers."""
+
+    source: core.Jaxpr
+    eqn: core.JaxprEqn
+    operands: tuple[int, ...]
+    results: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The primitive's."""
+        return self.eqn.primitive.name
+
+    def apply(self, *values: Any) -> list[Any]:
+        """The results for values of the operands."""
+        variables = [v for v in self.eqn.invars if not isinstance(v, core.Literal)]
+        once = dict(zip(variables, values, strict=True))  # c * c takes one variable twice
+        kept = [v for v in self.eqn.outvars if type(v) is core.Var]
+        jaxpr = self.source.replace(
+            constvars=[], invars=list(once), outvars=kept, eqns=[self.eqn], effects=self.eqn.effects
+        )
+        return core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, []))(*once.values())
+
+
+@dataclass
+class Graph:
+    """The equations of a step. Values are numbered; the lists say which are what.
+
+    Attributes:
+      avals: The abstract value of each.
+      depends: `PARAMS`, `INPUT` or `CARRY` for each.
+      made_by: The node that makes each value that is not given.
+      constants: Known values: those that the step closes over.
+      params: The leaves of the parameters.
+      carry: The leaves of the carry.
+      x: The leaves of x.
+      results: The leaves of the new carry, and h.
+      uses: How often each value is an operand or a result.
+      has_effects: Whether the step does more than compute: prints, for instance.
+    """
+
+    avals: list[Any] = field(default_factory=list)
+    depends: list[int] = field(default_factory=list)
+    made_by: dict[int, Node] = field(default_factory=dict)
+    constants: dict[int, Any] = field(default_factory=dict)
+    params: list[int] = field(default_factory=list)
+    carry: list[int] = field(default_factory=list)
+    x: list[int] = field(default_factory=list)
+    results: list[int] = field(default_factory=list)
+    uses: dict[int, int] = field(default_factory=dict)
+    has_effects: bool = False
+
+    def new(self, aval: Any, depends: int) -> int:
+        """Numbers another value."""
+        self.avals.append(aval)
+        self.depends.append(depends)
+        return len(self.avals) - 1
+
+    def nodes(self) -> list[Node]:
+        """All of them, each after those whose results it takes."""
+        return list(dict.fromkeys(self.made_by.values()))
+
+
+def graph_of(step: Callable, params: Any, carry: Any, x: Any) -> Graph:
+    """Traces a step of one example; the arguments need only have shapes and types."""
+    closed = jax.make_jaxpr(step)(params, carry, x)
+    graph = Graph(has_effects=bool(closed.effects))
+    counts = [len(jax.tree.leaves(tree)) for tree in (params, carry, x)]
+    kinds = [k for k, n in zip((PARAMS, CARRY, INPUT), counts, strict=True) for _ in range(n)]
+    given = [graph.new(v.aval, k) for v, k in zip(closed.jaxpr.invars, kinds, strict=True)]
+    graph.params, graph.carry = given[: counts[0]], given[counts[0] : sum(counts[:2])]
+    graph.x = given[sum(counts[:2]) :]
+    graph.results = _open(graph, closed, given)
+    for number in [*graph.results, *(n for node in graph.nodes() for n in node.operands)]:
+        graph.uses[number] = graph.uses.get(number, 0) + 1
+    return graph
+
+
+def _open(graph: Graph, closed: core.ClosedJaxpr, given: list[int]) -> list[int]:
+    """Adds the equations of a jaxpr, those of a jit inside it in its place; gives its results."""
+    numbers = dict(zip(closed.jaxpr.invars, given, strict=True))
+
+    def number(atom: Any) -> int:
+        if not isinstance(atom, core.Literal):
+            return numbers[atom]
+        constant = graph.new(atom.aval, PARAMS)
+        graph.constants[constant] = atom.val
+        return constant
+
+    for var, value in zip(closed.jaxpr.constvars, closed.consts, strict=True):
+        numbers[var] = graph.new(var.aval, PARAMS)
+        graph.constants[numbers[var]] = value
+    for eqn in closed.jaxpr.eqns:
+        if eqn.primitive.name in ("jit", "pjit"):
+            results = _open(graph, eqn.params["jaxpr"], [number(v) for v in eqn.invars])
+            numbers.update(zip(eqn.outvars, results, strict=True))
+        else:
+            operands = tuple(number(v) for v in eqn.invars if not isinstance(v, core.Literal))
+            depends = max((graph.depends[n] for n in operands), default=PARAMS)
+            kept = [v for v in eqn.outvars if type(v) is core.Var]  # and not dropped
+            results = [graph.new(v.aval, depends) for v in kept]
+            node = Node(closed.jaxpr, eqn, operands, tuple(results))
+            graph.made_by.update(dict.fromkeys(results, node))
+            numbers.update(zip(kept, results, strict=True))
+    return [number(v) for v in closed.jaxpr.outvars]

@@ -1,0 +1,93 @@
+"""What a clipping did: recorded in the optimiser's state at every update."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from gradflow.cell import Params
+from gradflow.train.direction import compare, norm
+
+
+class ClipStats(NamedTuple):
+    """How often and how much a clipping has acted on gradients.
+
+    Attributes:
+      num_updates: Updates so far.
+      acted: Those of them at which the clipping changed the gradient.
+      norm_before: Norm of the last gradient, before.
+      norm_after: Norm of the last gradient, after.
+      cosine: Of the angle between the two.
+      mean_ratio: The mean of norm_after / norm_before over all updates.
+    """
+
+    num_updates: Int[Array, ""]
+    acted: Int[Array, ""]
+    norm_before: Float[Array, ""]
+    norm_after: Float[Array, ""]
+    cosine: Float[Array, ""]
+    mean_ratio: Float[Array, ""]
+
+
+class Recorded(NamedTuple):
+    """The state of a clipping that keeps its record.
+
+    Attributes:
+      stats: What it did.
+      inner: The state of the clipping itself.
+    """
+
+    stats: ClipStats
+    inner: Any
+
+
+def recorded(clipping: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """The same clipping, with `ClipStats` of its input and output in its state."""
+    clipping = optax.with_extra_args_support(clipping)
+
+    def init(params: Params) -> Recorded:
+        one = jnp.ones((), jnp.result_type(*jax.tree.leaves(params)))
+        none = jnp.zeros((), jnp.int32)
+        stats = ClipStats(none, none, 0 * one, 0 * one, cosine=one, mean_ratio=one)
+        return Recorded(stats, clipping.init(params))
+
+    def update(
+        updates: Params, state: Any, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, Any]:
+        clipped, inner = clipping.update(updates, state.inner, params, **extra)
+        return clipped, Recorded(_updated(state.stats, updates, clipped), inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _updated(stats: ClipStats, before: Params, after: Params) -> ClipStats:
+    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    acted = jnp.any(jnp.stack([jnp.any(a != b) for a, b in pairs]))
+    cosine, ratio = compare(after, before)
+    count = stats.num_updates + 1
+    return ClipStats(
+        num_updates=count,
+        acted=stats.acted + acted,
+        norm_before=norm(before),
+        norm_after=norm(after),
+        cosine=cosine,
+        mean_ratio=stats.mean_ratio + (ratio - stats.mean_ratio) / count.astype(ratio.dtype),
+    )
+
+
+def clip_stats(opt_state: Any) -> ClipStats:
+    """Finds the record of the clipping in the state of a chain of optax transformations.
+
+    Raises:
+      ValueError: If there is none, or more than one.
+    """
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, ClipStats))
+    found = [leaf for leaf in leaves if isinstance(leaf, ClipStats)]
+    if len(found) != 1:
+        raise ValueError(
+            f"the state of one clipping is expected in the optimiser's state, found {len(found)}; "
+            "chain one transform of resolve_clipping(...) before the optimiser"
+        )
+    return found[0]

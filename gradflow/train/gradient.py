@@ -1,0 +1,76 @@
+"""The gradient of one update: the task's loss, whole or truncated, and what is added to it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradflow.cell import Cell, Params
+from gradflow.flow.reverse import Loss
+from gradflow.tasks.task import Batch
+from gradflow.train.model import predict, read_out
+from gradflow.train.objective import batch_loss, step_losses
+from gradflow.train.truncation import truncated_gradient
+
+Regulariser = Callable[[Loss, Cell, Params, Array], Array]
+"""(loss of the outputs, cell, its parameters, inputs (T, B, input)) -> scalar."""
+
+
+class Gradient(NamedTuple):
+    """What an update goes by.
+
+    Attributes:
+      loss: The task's.
+      added: The regulariser, 0 without one.
+      value: The gradient of the sum, like the parameters.
+    """
+
+    loss: Float[Array, ""]
+    added: Float[Array, ""]
+    value: Params
+
+
+def full_gradient(kind: str, cell: Cell, params: Params, batch: Batch) -> Gradient:
+    """The loss of a batch and its gradient, through all steps."""
+
+    def loss(params: Params) -> Array:
+        return batch_loss(kind, predict(cell, params, batch.inputs), batch)
+
+    value, gradient = jax.value_and_grad(loss)(params)
+    return Gradient(value, jnp.zeros_like(value), gradient)
+
+
+def tbptt_gradient(
+    kind: str, cell: Cell, params: Params, batch: Batch, *, k1: int, k2: int
+) -> Gradient:
+    """The same, truncated: `gradflow.train.truncation` says how."""
+
+    def losses(params: Params, outputs: Array, extra: tuple[Array, Array]) -> Array:
+        predictions = read_out(params["readout"], outputs)
+        return step_losses(kind, predictions, batch._replace(targets=extra[0], weights=extra[1]))
+
+    extra = batch.targets, batch.weights / jnp.sum(batch.weights)
+    loss, gradient = truncated_gradient(losses, cell, params, batch.inputs, extra, k1=k1, k2=k2)
+    return Gradient(loss, jnp.zeros_like(loss), gradient)
+
+
+def with_regulariser(
+    gradient: Gradient,
+    regulariser: Regulariser,
+    kind: str,
+    cell: Cell,
+    params: Params,
+    batch: Batch,
+) -> Gradient:
+    """The gradient with that of a regulariser added to it."""
+
+    def added(params: Params) -> Array:
+        def loss(outputs: Array) -> Array:
+            return batch_loss(kind, read_out(params["readout"], outputs), batch)
+
+        return regulariser(loss, cell, params["cell"], batch.inputs)
+
+    value, more = jax.value_and_grad(added)(params)
+    return Gradient(gradient.loss, value, jax.tree.map(jnp.add, gradient.value, more))

@@ -1,0 +1,43 @@
+"""What is trained: a cell with a linear readout of its hidden state."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradflow.cell import Cell, Key, Params
+from gradflow.initializers import lecun
+from gradflow.unroll import unroll
+
+
+def init_model(cell: Cell, output_size: int, key: Key) -> Params:
+    """Draws the parameters of a cell and of its readout.
+
+    W is drawn from lecun's law, of variance 1/hidden, and b is zero.
+
+    Returns:
+      ``{"cell": ..., "readout": {"W": (output, hidden), "b": (output,)}}``.
+
+    Raises:
+      ValueError: If there is no output.
+    """
+    if output_size < 1:
+        raise ValueError(f"an output_size of at least 1 is expected, got {output_size}")
+    k_cell, k_readout = jax.random.split(key)
+    (hidden_size,) = jax.eval_shape(lambda: cell.hidden(cell.initial_carry())).shape
+    dtype = jnp.result_type(float)
+    W = lecun()(k_readout, (output_size, hidden_size), dtype)
+    return {"cell": cell.init(k_cell), "readout": {"W": W, "b": jnp.zeros(output_size, dtype)}}
+
+
+def read_out(
+    readout: Params, outputs: Float[Array, "*steps hidden"]
+) -> Float[Array, "*steps output"]:
+    """y_t = W h_t + b at every step."""
+    return outputs @ readout["W"].T + readout["b"]
+
+
+def predict(
+    cell: Cell, params: Params, inputs: Float[Array, "steps batch input"]
+) -> Float[Array, "steps batch output"]:
+    """Runs the model over a batch of sequences: what it says at every step."""
+    return read_out(params["readout"], unroll(cell, params["cell"], inputs).outputs)

@@ -1,0 +1,123 @@
+"""Losses on the gradient flow itself, to be added to that of a task."""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradflow import flow
+from gradflow.cell import Cell, Params
+from gradflow.spec import parse_spec, unknown_name
+from gradflow.train.omega import Loss, preserve_norm
+
+Regulariser = Callable[[Loss, Cell, Params, Float[Array, "steps batch input"]], Float[Array, ""]]
+"""(loss of the outputs, cell, its parameters, inputs) -> a scalar to be added to the loss."""
+
+
+def omega(*, weight: float = 1.0, squared: Any = False) -> Regulariser:
+    """weight · Ω: adjoints that keep their norm from step to step.
+
+    Ω and its immediate derivative are those of `gradflow.train.omega.preserve_norm`. (The
+    paper's settings differ: 4 in the ICML text, 2 in the appendix of the preprint and in the code.)
+
+    Args:
+      weight: The factor.
+      squared: Takes the ratio of the squared norms, as the paper's code does.
+
+    Raises:
+      TypeError: If squared is not a bool.
+      ValueError: If the weight is not a positive number.
+
+    Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, eq. 9 and 10.
+    """
+    _check_weight(weight)
+    if not isinstance(squared, bool):
+        raise TypeError(f"squared is expected to be True or False, got {squared!r}")
+
+    def regulariser(loss: Loss, cell: Cell, params: Params, inputs: Array) -> Float[Array, ""]:
+        return weight * preserve_norm(loss, cell, params, inputs, squared=squared)
+
+    return regulariser
+
+
+def flossing(
+    *, weight: float = 1.0, num_exponents: int = 1, burn_in: int = 0, num_sequences: int = 1
+) -> Regulariser:
+    """weight · mean λ_i²: the first k Lyapunov exponents driven to zero (gradient flossing).
+
+    Of the exponents along each of the first sequences of a batch::
+
+        weight / k Σ_{i=1}^k λ_i²      in the mean over the sequences
+
+    differentiated through the trajectory and the QR of every step. The loss of the task plays no
+    part.
+
+    Args:
+      weight: The factor.
+      num_exponents: k.
+      burn_in: Steps at the start that do not count.
+      num_sequences: How many sequences of the batch; the cost grows with it.
+
+    Raises:
+      ValueError: If the weight is not a positive number, or a count is too small; and, when it is
+        called, if there are fewer exponents, steps or sequences than asked for.
+
+    Source: Engelken 2023, arXiv:2312.17306.
+    """
+    _check_weight(weight)
+    for name, count, least in (
+        ("num_exponents", num_exponents, 1),
+        ("burn_in", burn_in, 0),
+        ("num_sequences", num_sequences, 1),
+    ):
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise ValueError(f"{name} is expected to be an integer from {least} on, got {count!r}")
+
+    def regulariser(loss: Loss, cell: Cell, params: Params, inputs: Array) -> Float[Array, ""]:
+        del loss  # the exponents are those of the net alone
+        if num_sequences > inputs.shape[1]:
+            raise ValueError(
+                f"a batch of at least num_sequences = {num_sequences} is expected, "
+                f"got {inputs.shape[1]} sequences"
+            )
+
+        def exponents(one: Array) -> Float[Array, " exponents"]:
+            return flow.lyapunov_exponents(
+                cell, params, one, num_exponents=num_exponents, burn_in=burn_in
+            ).exponents
+
+        return weight * jnp.mean(jax.vmap(exponents, 1)(inputs[:, :num_sequences]) ** 2)
+
+    return regulariser
+
+
+REGULARISERS: dict[str, Callable[..., Regulariser]] = {"flossing": flossing, "omega": omega}
+
+
+def resolve_regulariser(spec: str) -> Regulariser:
+    """Makes the regulariser that a spec names, such as ``omega(weight=2)``.
+
+    Raises:
+      TypeError: If an option is not of the kind that it needs.
+      ValueError: If there is no such regulariser, or it does not take an option or its value.
+    """
+    name, options = parse_spec(spec)
+    if name not in REGULARISERS:
+        raise ValueError(unknown_name("regulariser", name, REGULARISERS))
+    taken = list(inspect.signature(REGULARISERS[name]).parameters)
+    for option in options:
+        if option not in taken:
+            raise ValueError(
+                f"regulariser {name!r} has no option {option!r}; it takes {', '.join(taken)}"
+            )
+    return REGULARISERS[name](**options)
+
+
+def _check_weight(weight: Any) -> None:
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not is_number or not 0 < weight < math.inf:
+        raise ValueError(f"weight is expected to be a positive number, got {weight!r}")

@@ -1,0 +1,136 @@
+"""One window of truncated backpropagation through a stream, however long the stream is."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+from gradflow.cell import Carry, Cell, Params
+from gradflow.unroll import start, unroll
+
+StepLosses = Callable[[Params, Float[Array, "steps batch hidden"], PyTree], Float[Array, " steps"]]
+"""(params, outputs, extra) -> the loss of each step, ``extra`` being a pytree of what else there is
+for each step (targets, weights), with time along the leading axis."""
+
+
+class Stream(NamedTuple):
+    """Where a stream stands between two windows.
+
+    Attributes:
+      carry: s at the step from which the next window's gradient may come.
+      inputs: The inputs of the k2 - k1 steps since then (none if k2 <= k1).
+      is_real: Which of these steps there were; those before the stream began copy s_0.
+    """
+
+    carry: Carry
+    inputs: Float[Array, "overlap batch input"]
+    is_real: Bool[Array, "overlap batch"]
+
+
+class Window(NamedTuple):
+    """What one window gives.
+
+    Attributes:
+      loss: The sum of the losses of its newest k1 steps.
+      gradient: Of that sum, truncated; like the parameters.
+    """
+
+    loss: Float[Array, ""]
+    gradient: Params
+
+
+def begin(
+    cell: Cell, params: Params, inputs: Float[Array, "steps *batch input"], *, k1: int, k2: int
+) -> Stream:
+    """The state of a stream before its first window: s_0 for every sequence of a batch.
+
+    Args:
+      cell: The cell.
+      params: ``{"cell": ..., "readout": ...}``, or without a readout.
+      inputs: Inputs of the stream, of which the shape and type alone matter.
+      k1: Steps from one window to the next.
+      k2: Steps back.
+
+    Raises:
+      TypeError: If k1 or k2 is not an integer.
+      ValueError: If one is below 1, or the inputs are not (T, B, input).
+    """
+    check_stream(inputs, k1, k2)
+    overlap, batch = max(k2 - k1, 0), inputs.shape[1]
+    carry = start(cell, params["cell"], inputs, None)
+    kept = jnp.zeros((overlap, *inputs.shape[1:]), inputs.dtype)
+    return Stream(carry, kept, jnp.zeros((overlap, batch), bool))
+
+
+def window_gradient(
+    losses: StepLosses,
+    cell: Cell,
+    params: Params,
+    stream: Stream,
+    window: tuple[Float[Array, "steps batch input"], PyTree],
+    *,
+    k2: int,
+) -> tuple[Stream, Window]:
+    """Takes a stream through one window: state -> (state, gradient), pure, for `jax.lax.scan`.
+
+    The steps that two windows share are run again from the carry before them with the parameters
+    of now, so that the gradient is that of the loss that is returned.
+
+    Args:
+      losses: Gives the loss of each step.
+      cell: The cell.
+      params: ``{"cell": ..., "readout": ...}``, or without a readout.
+      stream: From `begin`, or the window before.
+      window: The inputs of the newest k1 steps, and what else ``losses`` takes for them.
+      k2: Steps back, as given to `begin`.
+    """
+    inputs, extra = window
+    overlap, k1 = len(stream.inputs), len(inputs)
+    held = max(k1 - k2, 0)
+    stretch = jnp.concatenate([stream.inputs, inputs])
+    is_real = jnp.concatenate([stream.is_real, jnp.ones(inputs.shape[:2], bool)])
+
+    def total(params: Params) -> tuple[Array, Carry]:
+        carry = jax.lax.stop_gradient(stream.carry)
+        mask = is_real if overlap else None
+        carries, outputs = unroll(cell, params["cell"], stretch, carry=carry, mask=mask)
+        return jnp.sum(losses(params, outputs[overlap:], extra)), at(carries, k1)
+
+    def total_held(params: Params) -> tuple[Array, Carry]:
+        """With the first steps held fixed, for k2 < k1."""
+        first = unroll(cell, params["cell"], inputs[:held], carry=stream.carry)
+        first = jax.lax.stop_gradient(first)
+        carry = at(first.carries, held)
+        carries, outputs = unroll(cell, params["cell"], inputs[held:], carry=carry)
+        outputs = jnp.concatenate([first.outputs, outputs])
+        return jnp.sum(losses(params, outputs, extra)), at(carries, k1 - held)
+
+    compute = jax.value_and_grad(total_held if held else total, has_aux=True)
+    (loss, carry), gradient = compute(params)
+    return Stream(carry, stretch[k1:], is_real[k1:]), Window(loss, gradient)
+
+
+def at(carries: Carry, index: int) -> Carry:
+    """The carry s_index of a trajectory."""
+    return jax.tree.map(lambda leaf: leaf[index], carries)
+
+
+def check_stream(inputs: Array, k1: int, k2: int) -> None:
+    """Checks the steps of a truncation, and that the inputs are a batch.
+
+    Raises:
+      TypeError: If k1 or k2 is not an integer.
+      ValueError: If one is below 1, or the inputs are not (T, B, input).
+    """
+    for name, value in (("k1", k1), ("k2", k2)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} is expected to be an integer, got {value!r}")
+        if value < 1:
+            raise ValueError(f"{name} is expected to be at least 1 step, got {value}")
+    if inputs.ndim != 3 or not len(inputs):
+        raise ValueError(
+            f"inputs of shape (T, B, input) are expected, got {inputs.shape}; for one sequence, "
+            "give them a batch of one: inputs[:, None]"
+        )

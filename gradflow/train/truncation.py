@@ -1,0 +1,131 @@
+"""Truncated backpropagation through time, and what it costs in direction.
+
+TBPTT(k1, k2): at t = k1, 2 k1, ... the losses of the newest k1 steps are propagated back through
+the newest k2 steps, with s_{t-k2} held fixed::
+
+    g_t = ∂/∂θ Σ_{τ = t-k1+1 ... t} ℓ_τ        through steps t - k2 + 1 ... t
+
+Every loss is so counted once. With k2 < k1 the losses that are older than k2 steps move the
+readout alone. The gradient of a whole sequence is the sum of its windows'; with k1 = k2 = T it
+is the full one.
+
+Source: Williams & Peng 1990, doi:10.1162/neco.1990.2.4.490, BPTT(h; h') with h = k2, h' = k1 (where
+the newest loss alone goes back, if the others have weight 0).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from gradflow.cell import Cell, Params
+from gradflow.train.direction import Comparison, compare
+from gradflow.train.stream import (
+    StepLosses,
+    Stream,
+    Window,
+    at,
+    begin,
+    check_stream,
+    window_gradient,
+)
+from gradflow.unroll import unroll
+
+__all__ = [
+    "StepLosses",
+    "Stream",
+    "Window",
+    "begin",
+    "truncated_gradient",
+    "truncation_bias",
+    "window_gradient",
+]
+
+
+def truncated_gradient(
+    losses: StepLosses,
+    cell: Cell,
+    params: Params,
+    inputs: Float[Array, "steps batch input"],
+    extra: PyTree,
+    *,
+    k1: int,
+    k2: int,
+) -> Window:
+    """The sum of the losses of whole sequences, and its gradient by TBPTT(k1, k2).
+
+    If k1 does not divide T, the last window has the steps that are left, and its losses go back
+    through k2 as well.
+
+    Args:
+      losses: Gives the loss of each step.
+      cell: The cell.
+      params: ``{"cell": ..., "readout": ...}``, or without a readout.
+      inputs: x_1 ... x_T of a batch.
+      extra: What else ``losses`` takes: a pytree with T along the leading axes.
+      k1: Steps from one window to the next.
+      k2: Steps back.
+
+    Raises:
+      TypeError: If k1 or k2 is not an integer.
+      ValueError: If one is below 1, or the inputs are not (T, B, input).
+    """
+    check_stream(inputs, k1, k2)
+    k1, k2 = min(k1, len(inputs)), min(k2, len(inputs))
+    stream = begin(cell, params, inputs, k1=k1, k2=k2)
+    whole = len(inputs) // k1 * k1
+
+    def one(stream: Stream, window: Any) -> tuple[Stream, Window]:
+        return window_gradient(losses, cell, params, stream, window, k2=k2)
+
+    def cut(leaf: Array) -> Array:
+        return leaf[:whole].reshape(-1, k1, *leaf.shape[1:])
+
+    _, windows = jax.lax.scan(one, stream, jax.tree.map(cut, (inputs, extra)))
+    total = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), windows)
+    if whole == len(inputs):
+        return total
+    rest = jax.tree.map(lambda leaf: leaf[whole:], (inputs, extra))
+    # The stream holds k2 - k1 steps; this shorter window needs more of the past.
+    first = max(len(inputs) - max(k2, len(rest[0])), 0)
+    past = inputs[first:whole]
+    carry = at(unroll(cell, params["cell"], inputs[:first]).carries, first)
+    stream = Stream(carry, past, jnp.ones(past.shape[:2], bool))
+    return jax.tree.map(jnp.add, total, one(stream, rest)[1])
+
+
+def truncation_bias(
+    losses: StepLosses,
+    cell: Cell,
+    params: Params,
+    inputs: Float[Array, "steps batch input"],
+    extra: PyTree,
+    *,
+    k1: int,
+    k2: Sequence[int],
+) -> Comparison:
+    """How the truncated gradient of the cell stands to the full one, for each k2.
+
+    (The readout's part is exact at any k2, and left out.) The arguments are those of
+    `truncated_gradient`, with several k2.
+
+    Returns:
+      Cosines and ratios of norms, truncated over full, each of shape (len(k2),).
+
+    Raises:
+      TypeError: If k1 or one of k2 is not an integer.
+      ValueError: If one is below 1, there is none, or the inputs are not (T, B, input).
+    """
+    if not k2:
+        raise ValueError("at least one k2 is expected, got none")
+    num_steps = len(inputs)
+
+    def gradient(k1: int, k2: int) -> Params:
+        window = truncated_gradient(losses, cell, params, inputs, extra, k1=k1, k2=k2)
+        return window.gradient["cell"]
+
+    full = gradient(num_steps, num_steps)
+    comparisons = [compare(gradient(k1, steps), full) for steps in k2]
+    return jax.tree.map(lambda *values: jnp.stack(values), *comparisons)

@@ -1,0 +1,58 @@
+"""The number of parameters of each cell is what the field's formula says."""
+
+import jax
+import pytest
+
+from gradflow.cells import CELLS
+
+
+def count(cell):
+    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(cell.init, jax.random.key(0))))
+
+
+def layer(m, n):
+    """One matrix on [x; h] and one bias: what each gate of most cells has."""
+    return (m + n) * n + n
+
+
+FORMULAS = {
+    "rnn": lambda m, n: layer(m, n),
+    "irnn": lambda m, n: layer(m, n),
+    "lstm": lambda m, n: 4 * layer(m, n),
+    "gru_reset_before": lambda m, n: 3 * layer(m, n),
+    "gru": lambda m, n: 3 * layer(m, n) + n,  # the candidate's hidden bias
+    "mgu": lambda m, n: 2 * layer(m, n),
+    "ugrnn": lambda m, n: 2 * layer(m, n),
+    "janet": lambda m, n: 2 * layer(m, n),
+    "cfn": lambda m, n: 2 * layer(m, n) + m * n,
+    "mingru": lambda m, n: 2 * (m + 1) * n,
+    "minlstm": lambda m, n: 3 * (m + 1) * n,
+    "indrnn": lambda m, n: (m + 1) * n + n,
+    "stack": lambda m, n: 4 * layer(m, n) + 4 * layer(n, n),
+}
+
+
+@pytest.mark.parametrize("name", sorted(FORMULAS))
+@pytest.mark.parametrize("m, n", [(64, 16), (2, 32)])
+def test_the_parameters_are_as_many_as_the_formula_says(name, m, n):
+    assert count(CELLS[name](m, n)) == FORMULAS[name](m, n)
+
+
+@pytest.mark.parametrize(
+    "options, gates, peepholes",
+    [
+        ({"peephole": True}, 4, 3),
+        ({"peephole": "o"}, 4, 1),
+        ({"coupled": True}, 3, 0),
+        ({"forget_gate": False}, 3, 0),
+    ],
+)
+def test_a_variant_of_the_lstm_has_its_own_gates_alone(options, gates, peepholes):
+    assert count(CELLS["lstm"](5, 7, **options)) == gates * layer(5, 7) + peepholes * 7
+
+
+def test_the_course_s_shapes_have_keras_s_counts():
+    assert count(CELLS["rnn"](64, 16)) == 1296  # SimpleRNN(16) on 64 inputs
+    # Keras's GRU(32, reset_after=True) on 2 inputs has 3,456: an input and a hidden bias for each
+    # gate. Those of r and z are only ever added, so that here they are one each, of 2 · 32 fewer.
+    assert count(CELLS["gru"](2, 32)) + 2 * 32 == 3456

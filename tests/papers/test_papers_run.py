@@ -1,0 +1,116 @@
+"""The command: what it takes, what it prints, and when its exit code is 1."""
+
+import re
+
+import numpy as np
+import pytest
+import run
+import xarray
+from _claims import Paper, numbers
+
+from gradflow import study
+
+
+def fake(value, *, broken=False):
+    """A paper of one number, published as 1."""
+
+    def measure(config, once):
+        if broken:
+            raise ValueError("nothing comes out")
+        return xarray.Dataset({"value": ((), np.float64(value))})
+
+    def claims(dataset):
+        measured = float(dataset.value)
+        row = {"source": "Table 1", "atol": 0.1}
+        return [
+            numbers("fig1-any", "at any size", 1.0, measured, exact=True, **row),
+            numbers("fig1-large", "at full size", 1.0, measured, **row),
+            numbers("fig2-other", "of another figure", 2.0, 2.0, **row),
+        ]
+
+    def figure(dataset):
+        from matplotlib.figure import Figure
+
+        return Figure(figsize=(1, 1))
+
+    experiment = study.Experiment(
+        "papers/fake2000", study.Config, measure, figure, lambda dataset: "", doc="A fake claim."
+    )
+    return Paper("Fake 2000", experiment, claims, {"fig1": figure, "fig2": figure}, ("a trap",))
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Runs the command on a fake paper that measures a value, whose code differs by the value."""
+    places = run.Places(tmp_path / "gallery", tmp_path / "papers.md", tmp_path / "runs")
+    monkeypatch.setattr(run, "HERE", tmp_path)
+
+    def call(*flags, value=1.0, broken=False):
+        (tmp_path / "fake2000.py").write_text(f"VALUE = {value}\n")
+        monkeypatch.setattr(run, "papers", lambda: {"fake2000": fake(value, broken=broken)})
+        return run.main(flags, places)
+
+    call.places = places
+    return call
+
+
+def test_a_run_is_recorded_and_a_lost_claim_fails(call, capsys):
+    assert call("--all") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"paper +claim +published +measured +verdict +seconds", out)
+    assert "[1/1] fake2000: A fake claim." in out
+    assert (call.places.gallery / "fake2000-fig1.png").exists()
+    assert "A fake claim." in call.places.page.read_text()
+    memory = call.places.ledger.read_bytes()
+    assert call("--all", value=3.0) == 1
+    error = capsys.readouterr().err
+    assert "fake2000: fig1-any was reproduced and is not any more: off by 2" in error
+    assert call.places.ledger.read_bytes() == memory  # or the second run would pass
+    assert call("--all", value=3.0) == 1
+    assert call("--all", "--accept", value=3.0) == 0
+    assert call("--all", value=3.0) == 0
+    assert call.places.ledger.read_bytes() != memory
+
+
+def test_a_quick_run_checks_the_exact_claims_and_writes_nothing(call, capsys):
+    assert call("--all") == 0
+    memory = call.places.ledger.read_bytes()
+    assert call("--all", "--quick", value=3.0) == 1
+    assert capsys.readouterr().err.count("was reproduced") == 1
+    assert call("--all", "--quick", value=1.05) == 0
+    assert call.places.ledger.read_bytes() == memory
+
+
+def test_one_figure_shows_its_claims_alone(call, capsys):
+    assert call("--figure=fake2000-fig2") == 0
+    out = capsys.readouterr().out
+    assert "fig2-other" in out and "fig1-any" not in out
+
+
+def test_a_run_that_fails_is_said(call, capsys):
+    assert call("--all", broken=True) == 1
+    error = capsys.readouterr().err
+    assert "nothing comes out" in error and "fake2000 failed" in error
+    assert not call.places.ledger.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--figure=NAME, --all or --list is expected"),
+        (["--al"], "did you mean '--all'"),
+        (["--all", "--quick", "--full"], "one size is expected"),
+        (["--figure=fake2000-fig7"], "did you mean 'fake2000-fig"),
+    ],
+)
+def test_wrong_flags_are_one_line(call, capsys, flags, message):
+    assert call(*flags) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.strip().splitlines()) == 1
+
+
+def test_the_list_and_the_help(call, capsys):
+    assert call("--list") == 0
+    assert "fake2000-fig2" in capsys.readouterr().out
+    assert call("--helpshort") == 0
+    assert "--all" in capsys.readouterr().out

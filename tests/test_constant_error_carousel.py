@@ -1,0 +1,84 @@
+"""The constant error carousel: its record is the library's, and says where the formula fails."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gradflow import flow, study
+from gradflow.cells import lstm
+
+FILE = Path(__file__).parents[1] / "experiments" / "constant_error_carousel.py"
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("constant_error_carousel_under_test", FILE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+carousel = load()
+SMALL = ["--quick", "--hidden_size=4", "--num_steps=8"]
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory):
+    folders = [tmp_path_factory.mktemp(name) / "out" for name in ("a", "b")]
+    for folder in folders:
+        assert study.main(carousel.EXPERIMENT, [*SMALL, f"--workdir={folder}"]) == 0
+    return folders
+
+
+@pytest.fixture
+def dataset(two_runs):
+    return study.read_dataset(two_runs[0] / "result.nc")
+
+
+def test_a_run_is_the_same_twice_and_its_figure_draws(two_runs):
+    a, b = ((folder / "result.nc").read_bytes() for folder in two_runs)
+    assert a == b
+    assert (two_runs[0] / "figure.png").stat().st_size > 10_000
+
+
+def test_the_record_holds_what_the_library_measures(dataset):
+    key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 3)[1]
+    inputs = jax.random.normal(jax.random.fold_in(jax.random.key(0), 1), (3, 8, 16))[1]
+    cell = lstm(16, 4, peephole=True)
+    norms = flow.decomposition_norms(cell, params := cell.init(key), inputs)
+    data = dataset.sel(cell="lstm(peephole=True)").isel(run=1)
+    for curve in ("product_forget", "product_total", "exact_total"):
+        expected = getattr(norms, curve)
+        np.testing.assert_allclose(data.log_norm.sel(curve=curve), expected, atol=1e-9)
+    for term in ("forget", "through_f", "through_i", "through_g", "total"):
+        expected = getattr(norms, term)
+        np.testing.assert_allclose(data.log_norm_of_term.sel(term=term), expected, atol=1e-9)
+    np.testing.assert_allclose(data.steps_by_path.sum("path"), np.arange(9), atol=1e-9)
+    gates = flow.gates(cell, params, inputs)
+    np.testing.assert_allclose(data.mean_forget_gate, gates["f"].mean(), atol=1e-12)
+
+
+def test_it_says_where_the_formula_goes_wrong_and_by_how_much(dataset):
+    curves = dataset.log_norm
+    log_factor = curves.sel(curve="product_forget") - curves.sel(curve="exact_total")
+    np.testing.assert_allclose(dataset.one_line_error, log_factor, atol=1e-12)
+    median = np.median(dataset.one_line_error.values, axis=1)
+    np.testing.assert_allclose(dataset.error_at_last_lag, median[:, -1], atol=1e-12)
+    for at, row in zip(dataset.wrong_from_lag.values, np.abs(median), strict=True):
+        wrong = np.flatnonzero(row > np.log(2))
+        assert at == (wrong[0] if len(wrong) else np.inf)
+    closing = carousel.closing(dataset)
+    assert f"{median[0, -1] / np.log(10):+.1f}" in closing
+    assert "furthest off for lstm" in closing
+
+
+def test_another_cell_is_refused_before_anything_is_measured(capsys, tmp_path):
+    for spec, message in (("gru", "carry with fields h and c"), ("", "name of an LSTM")):
+        flags = [*SMALL, f"--cell={spec}", f"--workdir={tmp_path / 'out'}"]
+        assert study.main(carousel.EXPERIMENT, flags) == 1
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()

@@ -1,0 +1,73 @@
+"""The page of all measurements: its record is the library's, and its figure draws."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gradflow import flow, study
+from gradflow.cells import lstm
+
+FILE = Path(__file__).parents[1] / "experiments" / "measurements.py"
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("measurements_under_test", FILE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+page = load()
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory):
+    folders = [tmp_path_factory.mktemp(name) / "out" for name in ("a", "b")]
+    for folder in folders:
+        assert study.main(page.EXPERIMENT, ["--quick", f"--workdir={folder}"]) == 0
+    return folders
+
+
+@pytest.fixture
+def dataset(two_runs):
+    return study.read_dataset(two_runs[0] / "result.nc")
+
+
+def test_a_run_is_the_same_twice_and_its_figure_draws(two_runs):
+    a, b = ((folder / "result.nc").read_bytes() for folder in two_runs)
+    assert a == b
+    assert (two_runs[0] / "figure.png").stat().st_size > 10_000
+
+
+def test_the_record_holds_what_the_library_measures(dataset):
+    key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 2)[1]
+    inputs = jax.random.normal(jax.random.fold_in(jax.random.key(0), 1), (2, 12, 3))[1]
+    cell = lstm(3, 4)
+    params = cell.init(key)
+    data = dataset.isel(run=1)
+    log_norms = flow.log_norms(cell, params, inputs)
+    np.testing.assert_allclose(data.log_norm, log_norms, atol=1e-9)
+    np.testing.assert_allclose(data.log_norm_map[-1], log_norms[::-1], atol=1e-9)
+    np.testing.assert_allclose(data.log_singular_value[:, 0], log_norms, atol=1e-9)
+    gates = flow.gates(cell, params, inputs)
+    for name, activations in gates.items():
+        np.testing.assert_allclose(data.gate.sel(gate_name=name), activations.mean(1), atol=1e-12)
+    shares = flow.component_gradients(page.last_loss, cell, params, inputs)
+    W_h = np.stack([np.asarray(gate["W_h"]) for gate in shares.values()])  # (gate, T, ...)
+    expected = 0.5 * np.log((W_h**2).sum(axis=(0, 2, 3))[1:])  # at the first step h_0 = 0
+    np.testing.assert_allclose(data.log_component.sel(parameter="W_h")[1:], expected, atol=1e-9)
+
+
+def test_the_closing_table_has_a_rate_for_each(dataset):
+    rate = np.exp(flow.summary(dataset.log_norm.values).rate)
+    assert page.closing(dataset).count(f"{rate:.4f}") == 2  # of the norm: the largest value
+
+
+def test_a_cell_without_gates_has_no_panels_of_gates(dataset):
+    drawn = page.EXPERIMENT.draw(dataset.drop_vars(["gate", "saturation", "gate_name"]))
+    assert [ax.texts[0].get_text() for ax in drawn.axes[7:9]] == ["the cell has no gates"] * 2

@@ -1,0 +1,206 @@
+"""The study of normalisation and noise: its cells, its record and its verdicts."""
+
+import math
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray
+
+from gradflow import study
+from gradflow.cells import LSTMCarry, lstm
+from gradflow.cells.dropout import with_dropout, zoneout
+
+FILE = Path(__file__).parents[1] / "experiments" / "normalisation.py"
+normalisation = SimpleNamespace(**runpy.run_path(str(FILE)))
+EXPERIMENT = normalisation.EXPERIMENT
+
+
+def quick(**given):
+    return EXPERIMENT.resolve(given, quick=True)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
+    for folder in folders:
+        assert study.main(EXPERIMENT, ["--quick", f"--workdir={folder}"]) == 0
+    return folders
+
+
+@pytest.fixture(scope="module")
+def dataset(folders):
+    return study.read_dataset(folders[0] / "result.nc")
+
+
+@pytest.fixture
+def carry():
+    return LSTMCarry(jnp.asarray([0.3, -0.6, 0.9]), jnp.asarray([1.0, 0.2, -0.5]))
+
+
+X = jnp.asarray([0.5, -1.0])
+
+
+def test_the_same_command_gives_the_same_bits_and_a_figure(folders):
+    for file in ("result.nc", "config.json"):
+        assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
+    assert (folders[0] / "figure.png").stat().st_size > 20_000
+
+
+def test_dropout_is_the_library_s_with_the_numbers_from_the_input(carry, key):
+    cell = lstm(2, 3)
+    params, u = cell.init(key), jnp.asarray([0.1, 0.39, 0.41])
+    library = with_dropout(cell, rate_h=0.4)
+    expected, _ = library.step({"cell": params, "u_x": jnp.ones(2), "u_h": u}, carry, X)
+    found, _ = normalisation.dropped(cell).step(
+        {"cell": params, "rate": 0.4}, carry, jnp.concatenate([X, u])
+    )
+    np.testing.assert_allclose(found.h, expected.h, rtol=1e-14)
+    np.testing.assert_allclose(found.c, expected.c, rtol=1e-14)
+
+
+def test_zoneout_is_the_library_s(carry, key):
+    cell = lstm(2, 3)
+    params, x = cell.init(key), jnp.concatenate([X, jnp.linspace(0, 1, 6)])
+    expected, h = zoneout(cell, rate=0.5, sampled=True).step(params, carry, x)
+    found, output = normalisation.zoned(cell).step({"cell": params, "rate": 0.5}, carry, x)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(output, h)
+
+
+def test_a_normalised_input_has_no_mean_and_no_scale(carry, key):
+    cell = lstm(2, 3)
+    params = cell.init(key)
+    found, _ = normalisation.normalised_input(cell).step(params, carry, 7 + 100 * X)
+    expected, _ = cell.step(params, carry, jnp.asarray([1.0, -1.0]))
+    np.testing.assert_allclose(found.h, expected.h, atol=1e-6)
+
+
+def test_without_noise_the_lstm_is_left(dataset):
+    plain = dataset.log_norm.sel(net="lstm")
+    np.testing.assert_allclose(dataset.log_norm_zoneout.sel(zoneout=0), plain, atol=1e-7)
+    for kind in ("variational", "per step"):
+        found = dataset.log_norm_dropout.sel(kind=kind, dropout=0)
+        np.testing.assert_allclose(found, plain, atol=1e-7)
+    at_half = dataset.log_norm_dropout.sel(dropout=0.5)
+    assert not np.allclose(at_half.sel(kind="per step"), at_half.sel(kind="variational"))
+
+
+def test_norms_are_of_the_run_after_the_warm_up(dataset):
+    config = quick()
+    k_params, k_inputs = jax.random.split(jax.random.key(0))
+    key = jax.random.split(k_params, config.num_seeds)[2]
+    shape = config.num_seeds, 24, config.input_size
+    x = jax.random.normal(jax.random.fold_in(k_inputs, 0), shape)[2]
+    cell = lstm(config.input_size, config.hidden_size)
+    params = cell.init(key)
+
+    @jax.jit
+    def end(carry, x):
+        return jax.lax.scan(lambda s, x: cell.step(params, s, x), carry, x)[0]
+
+    warm = end(cell.initial_carry(), x[:8])
+    jacobian = jax.jacobian(end)(warm, x[8:]).h.h
+    found = dataset.log_norm.sel(net="lstm", lag=16)[2]
+    np.testing.assert_allclose(found, np.log(np.linalg.norm(jacobian, 2)), atol=1e-6)
+
+
+def test_the_batch_normalised_net_and_its_gradient(dataset):
+    config = quick()
+    k_params, k_inputs = jax.random.split(jax.random.key(0))
+    key = jax.random.split(k_params, config.num_seeds)[4]
+    shape = config.num_seeds, 24, config.batch_size * config.input_size
+    x = jax.random.normal(jax.random.fold_in(k_inputs, 1), shape)[4]
+    x = x.reshape(24, config.batch_size, config.input_size)
+    cell = normalisation.batch_normalised(4, 6, 6)
+    params = cell.init(key)
+
+    def whitened(z):
+        return (z - z.mean(0)) / jnp.sqrt(z.var(0) + 1e-5)
+
+    @jax.jit
+    def end(H, X):
+        def step(H, X):
+            A = whitened(H @ params["W_h"].T) + 0.1 * whitened(X @ params["W_x"].T)
+            return jnp.tanh(A), None
+
+        return jax.lax.scan(step, H, X)[0]
+
+    warm = end(jnp.zeros((6, 6)), x[:8])
+    u = jax.random.normal(jax.random.fold_in(key, 1), (36,))
+    gradient = jax.jit(jax.grad(lambda H: end(H, x[8:]).ravel() @ u))(warm)
+    found = dataset.log_adjoint.sel(input_share=0.1, gamma=1.0, lag=16)[4]
+    np.testing.assert_allclose(found, jnp.log(jnp.linalg.norm(gradient)), atol=1e-7)
+    assert dataset.log_adjoint.sel(lag=0)[4, 0, 0] == pytest.approx(np.log(np.linalg.norm(u)))
+
+
+def test_the_theory_of_batch_norm_has_its_limit_of_small_gamma():
+    # tanh z ≈ z - z³/3: what is left is the share of the variance that h has.
+    for share in (1.0, 0.1):
+        limit = -0.5 * math.log(1 + share**2)
+        assert normalisation.batch_theory(1e-3, share * 1e-3) == pytest.approx(limit, abs=1e-5)
+    z = np.random.default_rng(0).normal(size=10**6) * math.hypot(1.5, 0.3)
+    slopes, square = np.mean((1 - np.tanh(z) ** 2) ** 2), np.mean(np.tanh(z) ** 2)
+    expected = math.log(1.5) + 0.5 * math.log(slopes / square)
+    assert normalisation.batch_theory(1.5, 0.3) == pytest.approx(expected, abs=5e-3)
+
+
+def record_of(within, between, per_step, zoned, by_gamma):
+    """A record with these growths a step, of plain nets at -0.2 and with little noise."""
+    lag, noise = np.arange(41), 1 + 0.001 * np.arange(-2, 3)[:, None]
+
+    def curves(rate):
+        return rate * noise * lag
+
+    nets = {
+        "lstm": -0.2,
+        "lstm_layer_norm": within,
+        "gru": -0.2,
+        "gru_layer_norm": within,
+        "stack": -0.2,
+        "stack_between": between,
+        "stack_within": within,
+    }
+    adjoint = np.stack([np.stack([curves(rate) for rate in by_gamma], 1)] * 2, 1)
+    dropout = np.stack([np.stack([curves(-0.2), curves(rate)], 1) for rate in (-0.2, per_step)])
+    zoneout = np.stack([curves(-0.2), curves(zoned)], 1)
+    return xarray.Dataset(
+        {
+            "log_norm": (("net", "run", "lag"), np.stack([curves(rate) for rate in nets.values()])),
+            "log_norm_dropout": (("kind", "run", "dropout", "lag"), dropout),
+            "log_norm_zoneout": (("run", "zoneout", "lag"), zoneout),
+            "log_adjoint": (("run", "input_share", "gamma", "lag"), adjoint),
+            "theory": (("input_share", "gamma"), np.zeros((2, len(by_gamma)))),
+        },
+        coords={
+            "net": list(nets),
+            "kind": ["variational", "per step"],
+            "dropout": [0.0, 0.5],
+            "zoneout": [0.0, 0.5],
+            "input_share": [1.0, 0.1],
+            "gamma": [0.1, 0.5, 1.0],
+            "lag": lag,
+        },
+    )
+
+
+def test_the_closing_line_says_what_held():
+    closing = EXPERIMENT.closing(record_of(-0.1, -0.21, -0.3, -0.1, (-0.1, -0.2, -0.3)))
+    assert "not supported" not in closing and closing.count("supported") == 8
+    row = next(line for line in closing.splitlines() if line.startswith("lstm: layer norm within"))
+    assert "-0.2000" in row and "-0.1000  +0.1000 [+0.0999, +0.1001]" in row
+    closing = EXPERIMENT.closing(record_of(-0.3, -0.15, -0.1, -0.3, (-0.2, -0.1, -0.3)))
+    assert closing.count("not supported") == 8
+    closing = EXPERIMENT.closing(record_of(-0.3, -0.21, -0.3, -0.1, (-0.1, -0.2, -0.3)))
+    assert closing.count("not supported") == 3
+
+
+def test_bad_configurations_are_refused():
+    with pytest.raises(ValueError, match=r"rates in \[0, 1\) are expected, got dropout=\(1.0,\)"):
+        normalisation.run(quick(dropout=(1.0,)))
+    with pytest.raises(ValueError, match=r"gammas in ascending order are expected, got \(1.0, 0"):
+        normalisation.run(quick(gammas=(1.0, 0.5)))

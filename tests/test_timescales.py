@@ -1,0 +1,109 @@
+"""The study of the lags that a weight gradient sees: its record, numbers by NumPy, verdict."""
+
+import runpy
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gradflow import study
+from gradflow.cells import rnn
+
+FILE = Path(__file__).parents[1] / "experiments" / "timescales.py"
+MODULE = runpy.run_path(str(FILE))
+EXPERIMENT = MODULE["EXPERIMENT"]
+LAST, TRAINED, EVERY = MODULE["PLACES"]
+SIZE, NUM_STEPS, DELAY = 4, 9, 3
+TINY = ["--quick", "--cells=rnn", f"--hidden_size={SIZE}", f"--num_steps={NUM_STEPS}"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("timescales")
+    for name in ("one", "two"):
+        assert study.main(EXPERIMENT, [*TINY, f"--workdir={folder / name}"]) == 0
+    return folder / "one", folder / "two"
+
+
+@pytest.fixture(scope="module")
+def dataset(folders):
+    return study.read_dataset(folders[0] / "result.nc")
+
+
+def test_the_same_command_gives_the_same_bits(folders):
+    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
+    assert one == two
+    assert (folders[0] / "figure.png").stat().st_size > 10_000
+
+
+def by_numpy(run, every):
+    """Norms of ∂L/∂h_k and of the shares of W_h, b and W_x, index = lag, by hand."""
+    key = jax.random.split(jax.random.key(0), 3)[run]
+    k_params, k_inputs, _ = jax.random.split(key, 3)
+    params = jax.tree.map(np.asarray, rnn(2, SIZE).init(k_params))
+    x = np.asarray(jax.random.normal(k_inputs, (NUM_STEPS, 2)))
+    h = [np.zeros(SIZE)]
+    for x_t in x:
+        h.append(np.tanh(params["W_x"] @ x_t + params["W_h"] @ h[-1] + params["b"]))
+    adjoint, found = np.zeros(SIZE), []
+    for k in range(NUM_STEPS, 0, -1):
+        if k > DELAY and (every or k == NUM_STEPS):
+            error = h[k][:2] - 0.5 * x[k - 1 - DELAY]
+            adjoint[:2] += error / (NUM_STEPS - DELAY if every else 1)
+        local = (1 - h[k] ** 2) * adjoint
+        size = np.linalg.norm(local)
+        found.append([np.linalg.norm(adjoint), size * np.linalg.norm(h[k - 1]), size,
+                      size * np.linalg.norm(x[k - 1])])  # fmt: skip
+        adjoint = params["W_h"].T @ local
+    return np.array(found).T
+
+
+@pytest.mark.parametrize("place", [LAST, EVERY])
+def test_shares_and_adjoints_are_those_of_numpy(dataset, place):
+    adjoint, *shares = by_numpy(1, place == EVERY)
+    run = dataset.sel(cell="rnn", run=1, place=place)
+    np.testing.assert_allclose(np.exp(run.log_adjoint), adjoint, rtol=1e-9)
+    for name, expected in zip(("W_h", "b", "W_x"), shares, strict=True):
+        np.testing.assert_allclose(np.exp(run.log_share.sel(parameter=name)), expected, rtol=1e-9)
+
+
+def test_training_changes_what_is_measured(dataset):
+    change = dataset.log_adjoint.sel(place=TRAINED) - dataset.log_adjoint.sel(place=LAST)
+    assert bool((abs(change) > 1e-4).any("lag").all())
+
+
+def test_the_lag_within_which_most_is_heard(dataset):
+    norms = np.array([0.0, 8, 1, 1])
+    one = dataset.isel(lag=slice(0, 4), parameter=[0])
+    with np.errstate(divide="ignore"):
+        one = one.assign(log_share=one.log_share * 0 + np.log(norms))
+    np.testing.assert_array_equal(MODULE["reach"](one.sel(cell="rnn"), LAST), 2)
+
+
+def test_the_verdict_is_read_from_the_numbers(dataset):
+    lag = dataset.lag.values
+    fall = dataset.log_adjoint * 0 - 0.5 * lag
+
+    def closing(of_last, of_every):
+        rates = np.array([of_last, of_last, of_every])
+        share = dataset.log_share.fillna(0)
+        share = share.where(np.isfinite(share), 0) * 0 + rates[:, None, None] * lag
+        return EXPERIMENT.closing(dataset.assign(log_adjoint=fall, log_share=share))
+
+    assert "rnn: supported" in closing(-0.51, 0.0)
+    assert "rnn: not supported" in closing(-0.6, 0.0)
+    assert "rnn: not supported" in closing(-0.5, -0.2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"delay": 14}, "a delay below num_steps=14 is expected, got 14"),
+        ({"input_size": 7}, "no more inputs than the hidden_size=6 .* got input_size=7"),
+        ({"cells": ""}, "the name of a cell is expected, got ''"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(given, message):
+    with pytest.raises(ValueError, match=message):
+        EXPERIMENT.run(EXPERIMENT.resolve(given, quick=True), study.call)

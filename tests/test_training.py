@@ -1,0 +1,165 @@
+"""The general training experiment: its record, its resumption, and bad input."""
+
+import importlib
+import json
+import re
+import runpy
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray
+
+from gradflow import study
+from gradflow.cells import rnn
+from gradflow.tasks import resolve_task
+from gradflow.train.fit import Schedule, fit
+from gradflow.train.loop import Training, begin
+from gradflow.train.optimisers import resolve_optimiser
+
+fit_module = importlib.import_module("gradflow.train.fit")  # the package has a function of the name
+
+SCRIPT = Path(__file__).parents[1] / "experiments" / "training.py"
+EXPERIMENT = runpy.run_path(str(SCRIPT))["EXPERIMENT"]
+FLAGS = [
+    "--quick",
+    "--cell=rnn",
+    "--task=adding(num_steps=6)",
+    "--hidden_size=4",
+    "--learning_rate=0.01,0.1,1e38",
+    "--probe=adjoints,spectrum",
+    "--probe_every=40",
+]
+
+
+def run(workdir: Path, *flags: str) -> int:
+    return study.main(EXPERIMENT, [*FLAGS, *flags, f"--workdir={workdir}"])
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("training") / "out"
+    assert run(folder) == 0
+    return folder
+
+
+def metrics(folder: Path) -> bytes:
+    (path,) = folder.glob("units/*/metrics.jsonl")
+    return path.read_bytes()
+
+
+def test_the_record_is_what_the_library_trains(recorded):
+    dataset = study.read_dataset(recorded / "result.nc")
+    sizes = {"cell": 1, "learning_rate": 3, "seed": 2, "update": 4}
+    assert dict(dataset.loss.sizes) == sizes and dataset.loss.dtype == np.float64
+    with study.precision(EXPERIMENT.config()):  # float32, as the experiment trains
+        training = Training(
+            rnn(2, 4),
+            resolve_task("adding(num_steps=6)"),
+            resolve_optimiser("adam"),
+            batch_size=8,
+            eval_size=32,
+        )
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 2)
+        runs = begin(training, keys, jnp.array([0.1, 0.1]))
+        *_, last = fit(training, runs, Schedule(60, 20))
+    found = dataset.loss.sel(cell="rnn", learning_rate=0.1).transpose("update", "seed")
+    np.testing.assert_allclose(found, last.metrics["loss"], rtol=1e-4)
+    assert np.isnan(dataset.died_at.sel(learning_rate=[0.01, 0.1])).all()
+    assert dataset.died_at.sel(learning_rate=1e38).isin([1, 2]).all()
+    assert dataset.adjoints.sizes["step"] == 7 and dataset.spectrum.sizes["index"] == 4
+    np.testing.assert_array_equal(dataset.probe_update, [0, 40])
+
+
+def test_the_same_command_gives_the_same_bits_and_draws(recorded, tmp_path, capsys):
+    folder = tmp_path / "out"  # the picture has the command in it, and that the folder's name
+    assert run(folder) == 0
+    assert re.search(r"rnn +1e\+38 +0 of 2 +- +nan +2\n", capsys.readouterr().out)
+    for file in ("result.nc", "figure.png"):
+        assert (folder / file).read_bytes() == (recorded / file).read_bytes()
+    assert metrics(folder) == metrics(recorded)
+    rows = [json.loads(line) for line in metrics(recorded).splitlines()]
+    assert [row["update"] for row in rows] == [0, 20, 40, 60]
+
+
+def test_an_interrupted_training_goes_on_and_overwriting_starts_anew(
+    recorded, tmp_path, monkeypatch
+):
+    folder, evaluate, done = tmp_path / "out", fit_module.evaluate, []
+
+    def interrupt_third_evaluation(*arguments):
+        done.append(len(done))
+        if len(done) == 1 + 3:  # the shapes are asked for first
+            raise KeyboardInterrupt
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(fit_module, "evaluate", interrupt_third_evaluation)
+    assert run(folder) == 130
+    assert len(metrics(folder).splitlines()) == 2 and not (folder / "result.nc").exists()
+    assert run(folder) == 0  # the shapes, and the two evaluations that were left
+    assert len(done) == 4 + 3
+    for file in ("result.nc", "figure.png"):
+        assert (folder / file).read_bytes() == (recorded / file).read_bytes()
+    assert metrics(folder) == metrics(recorded)
+    assert run(folder, "--overwrite") == 0
+    assert len(done) == 7 + 5
+    assert metrics(folder) == metrics(recorded)
+
+
+def test_the_flags_reach_the_training(tmp_path):
+    flags = ["--cell=gru", "--learning_rate=0.01", "--num_updates=20", "--num_seeds=1"]
+    ways = ["--clipping=global_norm(threshold=0.01)", "--truncation=2,3", "--init=identity"]
+    probes = ["--probe=gates,components,log_norms", "--probe_every=20", "--optimiser=sgd"]
+    assert run(tmp_path / "out", *flags, *ways, *probes, "--regulariser=omega(weight=0.1)") == 0
+    dataset = study.read_dataset(tmp_path / "out" / "result.nc").isel(cell=0, seed=0)
+    assert float(dataset.clip_share[0, -1]) == 1.0
+    assert float(dataset.regulariser[0, -1]) > 0
+    assert list(dataset.gate.values) == ["n", "r", "z"]
+    assert (
+        np.isnan(dataset.gates.sel(step=0)).all() and np.isfinite(dataset.gates.sel(step=1)).all()
+    )
+
+
+def test_a_solved_run_is_marked_in_the_figure_and_counted(recorded):
+    dataset = study.read_dataset(recorded / "result.nc")
+    solved = dataset.solved_at.copy()
+    solved[0, 1] = [40, 60]
+    dataset = dataset.assign(solved_at=solved)
+    figure = EXPERIMENT.draw(dataset)
+    upper = figure.subfigs[0].axes[0]
+    (star,) = [line for line in upper.lines if line.get_marker() == "*"]
+    assert star.get_xdata()[0] == 40
+    row = EXPERIMENT.closing(dataset).splitlines()[3]
+    assert row.split()[:6] == ["rnn", "0.1", "2", "of", "2", "50"]
+    both = xarray.concat([dataset, dataset.assign_coords(cell=["gru"])], dim="cell")
+    assert len(EXPERIMENT.draw(both).subfigs[1].axes) == 3  # a map each, and their scale
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--cell=", "the name of a cell is expected"),
+        ("--cell=lsmt", "unknown cell 'lsmt'"),
+        ("--task=addign", "unknown task 'addign': did you mean 'adding'"),
+        ("--task=adding(num_steps=-3)", "num_steps is expected to be at least 2, got -3"),
+        ("--optimiser=adma", "unknown optimiser 'adma': did you mean 'adam'"),
+        ("--optimiser=adam(learning_rate=1)", "one learning rate is expected, got --learning_rate"),
+        ("--learning_rate=0.1,-1", "numbers above zero are expected"),
+        ("--clipping=global_norm(threshold=0)", "threshold is expected to be a positive number"),
+        ("--regulariser=omgea", "unknown regulariser 'omgea'"),
+        ("--truncation=5", "--truncation=k1,k2 is expected"),
+        ("--truncation=5,0", "numbers above zero are expected"),
+        ("--probe=gates", "the probe 'gates' needs a cell with gates"),
+        ("--probe_every=30", "probe_every is expected to be a multiple of eval_every=20"),
+        ("--num_updates=-60", "a number above zero is expected"),
+        ("--hidden_size=-1", "a number above zero is expected"),
+        ("--batch_size=0", "a number above zero is expected"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, flag, message):
+    assert run(tmp_path / "out", flag) in (1, 2)
+    shown = capsys.readouterr().err
+    assert message in shown and shown.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,162 @@
+import echo
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gradflow.cells import gru
+from gradflow.tasks import resolve_task
+from gradflow.train.clipping import resolve_clipping
+from gradflow.train.fit import Schedule, fit
+from gradflow.train.loop import NEVER, Training, advance, begin, evaluate, gradient
+from gradflow.train.model import init_model, predict
+from gradflow.train.optimisers import resolve_optimiser
+
+TASK = echo.echo()
+CELL = echo.TRAINING.cell
+ADAM = resolve_optimiser("adam")
+KEYS = jax.random.split(jax.random.key(3), 3)
+RATES = jnp.array([0.01, 0.1, 1e300])  # the last one kills its run
+CLIPPED = Training(
+    CELL, TASK, ADAM, resolve_clipping("global_norm(threshold=1.0)"), batch_size=8, eval_size=16
+)
+
+
+def by_hand(key, rate: float, num_updates: int) -> tuple[dict, list[float], list[bool]]:
+    """One run as one would write it without any of the library's training."""
+    k_init, k_train = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+    params = init_model(CELL, 1, k_init)
+    transform = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    state = transform.init(params)
+
+    def loss(params, batch):
+        h, p = jnp.zeros((8, 4)), params["cell"]
+        for x in batch.inputs:
+            h = jnp.tanh(x @ p["W_x"].T + h @ p["W_h"].T + p["b"])
+        said = h @ params["readout"]["W"].T + params["readout"]["b"]
+        return jnp.mean((said - batch.inputs[0]) ** 2)
+
+    @jax.jit
+    def step(params, state, update):
+        batch = TASK.sample(jax.random.fold_in(k_train, update), 8)
+        value, grads = jax.value_and_grad(loss)(params, batch)
+        steps, state = transform.update(grads, state, params)
+        return optax.apply_updates(params, steps), state, value, optax.tree.norm(grads) > 1.0
+
+    losses, acted = [], []
+    for update in range(num_updates):
+        params, state, value, is_clipped = step(params, state, update)
+        losses.append(float(value))
+        acted.append(bool(is_clipped))
+    return params, losses, acted
+
+
+@pytest.fixture(scope="module")
+def trained():
+    runs, first = advance(CLIPPED, begin(CLIPPED, KEYS, RATES), 6)
+    first = jax.device_get((first, runs.died_at))
+    runs, second = advance(CLIPPED, runs, 6)
+    return runs, first, second
+
+
+def test_runs_side_by_side_are_the_runs_one_by_one(trained):
+    runs, (first, _), second = trained
+    for i in (0, 1):
+        params, losses, acted = by_hand(KEYS[i], float(RATES[i]), 12)
+        got = jax.tree.map(lambda leaf, i=i: leaf[i], runs.params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), got, params)
+        for means, part in ((first, slice(6)), (second, slice(6, 12))):
+            np.testing.assert_allclose(means["train_loss"][i], np.mean(losses[part]), rtol=1e-9)
+            assert means["clip_share"][i] == pytest.approx(np.mean(acted[part]))
+    assert 0 < first["clip_share"][0] < 1 or 0 < second["clip_share"][0] < 1
+
+
+def test_a_run_that_dies_stays_nan_and_disturbs_no_other(trained):
+    runs, (_, died_at), _ = trained
+    np.testing.assert_array_equal(died_at, [NEVER, NEVER, 2])  # what it says after one overflows
+    np.testing.assert_array_equal(runs.died_at, died_at)
+    for leaf in jax.tree.leaves(runs.params):
+        assert np.all(np.isnan(leaf[2])) and np.all(np.isfinite(leaf[:2]))
+    runs, found = evaluate(CLIPPED, runs)
+    assert np.isnan(found["loss"][2]) and np.isnan(found["share_correct"][2])
+    assert np.all(np.isfinite(found["loss"][:2]))
+    np.testing.assert_array_equal(runs.settled[2], True)
+
+
+def test_an_evaluation_is_on_fresh_sequences_by_the_task_s_criterion(trained):
+    runs, found = evaluate(CLIPPED, trained[0])
+    key = jax.random.fold_in(jax.random.fold_in(KEYS[1], 2), 12)
+    batch = TASK.sample(key, 16)
+    said = predict(CELL, jax.tree.map(lambda leaf: leaf[1], runs.params), batch.inputs)
+    errors = np.asarray(said[-1] - batch.inputs[0])[:, 0]
+    np.testing.assert_allclose(found["loss"][1], np.mean(errors**2), rtol=1e-12)
+    assert found["share_correct"][1] == np.mean(np.abs(errors) < 0.2)
+
+
+def test_the_first_evaluation_that_solves_is_noted_and_all_settled_stop_it():
+    task = TASK._replace(correct=lambda said, batch: jnp.ones(said.shape[1], bool))
+    # The easy task counts as solved from the first look on: nothing is left to do.
+    easy = Training(CELL, task, ADAM, batch_size=8, eval_size=16)
+    (only,) = fit(easy, begin(easy, KEYS, RATES), Schedule(12, 6))
+    np.testing.assert_array_equal(only.runs.solved_at, [0, 0, 0])
+
+
+def test_the_gradient_may_be_truncated_and_have_a_regulariser_s_added():
+    def decay(loss, cell, params, inputs):
+        del cell
+        return 0.5 * jnp.sum(params["W_h"] ** 2) + loss(jnp.zeros((*inputs.shape[:2], 4)))
+
+    @jax.jit
+    def gradients(params, batch):
+        ways = ({}, {"truncation": (5, 5)}, {"truncation": (5, 2)}, {"regulariser": decay})
+        return [gradient(Training(CELL, TASK, ADAM, **way), params, batch) for way in ways]
+
+    params = init_model(CELL, 1, KEYS[0])
+    batch = TASK.sample(KEYS[1], 8)
+    full, whole, short, decayed = gradients(params, batch)
+    weights = [found.value["cell"]["W_h"] for found in (full, whole, short, decayed)]
+    np.testing.assert_allclose(weights[1], weights[0], atol=1e-14)
+    assert np.max(np.abs(weights[2] - weights[0])) > 1e-3
+    np.testing.assert_allclose(weights[3] - weights[0], params["cell"]["W_h"], atol=1e-14)
+    np.testing.assert_allclose([full.loss] * 3, [whole.loss, short.loss, decayed.loss], rtol=1e-12)
+    constant = np.mean((params["readout"]["b"] - batch.inputs[0]) ** 2)
+    size = 0.5 * np.sum(params["cell"]["W_h"] ** 2)
+    np.testing.assert_allclose(decayed.added, size + constant, rtol=1e-12)
+    assert full.added == 0
+
+
+def test_the_adding_problem_of_a_hundred_steps_is_learned():
+    training = Training(gru(2, 32), resolve_task("adding(num_steps=100)"), ADAM, batch_size=32)
+    runs = begin(training, jax.random.split(jax.random.key(0), 1), jnp.array([0.01]))
+    *_, last = fit(training, runs, Schedule(1500, 100))
+    losses = last.metrics["loss"][:, 0]
+    assert losses[0] > 0.15 and np.nanmin(losses) < 0.05
+    assert 100 <= last.runs.solved_at[0] == last.update <= 1500
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((0, 5), "num_updates is expected to be a multiple of eval_every=5 above zero, got 0"),
+        ((10, -5), "eval_every is expected to be a number > 0, got -5"),
+        ((12, 5), "num_updates is expected to be a multiple of eval_every=5 above zero, got 12"),
+        ((10, 5, 7), "probe_every is expected to be a multiple of eval_every=5 above zero, got 7"),
+    ],
+)
+def test_a_schedule_that_does_not_fit_is_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        Schedule(*sizes)
+
+
+def test_bad_sizes_are_refused():
+    with pytest.raises(ValueError, match="batch_size is expected to be at least 1, got -8"):
+        Training(CELL, TASK, ADAM, batch_size=-8)
+    with pytest.raises(ValueError, match="eval_size is expected to be at least 1, got 0"):
+        Training(CELL, TASK, ADAM, eval_size=0)
+    with pytest.raises(ValueError, match="k2 is expected to be at least 1 step, got 0"):
+        Training(CELL, TASK, ADAM, truncation=(5, 0))
+    with pytest.raises(ValueError, match=r"one learning rate for each key .*, got \(2,\) for"):
+        begin(CLIPPED, KEYS, RATES[:2])
+    with pytest.raises(ValueError, match="an output_size of at least 1 is expected, got 0"):
+        init_model(CELL, 0, KEYS[0])
