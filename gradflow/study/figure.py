@@ -145,6 +145,12 @@ def render(figure: "Figure", kind: str, metadata: Mapping[str, str]) -> bytes:
 
 
 def save(figure: "Figure", folder: Path, stem: str, metadata: Mapping[str, str]) -> None:
-    """Writes a figure as PDF and as PNG, each at once."""
-    for kind in ("pdf", "png"):
-        write_bytes(folder / f"{stem}.{kind}", render(figure, kind, metadata))
+    """Writes a figure as PNG and as PDF, each at once, in one layout.
+
+    The layout is found once, as it takes longer than the drawing.
+    """
+    engine = figure.get_layout_engine()
+    write_bytes(folder / f"{stem}.png", render(figure, "png", metadata))
+    figure.set_layout_engine("none")
+    write_bytes(folder / f"{stem}.pdf", render(figure, "pdf", metadata))
+    figure.set_layout_engine(engine)
