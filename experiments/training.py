@@ -22,6 +22,7 @@ evaluation; each cell's folder under units/ has its metrics.jsonl, checkpoints a
 
 import contextlib
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,8 +44,12 @@ from gradflow.train.loop import NEVER, Training, begin
 from gradflow.train.optimisers import check_learning_rate, resolve_optimiser
 from gradflow.train.probes import Probing, resolve_probes
 from gradflow.train.regularisers import resolve_regulariser
+from gradflow.train.tensorboard import Board
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
     import xarray
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -107,6 +112,7 @@ class Config(study.Config):
     eval_every: int = study.field(100, help="Updates between two evaluations.", positive=True)
     eval_size: int = study.field(256, help="Fresh sequences an evaluation.", positive=True)
     early_stop: bool = study.field(True, help="Whether to stop when all runs solved it or died.")
+    tensorboard: bool = study.field(False, help="Whether to write event files for TensorBoard.")
     probe: str = study.field(
         "", help="Probes, separated by commas: adjoints, components, gates, log_norms, spectrum."
     )
@@ -202,8 +208,20 @@ def _train(config: Config, spec: str, training: Training, folder: Any) -> "xarra
     place, identity = folder(), {**dataclasses.asdict(config), "cell": spec}
     with contextlib.nullcontext() if place is None else Keeper(place, identity) as keeper:
         steps = fit(training, runs, _schedule(config), probing=probing, keeper=keeper)
-        *_, last = study.progress(steps, f"{spec}, evaluations")
+        steps = study.progress(steps, f"{spec}, evaluations")
+        last = _shown(steps, place if config.tensorboard else None)
     return _dataset(config, spec, training, last)
+
+
+def _shown(steps: "Iterable[Progress]", folder: "Path | None") -> Progress:
+    """Goes through a training to its end, and writes its metrics for TensorBoard if it is to."""
+    steps = iter(steps)
+    first = last = next(steps)
+    with contextlib.nullcontext() if folder is None else Board(folder, first.update) as board:
+        for last in itertools.chain([first], steps):
+            if board is not None:
+                board.show(last)
+    return last
 
 
 def _dataset(config: Config, spec: str, training: Training, progress: Progress) -> "xarray.Dataset":

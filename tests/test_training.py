@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import jax
@@ -18,6 +19,7 @@ from gradflow.tasks import resolve_task
 from gradflow.train.fit import Schedule, fit
 from gradflow.train.loop import Training, begin
 from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train.tensorboard import Board
 
 fit_module = importlib.import_module("gradflow.train.fit")  # the package has a function of the name
 
@@ -112,7 +114,8 @@ def test_the_flags_reach_the_training(tmp_path):
     flags = ["--cell=gru", "--learning_rate=0.01", "--num_updates=20", "--num_seeds=1"]
     ways = ["--clipping=global_norm(threshold=0.01)", "--truncation=2,3", "--init=identity"]
     probes = ["--probe=gates,components,log_norms", "--probe_every=20", "--optimiser=sgd"]
-    assert run(tmp_path / "out", *flags, *ways, *probes, "--regulariser=omega(weight=0.1)") == 0
+    ways += ["--regulariser=omega(weight=0.1)", "--tensorboard"]
+    assert run(tmp_path / "out", *flags, *ways, *probes) == 0
     dataset = study.read_dataset(tmp_path / "out" / "result.nc").isel(cell=0, seed=0)
     assert float(dataset.clip_share[0, -1]) == 1.0
     assert float(dataset.regulariser[0, -1]) > 0
@@ -120,6 +123,16 @@ def test_the_flags_reach_the_training(tmp_path):
     assert (
         np.isnan(dataset.gates.sel(step=0)).all() and np.isfinite(dataset.gates.sel(step=1)).all()
     )
+
+    (events,) = (tmp_path / "out").glob("units/*/events.out.tfevents.*")
+    written = events.read_bytes()
+    assert written.count(b"share_correct/run_0") == 2 and written.count(b"train_loss/run_0") == 1
+
+
+def test_without_tensorboardx_it_is_said(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ValueError, match="tensorboardX is expected for event files"):
+        Board(tmp_path, 0)
 
 
 def test_a_solved_run_is_marked_in_the_figure_and_counted(recorded):
