@@ -44,7 +44,7 @@ def gradient(name: str, sizes: Sequence[int], rule: Rule) -> Callable[[], Any]:
     def loss(params: Any, inputs: jax.Array) -> jax.Array:
         return jnp.mean(unroll(cell, params, inputs, method=method).outputs ** 2)
 
-    with mock.patch.object(ways, "choose", lambda plan: rule):
+    with mock.patch.object(ways, "choose", lambda plan, batch: rule):
         compiled = jax.jit(jax.grad(loss)).lower(params, inputs).compile()
     return partial(compiled, params, inputs)
 
@@ -76,9 +76,9 @@ def main(argv: Sequence[str]) -> None:
         for shape in _SHAPES.value:
             sizes = [int(size) for size in shape.split("x")]
             weights = weights_in(name, sizes)
-            plain = Rule(weights, scan=True, hoist=False, chunk=int(_CHUNKS.value[0]))
+            plain = Rule(weights, sizes[0], scan=True, hoist=False, chunk=int(_CHUNKS.value[0]))
             rules = [plain] + [
-                Rule(weights, scan=False, hoist=hoist, chunk=int(chunk))
+                Rule(weights, sizes[0], scan=False, hoist=hoist, chunk=int(chunk))
                 for hoist in (False, True)
                 for chunk in _CHUNKS.value
             ]

@@ -18,6 +18,8 @@ Pal 2017, arXiv:1702.00071, Fig. 3 for the maps over update and step.
 
 Takes about a minute a cell on two cores at the defaults. A killed run goes on from its last
 evaluation; each cell's folder under units/ has its metrics.jsonl, checkpoints and timings.jsonl.
+A `dropout` cell keeps the one mask that it is drawn with; what clipping of adjoints does inside the
+recurrence is not in the record.
 """
 
 import contextlib

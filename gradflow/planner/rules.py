@@ -1,5 +1,6 @@
 """Which way of running a step is fastest, by its size: a table, as tune_unroll.py measures it."""
 
+import math
 from typing import NamedTuple
 
 from gradflow.planner.plan import Plan
@@ -10,6 +11,7 @@ class Rule(NamedTuple):
 
     Attributes:
       weights: The least number of weights that multiply the carry at a step.
+      batch: The largest batch.
       scan: Whether the plain scan is faster than any plan; ``method="planned"`` plans all the same.
       hoist: Whether products of x leave the loop.
       chunk: The number of steps for which they leave it at a time, and after which, on the way
@@ -17,16 +19,17 @@ class Rule(NamedTuple):
     """
 
     weights: int
+    batch: float
     scan: bool
     hoist: bool
     chunk: int
 
 
 RULES = (
-    Rule(weights=0, scan=True, hoist=False, chunk=32),
-    Rule(weights=190_000, scan=False, hoist=False, chunk=32),
+    Rule(weights=0, batch=math.inf, scan=True, hoist=False, chunk=32),
+    Rule(weights=12_000, batch=64, scan=False, hoist=False, chunk=32),
 )
-"""For CPU: that of the most weights that a step has at least is followed."""
+"""For CPU: the last one whose sizes fit is followed."""
 
 
 def recurrent_weights(plan: Plan) -> int:
@@ -37,6 +40,7 @@ def recurrent_weights(plan: Plan) -> int:
     )
 
 
-def choose(plan: Plan) -> Rule:
+def choose(plan: Plan, batch: int) -> Rule:
     """The rule for the size of a plan's products with the carry."""
-    return [rule for rule in RULES if rule.weights <= recurrent_weights(plan)][-1]
+    weights = recurrent_weights(plan)
+    return [rule for rule in RULES if rule.weights <= weights and batch <= rule.batch][-1]

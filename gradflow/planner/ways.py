@@ -59,7 +59,7 @@ def _planned(
         log = logging.getLogger("gradflow")
         log.debug("a plain scan in place of a plan of the cell: %s", plan.unfit)
         return None
-    rule = choose(plan)
+    rule = choose(plan, len(jax.tree.leaves(carry)[0]) if batched else 1)
     if rule.scan and method == "auto":
         return None
     way = partial(follow, plan, Options(rule.hoist, remat != "step"), params)

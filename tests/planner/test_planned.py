@@ -231,12 +231,12 @@ def test_auto_scans_a_single_sequence():
     assert str(run("auto")(params)) == str(run("scan")(params)) != str(run("planned")(params))
 
 
-def test_auto_plans_large_batches_and_scans_small_ones():
-    x = jax.ShapeDtypeStruct((T, B, INPUT), float)
-    for hidden, way in ((HIDDEN, "scan"), (300, "planned")):
+def test_auto_plans_steps_of_many_weights_and_batches_that_are_not_large():
+    for hidden, batch, way in ((HIDDEN, B, "scan"), (64, B, "planned"), (64, 128, "scan")):
+        x = jax.ShapeDtypeStruct((T, batch, INPUT), float)
         cell = lstm(INPUT, hidden)
         params = jax.eval_shape(cell.init, jax.random.key(0))
-        run = lambda m, c=cell: jax.make_jaxpr(lambda p, x: unroll(c, p, x, method=m))  # noqa: E731
+        run = lambda m, c=cell: jax.make_jaxpr(lambda p, xs: unroll(c, p, xs, method=m))  # noqa: E731
         assert str(run("auto")(params, x)) == str(run(way)(params, x))
 
 
