@@ -1,32 +1,39 @@
 """Whether, and how fast, a recurrent net learns a task, with its gradient flow in view.
 
 Trains each cell, with a linear readout, at every learning rate from every seed, side by side in
-one compiled program. The loss and the share of sequences that are processed correctly are those
-of fresh sequences; the task counts as solved at the first evaluation at which that share reaches
-the paper's own criterion. Probes measure the flow along the way: log ‖∂h_T/∂h_k‖, ‖∂L/∂h_k‖, the
-share of each step in ∂L/∂W_h, the singular values of ∂h_T/∂h_0, and the saturation of the gates.
-A run whose loss is no longer finite is NaN from there on and is counted. The claim: a net learns
-what its gradient reaches, and learning changes how far that is.
+one compiled program, and at every threshold of the clipping if they are swept. The loss and the
+share of sequences that are processed correctly are those of fresh sequences; the task counts as
+solved at the first evaluation at which that share reaches the paper's own criterion. Probes
+measure the flow along the way: log ‖∂h_T/∂h_k‖, ‖∂L/∂h_k‖, the share of each step in ∂L/∂W_h, the
+singular values of ∂h_T/∂h_0, and the saturation of the gates. A run whose loss is no longer finite
+is NaN from there on and is counted. The claim: a net learns what its gradient reaches, and
+learning changes how far that is.
 
 Source: Hochreiter & Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735; Vorontsov, Trabelsi, Kadoury,
 Pal 2017, arXiv:1702.00071, Fig. 3 for the maps over update and step.
 
     python experiments/training.py --cell=gru,lstm --task='adding(num_steps=100)'
     python experiments/training.py --cell=rnn --learning_rate=0.0003,0.001,0.003
+    python experiments/training.py --cell=rnn --clipping=global_norm --clip_threshold=0.1,1,10
     python experiments/training.py --cell=gru --probe=adjoints,gates --probe_every=100
     python experiments/training.py --cell=path/to/mine.py:my_cell --task='copy(lag=50)'
 
 Takes about a minute a cell on two cores at the defaults. A killed run goes on from its last
-evaluation; each cell's folder under units/ has its metrics.jsonl, checkpoints and timings.jsonl.
-A `dropout` cell keeps the one mask that it is drawn with; what clipping of adjoints does inside the
-recurrence is not in the record.
+evaluation, unless the file of a cell of your own has changed since then; each cell's folder under
+units/ has its metrics.jsonl, checkpoints and timings.jsonl. A cell with dropout or sampled zoneout
+draws its noise at every update, and is evaluated and probed without. Clipping of adjoints takes
+twice the time of an update: what it does is told from the gradient without it.
 """
 
 import contextlib
 import dataclasses
+import hashlib
+import importlib.util
 import itertools
+import re
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -39,7 +46,7 @@ from gradflow.presets import PRESETS, with_preset
 from gradflow.spec import parse_spec, split_specs
 from gradflow.structure import check_structure
 from gradflow.tasks import resolve_task
-from gradflow.train.clipping import resolve_clipping
+from gradflow.train.clipping import check_thresholds, resolve_clipping
 from gradflow.train.fit import Progress, Schedule, fit
 from gradflow.train.keeper import Keeper
 from gradflow.train.loop import NEVER, Training, begin
@@ -50,7 +57,6 @@ from gradflow.train.tensorboard import Board
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     import xarray
     from matplotlib.axes import Axes
@@ -103,6 +109,12 @@ class Config(study.Config):
         help="none, global_norm(threshold=1), per_leaf, value, pascanu(factor=1), agc, adjoint or "
         "normalise, each with options.",
     )
+    clip_threshold: tuple[float, ...] | None = study.field(
+        None,
+        help="Thresholds of the clipping (the clipping of agc, factor of pascanu, size of "
+        "normalise), trained side by side; by default the clipping's own.",
+        positive=True,
+    )
     regulariser: str | None = study.field(
         None, help="What is added to the loss: omega(weight=1) or flossing(weight=1)."
     )
@@ -135,8 +147,9 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     _schedule(config)  # before anything is written, so that bad numbers are said at once
     names = {spec: f"cell={spec}" for spec in specs}
     parts = [
-        once(name, partial(_train, config, spec, trainings[spec], partial(once.folder, name)))
+        _unchanged(spec, once(name, partial(_train, config, spec, trainings[spec], folder)))
         for spec, name in names.items()
+        for folder in [partial(once.folder, name)]
     ]
     return xarray.concat(parts, dim="cell", join="outer")
 
@@ -162,9 +175,44 @@ def learning_rates(config: Config) -> tuple[float, ...]:
     return tuple(dict.fromkeys(map(check_learning_rate, config.learning_rate)))
 
 
+def thresholds(config: Config) -> tuple[float, ...]:
+    """The thresholds of the clipping that are tried: those given, or its own.
+
+    Raises:
+      ValueError: If there is one in the clipping's options as well, or it takes none.
+    """
+    if config.clip_threshold is None:
+        return (resolve_clipping(config.clipping).threshold,)
+    return check_thresholds(config.clipping, config.clip_threshold)
+
+
+def sources(spec: str) -> dict[str, str]:
+    """What a spec's files and modules of users' cells hold: a digest of each, by its place."""
+    found = {}
+    for place in re.findall(r"([^,'\"(={]+):\w", spec):
+        place = place.strip()
+        module = None if place.endswith(".py") else importlib.util.find_spec(place)
+        path = Path(place if module is None else module.origin or "")
+        if path.is_file():
+            found[place] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return found
+
+
+def _unchanged(spec: str, part: "xarray.Dataset") -> "xarray.Dataset":
+    """Refuses what was trained before a cell's file changed."""
+    for place, digest in sources(spec).items():
+        if part.attrs.get(f"contents of {place}") != digest:
+            raise ValueError(
+                f"{spec} is expected to be what was trained, but the contents of {place} have "
+                "changed since; --overwrite trains it anew"
+            )
+    return part
+
+
 def _training(spec: str, config: Config) -> Training:
     """What is to be trained, all of it checked before anything is."""
     learning_rates(config)
+    thresholds(config)
     factory = resolve(spec)
 
     def make(input_size: int, hidden_size: int) -> "Cell":
@@ -200,19 +248,20 @@ def _truncation(config: Config) -> tuple[int, int] | None:
 
 
 def _train(config: Config, spec: str, training: Training, folder: Any) -> "xarray.Dataset":
-    rates = learning_rates(config)
-    # A seed draws the same parameters and sequences at every learning rate.
+    settings = jnp.asarray(list(itertools.product(learning_rates(config), thresholds(config))))
+    # A seed draws the same parameters and sequences in every setting.
     k_runs, k_probe = (jax.random.fold_in(jax.random.key(config.seed), i) for i in range(2))
-    keys = jnp.tile(jax.random.split(k_runs, config.num_seeds), len(rates))
-    runs = begin(training, keys, jnp.repeat(jnp.asarray(rates), config.num_seeds))
+    keys = jnp.tile(jax.random.split(k_runs, config.num_seeds), len(settings))
+    runs = begin(training, keys, *jnp.repeat(settings, config.num_seeds, axis=0).T)
     names = resolve_probes(config.probe, training.cell)
     probing = Probing(names, k_probe, config.probe_sequences) if names else None
-    place, identity = folder(), {**dataclasses.asdict(config), "cell": spec}
+    files = {f"contents of {file}": digest for file, digest in sources(spec).items()}
+    place, identity = folder(), {**dataclasses.asdict(config), "cell": spec, **files}
     with contextlib.nullcontext() if place is None else Keeper(place, identity) as keeper:
         steps = fit(training, runs, _schedule(config), probing=probing, keeper=keeper)
         steps = study.progress(steps, f"{spec}, evaluations")
         last = _shown(steps, place if config.tensorboard else None)
-    return _dataset(config, spec, training, last)
+    return _dataset(config, spec, training, last).assign_attrs(files)
 
 
 def _shown(steps: "Iterable[Progress]", folder: "Path | None") -> Progress:
@@ -229,13 +278,17 @@ def _shown(steps: "Iterable[Progress]", folder: "Path | None") -> Progress:
 def _dataset(config: Config, spec: str, training: Training, progress: Progress) -> "xarray.Dataset":
     import xarray
 
-    rates, task, schedule = learning_rates(config), training.task, _schedule(config)
-    by_run = ("cell", "learning_rate", "seed")
+    task, schedule = training.task, _schedule(config)
+    swept = {"learning_rate": list(learning_rates(config))}
+    if config.clip_threshold is not None:
+        swept["clip_threshold"] = list(thresholds(config))
+    by_run = ("cell", *swept, "seed")
+    sizes = *map(len, swept.values()), config.num_seeds
 
     def split(array: np.ndarray) -> np.ndarray:
-        """(time, run, ...) -> (cell, learning rate, seed, time, ...)."""
-        array = array.reshape(len(array), len(rates), config.num_seeds, *array.shape[2:])
-        return np.moveaxis(array, 0, 2)[None]
+        """(time, run, ...) -> (cell, learning rate, seed, time, ...), and thresholds if swept."""
+        array = array.reshape(len(array), *sizes, *array.shape[2:])
+        return np.moveaxis(array, 0, len(sizes))[None]
 
     def event(update: Any) -> tuple[Any, ...]:
         at = np.where(update == NEVER, np.nan, update)
@@ -254,7 +307,7 @@ def _dataset(config: Config, spec: str, training: Training, progress: Progress) 
         {**metrics, **probed, "solved_at": event(runs.solved_at), "died_at": event(runs.died_at)},
         coords={
             "cell": [spec],
-            "learning_rate": list(rates),
+            **swept,
             "seed": np.arange(config.num_seeds),
             "update": ("update", schedule.evaluations, {"units": "updates"}),
             **({"probe_update": schedule.probings} if probed else {}),
@@ -300,12 +353,13 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     top, *rows = fig.subfigures(1 + len(maps), 1, height_ratios=heights, squeeze=False)[:, 0]
     upper, lower = top.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for index, cell in enumerate(cells):
-        for number, rate in enumerate(dataset.learning_rate.values):
+        settings = _settings(dataset.sel(cell=cell))
+        for number, data in enumerate(settings):
             look = study.figure.cell_style(parse_spec(cell)[0], index)
-            if dataset.sizes["learning_rate"] > 1:
+            if len(settings) > 1:
                 look["linestyle"] = LINESTYLES[number % len(LINESTYLES)]
-            data = dataset.sel(cell=cell, learning_rate=rate)
-            _draw_curves(upper, lower, data, {**look, "label": f"{cell}, {rate:g}"})
+            label = ", ".join([cell, *(f"{float(data[name]):g}" for name in _swept(data))])
+            _draw_curves(upper, lower, data, {**look, "label": label})
     upper.axhline(dataset.attrs["baseline"], color="black", lw=0.8, ls=(0, (1, 1)))
     loss = {"squared": "squared error", "cross_entropy": "cross-entropy (nats)"}
     upper.set(
@@ -314,7 +368,8 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         title=f"{dataset.attrs['task']}: median and 10–90 % over seeds;\n"
         "dotted: without memory, and counted as solved; star: solved",
     )
-    upper.legend(title="cell, learning rate", title_fontsize=8)
+    titles = "cell", *(name.replace("_", " ") for name in _swept(dataset))
+    upper.legend(title=", ".join(titles), title_fontsize=8)
     lower.axhline(dataset.attrs["success"], color="black", lw=0.8, ls=(0, (1, 1)))
     lower.set(xlabel="update", ylabel="share correct", ylim=(-0.03, 1.03))
     for row, (name, gate) in zip(rows, maps, strict=True):
@@ -342,7 +397,7 @@ def _maps(dataset: "xarray.Dataset") -> list[tuple[str, str | None]]:
 
 
 def _draw_maps(row: Any, dataset: "xarray.Dataset", name: str, gate: str | None) -> None:
-    """One map a cell, of its best learning rate, all in one scale."""
+    """One map a cell, in its best setting, all in one scale."""
     cells = [str(cell) for cell in dataset.cell.values]
     panels = row.subplots(1, len(cells), sharey=True, squeeze=False)[0]
     images = [_image(dataset.sel(cell=cell), name, gate) for cell in cells]
@@ -364,10 +419,10 @@ def _draw_maps(row: Any, dataset: "xarray.Dataset", name: str, gate: str | None)
 
 
 def _image(data: "xarray.Dataset", name: str, gate: str | None) -> "xarray.DataArray":
-    """The median over seeds, at the learning rate that solved the most and then erred the least."""
-    rank = [(_final(d)["solved"], -_final(d)["loss"]) for d in _by_rate(data)]
+    """The median over seeds, in the setting that solved the most and then erred the least."""
+    rank = [(_final(d)["solved"], -_final(d)["loss"]) for d in _settings(data)]
     best = max(range(len(rank)), key=lambda i: np.nan_to_num(rank[i], nan=-np.inf).tolist())
-    values = data[name].isel(learning_rate=best)
+    values = _settings(data)[best][name]
     if gate is not None:
         values = values.sel(gate=gate)
     image = values.median("seed").transpose("probe_update", ...)
@@ -377,12 +432,19 @@ def _image(data: "xarray.Dataset", name: str, gate: str | None) -> "xarray.DataA
     return image - image.max(image.dims[-1]) if name == "adjoints" else image
 
 
-def _by_rate(data: "xarray.Dataset") -> "list[xarray.Dataset]":
-    return [data.isel(learning_rate=i) for i in range(data.sizes["learning_rate"])]
+def _swept(data: "xarray.Dataset") -> list[str]:
+    return [name for name in ("learning_rate", "clip_threshold") if name in data.coords]
+
+
+def _settings(data: "xarray.Dataset") -> "list[xarray.Dataset]":
+    """One for each learning rate, and for each threshold of them if they were swept."""
+    names = _swept(data)
+    places = itertools.product(*(range(data.sizes[name]) for name in names))
+    return [data.isel(dict(zip(names, at, strict=True))) for at in places]
 
 
 def _final(data: "xarray.Dataset") -> dict[str, float]:
-    """What the seeds of one cell at one learning rate came to."""
+    """What the seeds of one cell in one setting came to."""
     alive, solved_at = np.isnan(data.died_at.values), data.solved_at.values
     loss = data.loss.transpose("seed", "update").values[alive]
     reached = np.flatnonzero(np.isfinite(loss).any(axis=0))
@@ -395,12 +457,12 @@ def _final(data: "xarray.Dataset") -> dict[str, float]:
 
 
 def closing(dataset: "xarray.Dataset") -> str:
-    """The table of what each cell came to at each learning rate."""
+    """The table of what each cell came to in each setting."""
     return study.table(
         [
             _row(str(cell), data)
             for cell in dataset.cell.values
-            for data in _by_rate(dataset.sel(cell=cell))
+            for data in _settings(dataset.sel(cell=cell))
         ]
     )
 
@@ -409,7 +471,7 @@ def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
     final, seeds = _final(data), data.sizes["seed"]
     return {
         "cell": cell,
-        "learning rate": f"{float(data.learning_rate):g}",
+        **{name.replace("_", " "): f"{float(data[name]):g}" for name in _swept(data)},
         "solved": f"{round(final['solved'] * seeds)} of {seeds}",
         "updates to solve": f"{final['updates']:.0f}" if np.isfinite(final["updates"]) else "-",
         "final loss": f"{final['loss']:.4g}",

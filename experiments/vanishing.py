@@ -12,13 +12,17 @@ Mikolov, Bengio 2013, arXiv:1211.5063.
     python experiments/vanishing.py --cell=lstm
     python experiments/vanishing.py --cell='rnn,lstm(forget_bias=2)' --inputs=digits --num_steps=64
     python experiments/vanishing.py --cell=path/to/mine.py:my_cell
+    python experiments/vanishing.py --params=path/to/lstm.safetensors --inputs=text:PATH
+
+With --params the cells are trained ones, from files of `gradflow.interop.save_params`, as studies
+on real data leave them: cell and sizes are the file's, and a seed draws nothing but inputs.
 
 Takes a few seconds a cell on two cores at the defaults.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,19 +43,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from gradflow import Cell, Params
+    from gradflow.cell import InitFn
+    from gradflow.interop import Description
 
 
 @dataclass(frozen=True)
 class Config(study.Config):
     """What is measured, on what."""
 
-    cell: str = study.field(
-        "lstm",
+    cell: str | None = study.field(
+        None,
         help="Cells, separated by commas: a name, name(option=value), path/to/file.py:factory "
-        "or package.module:factory.",
+        "or package.module:factory; by default lstm, or what --params are of.",
     )
-    hidden_size: int = study.field(64, help="Hidden units.", positive=True)
-    input_size: int = study.field(16, help="Channels of inputs that can have any number.")
+    params: tuple[str, ...] | None = study.field(
+        None, help="Files of trained parameters, separated by commas, in place of drawn ones."
+    )
+    hidden_size: int = study.field(64, help="Hidden units of cells that are drawn.", positive=True)
+    input_size: int = study.field(
+        16, help="Channels of inputs that can have any number, unless --params."
+    )
     num_steps: int = study.field(200, help="Steps T, and so the longest lag.", positive=True)
     num_sequences: int = study.field(1, help="Input sequences for each seed.", positive=True)
     inputs: str = study.field(
@@ -75,20 +86,69 @@ class Config(study.Config):
     )
 
 
+class Subject(NamedTuple):
+    """What is measured: input size -> the cell; and a draw, or the file of what was trained."""
+
+    factory: "Callable[[int], Cell]"
+    params: str | None = None
+
+
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Measures each cell; dimensions cell, run (seeds times sequences), lag."""
     import xarray
 
-    specs = split_specs(config.cell)
-    if not specs:
-        raise ValueError(f"the name of a cell is expected, got {config.cell!r}; try lstm")
-    factories = {spec: _factory(spec, config) for spec in specs}
+    subjects = _drawn(config) if config.params is None else _trained(config)
     inputs = _inputs(config)  # before anything is measured, so that bad input is said at once
     parts = [
-        once(f"cell={spec}", partial(_measure, config, spec, factory(inputs.shape[-1]), inputs))
-        for spec, factory in study.progress(factories.items(), "cells")
+        once(f"cell={name}", partial(_measure, config, name, *_model(subject, inputs), inputs))
+        for name, subject in study.progress(subjects.items(), "cells")
     ]
     return xarray.concat(parts, dim="cell", join="outer")
+
+
+def _drawn(config: Config) -> dict[str, Subject]:
+    """The cells that the flags name, by spec."""
+    cells = "lstm" if config.cell is None else config.cell
+    specs = split_specs(cells)
+    if not specs:
+        raise ValueError(f"the name of a cell is expected, got {cells!r}; try lstm")
+    return {spec: Subject(_factory(spec, config)) for spec in specs}
+
+
+def _trained(config: Config) -> dict[str, Subject]:
+    """The cells of the files, by spec, and by spec and number where there are two of one."""
+    for name in ("init", "gain"):
+        if getattr(config, name) is not None:
+            raise ValueError(f"--{name} is of cells that are drawn, got it with --params: leave it")
+    abouts = _descriptions(config)
+    specs = [about.cell for about in abouts]
+    if config.cell is not None and split_specs(config.cell) != specs:
+        raise ValueError(
+            f"--cell={config.cell} is expected to be what --params are of, {', '.join(specs)}: "
+            "leave it out"
+        )
+    names = [f"{s} #{i}" if specs.count(s) > 1 else s for i, s in enumerate(specs, start=1)]
+    factories = [_factory(a.cell, replace(config, hidden_size=a.hidden_size)) for a in abouts]
+    subjects = map(Subject, factories, config.params or ())
+    return dict(zip(names, subjects, strict=True))
+
+
+def _descriptions(config: Config) -> "list[Description]":
+    from gradflow.interop import read_description  # which imports Flax: half a second
+
+    return [read_description(path) for path in config.params or ()]
+
+
+def _model(subject: Subject, inputs: jax.Array) -> "tuple[Cell, InitFn]":
+    """The cell for these inputs, and what gives its parameters for a key."""
+    cell = subject.factory(inputs.shape[-1])
+    if subject.params is None:
+        return cell, cell.init
+    from gradflow.interop import read_params
+
+    key = jax.eval_shape(jax.random.key, 0)
+    params = read_params(subject.params, jax.eval_shape(cell.init, key))
+    return cell, lambda key: params
 
 
 def _factory(spec: str, config: Config) -> "Callable[[int], Cell]":
@@ -119,16 +179,26 @@ def _initializer(config: Config) -> str | None:
 def _inputs(config: Config) -> jax.Array:
     """x_1 ... x_T of every run, of shape (runs, T, input): num_sequences for each seed."""
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    return make_inputs(
+    sizes = {about.input_size for about in _descriptions(config)}
+    inputs = make_inputs(
         config.inputs,
         key,
         num_sequences=config.num_seeds * config.num_sequences,
         num_steps=config.num_steps,
-        input_size=config.input_size,
+        input_size=min(sizes, default=config.input_size),
     )
+    if sizes and sizes != {inputs.shape[-1]}:
+        raise ValueError(
+            f"inputs of the size that the cells were trained on, {sorted(sizes)}, are expected, "
+            f"got {inputs.shape[-1]} channels of --inputs={config.inputs}: take the inputs that "
+            "they were trained on, and cells of one size at a time"
+        )
+    return inputs
 
 
-def _measure(config: Config, spec: str, cell: "Cell", inputs: jax.Array) -> "xarray.Dataset":
+def _measure(
+    config: Config, name: str, cell: "Cell", init: "InitFn", inputs: jax.Array
+) -> "xarray.Dataset":
     import xarray
 
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
@@ -143,7 +213,7 @@ def _measure(config: Config, spec: str, cell: "Cell", inputs: jax.Array) -> "xar
         )
 
     keys = jnp.repeat(jax.random.split(key, config.num_seeds), config.num_sequences)
-    params = flow.jit_to_run_once(flow.over_runs(cell.init))(keys)
+    params = flow.jit_to_run_once(flow.over_runs(init))(keys)
     results = flow.jit_to_run_once(flow.over_runs(one_run))(params, inputs)
     norms, spectra = (np.asarray(result) for result in results)
     nats = {"units": "nats", "norm": config.norm, **block}
@@ -157,7 +227,7 @@ def _measure(config: Config, spec: str, cell: "Cell", inputs: jax.Array) -> "xar
             ),
         },
         coords={
-            "cell": [spec],
+            "cell": [name],
             "lag": ("lag", np.arange(config.num_steps + 1), {"units": "steps"}),
             "spectrum_lag": ("spectrum_lag", lags, {"units": "steps"}),
             "index": np.arange(spectra.shape[-1]),

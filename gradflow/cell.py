@@ -53,6 +53,20 @@ class GatesFn(Protocol):
     def __call__(self, params: Params, carry: Carry, x: Array, /) -> Mapping[str, Array]: ...
 
 
+@runtime_checkable
+class NoiseFn(Protocol):
+    """Puts what is random in a cell under training where its step finds it.
+
+    Of a key, the parameters and the inputs (T, B, input) of a batch it gives parameters and inputs
+    with fresh noise in them; with None for the key, those of the net without noise, as it is
+    evaluated.
+    """
+
+    def __call__(
+        self, key: Key | None, params: Params, inputs: Array, /
+    ) -> tuple[Params, Array]: ...
+
+
 def whole_carry(carry: Carry) -> Float[Array, " carry"]:
     """Returns the carry as one vector, leaf after leaf."""
     return ravel_pytree(carry)[0]
@@ -71,6 +85,8 @@ class Cell(NamedTuple):
       initial_carry: Gives s_0, usually zeros.
       hidden: Which part of the carry is h; a selection of its entries, by default all of it.
       gates: The gates' activations by name, for cells that have them.
+      noise: Draws what a step has that is random, such as a mask of dropout, for cells that
+        have it.
     """
 
     init: InitFn
@@ -78,3 +94,4 @@ class Cell(NamedTuple):
     initial_carry: Callable[[], Carry]
     hidden: Callable[[Carry], Float[Array, " hidden"]] = whole_carry
     gates: GatesFn | None = None
+    noise: NoiseFn | None = None

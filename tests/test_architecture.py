@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "parallel": FOUNDATION | {"unroll"},
     "structure": FOUNDATION,
     "testing": FOUNDATION | {"structure"},
-    "tasks": FOUNDATION,
+    "data": {"spec"},
+    "tasks": FOUNDATION | {"data"},
     "study": {"spec"},
     "flow": RUNNING | {"lapack"},
     "interop": RUNNING,
@@ -102,7 +103,9 @@ def test_only_those_who_need_a_library_import_it():
     assert importers("xarray", "h5netcdf", "tqdm", "absl") <= {"study", "experiments"}
     assert importers("flax") <= {"interop", "models", "train", "experiments"}
     assert importers("optax") <= {"train", "experiments"}
-    assert importers("sklearn") <= {"tasks", "experiments"}
+    assert importers("sklearn", "statsmodels") <= {"tasks", "experiments"}
+    assert importers("tokenizers") <= {"data"}
+    assert importers("safetensors") <= {"interop"}
     assert importers("torch", "tensorflow", "keras", "haiku", "equinox", "pandas") == set()
 
 

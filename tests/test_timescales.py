@@ -5,9 +5,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
+import xarray
 
-from gradflow import study
+from gradflow import study, unroll
 from gradflow.cells import rnn
 
 FILE = Path(__file__).parents[1] / "experiments" / "timescales.py"
@@ -73,6 +75,47 @@ def test_training_changes_what_is_measured(dataset):
     assert bool((abs(change) > 1e-4).any("lag").all())
 
 
+def test_the_measurements_along_training_begin_and_end_with_those_beside_it(dataset):
+    np.testing.assert_array_equal(dataset["update"], [0, 2, 4, 6])
+    for name in ("log_share", "log_adjoint"):
+        along = dataset[f"{name}_along"]
+        for place, update in ((LAST, 0), (TRAINED, 6)):
+            expected = dataset[name].sel(place=place)
+            np.testing.assert_array_equal(along.sel(update=update), expected)
+        steps = abs(along.diff("update").where(np.isfinite(along))).max("lag")
+        assert bool((steps > 1e-6).all())
+
+
+def test_training_is_that_of_updates_one_by_one():
+    config = EXPERIMENT.resolve({"num_updates": 4, "hidden_size": SIZE, "num_steps": 6}, quick=True)
+    cell = rnn(2, SIZE)
+    params = cell.init(jax.random.key(1))
+    along = MODULE["_train"](config, cell, params, jax.random.key(2))
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
+
+    @jax.jit
+    def update(params, memory, key):
+        inputs = jax.random.normal(key, (6, config.batch_size, 2))
+
+        def loss(params):
+            def one(x):
+                return MODULE["every_loss"](config, x)(unroll(cell, params, x).outputs)
+
+            return jax.numpy.mean(jax.vmap(one, 1)(inputs))
+
+        steps, memory = optimizer.update(jax.grad(loss)(params), memory)
+        return optax.apply_updates(params, steps), memory
+
+    memory, looks = optimizer.init(params), [params]
+    for number, key in enumerate(jax.random.split(jax.random.key(2), 4), start=1):
+        params, memory = update(params, memory, key)
+        looks += [params] if number % 2 == 0 else []
+    for index, look in enumerate(looks):
+        jax.tree.map(
+            lambda a, b, i=index: np.testing.assert_allclose(a[i], b, rtol=1e-6), along, look
+        )
+
+
 def test_the_lag_within_which_most_is_heard(dataset):
     norms = np.array([0.0, 8, 1, 1])
     one = dataset.isel(lag=slice(0, 4), parameter=[0])
@@ -85,21 +128,37 @@ def test_the_verdict_is_read_from_the_numbers(dataset):
     lag = dataset.lag.values
     fall = dataset.log_adjoint * 0 - 0.5 * lag
 
-    def closing(of_last, of_every):
+    def closing(of_last, of_every, of_end=-0.5):
         rates = np.array([of_last, of_last, of_every])
         share = dataset.log_share.fillna(0)
         share = share.where(np.isfinite(share), 0) * 0 + rates[:, None, None] * lag
-        return EXPERIMENT.closing(dataset.assign(log_adjoint=fall, log_share=share))
+        slopes = np.linspace(-0.5, of_end, dataset.sizes["update"])
+        along = 0 * dataset.log_share_along.fillna(0).where(lag < 0, 0)
+        along = along + xarray.DataArray(slopes, dims="update") * dataset.lag
+        data = dataset.assign(log_adjoint=fall, log_share=share, log_share_along=along)
+        return EXPERIMENT.closing(data)
 
-    assert "rnn: supported" in closing(-0.51, 0.0)
-    assert "rnn: not supported" in closing(-0.6, 0.0)
-    assert "rnn: not supported" in closing(-0.5, -0.2)
+    alike = "with a loss at every step, by this run: rnn: "
+    assert f"{alike}supported" in closing(-0.51, 0.0)
+    assert f"{alike}not supported" in closing(-0.6, 0.0)
+    assert f"{alike}not supported" in closing(-0.5, -0.2)
+    further = "hear further back, by this run: rnn: "
+    assert f"{further}supported" in closing(-0.5, 0.0, of_end=-0.1)
+    assert f"{further}not supported" in closing(-0.5, 0.0, of_end=-0.9)
+
+
+def test_the_long_form_is_taken_where_nothing_is_given():
+    config = MODULE["in_full"](EXPERIMENT.resolve({"full": True, "delay": 7}))
+    assert (config.delay, config.num_updates) == (7, MODULE["FULL"]["num_updates"])
+    quick = EXPERIMENT.resolve({}, quick=True)
+    assert MODULE["in_full"](quick) == quick
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"delay": 14}, "a delay below num_steps=14 is expected, got 14"),
+        ({"num_updates": 7}, "num_updates is expected to be a multiple of look_every=2, got 7"),
         ({"input_size": 7}, "no more inputs than the hidden_size=6 .* got input_size=7"),
         ({"cells": ""}, "the name of a cell is expected, got ''"),
     ],

@@ -129,6 +129,47 @@ def test_the_flags_reach_the_training(tmp_path):
     assert written.count(b"share_correct/run_0") == 2 and written.count(b"train_loss/run_0") == 1
 
 
+def test_thresholds_of_clipping_are_swept_side_by_side(tmp_path, capsys):
+    flags = ["--learning_rate=0.01", "--num_updates=20", "--probe=", "--probe_every=20"]
+    flags += ["--clipping=global_norm", "--clip_threshold=0.01,100"]
+    assert run(tmp_path / "out", *flags) == 0
+    dataset = study.read_dataset(tmp_path / "out" / "result.nc").isel(cell=0, learning_rate=0)
+    assert dict(dataset.loss.sizes) == {"clip_threshold": 2, "seed": 2, "update": 2}
+    np.testing.assert_array_equal(dataset.clip_share.sel(update=20), [[1, 1], [0, 0]])
+    assert (dataset.clip_ratio.sel(update=20, clip_threshold=0.01) < 0.5).all()
+    rows = [line.split()[:4] for line in capsys.readouterr().out.splitlines()]
+    assert ["rnn", "0.01", "0.01", "0"] in rows and ["rnn", "0.01", "100", "0"] in rows
+
+
+MINE = "from gradflow.cells import rnn as mine"
+
+
+def test_a_changed_cell_file_is_said_and_not_gone_on_with(tmp_path, monkeypatch, capsys):
+    """Whether its training was interrupted, or had ended while that of another cell had not."""
+    file, evaluate, done = tmp_path / "mine.py", fit_module.evaluate, []
+    other = tmp_path / "other.py"
+    for path in (file, other):
+        path.write_text(MINE)
+    flags = [f"--cell={file}:mine,zoneout(cell='{other}:mine')", "--num_updates=20", "--probe="]
+    flags += ["--probe_every=20", "--learning_rate=0.01"]
+
+    def interrupt_the_other_s_second(*arguments):
+        done.append(len(done))
+        if len(done) == 3 + 3:
+            raise KeyboardInterrupt
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(fit_module, "evaluate", interrupt_the_other_s_second)
+    assert run(tmp_path / "out", *flags) == 130
+    for path, message in ((file, "the contents of .*mine.py have changed"),
+                          (other, "contents of .*other.py is '[0-9a-f]+' there and")):  # fmt: skip
+        path.write_text(MINE + "  # with a change")
+        assert run(tmp_path / "out", *flags) == 1
+        assert re.search(message, capsys.readouterr().err)
+        path.write_text(MINE)
+    assert run(tmp_path / "out", *flags) == 0
+
+
 def test_without_tensorboardx_it_is_said(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ValueError, match="tensorboardX is expected for event files"):
@@ -161,6 +202,7 @@ def test_a_solved_run_is_marked_in_the_figure_and_counted(recorded):
         ("--optimiser=adam(learning_rate=1)", "one learning rate is expected, got --learning_rate"),
         ("--learning_rate=0.1,-1", "numbers above zero are expected"),
         ("--clipping=global_norm(threshold=0)", "threshold is expected to be a positive number"),
+        ("--clip_threshold=1,2", "a clipping with a threshold, and none in its options"),
         ("--regulariser=omgea", "unknown regulariser 'omgea'"),
         ("--truncation=5", "--truncation=k1,k2 is expected"),
         ("--truncation=5,0", "numbers above zero are expected"),

@@ -14,6 +14,7 @@ import pytest
 
 from gradflow import flow, study
 from gradflow.cells import rnn
+from gradflow.interop import save_params
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "experiments" / "vanishing.py"
@@ -95,6 +96,54 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     assert codes == [-signal.SIGKILL, 0]
     assert parts == [1, 0]
     assert '"reused_units": 1' in (tmp_path / "out" / "env.json").read_text()
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Files of two nets that are unlike anything drawn: of 3 units and 5 inputs, and of 4 units."""
+    rng = np.random.default_rng(0)
+    files = {}
+    for hidden_size in (3, 4):
+        cell, path = rnn(5, hidden_size), tmp_path / f"{hidden_size}.safetensors"
+        shapes = jax.eval_shape(cell.init, jax.random.key(0))
+        params = jax.tree.map(lambda leaf: 0.5 * rng.normal(size=leaf.shape), shapes)
+        save_params(path, params, cell="rnn", input_size=5, hidden_size=hidden_size)
+        files[path] = cell, params
+    return files
+
+
+def test_trained_parameters_are_measured_as_they_are(tmp_path, trained, capsys):
+    out = tmp_path / "out"
+    flags = [f"--params={','.join(map(str, trained))}", "--num_seeds=2"]
+    assert study.main(EXPERIMENT, ["--quick", *flags, f"--workdir={out}"]) == 0
+    log_norm = study.read_dataset(out / "result.nc").log_norm
+    assert list(log_norm.cell.values) == ["rnn #1", "rnn #2"]
+    assert "rnn #2" in capsys.readouterr().out
+    inputs = jax.random.normal(jax.random.fold_in(jax.random.key(0), 1), (2, 20, 5))
+    for found, (cell, params) in zip(log_norm.values, trained.values(), strict=True):
+        for run, x in zip(found, inputs, strict=True):
+            np.testing.assert_allclose(run, flow.log_norms(cell, params, x), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--init=identity"], "--init is of cells that are drawn"),
+        (["--gain=2"], "--gain is of cells that are drawn"),
+        (["--cell=lstm"], "--cell=lstm is expected to be what --params are of, rnn: leave it out"),
+        (
+            ["--inputs=adding"],
+            r"trained on, \[5\], are expected, got 2 channels of --inputs=adding",
+        ),
+        (["--params=none.safetensors"], "there is no file 'none.safetensors'"),
+    ],
+)
+def test_what_does_not_fit_trained_parameters_is_said(tmp_path, trained, capsys, flags, message):
+    given = [f"--params={next(iter(trained))}", f"--workdir={tmp_path}/out", *flags]
+    assert study.main(EXPERIMENT, ["--quick", *given]) == 1
+    shown = capsys.readouterr().err
+    assert re.search(message, shown) and len(shown.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def npy(path, array, **kwargs):

@@ -3,7 +3,8 @@
 ::
 
     {"pascanu2013": {"citation": ..., "size": "default", "code": "1f0c...", "seconds": ...,
-                     "command": ..., "figures": [...], "traps": [...], "versions": {...},
+                     "device": ..., "command": ..., "figures": [...], "traps": [...],
+                     "versions": {...},
                      "claims": [{"id": "fig6-wall", ..., "verdict": "reproduced"}, ...]}}
 """
 
@@ -21,6 +22,9 @@ from gradflow.study.store import write_json
 
 Entry = dict[str, Any]
 Ledger = dict[str, Entry]
+
+TRAINING = "_training"
+"""The module of what the papers that train share."""
 
 SIZES = ("quick", "default", "full")
 """How large a run is, from the smallest."""
@@ -47,13 +51,22 @@ def plain_claims(claims: Iterable[Claim]) -> list[dict[str, Any]]:
 
 
 def code_digest(path: Path) -> str:
-    """Eight digits for what a file computes: its lines without docstrings, comments and blanks."""
+    """Eight digits for what a file computes: its lines without docstrings, comments and blanks.
+
+    Those of what the papers that train share count as well, where the file imports it.
+    """
     source = path.read_text(encoding="utf-8")
+    code = _code_lines(source)
+    if f"from {TRAINING} import" in source:
+        code += _code_lines((path.parent / f"{TRAINING}.py").read_text(encoding="utf-8"))
+    return hashlib.sha256("\n".join(code).encode()).hexdigest()[:8]
+
+
+def _code_lines(source: str) -> list[str]:
     words = {line for node in ast.walk(ast.parse(source)) for line in _docstring_lines(node)}
     lines = enumerate(source.splitlines(), start=1)
     code = [line for number, line in lines if number not in words and line.strip()]
-    kept = [line for line in code if not line.lstrip().startswith("#")]
-    return hashlib.sha256("\n".join(kept).encode()).hexdigest()[:8]
+    return [line for line in code if not line.lstrip().startswith("#")]
 
 
 def _docstring_lines(node: ast.AST) -> Iterable[int]:

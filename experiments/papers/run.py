@@ -127,6 +127,7 @@ def reproduce(
         "size": request.size,
         "code": code,
         "seconds": round(environment["seconds"], 1),
+        "device": environment["device_kind"],
         "command": " ".join([f"./run.sh papers/{name}", *flags]),
         "figures": list(paper.figures),
         "traps": list(paper.traps),

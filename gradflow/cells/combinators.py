@@ -1,14 +1,15 @@
 """Cells made from a cell, and how a command line names them: ``zoneout(cell="lstm")``."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradflow.cell import Carry, Cell, Params
+from gradflow.cell import Carry, Cell, Key, Params
 from gradflow.cells.checks import check_sizes
-from gradflow.cells.dropout import Rate, with_dropout, zoneout
+from gradflow.cells.dropout import Rate, with_dropout, with_noise, zoneout
 from gradflow.cells.masks import recurrent_mask, with_recurrent_mask
 from gradflow.cells.parts import RecurrentInit
 from gradflow.cells.stack import stack
@@ -49,16 +50,29 @@ def feedback(cell: Cell) -> Cell:
     its own output alone. A vanilla RNN then is one of W_h + W_x^h, where W_x^h are the
     columns of W_x that meet h.
 
+    Raises:
+      ValueError: When noise is drawn, if that of the cell given goes with its inputs.
+
     Source: Jordan 1986, "Serial order: a parallel distributed processing approach".
     """
 
     def joined(carry: Carry, x: Array) -> Float[Array, " input_and_hidden"]:
         return jnp.concatenate([x, cell.hidden(carry)])
 
+    def noise(key: Key | None, params: Params, inputs: Array) -> tuple[Params, Array]:
+        params, drawn = with_noise(cell, key, params, inputs)
+        if drawn.shape != inputs.shape:
+            raise ValueError(
+                "feedback of a cell without noise in its inputs is expected, got one of sampled "
+                "zoneout: put the feedback inside, as zoneout(cell='feedback', sampled=True)"
+            )
+        return params, drawn
+
     gates = cell.gates
     return cell._replace(
         step=lambda params, carry, x: cell.step(params, carry, joined(carry, x)),
         gates=gates and (lambda params, carry, x: gates(params, carry, joined(carry, x))),
+        noise=cell.noise and noise,
     )
 
 
@@ -131,10 +145,28 @@ def zoneout_of(
     *,
     cell: str = "lstm",
     rate: Rate = 0.1,
+    sampled: bool = False,
     recurrent_init: RecurrentInit | None = None,
 ) -> Cell:
-    """The cell named, under the expectation of zoneout: `gradflow.cells.dropout.zoneout`."""
-    return zoneout(_make(cell, input_size, hidden_size, recurrent_init), rate=rate)
+    """The cell named, under zoneout or its expectation: `gradflow.cells.dropout.zoneout`.
+
+    With ``sampled`` a step on input_size numbers takes the expectation, and one that is given
+    the noise as well is random; training does that.
+    """
+    inner = _make(cell, input_size, hidden_size, recurrent_init)
+    mean, drawn = zoneout(inner, rate=rate), zoneout(inner, rate=rate, sampled=True)
+    if not sampled:
+        return mean
+
+    def choose(mean: Callable, drawn: Callable) -> Callable:
+        return lambda params, carry, x: (mean if x.shape[-1] == input_size else drawn)(
+            params, carry, x
+        )
+
+    return drawn._replace(
+        step=choose(mean.step, drawn.step),
+        gates=choose(mean.gates, drawn.gates) if mean.gates and drawn.gates else None,
+    )
 
 
 def masked_of(

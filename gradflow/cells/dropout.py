@@ -24,9 +24,10 @@ def with_dropout(cell: Cell, *, rate_x: float = 0.0, rate_h: float = 0.0) -> Cel
     share the masks; the paper also draws one for each gate.
 
     A step is pure, so the numbers u are parameters, ``params["u_x"]`` and ``params["u_h"]``:
-    init draws them with the weights under ``params["cell"]``, and `redraw` anew for the next
-    sequence. They have gradient 0; keep weight decay off them. Without dropout, as at test
-    time, the net is the cell given, on ``params["cell"]``.
+    init draws them with the weights under ``params["cell"]``, and `redraw`, or the cell's
+    ``noise``, anew for the next sequence or batch. They have gradient 0; keep weight decay off
+    them. Without dropout, as at test time, the net is the cell given, on ``params["cell"]``; u = 1,
+    which is never drawn, stands for that.
 
     Args:
       rate_x: Probability that an input is dropped.
@@ -51,12 +52,29 @@ def with_dropout(cell: Cell, *, rate_x: float = 0.0, rate_h: float = 0.0) -> Cel
         m_x, m_h = _kept(params["u_x"], rate_x), _kept(params["u_h"], rate_h)
         return map_matrices(params["cell"], W_x=lambda W: W * m_x, W_h=lambda W: W * m_h)
 
+    def noise(key: Key | None, params: Params, inputs: Array) -> tuple[Params, Array]:
+        k_masks, k_cell = (None, None) if key is None else jax.random.split(key)
+        new = _without(params) if k_masks is None else redraw(k_masks, params)
+        inner, inputs = with_noise(cell, k_cell, params["cell"], inputs)
+        return new | {"cell": inner}, inputs
+
     gates = cell.gates
     return cell._replace(
         init=init,
         step=lambda params, carry, x: cell.step(thinned(params), carry, x),
         gates=gates and (lambda params, carry, x: gates(thinned(params), carry, x)),
+        noise=noise,
     )
+
+
+def with_noise(
+    cell: Cell, key: Key | None, params: Params, inputs: Array
+) -> tuple[Params, Float[Array, "steps batch input"]]:
+    """Parameters and inputs with fresh noise for a batch, or without any if there is no key.
+
+    They are those given for a cell that has nothing random.
+    """
+    return (params, inputs) if cell.noise is None else cell.noise(key, params, inputs)
 
 
 def redraw(key: Key, params: Params) -> Params:
@@ -67,6 +85,10 @@ def redraw(key: Key, params: Params) -> Params:
         "u_x": jax.random.uniform(k_x, u_x.shape, u_x.dtype),
         "u_h": jax.random.uniform(k_h, u_h.shape, u_h.dtype),
     }
+
+
+def _without(params: Params) -> Params:
+    return params | {name: jnp.ones_like(params[name]) for name in ("u_x", "u_h")}
 
 
 def zoneout(cell: Cell, *, rate: Rate = 0.1, sampled: bool = False) -> Cell:
@@ -82,7 +104,8 @@ def zoneout(cell: Cell, *, rate: Rate = 0.1, sampled: bool = False) -> Cell:
     Args:
       rate: The probability, or one for each field of the carry, as {"h": 0.05, "c": 0.5}.
       sampled: Whether d_t is random, as in training. A step is pure: its input then is x_t
-        with one uniform number after it for each entry of the carry, u_t, and d_t = [u_t < rate].
+        with one uniform number after it for each entry of the carry, u_t, and d_t = [u_t < rate];
+        a negative u_t stands for the expectation. The cell's ``noise`` adds them to inputs.
 
     Raises:
       ValueError: If a rate is not in [0, 1], or the fields are not those of the carry.
@@ -98,16 +121,23 @@ def zoneout(cell: Cell, *, rate: Rate = 0.1, sampled: bool = False) -> Cell:
         if sampled:
             x, noise = jnp.split(x, [x.shape[-1] - num_noise])
             u = ravel_pytree(carry)[1](noise)
-            kept = jax.tree.map(lambda u, p: (u < p).astype(u.dtype), u, rates)
+            kept = jax.tree.map(lambda u, p: jnp.where(u < 0, p, (u < p).astype(u.dtype)), u, rates)
         new, _ = cell.step(params, carry, x)
         carry = jax.tree.map(lambda d, s, f: d * s + (1 - d) * f, kept, carry, new)
         return carry, cell.hidden(carry)
+
+    def noise(key: Key | None, params: Params, inputs: Array) -> tuple[Params, Array]:
+        k_zone, k_cell = (None, None) if key is None else jax.random.split(key)
+        params, inputs = with_noise(cell, k_cell, params, inputs)
+        shape, dtype = (*inputs.shape[:-1], num_noise), inputs.dtype
+        u = -jnp.ones(shape, dtype) if k_zone is None else jax.random.uniform(k_zone, shape, dtype)
+        return params, jnp.concatenate([inputs, u], axis=-1)
 
     gates = cell.gates
     if sampled and gates is not None:
         gates_of = gates
         gates = lambda params, carry, x: gates_of(params, carry, x[:-num_noise])  # noqa: E731
-    return cell._replace(step=step, gates=gates)
+    return cell._replace(step=step, gates=gates, noise=noise if sampled else cell.noise)
 
 
 def _rates(rate: Rate, carry: Any) -> Any:
@@ -129,7 +159,7 @@ def _rates(rate: Rate, carry: Any) -> Any:
 
 
 def _kept(u: Float[Array, " n"], rate: float) -> Float[Array, " n"]:
-    return (u >= rate).astype(u.dtype) / (1 - rate)
+    return jnp.where(u < 1, (u >= rate).astype(u.dtype) / (1 - rate), 1)
 
 
 def _sizes(cell: Cell) -> tuple[int, int]:

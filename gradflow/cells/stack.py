@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradflow.cell import Carry, Cell, Key, Params
+from gradflow.cell import Carry, Cell, Key, NoiseFn, Params
+from gradflow.cells.dropout import with_noise
 from gradflow.spec import unknown_name
 
 SKIPS = ("input", "residual")
@@ -42,7 +43,8 @@ def stack(cells: Sequence[Cell], *, skip: str | None = None) -> Cell:
 
     Raises:
       ValueError: If there is no layer, a layer does not take what the one below it gives, or
-        the kind of skip is unknown.
+        the kind of skip is unknown; and, when noise is drawn, if a layer above the lowest has it
+        in its inputs.
 
     Source: Schmidhuber 1992, doi:10.1162/neco.1992.4.2.234 (stacks); Graves 2013,
     arXiv:1308.0850 (skip "input"); Wu et al. 2016, arXiv:1609.08144, eq. 6 (skip "residual").
@@ -83,7 +85,25 @@ def stack(cells: Sequence[Cell], *, skip: str | None = None) -> Cell:
         initial_carry=lambda: tuple(cell.initial_carry() for cell in cells),
         hidden=lambda carry: cells[-1].hidden(carry[-1]),
         gates=gates if any(cell.gates for cell in cells) else None,
+        noise=_noise_of(cells) if any(cell.noise for cell in cells) else None,
     )
+
+
+def _noise_of(cells: Sequence[Cell]) -> NoiseFn:
+    """The noise of all layers, of which the lowest alone may have it in its inputs."""
+
+    def noise(key: Key | None, params: Params, inputs: Array) -> tuple[Params, Array]:
+        keys = [None] * len(cells) if key is None else jax.random.split(key, len(cells))
+        drawn = [with_noise(c, k, p, inputs) for c, k, p in zip(cells, keys, params, strict=True)]
+        for layer, (_, x) in enumerate(drawn[1:], start=1):
+            if x.shape != inputs.shape:
+                raise ValueError(
+                    f"noise in the inputs of the lowest layer alone is expected, got layer {layer} "
+                    "(from 0), whose step takes some with the h below it: leave sampled out there"
+                )
+        return tuple(p for p, _ in drawn), drawn[0][1]
+
+    return noise
 
 
 def _next_input(passed: list[_Passed], x: Array, skip: str | None) -> Float[Array, " size"]:

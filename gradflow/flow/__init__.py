@@ -1,6 +1,7 @@
 """The measurements of gradient flow, one file a measurement."""
 
 from gradflow.flow.adjoint import adjoints, log_adjoint_norms
+from gradflow.flow.broken import first_broken_step
 from gradflow.flow.chunks import log_norms_in_chunks
 from gradflow.flow.components import component_gradients, component_map, components
 from gradflow.flow.decomposition import Decomposition, decomposition
@@ -29,6 +30,7 @@ __all__ = [
     "decomposition",
     "decomposition_norms",
     "effective_rank",
+    "first_broken_step",
     "gate_histograms",
     "gates",
     "jit_to_run_once",

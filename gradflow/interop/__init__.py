@@ -1,4 +1,4 @@
-"""Cells from other libraries as gradflow's, and gradflow's as theirs."""
+"""Cells from other libraries as gradflow's, gradflow's as theirs, and parameters in files."""
 
 from gradflow.interop.flax_cells import (
     LinenCell,
@@ -9,5 +9,18 @@ from gradflow.interop.flax_cells import (
     from_nnx,
     nnx_params,
 )
+from gradflow.interop.weights import Description, read_description, read_params, save_params
 
-__all__ = ["LinenCell", "NnxCell", "as_linen", "as_nnx", "from_linen", "from_nnx", "nnx_params"]
+__all__ = [
+    "Description",
+    "LinenCell",
+    "NnxCell",
+    "as_linen",
+    "as_nnx",
+    "from_linen",
+    "from_nnx",
+    "nnx_params",
+    "read_description",
+    "read_params",
+    "save_params",
+]

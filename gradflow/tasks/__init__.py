@@ -7,7 +7,7 @@ from gradflow.spec import parse_spec, unknown_name
 from gradflow.tasks.adding import adding, adding_1997, adding_2013
 from gradflow.tasks.chaotic import lorenz, mackey_glass
 from gradflow.tasks.copying import copy, delayed_copy, delayed_xor, memorisation
-from gradflow.tasks.digit_task import digits
+from gradflow.tasks.image_tasks import digits, mnist
 from gradflow.tasks.inputs import make_inputs
 from gradflow.tasks.latch import latch
 from gradflow.tasks.marked import multiplication, xor
@@ -26,6 +26,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "lorenz": lorenz,
     "mackey_glass": mackey_glass,
     "memorisation": memorisation,
+    "mnist": mnist,
     "multiplication": multiplication,
     "permutation": permutation,
     "temporal_order": temporal_order,

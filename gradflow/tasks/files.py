@@ -1,8 +1,6 @@
 """Input sequences from files: text, a column of a table, an array."""
 
-import csv
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -10,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from gradflow.cell import Key
+from gradflow.data import series as data
 from gradflow.tasks.windows import draw_windows
 
 
@@ -23,7 +22,7 @@ def read_text(place: str, key: Key, num_sequences: int, num_steps: int) -> Float
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _not_text(path, error) from None
+        raise data.not_text(path, error) from None
     characters = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     vocabulary, codes = np.unique(characters, return_inverse=True)
     windows = draw_windows(
@@ -41,16 +40,7 @@ def read_series(place: str, key: Key, num_sequences: int, num_steps: int) -> Flo
     """
     place, _, column = place.rpartition(":")
     path = _existing("series:PATH:COLUMN", place)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            values = np.array(list(_column(file, path, column)))
-    except UnicodeDecodeError as error:
-        raise _not_text(path, error) from None
-    except csv.Error as error:
-        raise ValueError(
-            f"a CSV file is expected, but {str(path)!r} cannot be read as one: {error}; "
-            "look for a quote that is not closed"
-        ) from None
+    values = data.read_series(path, column).values
     if not values.size or values.min() == values.max():
         raise ValueError(
             f"column {column!r} of {str(path)!r} is expected to vary, got {values.size} rows "
@@ -105,39 +95,6 @@ def _existing(form: str, place: str) -> Path:
     if not path.stat().st_size:
         raise ValueError(f"data is expected in {str(path)!r}, but the file is empty")
     return path
-
-
-def _not_text(path: Path, error: UnicodeDecodeError) -> ValueError:
-    return ValueError(
-        f"UTF-8 text is expected in {str(path)!r}, got the byte {error.object[error.start]:#04x} "
-        "that is none: it is a binary file, or text to be converted to UTF-8"
-    )
-
-
-def _column(file: Iterator[str], path: Path, column: str) -> Iterator[float]:
-    rows = csv.reader(file)
-    header = [name.strip() for name in next(rows, [])]
-    if column not in header:
-        raise ValueError(
-            f"there is no column {column!r} in {str(path)!r}; its columns are {', '.join(header)}"
-        )
-    place = header.index(column)
-    for row in rows:
-        if row:  # blank lines are none of the data
-            yield _number(row[place] if place < len(row) else "", path, rows.line_num)
-
-
-def _number(text: str, path: Path, line: int) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(
-            f"a finite number is expected in row {line} of {str(path)!r} (the header is row 1), "
-            f"got {text!r}; mend or remove that row"
-        )
-    return value
 
 
 def _load(path: Path) -> Shaped[np.ndarray, "..."]:

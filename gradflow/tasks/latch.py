@@ -21,8 +21,8 @@ def latch(*, num_steps: int = 50, num_informed: int = 3, noise: float = 0.2) -> 
 
     and the target 0.8 y at the last step, with a squared loss. (In the paper the first L inputs
     of each class were learned; here they are the class itself.) The best answer that remembers
-    nothing is 0, with a loss of 0.64. A sequence is right if the sign of the answer is; the
-    task is solved if 99 % are.
+    nothing is 0, with a loss of 0.64. A sequence is right if the sign of the answer is, and the
+    task counts as solved if 99 % are; both are our own criterion.
 
     Args:
       num_steps: T.

@@ -1,8 +1,8 @@
 """Clipping of ∂L/∂s_t on its way back through time, where exploding starts."""
 
-import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,25 @@ class AdjointEffect(NamedTuple):
     acted: Float[Array, ""]
 
 
-def clip_adjoints(cell: Cell, threshold: float, *, counter: Array | float = 0.0) -> Cell:
+class Counted(NamedTuple):
+    """The parameters of a cell whose adjoints are clipped, beside a count.
+
+    Attributes:
+      params: Those of the cell.
+      acted: Of no effect forwards; its derivative is taken to be at how many pairs of a step and
+        a sequence the adjoint was clipped.
+    """
+
+    params: Params
+    acted: Float[Array, ""]
+
+
+def counted(params: Params) -> Counted:
+    """The parameters with a count, in their float type."""
+    return Counted(params, jnp.zeros((), jnp.result_type(*jax.tree.leaves(params))))
+
+
+def clip_adjoints(cell: Cell, threshold: Any) -> Cell:
     """A cell whose adjoints are clipped: the same forwards, and no gradient backwards but theirs.
 
     With a_t = ∂L/∂s_t, all that reaches s_t from later steps and from the output h_t::
@@ -39,35 +57,41 @@ def clip_adjoints(cell: Cell, threshold: float, *, counter: Array | float = 0.0)
 
     Args:
       cell: The cell.
-      threshold: The largest norm, in units of the loss over those of the carry.
-      counter: A scalar whose derivative is taken to be the number of times that it acted.
+      threshold: The largest norm, in units of the loss over those of the carry; may be traced.
     """
+    clipped = count_clipped(cell, threshold)
+    return cell._replace(step=lambda params, carry, x: clipped.step(counted(params), carry, x))
 
-    def step(params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        new, _ = cell.step(params, carry, x)
+
+def count_clipped(cell: Cell, threshold: Any) -> Cell:
+    """The cell of `clip_adjoints`, with `Counted` parameters."""
+
+    def step(params: Counted, carry: Carry, x: Array) -> tuple[Carry, Array]:
+        new, _ = cell.step(params.params, carry, x)
         dtype = jnp.result_type(*jax.tree.leaves(new))
-        new = _identity(threshold, new, jnp.asarray(counter, dtype))
+        new = _identity(new, jnp.asarray(threshold, dtype), params.acted)
         return new, cell.hidden(new)
 
-    return cell._replace(step=step)
+    return cell._replace(init=lambda key: counted(cell.init(key)), step=step)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _identity(threshold: float, carry: Carry, counter: Array) -> Carry:
-    del threshold, counter
+@jax.custom_vjp
+def _identity(carry: Carry, threshold: Any, acted: Any) -> Carry:
+    del threshold, acted
     return carry
 
 
-def _forward(threshold: float, carry: Carry, counter: Array) -> tuple[Carry, None]:
-    del threshold, counter
-    return carry, None
+def _forward(carry: Carry, threshold: Any, acted: Any) -> tuple[Carry, Any]:
+    del acted
+    return carry, threshold
 
 
-def _backward(threshold: float, kept: None, adjoint: Carry) -> tuple[Carry, Array]:
+def _backward(threshold: Any, adjoint: Carry) -> tuple[Carry, Array, Array]:
     size = norm(adjoint)
     acts = size > threshold
     factor = jnp.where(acts, threshold / jnp.where(acts, size, 1), 1)
-    return jax.tree.map(lambda a: factor * a, adjoint), acts.astype(size.dtype)
+    clipped = jax.tree.map(lambda a: factor * a, adjoint)
+    return clipped, jnp.zeros_like(threshold), acts.astype(size.dtype)
 
 
 _identity.defvjp(_forward, _backward)
@@ -91,11 +115,9 @@ def adjoint_effect(
       threshold: As in `clip_adjoints`.
     """
 
-    def value(params: Params, counter: Array) -> Array:
-        clipped = clip_adjoints(cell, threshold, counter=counter)
-        return loss(unroll(clipped, params, inputs).outputs)
+    def value(cell: Cell, params: Params) -> Array:
+        return loss(unroll(cell, params, inputs).outputs)
 
-    counter = jnp.zeros((), inputs.dtype)
-    clipped, acted = jax.grad(value, argnums=(0, 1))(params, counter)
-    exact = jax.grad(lambda params: loss(unroll(cell, params, inputs).outputs))(params)
-    return AdjointEffect(*compare(clipped, exact), acted)
+    clipped = jax.grad(partial(value, count_clipped(cell, threshold)))(counted(params))
+    exact = jax.grad(partial(value, cell))(params)
+    return AdjointEffect(*compare(clipped.params, exact), clipped.acted)

@@ -23,8 +23,8 @@ class AverageNorm(NamedTuple):
     mean: Float[Array, ""]
 
 
-def clip_by_average(factor: float) -> optax.GradientTransformation:
-    """Clips the global norm at factor times the mean norm of the updates before this one.
+def clip_by_average(factor: float | Array) -> optax.GradientTransformation:
+    """Clips the global norm at factor, which may be traced, times the mean norm before this one.
 
     A norm counts for at most ten times the mean before it, and one that is not finite for that
     mean itself.

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from gradflow.cell import Params
 from gradflow.train.direction import compare, norm
@@ -31,6 +31,18 @@ class ClipStats(NamedTuple):
     mean_ratio: Float[Array, ""]
 
 
+class Unclipped(NamedTuple):
+    """The gradient as it would be, where one has been clipped inside the recurrence.
+
+    Attributes:
+      gradient: Without that clipping.
+      acted: Whether it did anything: two computations of one gradient differ by rounding.
+    """
+
+    gradient: Params
+    acted: Bool[Array, ""]
+
+
 class Recorded(NamedTuple):
     """The state of a clipping that keeps its record.
 
@@ -44,7 +56,10 @@ class Recorded(NamedTuple):
 
 
 def recorded(clipping: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The same clipping, with `ClipStats` of its input and output in its state."""
+    """The same clipping, with `ClipStats` of its input and output in its state.
+
+    Its update takes ``unclipped``, an `Unclipped`, whose gradient then stands for the input.
+    """
     clipping = optax.with_extra_args_support(clipping)
 
     def init(params: Params) -> Recorded:
@@ -54,17 +69,27 @@ def recorded(clipping: optax.GradientTransformation) -> optax.GradientTransforma
         return Recorded(stats, clipping.init(params))
 
     def update(
-        updates: Params, state: Any, params: Params | None = None, **extra: Any
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        unclipped: Unclipped | None = None,
+        **extra: Any,
     ) -> tuple[Params, Any]:
         clipped, inner = clipping.update(updates, state.inner, params, **extra)
-        return clipped, Recorded(_updated(state.stats, updates, clipped), inner)
+        before = Unclipped(updates, _differ(updates, clipped)) if unclipped is None else unclipped
+        return clipped, Recorded(_updated(state.stats, before, clipped), inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _updated(stats: ClipStats, before: Params, after: Params) -> ClipStats:
+def _differ(before: Params, after: Params) -> Bool[Array, ""]:
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-    acted = jnp.any(jnp.stack([jnp.any(a != b) for a, b in pairs]))
+    return jnp.any(jnp.stack([jnp.any(a != b) for a, b in pairs]))
+
+
+def _updated(stats: ClipStats, unclipped: Unclipped, after: Params) -> ClipStats:
+    before, acted = unclipped
     cosine, ratio = compare(after, before)
     count = stats.num_updates + 1
     return ClipStats(
@@ -75,6 +100,12 @@ def _updated(stats: ClipStats, before: Params, after: Params) -> ClipStats:
         cosine=cosine,
         mean_ratio=stats.mean_ratio + (ratio - stats.mean_ratio) / count.astype(ratio.dtype),
     )
+
+
+def norm_ratio(stats: ClipStats) -> Float[Array, ""]:
+    """Norm after over norm before, of the last gradient; 1 where both are zero."""
+    same = stats.norm_after == stats.norm_before
+    return jnp.where(same, 1, stats.norm_after / jnp.where(same, 1, stats.norm_before))
 
 
 def clip_stats(opt_state: Any) -> ClipStats:

@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -12,7 +13,7 @@ from jaxtyping import Array
 
 from gradflow.cell import Cell, Params
 from gradflow.spec import parse_spec, unknown_name
-from gradflow.train.adjoint_clipping import AdjointEffect, adjoint_effect, clip_adjoints
+from gradflow.train.adjoint_clipping import AdjointEffect, adjoint_effect, count_clipped
 from gradflow.train.average_clipping import clip_by_average
 from gradflow.train.clip_record import ClipStats, clip_stats, recorded
 
@@ -22,26 +23,37 @@ __all__ = [
     "ClipStats",
     "Clipping",
     "adjoint_effect",
+    "check_thresholds",
     "clip_stats",
     "resolve_clipping",
 ]
 
 
 class Clipping(NamedTuple):
-    """A clipping, in the two places where one can act.
+    """A clipping up to its threshold, in the two places where one can act.
 
     Attributes:
-      transform: Acts on the gradient; goes before the optimiser in an `optax.chain`.
-      wrap: Acts inside the recurrence, on the cell; most leave it as it is.
+      make: threshold -> what acts on the gradient; it goes before the optimiser in an
+        `optax.chain`. The threshold may be traced, and so vmapped.
+      threshold: The one that the spec gives; the ``clipping``, ``factor`` or ``size`` of those
+        that have no threshold by name, and infinity for ``none``.
+      wrap: (cell, threshold) -> the cell clipped inside the recurrence, with a count among its
+        parameters (`gradflow.train.adjoint_clipping.Counted`); None if nothing is clipped there.
     """
 
-    transform: optax.GradientTransformation
-    wrap: Callable[[Cell], Cell]
+    make: Callable[[Any], optax.GradientTransformation]
+    threshold: float
+    wrap: Callable[[Cell, Any], Cell] | None = None
+
+    @property
+    def transform(self) -> optax.GradientTransformation:
+        """What acts on the gradient, at the threshold of the spec."""
+        return self.make(self.threshold)
 
 
 def none() -> Clipping:
     """Leaves the gradient as it is, and records its norm."""
-    return _on_gradient(optax.identity())
+    return Clipping(lambda threshold: recorded(optax.identity()), math.inf)
 
 
 def global_norm(*, threshold: float = 1.0) -> Clipping:
@@ -50,14 +62,18 @@ def global_norm(*, threshold: float = 1.0) -> Clipping:
     Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, algorithm 1.
     """
     _check_positive("threshold", threshold)
-    return _on_gradient(optax.clip_by_global_norm(threshold))
+    return _on_gradient(optax.clip_by_global_norm, threshold)
 
 
 def per_leaf(*, threshold: float = 1.0) -> Clipping:
     """g_i <- g_i · min(1, threshold / ‖g_i‖), each array of parameters by itself."""
     _check_positive("threshold", threshold)
-    clip = optax.clip_by_global_norm(threshold)
-    return _on_gradient(_leaf_by_leaf(lambda leaf: clip))
+
+    def make(threshold: Any) -> optax.GradientTransformation:
+        clip = optax.clip_by_global_norm(threshold)
+        return _leaf_by_leaf(lambda leaf: clip)
+
+    return _on_gradient(make, threshold)
 
 
 def value(*, threshold: float = 1.0) -> Clipping:
@@ -66,7 +82,7 @@ def value(*, threshold: float = 1.0) -> Clipping:
     Source: Mikolov 2012, "Statistical language models based on neural networks", thesis.
     """
     _check_positive("threshold", threshold)
-    return _on_gradient(optax.clip(threshold))
+    return _on_gradient(optax.clip, threshold)
 
 
 def agc(*, clipping: float = 0.01) -> Clipping:
@@ -81,17 +97,21 @@ def agc(*, clipping: float = 0.01) -> Clipping:
     Source: Brock, De, Smith, Simonyan 2021, arXiv:2102.06171, eq. 3.
     """
     _check_positive("clipping", clipping)
-    # A row here is a column there: W_x @ x has the units along the first axis.
-    matrices = optax.adaptive_grad_clip(clipping, axis=1)
-    vectors = optax.adaptive_grad_clip(clipping)
-    return _on_gradient(_leaf_by_leaf(lambda leaf: matrices if leaf.ndim == 2 else vectors))
+
+    def make(clipping: Any) -> optax.GradientTransformation:
+        # A row here is a column there: W_x @ x has the units along the first axis.
+        matrices = optax.adaptive_grad_clip(clipping, axis=1)
+        vectors = optax.adaptive_grad_clip(clipping)
+        return _leaf_by_leaf(lambda leaf: matrices if leaf.ndim == 2 else vectors)
+
+    return _on_gradient(make, clipping)
 
 
 def normalise(*, size: float = 1.0) -> Clipping:
     """g <- size · g / ‖g‖: of the gradient, the direction alone. A zero gradient stays zero."""
     _check_positive("size", size)
     smallest = float(jnp.finfo(jnp.float32).tiny)
-    return _on_gradient(optax.normalize_by_update_norm(size, eps=smallest))
+    return _on_gradient(partial(optax.normalize_by_update_norm, eps=smallest), size)
 
 
 def pascanu(*, factor: float = 1.0) -> Clipping:
@@ -106,20 +126,20 @@ def pascanu(*, factor: float = 1.0) -> Clipping:
     """
     if not _is_number(factor) or not 0.5 <= factor <= 10:
         raise ValueError(f"factor is expected to be within 0.5 ... 10, got {factor!r}")
-
-    return _on_gradient(clip_by_average(factor))
+    return _on_gradient(clip_by_average, factor)
 
 
 def adjoint(*, threshold: float = 1.0) -> Clipping:
-    """Clips ∂L/∂s_t at every step on its way back; `adjoint_effect` measures what that does.
+    """Clips ∂L/∂s_t at every step on its way back, sequence by sequence.
 
-    See `gradflow.train.adjoint_clipping.clip_adjoints`. (Graves 2013 clips the same quantity at the
-    gates' inputs, and entry by entry.)
+    See `gradflow.train.adjoint_clipping.clip_adjoints`. A training computes the gradient without
+    it as well, to tell what it does: an update takes about twice as long. (Graves 2013 clips
+    the same quantity at the gates' inputs, and entry by entry.)
 
     Source: Graves 2013, arXiv:1308.0850, section 2.1.
     """
     _check_positive("threshold", threshold)
-    return Clipping(recorded(optax.identity()), lambda cell: clip_adjoints(cell, threshold))
+    return none()._replace(threshold=threshold, wrap=count_clipped)
 
 
 CLIPPINGS: dict[str, Callable[..., Clipping]] = {
@@ -152,8 +172,25 @@ def resolve_clipping(spec: str) -> Clipping:
     return CLIPPINGS[name](**options)
 
 
-def _on_gradient(transform: optax.GradientTransformation) -> Clipping:
-    return Clipping(recorded(transform), lambda cell: cell)
+def check_thresholds(spec: str, thresholds: Sequence[float]) -> tuple[float, ...]:
+    """Thresholds that a clipping can be swept over, each once.
+
+    Raises:
+      ValueError: If the clipping has none, names one itself, or does not take one of these.
+    """
+    name, options = parse_spec(spec)
+    resolve_clipping(spec)
+    taken = list(inspect.signature(CLIPPINGS[name]).parameters)
+    if options or not taken:
+        raise ValueError(
+            f"a clipping with a threshold, and none in its options, is expected to sweep "
+            f"{tuple(thresholds)}, got {spec!r}; try global_norm"
+        )
+    return tuple(dict.fromkeys(CLIPPINGS[name](**{taken[0]: t}).threshold for t in thresholds))
+
+
+def _on_gradient(make: Callable[[Any], optax.GradientTransformation], threshold: float) -> Clipping:
+    return Clipping(lambda threshold: recorded(make(threshold)), float(threshold))
 
 
 def _leaf_by_leaf(

@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 from gradflow.cell import Cell, Params
 from gradflow.flow.reverse import Loss
 from gradflow.tasks.task import Batch
+from gradflow.train.adjoint_clipping import counted
+from gradflow.train.clip_record import Unclipped
 from gradflow.train.model import predict, read_out
 from gradflow.train.objective import batch_loss, step_losses
 from gradflow.train.truncation import truncated_gradient
@@ -25,11 +27,13 @@ class Gradient(NamedTuple):
       loss: The task's.
       added: The regulariser, 0 without one.
       value: The gradient of the sum, like the parameters.
+      unclipped: What it would be, where it has been clipped inside the recurrence.
     """
 
     loss: Float[Array, ""]
     added: Float[Array, ""]
     value: Params
+    unclipped: Unclipped | None = None
 
 
 def full_gradient(kind: str, cell: Cell, params: Params, batch: Batch) -> Gradient:
@@ -56,6 +60,23 @@ def tbptt_gradient(
     return Gradient(loss, jnp.zeros_like(loss), gradient)
 
 
+def adjoint_clipped(
+    compute: Callable[[Cell, Params], Gradient], cell: Cell, clipped: Cell, params: Params
+) -> Gradient:
+    """A gradient with clipped adjoints, and the one without, which takes its own pass.
+
+    Args:
+      compute: (cell, parameters) -> gradient.
+      cell: The cell.
+      clipped: The same, as `gradflow.train.adjoint_clipping.count_clipped` makes it.
+      params: Of the model with the cell.
+    """
+    found = compute(clipped, params | {"cell": counted(params["cell"])})
+    own, count = found.value["cell"]
+    unclipped = Unclipped(compute(cell, params).value, count > 0)
+    return Gradient(found.loss, found.added, found.value | {"cell": own}, unclipped)
+
+
 def with_regulariser(
     gradient: Gradient,
     regulariser: Regulariser,
@@ -73,4 +94,9 @@ def with_regulariser(
         return regulariser(loss, cell, params["cell"], batch.inputs)
 
     value, more = jax.value_and_grad(added)(params)
-    return Gradient(gradient.loss, value, jax.tree.map(jnp.add, gradient.value, more))
+    total = jax.tree.map(jnp.add, gradient.value, more)
+    unclipped = gradient.unclipped
+    if unclipped is not None:
+        whole = jax.tree.map(jnp.add, unclipped.gradient, more)
+        unclipped = unclipped._replace(gradient=whole)
+    return Gradient(gradient.loss, value, total, unclipped)

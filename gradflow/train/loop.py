@@ -1,8 +1,7 @@
-"""Many runs of one training side by side: seeds and learning rates, in one compiled program."""
+"""Many runs of one training side by side: seeds, learning rates and thresholds of clipping."""
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,65 +12,22 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gradflow import flow
 from gradflow.cell import Cell, Key, Params
-from gradflow.tasks.task import Batch, Task
-from gradflow.train.clipping import Clipping, clip_stats, resolve_clipping
-from gradflow.train.gradient import (
-    Gradient,
-    Regulariser,
-    full_gradient,
-    tbptt_gradient,
-    with_regulariser,
-)
+from gradflow.cells.dropout import with_noise
+from gradflow.tasks.task import Batch
+from gradflow.train.clip_record import clip_stats, norm_ratio
 from gradflow.train.model import init_model, predict
 from gradflow.train.objective import batch_loss
-from gradflow.train.optimisers import Optimiser
-from gradflow.train.stream import check_stream
+from gradflow.train.training import Training, gradient, transformation
+
+__all__ = ["NEVER", "Means", "Runs", "Training", "advance", "begin", "evaluate"]
 
 NEVER = -1
 """The update at which something happened that has not."""
 
-NO_CLIPPING = resolve_clipping("none")
-
-_INIT, _TRAIN, _EVALUATE = range(3)  # what is folded into a run's key: three independent streams
+_INIT, _TRAIN, _EVALUATE, _NOISE = range(4)  # what is folded into a run's key: its streams
 
 Means = Mapping[str, Float[Array, "*runs"]]
 """Averages over the updates of a chunk, by name."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """What is trained on what; a value, hashable, and so a static argument of `jax.jit`.
-
-    Attributes:
-      cell: The cell; its readout is linear.
-      task: What it has to learn.
-      optimiser: How.
-      clipping: What keeps its gradients from being too large.
-      regulariser: What is added to the loss, if anything.
-      truncation: k1 and k2 of truncated backpropagation; None for the full gradient.
-      batch_size: Sequences an update.
-      eval_size: Fresh sequences an evaluation.
-
-    Raises:
-      TypeError: If k1 or k2 is not an integer.
-      ValueError: If a size, k1 or k2 is below 1.
-    """
-
-    cell: Cell
-    task: Task
-    optimiser: Optimiser
-    clipping: Clipping = NO_CLIPPING
-    regulariser: Regulariser | None = None
-    truncation: tuple[int, int] | None = None
-    batch_size: int = 32
-    eval_size: int = 256
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "eval_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is expected to be at least 1, got {getattr(self, name)}")
-        if self.truncation is not None:
-            check_stream(jnp.zeros((1, 1, 1)), *self.truncation)
 
 
 class Runs(NamedTuple):
@@ -81,6 +37,7 @@ class Runs(NamedTuple):
       key: What a run's parameters and sequences are drawn from: its own, and the update's
         number folded in, so that a resumed run draws what it would have drawn.
       learning_rate: The run's own.
+      clip_threshold: That of the clipping, the run's own.
       params: As `gradflow.train.model.init_model` makes them; NaN throughout in a dead run.
       opt_state: What the optimiser keeps.
       update: How many updates have been made.
@@ -90,6 +47,7 @@ class Runs(NamedTuple):
 
     key: Key
     learning_rate: Float[Array, "*runs"]
+    clip_threshold: Float[Array, "*runs"]
     params: Params
     opt_state: Any
     update: Int[Array, "*runs"]
@@ -102,35 +60,45 @@ class Runs(NamedTuple):
         return (self.solved_at != NEVER) | (self.died_at != NEVER)
 
 
-def begin(training: Training, keys: Key, learning_rates: Float[Array, " runs"]) -> Runs:
-    """Draws the parameters of every run, from its key, for its learning rate.
+def begin(
+    training: Training,
+    keys: Key,
+    learning_rates: Float[Array, " runs"],
+    clip_thresholds: Array | None = None,
+) -> Runs:
+    """Draws the parameters of every run, from its key, for its learning rate and threshold.
+
+    Args:
+      training: What is trained on what.
+      keys: One a run.
+      learning_rates: One a run.
+      clip_thresholds: One a run; by default that of the training's clipping.
 
     Raises:
-      ValueError: If there is not one learning rate for each key.
+      ValueError: If there is not one learning rate and one threshold for each key.
     """
-    if keys.shape != jnp.shape(learning_rates) or keys.ndim != 1:
-        raise ValueError(
-            f"one learning rate for each key is expected, got {jnp.shape(learning_rates)} for "
-            f"keys of shape {keys.shape}"
-        )
-    return _beginner(training)(keys, jnp.asarray(learning_rates, float))
+    if clip_thresholds is None:
+        clip_thresholds = jnp.full(keys.shape, training.clipping.threshold)
+    for name, values in (("learning rate", learning_rates), ("threshold", clip_thresholds)):
+        if keys.shape != jnp.shape(values) or keys.ndim != 1:
+            raise ValueError(
+                f"one {name} for each key is expected, got {jnp.shape(values)} for keys of shape "
+                f"{keys.shape}"
+            )
+    hyper = (jnp.asarray(values, float) for values in (learning_rates, clip_thresholds))
+    return _beginner(training)(keys, *hyper)
 
 
 @functools.cache
-def _beginner(training: Training) -> Callable[[Key, Array], Runs]:
-    def one_run(key: Key, learning_rate: Array) -> Runs:
+def _beginner(training: Training) -> Callable[[Key, Array, Array], Runs]:
+    def one_run(key: Key, learning_rate: Array, clip_threshold: Array) -> Runs:
         output_size = training.task.output_size
         params = init_model(training.cell, output_size, jax.random.fold_in(key, _INIT))
-        opt_state = transformation(training, learning_rate).init(params)
+        opt_state = transformation(training, learning_rate, clip_threshold).init(params)
         zero, never = jnp.zeros((), jnp.int32), jnp.full((), NEVER, jnp.int32)
-        return Runs(key, learning_rate, params, opt_state, zero, never, never)
+        return Runs(key, learning_rate, clip_threshold, params, opt_state, zero, never, never)
 
     return flow.jit_to_run_once(jax.vmap(one_run))
-
-
-def transformation(training: Training, learning_rate: Any) -> optax.GradientTransformation:
-    """From gradients to updates, at a learning rate that may be traced."""
-    return optax.chain(training.clipping.transform, training.optimiser.make(learning_rate))
 
 
 @partial(jax.jit, static_argnums=(0, 2), donate_argnums=1)
@@ -143,8 +111,8 @@ def advance(training: Training, runs: Runs, num_updates: int) -> tuple[Runs, Mea
     Returns:
       The runs, and the means over these updates of ``train_loss``, the task's loss;
       ``regulariser``, what was added to it; ``grad_norm``, the global norm of the gradient as it
-      came; ``clip_share``, whether the clipping acted; and ``clip_cosine``, that of the angle
-      between the gradient before and after.
+      came; ``clip_share``, whether the clipping acted; ``clip_cosine``, that of the angle between
+      the gradient before and after; and ``clip_ratio``, its norm after over that before.
     """
 
     def one_run(run: Runs) -> tuple[Runs, Means]:
@@ -160,36 +128,33 @@ def _stream(run: Runs, what: int) -> Key:
 
 def _update(training: Training, run: Runs, _: None) -> tuple[Runs, Means]:
     batch = training.task.sample(_stream(run, _TRAIN), training.batch_size)
-    found = gradient(training, run.params, batch)
-    transform = transformation(training, run.learning_rate)
-    steps, opt_state = transform.update(found.value, run.opt_state, run.params)
-    params = optax.apply_updates(run.params, steps)
+    drawn, batch = _with_noise(training.cell, _stream(run, _NOISE), run.params, batch)
+    found = gradient(training, drawn, batch, run.clip_threshold)
+    transform = transformation(training, run.learning_rate, run.clip_threshold)
+    steps, opt_state = transform.update(
+        found.value, run.opt_state, drawn, unclipped=found.unclipped
+    )
+    params = optax.apply_updates(drawn, steps)
     update = run.update + 1
     alive = (run.died_at == NEVER) & jnp.isfinite(found.loss + found.added) & _all_finite(params)
     params = jax.tree.map(lambda leaf: jnp.where(alive, leaf, jnp.nan), params)
     died_at = jnp.where(alive | (run.died_at != NEVER), run.died_at, update)
-    acted = clip_stats(opt_state).acted - clip_stats(run.opt_state).acted
+    stats, acted = clip_stats(opt_state), clip_stats(run.opt_state).acted
     run = run._replace(params=params, opt_state=opt_state, update=update, died_at=died_at)
     return run, {
         "train_loss": found.loss,
         "regulariser": found.added,
-        "grad_norm": clip_stats(opt_state).norm_before,
-        "clip_share": acted.astype(found.loss.dtype),
-        "clip_cosine": clip_stats(opt_state).cosine,
+        "grad_norm": stats.norm_before,
+        "clip_share": (stats.acted - acted).astype(found.loss.dtype),
+        "clip_cosine": stats.cosine,
+        "clip_ratio": norm_ratio(stats),
     }
 
 
-def gradient(training: Training, params: Params, batch: Batch) -> Gradient:
-    """What one run's update goes by, before it is clipped."""
-    kind, cell = training.task.loss, training.clipping.wrap(training.cell)
-    if training.truncation is None:
-        found = full_gradient(kind, cell, params, batch)
-    else:
-        k1, k2 = training.truncation
-        found = tbptt_gradient(kind, cell, params, batch, k1=k1, k2=k2)
-    if training.regulariser is None:
-        return found
-    return with_regulariser(found, training.regulariser, kind, training.cell, params, batch)
+def _with_noise(cell: Cell, key: Key | None, params: Params, batch: Batch) -> tuple[Params, Batch]:
+    """The model and a batch with fresh noise in them, or with none."""
+    own, inputs = with_noise(cell, key, params["cell"], batch.inputs)
+    return params | {"cell": own}, batch._replace(inputs=inputs)
 
 
 def _all_finite(tree: Any) -> Bool[Array, ""]:
@@ -200,6 +165,8 @@ def _all_finite(tree: Any) -> Bool[Array, ""]:
 def evaluate(training: Training, runs: Runs) -> tuple[Runs, Means]:
     """Tries every run on fresh sequences, and notes which have solved the task for the first time.
 
+    What is random in the cell while it is trained is left out.
+
     Returns:
       The runs, and ``loss`` and ``share_correct``; both NaN for a dead run.
     """
@@ -207,7 +174,8 @@ def evaluate(training: Training, runs: Runs) -> tuple[Runs, Means]:
     def one_run(run: Runs) -> tuple[Runs, Means]:
         task, is_dead = training.task, run.died_at != NEVER
         batch = task.fresh(_stream(run, _EVALUATE), training.eval_size)
-        predictions = predict(training.cell, run.params, batch.inputs)
+        params, batch = _with_noise(training.cell, None, run.params, batch)
+        predictions = predict(training.cell, params, batch.inputs)
         loss = batch_loss(task.loss, predictions, batch)
         share = jnp.mean(task.correct(predictions, batch), dtype=loss.dtype)
         share = jnp.where(is_dead, jnp.nan, share)

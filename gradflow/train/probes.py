@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from gradflow import flow
 from gradflow.cell import Cell, Key, Params
+from gradflow.cells.dropout import with_noise
 from gradflow.flow.reverse import Loss
 from gradflow.spec import split_specs, unknown_name
 from gradflow.tasks.task import Batch, Task
@@ -125,7 +126,7 @@ class Probing(NamedTuple):
 
 
 def probe(cell: Cell, task: Task, params: Params, probing: Probing) -> dict[str, np.ndarray]:
-    """Measures the models of runs, in float64, whatever they are trained in.
+    """Measures the models of runs, in float64 and without noise, whatever they are trained in.
 
     Args:
       cell: The cell.
@@ -171,8 +172,6 @@ def _compiled(cell: Cell, kind: LossKind, names: tuple[str, ...]) -> Callable[..
 def _measure(
     cell: Cell, kind: LossKind, names: tuple[str, ...], params: Params, batch: Batch
 ) -> dict[str, Array]:
-    sequences = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0)[:, :, None], batch)
-
     def one_sequence(params: Params, batch: Batch) -> dict[str, Array]:
         def loss(outputs: Array) -> Array:
             return batch_loss(kind, read_out(params["readout"], outputs)[:, None], batch)
@@ -181,7 +180,10 @@ def _measure(
         return {key: value for name in names for key, value in PROBES[name](subject).items()}
 
     def one_run(params: Params) -> dict[str, Any]:
-        values = flow.over_runs(partial(one_sequence, params))(sequences)
+        own, inputs = with_noise(cell, None, params["cell"], batch.inputs)
+        whole = batch._replace(inputs=inputs)
+        sequences = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0)[:, :, None], whole)
+        values = flow.over_runs(partial(one_sequence, params | {"cell": own}))(sequences)
         return jax.tree.map(partial(jnp.median, axis=0), values)
 
     return flow.over_runs(one_run)(params)

@@ -388,3 +388,45 @@ def test_the_mean_of_sampled_zoneout_is_its_expectation(key):
     F = gru(3, 4).step(params, old, x)[1]
     expected = zoneout(gru(3, 4), rate=0.3).step(params, old, x)[1]
     assert (abs(mean - expected) < 5 * abs(F - old) * np.sqrt(0.21 / 4000)).all()
+
+
+# --- noise, as training draws it ---
+
+
+def test_noise_reaches_every_layer_and_none_is_left_without_a_key(key):
+    cell = stacked(3, 4, cells="zoneout(cell='dropout(rate_h=0.5)', sampled=True),dropout")
+    params, inputs = cell.init(key), jax.random.normal(key, (5, 2, 3))
+    drawn, noisy = cell.noise(key, params, inputs)
+    for layer in (0, 1):
+        assert abs(drawn[layer]["u_h"] - params[layer]["u_h"]).max() > 0.1
+        jax.tree.map(np.testing.assert_array_equal, drawn[layer]["cell"], params[layer]["cell"])
+    assert noisy.shape == (5, 2, 3 + 8)
+    np.testing.assert_array_equal(noisy[..., :3], inputs)
+    random = unroll(cell, drawn, noisy).outputs
+    quiet = unroll(cell, *cell.noise(None, params, inputs)).outputs
+    clean = stack([zoneout(lstm(3, 4)), lstm(4, 4)])
+    own = tuple(layer["cell"] for layer in params)
+    np.testing.assert_allclose(quiet, unroll(clean, own, inputs).outputs, rtol=1e-12)
+    assert abs(random - quiet).max() > 1e-3
+    assert stacked(3, 4).noise is None and zoneout_of(3, 4).noise is None
+
+
+def test_a_sampled_zoneout_on_inputs_alone_is_its_expectation(key):
+    cell, mean = zoneout_of(3, 4, sampled=True), zoneout_of(3, 4)
+    params, carry, x = random_state(lstm(3, 4), 3)
+    assert_same_step(cell, mean, params, carry, x)
+    jax.tree.map(np.testing.assert_array_equal, *(c.gates(params, carry, x) for c in (cell, mean)))
+    u = jnp.full(8, 0.05)  # below the rate: everything is kept
+    jax.tree.map(np.testing.assert_array_equal, cell.step(params, carry, jnp.r_[x, u])[0], carry)
+
+
+def test_noise_that_would_get_among_other_inputs_is_refused(key):
+    inputs = jnp.zeros((5, 2, 3))
+    inside = feedback_of(3, 4, cell="zoneout(cell='rnn', sampled=True)")
+    with pytest.raises(ValueError, match="feedback of a cell without noise in its inputs"):
+        inside.noise(key, inside.init(key), inputs)
+    upper = stacked(3, 4, cells="rnn,zoneout(cell='rnn', sampled=True)")
+    with pytest.raises(ValueError, match=r"lowest layer alone is expected, got layer 1 \(from 0\)"):
+        upper.noise(key, upper.init(key), inputs)
+    dropped = feedback_of(3, 4, cell="dropout(cell='rnn')")
+    assert dropped.noise(None, dropped.init(key), inputs)[1] is inputs

@@ -70,6 +70,18 @@ def test_the_digest_is_of_the_code_and_not_of_its_words(tmp_path):
     assert code == digest("X = 1\ndef f():\n    return X\n")
 
 
+def test_the_digest_counts_what_the_papers_that_train_share(tmp_path):
+    def digest(source, shared):
+        (tmp_path / "_training.py").write_text(shared)
+        (tmp_path / "a.py").write_text(source)
+        return _ledger.code_digest(tmp_path / "a.py")
+
+    trains = "from _training import trained\n"
+    assert digest(trains, "X = 1\n") != digest(trains, "X = 2\n")
+    assert digest(trains, "X = 1\n") == digest(trains, '"""One."""\nX = 1\n')
+    assert digest("X = 0\n", "X = 1\n") == digest("X = 0\n", "X = 2\n")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -114,3 +126,5 @@ def test_the_page_shows_every_claim_and_trap():
     assert "| `fig1-a` a number | 1 | 1 | within 0.1 | **reproduced**: off by 0" in text
     assert "![one2000-fig1.png](../figures/papers/one2000-fig1.png)" in text
     assert "- a trap" in text and "`./run.sh papers/one2000` (1 s)" in text
+    there = page({"one2000": {**entry(claim("fig1-a", 1.0)), "device": "cpu"}})
+    assert "`./run.sh papers/one2000` (1 s on cpu)" in there

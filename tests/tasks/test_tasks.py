@@ -57,7 +57,7 @@ def at_the_end(batch):
 
 
 def test_every_task_is_tested_here():
-    assert set(SPECS) == set(TASKS)
+    assert set(SPECS) | {"mnist"} == set(TASKS)  # which needs files: see test_image_tasks.py
 
 
 @pytest.mark.parametrize("name", SPECS)

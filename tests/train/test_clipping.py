@@ -9,7 +9,7 @@ import pytest
 from gradflow import unroll
 from gradflow.cells import lstm, rnn
 from gradflow.train.adjoint_clipping import adjoint_effect, clip_adjoints
-from gradflow.train.clipping import CLIPPINGS, clip_stats, resolve_clipping
+from gradflow.train.clipping import CLIPPINGS, check_thresholds, clip_stats, resolve_clipping
 from gradflow.train.direction import compare, norm
 
 GRADIENT = {"W": jnp.array([[3.0, 4.0], [0.0, 0.5]]), "b": jnp.array([12.0, 0.0])}
@@ -101,6 +101,40 @@ def test_every_clipping_keeps_its_types_in_a_chain_and_is_found():
         assert clip_stats(updated).norm_after.dtype == jnp.float32
 
 
+def test_a_clipping_can_be_made_at_any_threshold_under_a_vmap():
+    """The same as those that are made one by one: 12.9 is clipped at 2 and not at 20."""
+    for spec, option in (("global_norm", "threshold"), ("per_leaf", "threshold"),
+                         ("value", "threshold"), ("agc", "clipping"), ("normalise", "size"),
+                         ("pascanu", "factor")):  # fmt: skip
+        thresholds = jnp.array([2.0, 5.0] if spec == "pascanu" else [0.3, 2.0, 20.0])
+
+        make = resolve_clipping(spec).make
+
+        def twice(threshold, make=make):
+            transform = make(threshold)
+            state = transform.init(PARAMS)
+            _, state = transform.update(scaled(0.1), state, PARAMS)
+            return transform.update(GRADIENT, state, PARAMS)[0]
+
+        together = jax.vmap(twice)(thresholds)
+        for i, threshold in enumerate(thresholds.tolist()):
+            alone, _ = clip(f"{spec}({option}={threshold})", [scaled(0.1), GRADIENT])
+            assert_equal(jax.tree.map(lambda leaf, i=i: leaf[i], together), alone)
+
+
+def test_thresholds_are_swept_where_there_is_one_and_no_other():
+    assert check_thresholds("agc", (0.5, 0.1, 0.5)) == (0.5, 0.1)
+    assert resolve_clipping("normalise(size=3)").threshold == 3.0
+    for spec, message in {
+        "none": r"a clipping with a threshold, and none in its options, .* got 'none'",
+        "value(threshold=1)": r"is expected to sweep \(1.0, 20.0\), got 'value\(threshold=1\)'",
+        "pascanu": "factor is expected to be within 0.5 ... 10, got 20.0",
+        "agcc": "unknown clipping 'agcc'",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            check_thresholds(spec, (1.0, 20.0))
+
+
 def loss(outputs):
     return jnp.sum(outputs[-1] ** 3) + jnp.sum(outputs[2])
 
@@ -131,7 +165,7 @@ def test_adjoints_are_clipped_at_every_step(key):
     params = jax.tree.map(lambda leaf: 4 * leaf, cell.init(key))
     inputs = jax.random.normal(key, (4, 2))
     gradient, acted = jax.jit(clipped_by_hand, static_argnums=0)(cell, params, inputs, 0.3)
-    wrapped = resolve_clipping("adjoint(threshold=0.3)").wrap(cell)
+    wrapped = clip_adjoints(cell, 0.3)
     np.testing.assert_array_equal(
         unroll(wrapped, params, inputs).outputs, unroll(cell, params, inputs).outputs
     )

@@ -5,13 +5,18 @@ import numpy as np
 import optax
 import pytest
 
-from gradflow.cells import gru
+from gradflow.cells import gru, zoneout_of
+from gradflow.cells.dropout import with_dropout, with_noise, zoneout
 from gradflow.tasks import resolve_task
+from gradflow.train.adjoint_clipping import clip_adjoints
 from gradflow.train.clipping import resolve_clipping
+from gradflow.train.direction import compare, norm
 from gradflow.train.fit import Schedule, fit
-from gradflow.train.loop import NEVER, Training, advance, begin, evaluate, gradient
+from gradflow.train.loop import NEVER, advance, begin, evaluate
 from gradflow.train.model import init_model, predict
 from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train.probes import Probing, probe
+from gradflow.train.training import Training, gradient
 
 TASK = echo.echo()
 CELL = echo.TRAINING.cell
@@ -70,6 +75,123 @@ def test_runs_side_by_side_are_the_runs_one_by_one(trained):
             np.testing.assert_allclose(means["train_loss"][i], np.mean(losses[part]), rtol=1e-9)
             assert means["clip_share"][i] == pytest.approx(np.mean(acted[part]))
     assert 0 < first["clip_share"][0] < 1 or 0 < second["clip_share"][0] < 1
+
+
+def test_thresholds_side_by_side_are_the_trainings_with_each():
+    """One compiled program for a sweep of seeds, learning rates and thresholds."""
+    thresholds = jnp.array([0.1, 1.0, 0.5])
+    rates = jnp.array([0.01, 0.1, 0.05])
+    runs, means = advance(CLIPPED, begin(CLIPPED, KEYS, rates, thresholds), 6)
+    for i in range(2):
+        clipping = resolve_clipping(f"global_norm(threshold={float(thresholds[i])})")
+        alone = Training(CELL, TASK, ADAM, clipping, batch_size=8, eval_size=16)
+        run, mean = advance(alone, begin(alone, KEYS[i : i + 1], rates[i : i + 1]), 6)
+        for whole, one in ((runs.params, run.params), (means, mean)):
+            jax.tree.map(
+                lambda a, b, i=i: np.testing.assert_allclose(a[i], b[0], rtol=1e-9), whole, one
+            )
+    assert means["clip_share"][0] == 1 and means["clip_ratio"][0] < 0.9
+    np.testing.assert_array_equal(runs.clip_threshold, thresholds)
+
+
+@pytest.mark.parametrize("truncation", [None, (2, 3)])
+def test_clipped_adjoints_are_compared_with_the_gradient_without(truncation):
+    """In the loop, at two thresholds: against the cell that is clipped, and the one that is not."""
+    ways = {"truncation": truncation, "batch_size": 8, "eval_size": 16}
+    training = Training(CELL, TASK, ADAM, resolve_clipping("adjoint"), **ways)
+    thresholds = jnp.array([0.02, 1e9, 0.05])
+    runs = begin(training, KEYS, RATES, thresholds)
+    born = jax.tree.map(jnp.copy, runs.params)
+    runs, means = advance(training, runs, 1)
+    plain = Training(CELL, TASK, ADAM, **ways)
+    for i in range(2):
+        params = jax.tree.map(lambda leaf, i=i: leaf[i], born)
+        batch = TASK.sample(jax.random.fold_in(jax.random.fold_in(KEYS[i], 1), 0), 8)
+        clipped = Training(clip_adjoints(CELL, float(thresholds[i])), TASK, ADAM, **ways)
+        after, before = (
+            jax.jit(gradient, static_argnums=0)(way, params, batch).value
+            for way in (clipped, plain)
+        )
+        expected = compare(after, before)
+        np.testing.assert_allclose(means["clip_cosine"][i], expected.cosine, rtol=1e-9)
+        np.testing.assert_allclose(means["clip_ratio"][i], expected.norm_ratio, rtol=1e-9)
+        np.testing.assert_allclose(means["grad_norm"][i], norm(before), rtol=1e-9)
+    np.testing.assert_array_equal(means["clip_share"][:2], [1, 0])
+    assert means["clip_ratio"][0] < 0.95 and means["clip_ratio"][1] == 1
+
+
+def test_a_regulariser_is_in_the_gradient_without_clipping_too():
+    def decay(loss, cell, params, inputs):
+        del loss, cell, inputs
+        return 0.5 * jnp.sum(params["W_h"] ** 2)
+
+    params, batch = init_model(CELL, 1, KEYS[0]), TASK.sample(KEYS[1], 8)
+    clipping = resolve_clipping("adjoint(threshold=1e9)")
+    found = gradient(Training(CELL, TASK, ADAM, clipping, regulariser=decay), params, batch)
+    assert found.unclipped is not None and not found.unclipped.acted
+    np.testing.assert_allclose(norm(found.unclipped.gradient), norm(found.value), rtol=1e-12)
+
+
+NOISY = {
+    "dropout": with_dropout(CELL, rate_x=0.3, rate_h=0.5),
+    "zoneout": zoneout_of(1, 4, cell="rnn", rate=0.4, sampled=True),
+}
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """One and then another update of each noisy cell, and its evaluation; nothing learns."""
+    found = {}
+    for name, cell in NOISY.items():
+        training = Training(cell, TASK, ADAM, batch_size=8, eval_size=16)
+        runs = begin(training, KEYS, 0 * RATES)
+        states, losses = [jax.tree.map(jnp.copy, runs.params)], []
+        for _ in range(2):
+            runs, means = advance(training, runs, 1)
+            states.append(jax.tree.map(jnp.copy, runs.params))
+            losses.append(jax.device_get(means["train_loss"]))
+        found[name] = states, losses, evaluate(training, runs)[1]
+    return found
+
+
+def test_masks_of_dropout_are_drawn_anew_at_every_update(noisy):
+    states, losses, _ = noisy["dropout"]
+    masks = np.stack([state["cell"]["u_h"] for state in states])  # (update, run, unit)
+    assert len(np.unique(masks)) == masks.size
+    assert masks.min() >= 0 and masks.max() < 1
+    for i, loss in enumerate(losses):  # the update went by the mask that it left behind
+        own = jax.tree.map(lambda leaf: leaf[0], states[i + 1])
+        batch = TASK.sample(jax.random.fold_in(jax.random.fold_in(KEYS[0], 1), i), 8)
+        kept = (own["cell"]["u_h"] >= 0.5) / 0.5, (own["cell"]["u_x"] >= 0.3) / 0.7
+        inner = own["cell"]["cell"]
+        thinned = inner | {"W_h": inner["W_h"] * kept[0], "W_x": inner["W_x"] * kept[1]}
+        said = predict(CELL, own | {"cell": thinned}, batch.inputs)
+        np.testing.assert_allclose(loss[0], np.mean((said[-1] - batch.inputs[0]) ** 2), rtol=1e-9)
+
+
+def test_what_is_random_in_training_is_left_out_of_an_evaluation(noisy):
+    for name, clean in {"dropout": CELL, "zoneout": zoneout(CELL, rate=0.4)}.items():
+        states, _, found = noisy[name]
+        own = jax.tree.map(lambda leaf: leaf[1], states[-1])
+        params = own["cell"]["cell"] if name == "dropout" else own["cell"]
+        batch = TASK.sample(jax.random.fold_in(jax.random.fold_in(KEYS[1], 2), 2), 16)
+        said = predict(clean, own | {"cell": params}, batch.inputs)
+        loss = np.mean((said[-1] - batch.inputs[0]) ** 2)
+        np.testing.assert_allclose(found["loss"][1], loss, rtol=1e-9)
+
+
+def test_zoneout_is_trained_on_noise_and_probed_without(noisy):
+    cell, (states, losses, _) = NOISY["zoneout"], noisy["zoneout"]
+    own = jax.tree.map(lambda leaf: leaf[0], states[0])
+    batch = TASK.sample(jax.random.fold_in(jax.random.fold_in(KEYS[0], 1), 0), 8)
+    noise = jax.random.fold_in(jax.random.fold_in(KEYS[0], 3), 0)
+    _, inputs = with_noise(cell, noise, own["cell"], batch.inputs)
+    assert inputs.shape == (5, 8, 1 + 4)
+    said = predict(cell, own, inputs)
+    np.testing.assert_allclose(losses[0][0], np.mean((said[-1] - batch.inputs[0]) ** 2), rtol=1e-9)
+    probing = Probing(("adjoints",), KEYS[0], 2)
+    of_clean = probe(zoneout(CELL, rate=0.4), TASK, states[0], probing)["adjoints"]
+    np.testing.assert_allclose(probe(cell, TASK, states[0], probing)["adjoints"], of_clean)
 
 
 def test_a_run_that_dies_stays_nan_and_disturbs_no_other(trained):
@@ -158,5 +280,7 @@ def test_bad_sizes_are_refused():
         Training(CELL, TASK, ADAM, truncation=(5, 0))
     with pytest.raises(ValueError, match=r"one learning rate for each key .*, got \(2,\) for"):
         begin(CLIPPED, KEYS, RATES[:2])
+    with pytest.raises(ValueError, match=r"one threshold for each key .*, got \(2,\) for"):
+        begin(CLIPPED, KEYS, RATES, RATES[:2])
     with pytest.raises(ValueError, match="an output_size of at least 1 is expected, got 0"):
         init_model(CELL, 0, KEYS[0])

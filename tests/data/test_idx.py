@@ -1,0 +1,102 @@
+"""The idx reader: arrays against the format's description, and damaged files."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+
+from gradflow.data.idx import read_idx, read_mnist
+
+PIXELS = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4) * 10
+LABELS = np.array([7, 0], np.uint8)
+NAMES = ("images-idx3-ubyte", "labels-idx1-ubyte")
+
+
+def idx(array, *, kind=8):
+    """The bytes of a file, written out from the format's description."""
+    header = bytes([0, 0, kind, array.ndim]) + b"".join(struct.pack(">I", n) for n in array.shape)
+    return header + array.tobytes()
+
+
+def put(folder, name, content):
+    packed = gzip.compress(content) if name.endswith(".gz") else content
+    (folder / name).write_bytes(packed)
+    return folder / name
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A training set that is compressed and a test set, the other way round, that is not."""
+    for name, array in zip(NAMES, (PIXELS, LABELS), strict=True):
+        put(tmp_path, f"train-{name}.gz", idx(array))
+        put(tmp_path, f"t10k-{name}", idx(array[::-1]))
+    return tmp_path
+
+
+def test_both_splits_are_read_compressed_or_not(folder):
+    for split, step in (("train", 1), ("test", -1)):
+        found = read_mnist(str(folder), split)
+        np.testing.assert_array_equal(found.pixels, PIXELS[::step])
+        np.testing.assert_array_equal(found.labels, LABELS[::step])
+        assert found.pixels.dtype == found.labels.dtype == np.uint8
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [(9, "i1"), (11, ">i2"), (12, ">i4"), (14, ">f8")])
+def test_other_kinds_of_numbers_are_big_endian(tmp_path, kind, dtype):
+    array = np.array([-3, 5, 100]).astype(dtype)
+    found = read_idx(put(tmp_path, "numbers", idx(array, kind=kind)), num_axes=1)
+    np.testing.assert_array_equal(found, [-3, 5, 100])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "an idx file of 1 axes is expected, .* got nothing in"),
+        (b"\x89PNG1234", "0, 0, 8, 1, got 137, 80, 78, 71 in"),
+        (idx(PIXELS), "an idx file of 1 axes is expected, .* got 0, 0, 8, 3 in"),
+        (idx(LABELS, kind=10), "an idx file .* got 0, 0, 10, 1 in"),
+        (idx(LABELS)[:-1], r"10 bytes are expected .* of shape \(2,\), got 9: the file is cut"),
+        (idx(LABELS) + b"x", "10 bytes are expected .* got 11: .* has something behind it"),
+        (idx(LABELS)[:6], r"bytes are expected .* got 6: the file is cut short"),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_is_refused(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        read_idx(put(tmp_path, "file", content), num_axes=1)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "not compressed"])
+def test_a_damaged_gzip_file_is_refused(folder, damage):
+    path = folder / f"train-{NAMES[0]}.gz"
+    packed = bytearray(path.read_bytes())
+    packed[-6] ^= 1  # within the checksum
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[:-9], "changed": packed, "not compressed": idx(PIXELS)}[damage])
+    with pytest.raises(
+        ValueError, match="a gzip file is expected in .*cut short or corrupt.*lecun"
+    ):
+        read_mnist(folder, "train")
+
+
+def test_what_is_missing_is_said_with_its_source(folder):
+    (folder / f"t10k-{NAMES[1]}").unlink()
+    with pytest.raises(ValueError, match=r"'t10k-labels-idx1-ubyte.gz' is expected .*lecun.com"):
+        read_mnist(folder, "test")
+    with pytest.raises(ValueError, match="a folder with the file 'train-images-idx3-ubyte.gz' is"):
+        read_mnist(None, "train")
+
+
+def test_images_and_labels_have_to_fit(folder):
+    put(folder, f"train-{NAMES[1]}.gz", idx(LABELS[:1]))
+    with pytest.raises(ValueError, match="a label for each image is expected, got 2 images"):
+        read_mnist(folder, "train")
+    put(folder, f"train-{NAMES[1]}.gz", idx(LABELS + 3))
+    with pytest.raises(ValueError, match="classes 0 to 9 are expected .* and the label 10"):
+        read_mnist(folder, "train")
+    for name, array in zip(NAMES, (PIXELS, LABELS), strict=True):
+        put(folder, f"train-{name}.gz", idx(array[:0]))
+    with pytest.raises(ValueError, match=r"got shape \(0, 3, 4\) and the label None"):
+        read_mnist(folder, "train")
+    with pytest.raises(ValueError, match="split is expected to be 'train' or 'test', got 'val'"):
+        read_mnist(folder, "val")

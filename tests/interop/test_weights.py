@@ -1,0 +1,104 @@
+"""Parameters in files: what is read is what was written, and what does not fit is said."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from gradflow.cells import resolve
+from gradflow.interop import Description, read_description, read_params, save_params
+
+SPEC = "stack(cells='lstm(forget_bias=2),gru')"
+
+
+def shapes_of(spec, input_size=2, hidden_size=3):
+    return jax.eval_shape(resolve(spec)(input_size, hidden_size).init, jax.random.key(0))
+
+
+def saved(path, spec=SPEC, input_size=2, hidden_size=3):
+    """Writes parameters of the cell, drawn by NumPy, which compiles nothing."""
+    rng, shapes = np.random.default_rng(0), shapes_of(spec, input_size, hidden_size)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)
+    save_params(path, params, cell=spec, input_size=input_size, hidden_size=hidden_size)
+    return params
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    path = tmp_path / "deep" / "stack.safetensors"
+    params = saved(path)
+    assert read_description(path) == Description(SPEC, 2, 3)
+    read = read_params(path, shapes_of(SPEC))
+    assert jax.tree.structure(read) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, read, params)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]  # no draft is left
+    plain = load_file(path)
+    np.testing.assert_array_equal(plain["1.z.W_h"], params[1]["z"]["W_h"])
+    np.testing.assert_array_equal(plain["0.f.b"], params[0]["f"]["b"])
+
+
+def test_equal_parameters_give_equal_bytes_and_a_transposed_array_keeps_its_order(tmp_path):
+    params = saved(tmp_path / "one", "rnn")
+    params = {name: np.asfortranarray(leaf) for name, leaf in params.items()}
+    save_params(tmp_path / "two", params, cell="rnn", input_size=2, hidden_size=3)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_the_float_type_is_that_of_what_is_asked_for(tmp_path):
+    params = saved(tmp_path / "rnn", "rnn")
+    like = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+    read = read_params(tmp_path / "rnn", like)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(read)} == {"float32"}
+    np.testing.assert_array_equal(read["W_h"], like["W_h"])
+
+
+def test_parameters_that_are_one_array_have_a_name(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import jax.numpy as jnp\n"
+        "from gradflow import Cell\n"
+        "def one(n, m):\n"
+        "    step = lambda p, h, x: (jnp.tanh(p * h + x.sum()),) * 2\n"
+        "    return Cell(lambda key: jnp.ones(m), step, lambda: jnp.zeros(m))\n"
+    )
+    spec = f"{tmp_path}/mine.py:one"
+    saved(tmp_path / "one", spec)
+    assert list(load_file(tmp_path / "one")) == ["params"]
+    read = read_params(tmp_path / "one", jnp.zeros(3))
+    np.testing.assert_array_equal(read, load_file(tmp_path / "one")["params"])
+
+
+def test_what_does_not_fit_the_cell_is_said(tmp_path):
+    path = tmp_path / "lstm"
+    params = saved(path, "lstm")
+    with pytest.raises(ValueError, match=r"f.W_h: expected \(5, 5\), got \(3, 3\)"):
+        read_params(path, shapes_of("lstm", hidden_size=5))
+    with pytest.raises(ValueError, match=r"r.W_h: expected \(3, 3\), got none"):
+        read_params(path, shapes_of("gru"))
+    with pytest.raises(ValueError, match=r"o.b: expected none, got \(3,\)"):
+        read_params(path, {name: params[name] for name in "ifg"})
+    with pytest.raises(ValueError, match=r"parameters of 'lstm'; f.W_x: expected \(3, 4\)"):
+        save_params(path, params, cell="lstm", input_size=4, hidden_size=3)
+    with pytest.raises(ValueError, match="unknown cell 'lsmt'"):
+        save_params(path, params, cell="lsmt", input_size=2, hidden_size=3)
+    with pytest.raises(ValueError, match=r"a name for each leaf is expected .* a.b twice"):
+        read_params(path, {"a": {"b": jnp.zeros(1)}, "a.b": jnp.zeros(1)})
+
+
+def test_a_file_of_another_kind_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no file '.*none'"):
+        read_description(tmp_path / "none")
+    path = tmp_path / "file"
+    path.write_text("not arrays at all")
+    with pytest.raises(ValueError, match="a safetensors file is expected"):
+        read_description(path)
+    saved(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match="a safetensors file is expected"):
+        read_params(path, shapes_of(SPEC))
+    damaged = {"cell": "rnn", "input_size": "two", "hidden_size": 3}
+    for metadata in (None, {"gradflow": "{"}, {"gradflow": json.dumps(damaged)}):
+        save_file({"W_h": np.zeros((3, 3))}, path, metadata)
+        with pytest.raises(ValueError, match="the cell and its sizes are expected in the metadata"):
+            read_description(path)

@@ -1,0 +1,89 @@
+"""The papers that train: formulas in float64, what they refuse, and that a kill loses little."""
+
+import engelken2023
+import hochreiter1997
+import jax
+import jax.numpy as jnp
+import le2015
+import numpy as np
+import pascanu2013_order
+import pytest
+import xarray
+from _training import first_below, last, trained
+
+from gradflow.cells import rnn
+from gradflow.tasks import resolve_task
+from gradflow.train import Schedule, Training, begin, resolve_optimiser, resolve_regulariser
+from gradflow.unroll import unroll
+
+
+def test_omega_is_that_of_eq_9():
+    measured, exact = pascanu2013_order.omegas(seed=3)
+    assert exact > 1e-3
+    np.testing.assert_allclose(measured, exact, rtol=1e-12)
+
+
+def test_the_gradient_is_the_sum_over_all_pasts():
+    """Pascanu's eq. 3 to 5, as explicit products: Σ_k ∂E/∂h_T (∂h_T/∂h_k) ∂⁺h_k/∂W_h."""
+    n, T = 4, 6
+    cell = rnn(2, n)
+    params = cell.init(jax.random.key(0))
+    x, v = jax.random.normal(jax.random.key(1), (T, 2)), jnp.arange(1.0, n + 1)
+    found = jax.grad(lambda W: v @ unroll(cell, {**params, "W_h": W}, x).outputs[-1])(params["W_h"])
+    W, h = np.asarray(params["W_h"]), np.asarray(unroll(cell, params, x).outputs)
+    before, transport, total = np.vstack([np.zeros(n), h[:-1]]), np.eye(n), np.zeros((n, n))
+    for k in range(T - 1, -1, -1):
+        slope = 1 - h[k] ** 2
+        total += np.outer(np.asarray(v) @ transport * slope, before[k])
+        transport = transport @ (slope[:, None] * W)
+    np.testing.assert_allclose(found, total, rtol=1e-12)
+
+
+def test_flossing_is_the_library_s_regulariser():
+    config = engelken2023.Config(units=5, num_steps=20, num_exponents=(3,), epochs=1)
+    found = engelken2023.floss(config, 3, 0)
+    k_params, k_inputs, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 3)
+    cell = engelken2023.driven(5)
+    inputs = engelken2023.signal(jax.random.split(k_inputs, 1)[0], 20)
+    regulariser = resolve_regulariser("flossing(num_exponents=3, burn_in=15)")
+    value = regulariser(lambda outputs: jnp.zeros(()), cell, cell.init(k_params), inputs[:, None])
+    np.testing.assert_allclose(np.mean(found.exponents.values[0] ** 2), value, rtol=1e-9)
+
+
+def test_what_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="init is expected to be of basic, smart, sigmoid"):
+        pascanu2013_order.run(pascanu2013_order.Config(init=("clever",)))
+    with pytest.raises(ValueError, match="method is expected to be of MSGD, .* got 'ADAM'"):
+        pascanu2013_order.run(pascanu2013_order.Config(method=("ADAM",)))
+    with pytest.raises(ValueError, match="cell is expected to be of tanh, irnn, gru, lstm"):
+        le2015.run(le2015.Config(cell=("lru",), num_steps=10))
+    with pytest.raises(ValueError, match="problem is expected to be of noise-free, order, adding"):
+        hochreiter1997.run(hochreiter1997.Config(problem=("parity",)))
+
+
+def test_the_last_value_and_the_first_below():
+    loss = xarray.DataArray(
+        [[0.9, 0.5, 0.2, np.nan], [0.9, 0.8, 0.7, 0.6]],
+        dims=("seed", "update"),
+        coords={"update": [0, 10, 20, 30]},
+    )
+    np.testing.assert_array_equal(last(loss), [0.2, 0.6])
+    np.testing.assert_array_equal(first_below(loss, 0.6), [10, np.inf])
+
+
+def test_a_killed_training_goes_on_and_stops_when_it_is_enough(tmp_path):
+    task = resolve_task("adding(num_steps=10)")
+    training = Training(rnn(2, 3), task, resolve_optimiser("adam"), batch_size=4, eval_size=8)
+    schedule = Schedule(60, 10, early_stop=False)
+
+    def go(folder, stop):
+        runs = begin(training, jax.random.split(jax.random.key(0), 2), jnp.full(2, 0.01))
+        stopped = lambda progress: progress.update >= stop  # noqa: E731
+        options = {"folder": folder, "identity": {"a": 1}, "enough": stopped}
+        return trained(training, runs, schedule, **options)[0]
+
+    killed = go(tmp_path, 20)
+    assert (
+        np.isfinite(killed.loss.values[:, :3]).all() and np.isnan(killed.loss.values[:, 3:]).all()
+    )
+    xarray.testing.assert_identical(go(tmp_path, 40), go(None, 40))

@@ -1,0 +1,88 @@
+"""Windows, forecasts without a net, and their judgement, against loops and published numbers."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from gradflow.tasks import forecasting as f
+from gradflow.tasks.arima import arima
+
+SERIES = np.random.default_rng(0).normal(size=60).cumsum()
+
+
+def test_the_published_errors_of_the_naive_and_the_best_linear_forecast():
+    train, valid = slice(0, 7000), slice(7000, 9000)
+    for ahead, published, optimum in ((1, 0.020211367, 0.00293), (10, 0.25697407, 0.01549)):
+        whole = f.windows(f.two_sines(10_000, 50 + ahead), ahead)
+        x, y = whole.inputs.astype(float), whole.targets[:, -1].astype(float)
+        error = np.mean((f.naive(x[valid], ahead) - y[valid]) ** 2)
+        assert error == pytest.approx(published, abs=1e-7 * ahead)
+        weights = f.least_squares(x[train], y[train])
+        error = np.mean((f.linear(weights, x[valid]) - y[valid]) ** 2)
+        assert error == pytest.approx(optimum, abs=6e-6)
+
+
+def test_targets_are_what_follows_each_step():
+    inputs, targets = f.windows(np.array([[0, 1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4]]), 2)
+    np.testing.assert_array_equal(inputs, [[0, 1, 2, 3], [9, 8, 7, 6]])
+    np.testing.assert_array_equal(targets[0], [[1, 2], [2, 3], [3, 4], [4, 5]])
+    for ahead in (0, 6):
+        with pytest.raises(ValueError, match=f"between 1 and 5 steps ahead .*, got {ahead}"):
+            f.windows(np.zeros((1, 6)), ahead)
+
+
+def test_the_parts_of_a_series_share_no_target():
+    parts = f.split_in_time(np.arange(100.0), 12, 3)
+    behind = [part.targets[:, -1] for part in parts]
+    for values, low, high in zip(behind, (12, 70, 80), (69, 79, 99), strict=True):
+        assert (values.min(), values.max()) == (low, high)
+    for part in parts:
+        np.testing.assert_array_equal(part.inputs[:, -1] + 1, part.targets[:, -1, 0])
+        assert part.inputs.shape[1] == 12
+    with pytest.raises(ValueError, match="3 steps to forecast in each part, after a window of 9"):
+        f.split_in_time(np.arange(12.0), 9, 3)
+
+
+def test_the_seasonal_naive_repeats_the_newest_known_season():
+    found = f.seasonal_naive(SERIES, 20, 7, 3)
+    for row, origin in zip(found, range(20, 53), strict=True):
+        season = SERIES[origin - 2 : origin + 1]
+        np.testing.assert_array_equal(row, np.tile(season, 3)[:7])
+    with pytest.raises(ValueError, match="a period between 1 and 21 steps, .* got 22"):
+        f.seasonal_naive(SERIES, 20, 7, 22)
+
+
+def test_the_bootstrap_draws_both_errors_together_and_in_blocks():
+    errors = SERIES**2 + 1
+    assert f.block_bootstrap(2 * errors, errors, 5) == pytest.approx((2, 2))
+    ones = np.ones_like(errors)
+    low, high = f.block_bootstrap(errors, ones, 1)
+    assert low < errors.mean() < high
+    slow = f.block_bootstrap(errors, ones, 12)  # errors of a random walk are alike for long
+    assert slow[1] - slow[0] > 1.5 * (high - low)
+    draws = np.random.default_rng(1).choice(errors, (1000, len(errors))).mean(axis=1)
+    assert (low, high) == pytest.approx(np.quantile(draws, [0.025, 0.975]), rel=0.1)
+
+
+@pytest.mark.parametrize("order", [(1, 0, 0), (1, 1, 1)])
+def test_arima_from_an_origin_is_what_statsmodels_forecasts(order):
+    model = pytest.importorskip("statsmodels.tsa.arima.model")
+    values = SERIES - SERIES[:40].mean()
+    found = arima(values, 40, 48, 5, orders=[order])
+    fitted = model.ARIMA(values[:40], order=order, trend="n").fit()
+    for origin in (30, 50):
+        expected = fitted.apply(values[: origin + 1]).forecast(5)
+        np.testing.assert_allclose(found.forecasts[origin], expected, rtol=1e-8)
+    errors = []
+    for one in ((1, 0, 0), order):
+        forecasts = arima(values, 40, 48, 5, orders=[one]).forecasts
+        errors.append(np.mean((forecasts[39:47, 0] - values[40:48]) ** 2))
+    chosen = arima(values, 40, 48, 5, orders=[(1, 0, 0), order]).order
+    assert chosen == ((1, 0, 0), order)[int(np.argmin(errors))]
+
+
+def test_without_statsmodels_it_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "statsmodels.tsa.arima.model", None)
+    with pytest.raises(ValueError, match="statsmodels is expected for ARIMA: install it, or leave"):
+        arima(SERIES, 40, 48, 5)

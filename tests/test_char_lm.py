@@ -1,0 +1,172 @@
+"""The study of characters: its record, its resumption, what it writes, and bad input."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradflow import study, unroll
+from gradflow.cells import resolve
+from gradflow.data.characters import as_stretches, read_characters
+from gradflow.interop import read_description, read_params
+
+SCRIPT = Path(__file__).parents[1] / "experiments" / "char_lm.py"
+PANGRAM = "the quick brown fox jumps over the lazy dog.\n"
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("char_lm_under_test", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+CHAR_LM = load()
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    rng = np.random.default_rng(0)
+    path.write_text("".join(PANGRAM[int(start) :] for start in rng.integers(0, 20, 30)))
+    return path
+
+
+def run(folder, text, *flags):
+    given = ["--quick", "--hidden_size=4", "--probe=gates,spectrum", "--probe_every=40"]
+    given += ["--cell=gru", "--num_updates=40", f"--text={text}", f"--workdir={folder}"]
+    return CHAR_LM.main([*given, *flags])
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory, text):
+    folder = tmp_path_factory.mktemp("char_lm") / "out"
+    assert run(folder, text) == 0
+    return folder
+
+
+def test_the_record_is_of_the_net_that_is_left(recorded, text):
+    dataset = study.read_dataset(recorded / "result.nc").sel(cell="gru").isel(seed=0)
+    path = recorded / "params" / "gru.safetensors"
+    about, characters = read_description(path), read_characters(text)
+    assert about == ("gru", len(characters.alphabet), 4)
+    cell = resolve(about.cell)(about.input_size, about.hidden_size)
+    params = read_params(path, jax.eval_shape(cell.init, jax.random.key(0)))
+    codes, weights = as_stretches(characters.codes, characters.num_trained, 4, 12)
+    outputs = unroll(cell, params, jnp.eye(about.input_size)[codes[:-1]]).outputs
+    scores = np.asarray(outputs) @ dataset.readout_W.values.T + dataset.readout_b.values
+    chosen = np.take_along_axis(scores, codes[1:, :, None], axis=-1)[..., 0]
+    nats = np.log(np.exp(scores).sum(axis=-1)) - chosen
+    expected = (nats * weights[1:]).sum(axis=0) / weights.sum(axis=0) / np.log(2)
+    np.testing.assert_allclose(dataset.bits.isel(update=-1), expected, rtol=1e-4)
+    whole = CHAR_LM.per_character(dataset)
+    np.testing.assert_allclose(whole[-1], (nats * weights[1:]).sum() / weights.sum() / np.log(2),
+                               rtol=1e-4)  # fmt: skip
+    assert float(whole[-1]) < float(whole[0])
+    assert dataset.log_norm.shape == (2, 13) and dataset.log_norm.dtype == np.float64
+    np.testing.assert_allclose(dataset.log_norm.sel(lag=0), 0, atol=1e-12)
+    shares = dataset["probe.gates.z"]
+    assert (
+        np.isnan(shares.sel(step=0)).all() and np.isfinite(shares.isel(step=slice(1, None))).all()
+    )
+    norm_to_0 = dataset.log_norm.isel(lag=-1).values  # of one of two windows each, or between
+    assert (np.abs(dataset["probe.spectrum"].isel(index=0) - norm_to_0) < 1e-6).all()
+
+
+def test_an_interrupted_training_goes_on_to_the_same_end(recorded, text, tmp_path, monkeypatch):
+    folder, advance, done = tmp_path / "out", CHAR_LM.advance, []
+
+    def interrupt_second(*arguments):
+        done.append(len(done))
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return advance(*arguments)
+
+    monkeypatch.setattr(CHAR_LM, "advance", interrupt_second)
+    assert run(folder, text) == 130
+    (metrics,) = folder.glob("units/*/metrics.jsonl")
+    assert [json.loads(line)["update"] for line in metrics.read_text().splitlines()] == [0, 20]
+    assert run(folder, text) == 0
+    assert len(done) == 3
+    assert (folder / "result.nc").read_bytes() == (recorded / "result.nc").read_bytes()
+
+
+def test_a_finished_run_writes_from_what_it_is_given(recorded, text, capsys):
+    written = []
+    for _ in range(2):
+        assert run(recorded, text, "--sample=the fox", "--num_characters=12") == 0
+        written.append(capsys.readouterr().out.partition("temperature 0.8 ---\n")[2])
+    assert written[0] == written[1] and written[0].startswith("the fox")
+    assert len(written[0]) == len("the fox") + 12 + 1
+    for flag, message in (
+        ("--sample=FOX", "got 'F', 'O', 'X' in 'FOX': the net has not seen them"),
+        ("--sample=", "a symbol at least to begin from is expected"),
+    ):
+        assert run(recorded, text, flag) == 1
+        assert message in capsys.readouterr().err
+    assert run(recorded, text, "--sample=a", "--temperature=0") == 1
+    assert "a temperature above zero is expected" in capsys.readouterr().err
+    assert run(recorded, text, "--sample=a", "--temperature=cold") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def two_cells(dataset, saved):
+    """The record as if the tanh RNN had needed so many bits more, and reached less far."""
+    rnn = dataset.assign_coords(cell=["rnn"])
+    rnn = rnn.assign(bits=rnn.bits + saved, log_norm=rnn.log_norm - 50.0 * (dataset.lag > 3))
+    import xarray
+
+    return xarray.concat([rnn, dataset], dim="cell")
+
+
+def test_the_verdict_is_of_the_same_stretches(recorded):
+    dataset = study.read_dataset(recorded / "result.nc")
+    closing = CHAR_LM.EXPERIMENT.closing(two_cells(dataset, 0.25))
+    assert "gru: supported (+0.250 [+0.250, +0.250])" in closing
+    assert "reaches further once trained: gru: supported" in closing
+    assert re.search(r"best: gru, \d\.\d+ \[.*at or below 2.5: no", closing)
+    worse = CHAR_LM.EXPERIMENT.closing(two_cells(dataset, -0.25))
+    assert "gru: not supported (-0.250" in worse
+    assert "not measured, which takes rnn" in CHAR_LM.EXPERIMENT.closing(dataset)
+    figure = CHAR_LM.EXPERIMENT.draw(two_cells(dataset, 0.25))
+    assert len(figure.subfigs) == 2 + 4  # the gates r, z, n and the spectrum
+
+
+def test_the_long_form_is_another_net_unless_it_is_said():
+    short, long = CHAR_LM.Config(), CHAR_LM.Config(full=True, window=7)
+    assert short.setting.hidden_size == 128 and long.setting.hidden_size == 512
+    assert long.setting.window == 7 and long.setting.cell == "stack(cells='lstm,lstm')"
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--text=gone", "the file 'gone' is expected in '.'"),
+        ("--cell=", "the name of a cell is expected"),
+        ("--cell=lsmt", "unknown cell 'lsmt'"),
+        ("--probe=gates", "the probe 'gates' needs a cell with gates"),
+        ("--num_streams=900", "two characters at least for each of 900 streams are expected"),
+        ("--window=300", "streams of more than window=300 symbols are expected"),
+        ("--flow_steps=500", "a text of more than 500 symbols is expected"),
+        ("--eval_every=7", "num_updates is expected to be a multiple of eval_every=7"),
+        ("--optimiser=adma", "unknown optimiser 'adma'"),
+        ("--clipping=nome", "unknown clipping 'nome'"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, text, capsys, flag, message):
+    given = ["--quick", "--cell=rnn", f"--text={text}", f"--workdir={tmp_path}/out", flag]
+    assert CHAR_LM.main(given) in (1, 2)
+    shown = capsys.readouterr().err
+    assert message in shown and shown.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_text_it_is_said_where_one_is(tmp_path, capsys):
+    assert CHAR_LM.main(["--quick", f"--workdir={tmp_path}/out"]) == 1
+    assert "https://github.com/karpathy/char-rnn" in capsys.readouterr().err

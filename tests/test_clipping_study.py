@@ -1,0 +1,123 @@
+"""The study of clipping: its record against a training of its own, its verdict and bad input."""
+
+import runpy
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradflow import study
+from gradflow.cells import rnn
+from gradflow.tasks import resolve_task
+from gradflow.train.clipping import resolve_clipping
+from gradflow.train.fit import Schedule, fit
+from gradflow.train.loop import Training, begin
+from gradflow.train.optimisers import resolve_optimiser
+
+FILE = Path(__file__).parents[1] / "experiments" / "clipping.py"
+MODULE = runpy.run_path(str(FILE))
+EXPERIMENT = MODULE["EXPERIMENT"]
+TASK = "adding(num_steps=6)"
+TINY = ["--quick", f"--tasks={TASK}", "--learning_rate=0.3", "--cell=rnn", "--hidden_size=3"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clipping")
+    for name in ("one", "two"):
+        assert study.main(EXPERIMENT, [*TINY, f"--workdir={folder / name}"]) == 0
+    return folder / "one", folder / "two"
+
+
+@pytest.fixture(scope="module")
+def dataset(folders):
+    return study.read_dataset(folders[0] / "result.nc")
+
+
+def test_the_same_command_gives_the_same_bits_and_draws(folders, dataset):
+    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
+    assert one == two
+    assert (folders[0] / "figure.png").stat().st_size > 10_000
+    assert list(dataset.setting.values) == ["none", *(f"global_norm {t}" for t in ("0.3", 1, 3))]
+
+
+def test_a_setting_is_the_training_with_that_clipping(dataset):
+    with study.precision(EXPERIMENT.config()):
+        training = Training(
+            rnn(2, 3),
+            resolve_task(TASK),
+            resolve_optimiser("sgd"),
+            resolve_clipping("global_norm(threshold=0.3)"),
+            batch_size=8,
+            eval_size=16,
+        )
+        keys = jax.random.split(jax.random.key(0), 3)
+        *_, last = fit(training, begin(training, keys, jnp.full(3, 0.3)), Schedule(20, 10))
+    found = dataset.sel(task=TASK, setting="global_norm 0.3")
+    for name in ("loss", "grad_norm", "clip_ratio"):
+        expected = last.metrics[name].T
+        np.testing.assert_allclose(found[name].transpose("seed", "update"), expected, rtol=1e-4)
+    assert float(found.clip_share.max()) > 0
+    none = dataset.sel(task=TASK, setting="none").isel(update=slice(1, None))
+    assert (none.clip_share == 0).all() and (none.clip_cosine == 1).all()
+
+
+def test_every_kind_has_thresholds_that_it_takes_from_tight_to_loose():
+    for kind, levels in MODULE["THRESHOLDS"].items():
+        assert list(levels) == sorted(set(levels)) and len(levels) in (0, 3)
+        if levels:
+            assert MODULE["check_thresholds"](kind, levels) == levels
+    assert MODULE["level_of"]("agc 0.1") == "middle" and MODULE["level_of"]("none") is None
+
+
+@pytest.mark.parametrize(
+    "helped, factors, word",
+    [
+        ((1, 1, 1), (0.1, 0.01, 0.5), "supported"),
+        ((1, 0, -1), (0.1, 1.5, 2.0), "not supported"),
+    ],
+)
+def test_the_verdict_goes_by_the_final_losses_of_each_seed(dataset, helped, factors, word):
+    solved = dataset.solved_at.copy(data=np.full(dataset.solved_at.shape, np.nan))
+    loss = dataset.loss.copy()
+    loss.loc[{"setting": "none"}] = 0.5
+    loss.loc[{"setting": "none", "seed": 2, "update": 20}] = np.nan  # a run that died
+    for seed, (more, factor) in enumerate(zip(helped, factors, strict=True)):
+        loss.loc[{"setting": "global_norm 1", "seed": seed}] = 0.5 * factor
+        if more:
+            solved.loc[{"seed": seed, "setting": "global_norm 1" if more > 0 else "none"}] = 10
+    changed = dataset.assign(solved_at=solved, loss=loss)
+    closing = EXPERIMENT.closing(changed)
+    ratio, share = np.mean(np.log10(factors)), np.mean(helped)
+    expected = f"better than none: {word} (log10 ratio of final losses {ratio:+.2f} ["
+    assert expected in closing and f"share of seeds solved {share:+.2f} [" in closing
+    row = next(line for line in closing.splitlines() if "global_norm 1 " in line)
+    number = str(sum(h > 0 for h in helped))
+    assert row.split()[:6] == ["adding", "global_norm", "1", number, "of", "3"]
+    EXPERIMENT.draw(changed)
+    alone = dataset.sel(setting=["none"])
+    assert "was not measured, without global_norm" in EXPERIMENT.closing(alone)
+    EXPERIMENT.draw(alone)
+
+
+def test_the_long_form_is_longer_and_gives_way_to_what_is_given():
+    config = EXPERIMENT.config(full=True, num_updates=7)
+    assert config.sizes == MODULE["LONG"]._replace(num_updates=7)
+    assert EXPERIMENT.config().sizes == MODULE["SHORT"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"clippings": "none,agcc"}, "unknown clipping of this study 'agcc': did you mean 'agc'"),
+        ({"clippings": "agc"}, "none among the clippings is expected, to compare with"),
+        ({"tasks": ","}, "the name of a task is expected, got ','"),
+        ({"learning_rate": (0.1,)}, r"one learning rate for each of 2 tasks .* got \(0.1,\)"),
+        ({"num_updates": 15}, "num_updates is expected to be a multiple of eval_every=10"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(given, message):
+    with pytest.raises(ValueError, match=message):
+        EXPERIMENT.run(EXPERIMENT.resolve(given, quick=True), study.call)

@@ -1,0 +1,178 @@
+"""The study of the identity as a start: its record, numbers by NumPy, and its verdicts."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import xarray
+
+from gradflow import study
+from gradflow.cells import rnn
+from gradflow.tasks import resolve_task
+from gradflow.train.loop import Training
+from gradflow.train.optimisers import resolve_optimiser
+
+FILE = Path(__file__).parents[1] / "experiments" / "identity_init.py"
+module = SimpleNamespace(**runpy.run_path(str(FILE)))
+EXPERIMENT = module.EXPERIMENT
+RATES = (0.001, 0.1)
+GIVEN = {"learning_rates": RATES, "activations": ("relu",)}
+FLAGS = ["--quick", "--learning_rates=0.001,0.1", "--activations=relu"]
+
+
+def quick(**given):
+    return EXPERIMENT.resolve(given, quick=True)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("identity_init")
+    for name in ("one", "two"):
+        assert study.main(EXPERIMENT, [*FLAGS, f"--workdir={folder / name}"]) == 0
+    return folder / "one", folder / "two"
+
+
+@pytest.fixture(scope="module")
+def dataset(folders):
+    return study.read_dataset(folders[0] / "result.nc").isel(task=0).sel(activation="relu")
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """The parameters of the second seed's orthogonal net, by the study's recipe."""
+    with study.precision(quick()):
+        _, k_cells = jax.random.split(jax.random.key(0))
+        cell = rnn(2, 5, activation="relu")  # whose W_h is orthogonal
+        return jax.tree.map(np.asarray, cell.init(jax.random.split(k_cells, 2)[1]))
+
+
+def test_the_same_command_gives_the_same_bits_and_a_figure(folders):
+    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
+    assert one == two
+    assert (folders[0] / "figure.png").stat().st_size > 20_000
+
+
+def test_the_norms_at_birth_are_those_of_numpy(dataset, drawn):
+    with study.precision(quick()):
+        key = jax.random.fold_in(jax.random.key(0), 2)
+        inputs = np.asarray(resolve_task("adding(num_steps=8)").sample(key, 4).inputs)
+    curves = []
+    for x in np.moveaxis(inputs, 1, 0):
+        h, product, states = np.zeros(5), np.eye(5), [np.zeros(5)]
+        for x_t in x:
+            h = np.maximum(drawn["W_x"] @ x_t + drawn["W_h"] @ h, 0)
+            states.append(h)
+        norms = [1.0]
+        for h in states[:0:-1]:
+            product = product @ ((h > 0)[:, None] * drawn["W_h"])
+            norms.append(np.linalg.norm(product, 2))
+        curves.append(np.log(norms))
+    for rate in RATES:
+        found = dataset.log_norm.sel(start="orthogonal", look=0, rate=rate, run=1)
+        np.testing.assert_allclose(found, np.median(curves, axis=0), atol=1e-5)
+
+
+def test_the_spectra_are_those_of_the_matrices(dataset, drawn):
+    values = np.linalg.eigvals(drawn["W_h"])
+    np.testing.assert_allclose(np.abs(values), 1, atol=1e-5)
+    born = dataset.isel(update=0)
+    for start in ("irnn", "orthogonal"):
+        for found in (born.modulus, born.singular):
+            np.testing.assert_allclose(found.sel(start=start), 1, atol=1e-5)
+    # The product of both is |det W_h|, and neither is 1 where W_h is gaussian.
+    critical = dataset.sel(start="critical")
+    np.testing.assert_allclose(critical.modulus.prod("index"), critical.singular.prod("index"),
+                               rtol=1e-3)  # fmt: skip
+    assert bool((critical.singular.isel(index=0) >= critical.modulus.isel(index=0)).all())
+    moved = abs(dataset.singular.isel(update=-1) - born.singular).max("index").mean("run")
+    assert bool((moved.sel(rate=0.1) > 5 * moved.sel(rate=0.001)).all())
+
+
+def test_runs_lie_by_start_rate_and_seed(drawn):
+    with study.precision(config := quick(**GIVEN)):
+        task = resolve_task(config.tasks)
+        training = Training(rnn(2, 5, activation="relu"), task, resolve_optimiser("adam"))
+        runs = module._begin(config, training, "relu")
+        keys = jax.random.key_data(runs.key)
+    W_h = runs.params["cell"]["W_h"].reshape(3, 2, 2, 5, 5)
+    np.testing.assert_allclose(W_h[1, :, 1], [drawn["W_h"]] * 2, atol=1e-6)
+    np.testing.assert_array_equal(W_h[0], np.broadcast_to(np.eye(5), (2, 2, 5, 5)))
+    np.testing.assert_allclose(runs.learning_rate.reshape(3, 2, 2)[2, :, 1], RATES)
+    keys = keys.reshape(3, 2, 2, -1)
+    assert (keys == keys[:1, :1]).all() and (keys[0, 0, 0] != keys[0, 0, 1]).any()
+    assert np.abs(runs.params["cell"]["W_x"].reshape(3, 2, 2, 10)[0]).max() < 0.005  # irnn's
+
+
+def record(decades, losses):
+    """A record of starts with norms of 10^decades over the whole sequence, and final losses."""
+    starts, runs = list(losses), 5
+    noise = 1 + 0.01 * np.arange(runs)
+    loss = np.array([list(losses.values())]).T * noise
+    norms = np.zeros((len(starts), 2, runs, 4)) + np.array(decades)[:, None, None] * np.log(10)
+    data = xarray.Dataset(
+        {
+            "loss": (("start", "run", "update"), np.stack([2 + 0 * loss, loss], -1)),
+            "log_norm": (("start", "look", "run", "lag"), norms),
+            "modulus": (("start", "run", "update", "index"), np.ones((len(starts), runs, 2, 3))),
+        },
+        coords={"start": starts, "lag": range(4), "update": [0, 9], "look": [0, 9]},
+    )
+    data = data.assign(share_correct=0 * data.loss)
+    return data.expand_dims(task=["adding"], activation=["relu"], rate=[0.1]).assign(
+        num_steps=("task", [3])
+    )
+
+
+def test_the_verdict_is_read_from_the_numbers():
+    both = EXPERIMENT.closing(record((0.5, -0.9), {"irnn": 0.1, "orthogonal": 0.2, "glorot": 0.3}))
+    assert "over 2 steps at birth: supported; after 9 updates: supported" in both
+    assert (
+        "do not: supported (its loss is 0.50 [0.50, 0.50] of that of the best other, ortho" in both
+    )
+    lost = EXPERIMENT.closing(record((-0.5, -1.1), {"irnn": 0.3, "orthogonal": 0.2, "glorot": 0.4}))
+    assert "at birth: supported; after 9 updates: not supported" in lost
+    assert "do not: not supported (its loss is 1.50" in lost
+    # The other identity is no other start, and without any there is nothing to compare.
+    assert "do not" not in EXPERIMENT.closing(record((2.0, 0), {"irnn": 0.3, "identity": 0.2}))
+
+
+def test_each_start_is_shown_at_its_best_rate():
+    two = xarray.concat(
+        [record((0, 0), {"irnn": 0.3, "glorot": 0.2}),
+         record((1, 1), {"irnn": 0.1, "glorot": np.nan}).assign_coords(rate=[0.2])],
+        dim="rate", data_vars="all",
+    )  # fmt: skip
+    best = module.at_best_rate(two).isel(task=0, activation=0)
+    np.testing.assert_array_equal(best.rate.sel(start=["irnn", "glorot"]), [0.2, 0.1])
+    np.testing.assert_allclose(best.loss.sel(start=["irnn", "glorot"])[:, 0, -1], [0.1, 0.2])
+
+
+def test_a_dead_run_has_no_spectrum():
+    matrices = np.stack([np.full((2, 2), np.nan), np.array([[0.0, 4.0], [1.0, 0.0]])])
+    found = module._of_finite(module._moduli, matrices)
+    np.testing.assert_allclose(found, [[np.nan, np.nan], [2, 2]])
+
+
+def test_the_long_form_is_taken_where_nothing_is_given():
+    config = module.in_full(EXPERIMENT.resolve({"full": True, "hidden_size": 7}))
+    assert (config.hidden_size, config.num_updates) == (7, module.FULL["num_updates"])
+    assert module.in_full(quick()) == quick()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"starts": ("irn",)}, "unknown start 'irn': did you mean 'irnn'"),
+        ({"starts": ()}, "at least one start is expected, got none; try irnn"),
+        ({"activations": ("rleu",)}, "unknown activation of mean-field theory 'rleu'"),
+        ({"tasks": ""}, "the name of a task is expected, got ''; try adding"),
+        ({"early": 7}, "early is expected to be a multiple of eval_every=5 below num_updates=20"),
+        ({"num_updates": 21}, "num_updates is expected to be a multiple of eval_every=5"),
+    ],
+)
+def test_what_cannot_be_run_is_said(given, message):
+    with pytest.raises(ValueError, match=message):
+        EXPERIMENT.run(quick(**given), study.call)

@@ -1,0 +1,153 @@
+"""The study of images read pixel by pixel: its numbers by NumPy, its verdict, bad input."""
+
+import runpy
+import struct
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import xarray
+
+from gradflow import study
+from gradflow.cells import resolve
+from gradflow.interop import read_description, read_params
+from gradflow.tasks.image_tasks import digit_sequences
+
+FILE = Path(__file__).parents[1] / "experiments" / "sequential_images.py"
+MODULE = runpy.run_path(str(FILE))
+EXPERIMENT = MODULE["EXPERIMENT"]
+IMAGES = digit_sequences("test", permuted=True)
+TINY = ["--quick", "--cells=tanh", "--orders=permuted", "--hidden_size=5"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for name in ("one", "two"):
+        assert study.main(EXPERIMENT, [*TINY, f"--workdir={folder / name}"]) == 0
+    return folder / "one", folder / "two"
+
+
+@pytest.fixture(scope="module")
+def dataset(folders):
+    return study.read_dataset(folders[0] / "result.nc")
+
+
+@pytest.fixture(scope="module")
+def trained(folders):
+    path = folders[0] / "params" / "tanh_permuted.safetensors"
+    about = read_description(path)
+    assert about == ("rnn(recurrent_init='glorot')", 1, 5)
+    like = resolve(about.cell)(1, 5).init
+    return read_params(path, jax.eval_shape(like, jax.random.key(0)))
+
+
+def test_the_same_command_gives_the_same_bits(folders):
+    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
+    assert one == two
+    assert (folders[0] / "figure.png").stat().st_size > 10_000
+
+
+def states(params, image):
+    """h_0 ... h_T of one image, by hand."""
+    W_x, W_h, b = (np.asarray(params[name], np.float64) for name in ("W_x", "W_h", "b"))
+    h = [np.zeros(5)]
+    for x in image / 16:
+        h.append(np.tanh(W_x[:, 0] * x + W_h @ h[-1] + b))
+    return W_h, h
+
+
+def test_the_flow_at_the_end_is_the_product_of_the_jacobians(dataset, trained):
+    W_h, h = states(trained, IMAGES.pixels[1])
+    product, expected = np.eye(5), [0.0]
+    for h_t in h[:0:-1]:
+        product = product @ (np.diag(1 - h_t**2) @ W_h)
+        expected.append(np.log(np.linalg.norm(product, 2)))
+    found = dataset.log_norm.sel(stage="end").isel(order=0, cell=0, seed=0, image=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+    change = dataset.log_norm.sel(stage="end") - dataset.log_norm.sel(stage="birth")
+    assert bool((abs(change).isel(lag=-1) > 1e-6).all())
+
+
+def test_the_accuracy_is_that_of_all_held_out_images(dataset, folders):
+    assert np.isclose(dataset.accuracy * 360, (dataset.accuracy * 360).round()).all()
+    cell = resolve("irnn")(1, 3)
+    rng = np.random.default_rng(0)
+    shapes = {"W_x": (3, 1), "W_h": (3, 3), "b": (3,)}
+    params = {name: rng.normal(size=(2, *shape)) for name, shape in shapes.items()}
+    readout = {"W": rng.normal(size=(2, 10, 3)), "b": rng.normal(size=(2, 10))}
+    h = np.zeros((360, 3))
+    for x in IMAGES.pixels.T / 16:
+        h = np.maximum(x[:, None] * params["W_x"][1].T + h @ params["W_h"][1].T + params["b"][1], 0)
+    said = (h @ readout["W"][1].T + readout["b"][1]).argmax(axis=1)
+    both = {"cell": params, "readout": readout}
+    found = MODULE["accuracy"](cell, both, IMAGES)
+    assert found[1] == np.mean(said == IMAGES.labels)
+
+
+def test_the_verdict_is_read_from_the_numbers(dataset):
+    lift = dataset.log_norm.copy()
+    lift.loc[{"stage": "end"}] = lift.sel(stage="birth").values + 1
+
+    def closing(tanh, gru, log_norm):
+        parts = [
+            dataset.assign(accuracy=dataset.accuracy * 0 + value, log_norm=log_norm).assign_coords(
+                cell=[name]
+            )
+            for name, value in (("tanh", tanh), ("gru", gru))
+        ]
+        return EXPERIMENT.closing(xarray.concat(parts, dim="cell").assign_attrs(data="mnist"))
+
+    text = closing(0.9, 0.96, lift)
+    assert "by this run: supported (gru 0.960, tanh 0.900)" in text
+    assert "tanh: supported, gru: supported" in text and "0.793" in text
+    assert "by this run: not supported (gru 0.940" in closing(0.9, 0.94, -lift)
+    assert "by this run: not supported (gru 0.970" in closing(0.96, 0.97, lift)
+    assert "tanh: not supported, gru: not supported" in closing(0.9, 0.96, dataset.log_norm * 0)
+    assert "not judged without tanh and another" in EXPERIMENT.closing(dataset)
+
+
+def test_mnist_is_read_and_the_long_form_has_its_sizes(tmp_path, monkeypatch):
+    for split, size in (("train", 12), ("t10k", 7)):
+        for name, shape in (("images-idx3", (size, 2, 2)), ("labels-idx1", (size,))):
+            header = struct.pack(f">{1 + len(shape)}I", 2048 + len(shape), *shape)
+            content = np.arange(np.prod(shape), dtype=np.uint8) % 10
+            (tmp_path / f"{split}-{name}-ubyte").write_bytes(header + content.tobytes())
+    given = {"data": "mnist", "data_dir": str(tmp_path), "full": True, "cells": "lstm"}
+    seen = []
+
+    def measure(sizes, place, cell, found, folder):
+        seen.append((sizes, place, found))
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(EXPERIMENT.run.__globals__, "_measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        EXPERIMENT.run(EXPERIMENT.resolve(given), study.call)
+    ((sizes, place, found),) = seen
+    assert place == ("plain", "lstm") and sizes.num_updates == MODULE["FULL"]["num_updates"]
+    assert found.task.num_steps == 4 and len(found.held_out.labels) == 7
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cells": ""}, "the name of a cell is expected, got ''"),
+        ({"cells": "lsmt"}, "unknown cell 'lsmt'"),
+        ({"orders": ("plane",)}, "unknown order of the pixels 'plane': did you mean 'plain'"),
+        ({"orders": ()}, "an order of the pixels is expected, got none"),
+        ({"num_updates": 7}, "num_updates is expected to be a multiple of num_evaluations=3"),
+        ({"data": "mnist"}, "a folder with the file 'train-images-idx3-ubyte.gz' is expected"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(given, message):
+    with pytest.raises(ValueError, match=message):
+        EXPERIMENT.run(EXPERIMENT.resolve(given, quick=True), study.call)
+
+
+@pytest.mark.slow  # two nets of the default size are trained: about a minute
+def test_a_gated_cell_classifies_more_of_the_digits_than_tanh():
+    config = EXPERIMENT.resolve({"cells": "tanh,gru", "orders": ("plain",)})
+    with study.precision(config):
+        accuracy = EXPERIMENT.run(config, study.call).accuracy.mean("seed").sel(order="plain")
+    assert float(accuracy.sel(cell="gru")) > max(0.93, float(accuracy.sel(cell="tanh")))

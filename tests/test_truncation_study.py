@@ -1,0 +1,116 @@
+"""The study of truncation: its windows and biases against the definition, its verdict."""
+
+import runpy
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gradflow import study
+from gradflow.cells import gru
+from gradflow.tasks import resolve_task
+from gradflow.train.direction import compare
+from gradflow.train.gradient import full_gradient, tbptt_gradient
+from gradflow.train.model import init_model
+
+FILE = Path(__file__).parents[1] / "experiments" / "truncation.py"
+MODULE = runpy.run_path(str(FILE))
+EXPERIMENT = MODULE["EXPERIMENT"]
+MEASURED = ["seconds"]  # which no two runs have the same
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("truncation")
+    for name in ("one", "two"):
+        assert study.main(EXPERIMENT, ["--quick", f"--workdir={folder / name}"]) == 0
+    assert (folder / "one" / "figure.png").stat().st_size > 10_000
+    return [study.read_dataset(folder / name / "result.nc") for name in ("one", "two")]
+
+
+def test_the_same_command_gives_the_same_numbers_but_for_the_seconds(datasets):
+    one, two = (dataset.drop_vars(MEASURED) for dataset in datasets)
+    assert one.identical(two)
+    assert (datasets[0].seconds.isel(window=0) > 0).all()
+    assert (datasets[0].temporaries.isel(window=0) > 0).all()
+
+
+def test_each_task_has_its_windows_up_to_the_whole_sequence(datasets):
+    copied, added = (MODULE["of_task"](datasets[0], t) for t in ("delayed_copy", "adding"))
+    np.testing.assert_array_equal(copied.k, [2, 4, 8])
+    np.testing.assert_array_equal(MODULE["reach"](copied), [0.5, 1, 2])
+    np.testing.assert_array_equal(added.k, [4, 8])
+    for data in (copied, added):
+        whole = data.isel(window=-1)
+        np.testing.assert_allclose(whole.cosine, 1, rtol=1e-6)
+        np.testing.assert_array_equal(whole.norm_ratio, 1)
+
+
+def test_the_bias_at_birth_is_that_of_the_nets_as_they_are_drawn(datasets):
+    with study.precision(EXPERIMENT.config()):
+        task = resolve_task("delayed_copy(delay=3, num_steps=8)")
+        batch = task.sample(jax.random.fold_in(jax.random.key(0), 1), 16)
+        keys, cell = jax.random.split(jax.random.key(0), 2), gru(1, 5)
+
+        @jax.jit
+        def one(key):
+            params = init_model(cell, 2, jax.random.fold_in(key, 0))
+            exact = full_gradient(task.loss, cell, params, batch).value["cell"]
+            cut = tbptt_gradient(task.loss, cell, params, batch, k1=2, k2=2).value["cell"]
+            return compare(cut, exact)
+
+        expected = [one(key) for key in keys]
+    found = datasets[0].sel(task="delayed_copy", window=0, stage="birth")
+    np.testing.assert_allclose(found.cosine, [e.cosine for e in expected], rtol=1e-4)
+    np.testing.assert_allclose(found.norm_ratio, [e.norm_ratio for e in expected], rtol=1e-4)
+    assert (found.cosine < 0.999).all()
+
+
+def test_a_loss_at_the_end_goes_back_k_steps_however_the_sequence_is_cut(key):
+    task, cell = resolve_task("adding(num_steps=6)"), gru(2, 3)
+    params, batch = init_model(cell, 1, key), task.sample(key, 4)
+    problem = MODULE["Problem"]("adding", 6, 6, at_end=True)
+    assert MODULE["truncation"](problem, 3) == (6, 3) and MODULE["truncation"](problem, 6) is None
+    assert MODULE["truncation"](problem._replace(at_end=False), 3) == (3, 3)
+
+    @jax.jit
+    def gradients(params):
+        return [tbptt_gradient(task.loss, cell, params, batch, k1=k1, k2=3).value for k1 in (6, 3)]
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13), *gradients(params))
+
+
+@pytest.mark.parametrize(
+    "solved, cosine, words",
+    [
+        ((0, 2, 2), 0.95, ("supported", "supported")),
+        ((1, 2, 2), 0.8, ("not supported", "not supported")),
+        ((0, 2, 0), 0.95, ("not supported", "supported")),
+    ],
+)
+def test_the_verdict_goes_by_what_the_windows_solve_and_the_bias_at_birth(
+    datasets, solved, cosine, words
+):
+    dataset = datasets[0].copy(deep=True)
+    at = dataset.solved_at.sel(task="delayed_copy").transpose("window", "seed")
+    at.values[:] = np.where(np.arange(2) < np.array(solved)[:, None], 20, np.nan)
+    dataset["solved_at"].loc[{"task": "delayed_copy"}] = at
+    dataset["cosine"].loc[{"task": "delayed_copy", "stage": "birth", "window": 0}] = cosine
+    closing = EXPERIMENT.closing(dataset)
+    assert f"lost with k < L, and not with k from 2 L on: {words[0]} (solved by" in closing
+    assert f"the bias at birth does not tell it: {words[1]} (cosine {cosine:.3f}" in closing
+    EXPERIMENT.draw(dataset)
+
+
+def test_the_long_form_is_longer():
+    problems = MODULE["problems"](EXPERIMENT.config(full=True))
+    assert (problems["delayed_copy"].needed, problems["adding"].num_steps) == (16, 64)
+    assert EXPERIMENT.config(full=True).updates == 10 * EXPERIMENT.config().updates
+    short = MODULE["problems"](EXPERIMENT.config())["delayed_copy"]
+    assert MODULE["windows"](EXPERIMENT.config(), short) == [2, 4, 7, 8, 12, 16, 32]
+
+
+def test_a_delay_that_leaves_nothing_to_say_is_refused():
+    with pytest.raises(ValueError, match="a delay below num_steps=8 is expected, got 8"):
+        EXPERIMENT.run(EXPERIMENT.resolve({"delay": 8}, quick=True), study.call)
