@@ -4,6 +4,7 @@
     python experiments/figures.py --quick     # small versions, into results/figures-quick
 
 A figure whose run is finished in results/ is drawn from its record; --overwrite measures anew.
+Those of real sequences want the official files in data/, and are left as they are without them.
 """
 
 import json
@@ -14,18 +15,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cell_zoo
+import char_lm
+import classification
+import clipping
 import constant_error_carousel
 import depth
 import exploding
 import flow_map
+import forecasting
 import framework_presets
 import gates
+import identity_init
 import lyapunov
 import measurements
 import normalisation
 import parallel_in_time
+import relu_vs_tanh
+import seq2seq
+import sequential_images
 import timescales
 import training
+import truncation
 import vanishing
 
 from gradflow import study
@@ -35,10 +45,17 @@ ROOT = Path(__file__).parents[1]
 
 
 class Picture(NamedTuple):
-    """One picture of the gallery: an experiment, and the flags that it is run with."""
+    """One picture of the gallery.
+
+    Attributes:
+      experiment: What is run.
+      flags: What it is run with.
+      files: What has to be there, relative to the root of the checkout.
+    """
 
     experiment: study.Experiment
     flags: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 GALLERY: dict[str, Picture] = {
@@ -63,6 +80,22 @@ GALLERY: dict[str, Picture] = {
         training.EXPERIMENT,
         ("--cell=rnn,lstm,gru", "--learning_rate=0.003", "--probe=adjoints,components"),
     ),
+    "clipping": Picture(clipping.EXPERIMENT),
+    "truncation": Picture(truncation.EXPERIMENT),
+    "identity_init": Picture(identity_init.EXPERIMENT),
+    "relu_vs_tanh": Picture(relu_vs_tanh.EXPERIMENT),
+    "forecasting": Picture(forecasting.EXPERIMENT),
+    "forecasting_bitcoin": Picture(
+        forecasting.EXPERIMENT, ("--data=bitcoin", "--data_dir=data"), ("data/coin_Bitcoin.csv",)
+    ),
+    "sequential_images": Picture(sequential_images.EXPERIMENT),
+    "seq2seq": Picture(seq2seq.EXPERIMENT),
+    "classification": Picture(
+        classification.EXPERIMENT,
+        ("--data=trec", "--data_dir=data"),
+        ("data/train_5500.label", "data/TREC_10.label"),
+    ),
+    "char_lm": Picture(char_lm.EXPERIMENT, ("--text=data/input.txt",), ("data/input.txt",)),
 }
 """The pictures by the names of their files."""
 
@@ -75,7 +108,11 @@ configuration and the versions that it was made with; times are wall time on two
 
 def draw(name: str, folder: Path, flags: Sequence[str]) -> int:
     """Runs one experiment, or finds its record, and exports its picture and numbers."""
-    experiment, given = GALLERY[name]
+    experiment, given, files = GALLERY[name]
+    missing = [file for file in files if not (ROOT / file).is_file()]
+    if missing:
+        print(f"{name} is left as it is: there is no {', '.join(missing)}")
+        return 0
     if "--quick" in flags:  # whose own sizes are to hold
         given = [flag for flag in given if flag[2:].partition("=")[0] not in experiment.quick]
     kind = "figures-quick" if "--quick" in flags else "figures"
@@ -103,7 +140,7 @@ def page(folder: Path) -> str:
 
 
 def _section(name: str, folder: Path) -> str:
-    experiment, flags = GALLERY[name]
+    experiment, flags, _ = GALLERY[name]
     record = json.loads((folder / f"{name}.json").read_text())
     lines = [
         f"## {name}",

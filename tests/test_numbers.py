@@ -54,7 +54,7 @@ def test_the_numbers_of_the_table_are_in_the_record(name):
 @pytest.mark.parametrize("name", QUICK)
 def test_a_quick_study_gives_its_record_again(name, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    experiment, flags = importlib.import_module("figures").GALLERY[name]
+    experiment, flags, _ = importlib.import_module("figures").GALLERY[name]
     config = experiment.resolve(parse(experiment, flags).given)
     with study.precision(config):
         lines = experiment.closing(experiment.run(config)).splitlines()

@@ -34,12 +34,22 @@ class Learner:
       loss: (parameters, batch, key of its noise, such as dropout) -> mean loss of the batch.
       optimiser: How, at the learning rate of its spec.
       clipping: What keeps its gradients from being too large.
+
+    Raises:
+      ValueError: If the clipping acts inside a recurrence, of which a loss tells nothing.
     """
 
     init: Callable[[Key], Params]
     loss: Callable[[Params, Any, Key], Float[Array, ""]]
     optimiser: Optimiser
     clipping: Clipping = resolve_clipping("none")
+
+    def __post_init__(self) -> None:
+        if self.clipping.wrap is not None:
+            raise ValueError(
+                "a clipping of the gradient is expected, got one of the adjoint inside the "
+                "recurrence; try global_norm, or train on a task with gradflow.train.fit"
+            )
 
     @property
     def transformation(self) -> optax.GradientTransformation:

@@ -135,3 +135,8 @@ def test_bad_input_is_said_at_once(changed, message):
     given = {"batches": batches, "validate": distance, "num_epochs": 2, **changed}
     with pytest.raises(ValueError, match=message):
         list(fit_epochs(LEARNER, jax.random.key(0), **given))
+
+
+def test_a_clipping_inside_the_recurrence_is_refused():
+    with pytest.raises(ValueError, match="one of the adjoint inside the recurrence; try"):
+        learner(clipping=resolve_clipping("adjoint(threshold=1)"))
