@@ -107,7 +107,7 @@ def plan_of(config: "Config", **options: Any) -> Plan:
 
 def fit(config: "Config", training: Forecasting, folder: Folder, unit: str) -> dict[str, Any]:
     """The trained parameters by task; a long training is kept on its way."""
-    place = folder(unit) if config.full else None
+    place = folder(unit) if config.published else None
     with contextlib.nullcontext() if place is None else Keeper(place, {"unit": unit}) as keeper:
         return training.fit(keeper)
 

@@ -82,41 +82,6 @@ PUBLISHED = {"minGRU": 1.548, "Transformer": 1.547, "Mamba": 1.575}
 """Test losses on Tiny Shakespeare in nats per character: Feng et al. 2024."""
 
 
-class Setting(NamedTuple):
-    """What is trained, where the command line does not say otherwise."""
-
-    cell: str
-    hidden_size: int
-    num_streams: int
-    window: int
-    num_updates: int
-    eval_every: int
-    optimiser: str
-
-
-SETTINGS = {
-    False: Setting(
-        cell="rnn,lstm,gru,stack(cells='gru,gru')",
-        hidden_size=128,
-        num_streams=32,
-        window=32,
-        num_updates=3000,
-        eval_every=300,
-        optimiser="adam(learning_rate=0.006)",
-    ),
-    True: Setting(
-        cell="stack(cells='lstm,lstm')",
-        hidden_size=512,
-        num_streams=64,
-        window=64,
-        num_updates=1500,
-        eval_every=125,
-        optimiser="adam(learning_rate=0.003)",
-    ),
-}
-"""By --full: the characters learnt are 3 and 6 times the 1 million of Tiny Shakespeare."""
-
-
 @dataclass(frozen=True)
 class Config(study.Config):
     """Which text, and which nets read it."""
@@ -126,24 +91,23 @@ class Config(study.Config):
         "float32", help="Precision of the training; the flow is measured in float64."
     )
     text: str | None = study.field(None, help="The file of the text.")
-    cell: str | None = study.field(
-        None,
+    cell: str = study.field(
+        "rnn,lstm,gru,stack(cells='gru,gru')",
         help="Cells, separated by commas: a name, name(option=value), path/to/file.py:factory "
         "or package.module:factory.",
     )
-    hidden_size: int | None = study.field(None, help="Units of every layer.", positive=True)
-    num_streams: int | None = study.field(
-        None, help="Places of the text read side by side.", positive=True
+    hidden_size: int = study.field(128, help="Units of every layer.", positive=True)
+    num_streams: int = study.field(32, help="Places of the text read side by side.", positive=True)
+    window: int = study.field(
+        32, help="Characters that gradients go back over, and between updates.", positive=True
     )
-    window: int | None = study.field(
-        None, help="Characters that gradients go back over, and between updates.", positive=True
+    num_updates: int = study.field(3000, help="Updates of each net.", positive=True)
+    eval_every: int = study.field(
+        300, help="Updates between two readings of the last tenth.", positive=True
     )
-    num_updates: int | None = study.field(None, help="Updates of each net.", positive=True)
-    eval_every: int | None = study.field(
-        None, help="Updates between two readings of the last tenth.", positive=True
-    )
-    optimiser: str | None = study.field(
-        None, help="One of optax's; its learning rate falls linearly, to a tenth."
+    optimiser: str = study.field(
+        "adam(learning_rate=0.006)",
+        help="One of optax's; its learning rate falls linearly, to a tenth.",
     )
     clipping: str = study.field("global_norm(threshold=1)", help="Of the gradient, or none.")
     probe: str = study.field(
@@ -158,21 +122,12 @@ class Config(study.Config):
     warm_up: int = study.field(
         2000, help="Characters read before each stretch of the last tenth.", positive=True
     )
-    full: bool = study.field(False, help="The long form: an LSTM of two layers of 512 units.")
-
-    @property
-    def setting(self) -> Setting:
-        """What is given, and the rest from `SETTINGS`."""
-        given = {name: getattr(self, name) for name in Setting._fields}
-        given = {name: value for name, value in given.items() if value is not None}
-        return SETTINGS[self.full]._replace(**given)
 
     @property
     def schedule(self) -> Schedule:
         """When the net is looked at."""
-        setting = self.setting
-        every = self.probe_every or setting.num_updates
-        return Schedule(setting.num_updates, setting.eval_every, every, early_stop=False)
+        every = self.probe_every or self.num_updates
+        return Schedule(self.num_updates, self.eval_every, every, early_stop=False)
 
 
 class Progress(NamedTuple):
@@ -197,21 +152,21 @@ class Trainer:
     """One cell on one text: what is compiled once serves all its seeds."""
 
     def __init__(self, config: Config, spec: str, text: Characters) -> None:
-        self.config, self.spec, self.text, setting = config, spec, text, config.setting
+        self.config, self.spec, self.text = config, spec, text
         self.schedule = config.schedule
         factory = resolve(spec)
         check_structure(factory)
         self.language = Language(
-            factory(len(text.alphabet), setting.hidden_size),
+            factory(len(text.alphabet), config.hidden_size),
             len(text.alphabet),
-            resolve_optimiser(setting.optimiser),
+            resolve_optimiser(config.optimiser),
             resolve_clipping(config.clipping),
-            setting.window,
-            setting.num_updates,
+            config.window,
+            config.num_updates,
         )
-        split, wide = text.num_trained, setting.num_streams
+        split, wide = text.num_trained, config.num_streams
         self.streams = jnp.asarray(as_streams(text.codes[:split], wide))
-        num_windows(len(self.streams), setting.window)
+        num_windows(len(self.streams), config.window)
         self.held_out = as_stretches(text.codes, split, wide, config.warm_up)
         self.reading = reading(text.codes[split:], len(text.alphabet), config.flow_steps)
         names = ("log_norms", *resolve_probes(config.probe, self.language.cell))
@@ -245,7 +200,7 @@ class Trainer:
 
     def _empty(self, seed: int) -> Progress:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.config.seed), 0), seed)
-        state = begin(self.language, key, self.config.setting.num_streams)
+        state = begin(self.language, key, self.config.num_streams)
         times, probings = len(self.schedule.evaluations), len(self.schedule.probings)
         shapes = self._probed(probe_shapes, state)
         return Progress(
@@ -283,7 +238,7 @@ class Trainer:
             params["cell"],
             cell=self.spec,
             input_size=len(self.text.alphabet),
-            hidden_size=self.config.setting.hidden_size,
+            hidden_size=self.config.hidden_size,
         )
 
 
@@ -295,10 +250,9 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Trains each cell from each seed; dimensions cell, seed, update, stretch, lag."""
     import xarray
 
-    setting = config.setting
-    specs = split_specs(setting.cell)
+    specs = split_specs(config.cell)
     if not specs:
-        raise ValueError(f"the name of a cell is expected, got {setting.cell!r}; try lstm")
+        raise ValueError(f"the name of a cell is expected, got {config.cell!r}; try lstm")
     if config.text is None:
         raise ValueError(
             "a text is expected: name its file by --text=PATH, for instance Tiny Shakespeare, "
@@ -332,8 +286,8 @@ def _params_file(record: Path, spec: str) -> Path:
 def _dataset(trainer: Trainer, seed: int, last: Progress) -> "xarray.Dataset":
     import xarray
 
-    params, text, setting = jax.device_get(last.state.params), trainer.text, trainer.config.setting
-    run, width = ("cell", "seed"), setting.num_streams * setting.window
+    params, text, config = jax.device_get(last.state.params), trainer.text, trainer.config
+    run, width = ("cell", "seed"), config.num_streams * config.window
     probes = dict(last.probes)
     norms = probes.pop("log_norms")[:, ::-1]
     return xarray.Dataset(
@@ -614,6 +568,15 @@ EXPERIMENT = study.Experiment(
         "flow_sequences": 2,
         "warm_up": 12,
     },
+    full={
+        "cell": "stack(cells='lstm,lstm')",
+        "hidden_size": 512,
+        "num_streams": 64,
+        "window": 64,
+        "num_updates": 1500,
+        "eval_every": 125,
+        "optimiser": "adam(learning_rate=0.003)",
+    },
     doc=__doc__,
 )
 
@@ -634,12 +597,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code or asked.sample is None:
         return code
     request = parse(EXPERIMENT, rest)
-    config = EXPERIMENT.resolve(request.given, quick=request.options.quick)
-    folder = Path(request.options.workdir or default_workdir(EXPERIMENT.name, config)).expanduser()
+    options = request.options
+    config = EXPERIMENT.resolve(request.given, quick=options.quick, full=options.full)
+    folder = Path(options.workdir or default_workdir(EXPERIMENT.name, config)).expanduser()
     try:
         with study.precision(config):
-            options = asked.temperature, asked.num_characters, config.seed
-            for piece in write(folder, asked.sample, *options):
+            how = asked.temperature, asked.num_characters, config.seed
+            for piece in write(folder, asked.sample, *how):
                 print(piece, end="", flush=True)
     except (ValueError, OSError) as error:
         print("error:", *str(error).split(), file=sys.stderr)

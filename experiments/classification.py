@@ -137,21 +137,12 @@ class Config(study.Config):
     max_words: int | None = study.field(None, help="Size of the vocabulary.", positive=True)
     flow_steps: int = study.field(200, help="Words over which the flow is measured.", positive=True)
     flow_sequences: int = study.field(8, help="Such pieces of the test set.", positive=True)
-    full: bool = study.field(False, help="The long form: 5 seeds at least, 128 units, 25 epochs.")
 
     @property
     def setting(self) -> Setting:
-        """What is not said comes from `SETTINGS`; the long form has more epochs."""
+        """What is not said comes from `SETTINGS`."""
         given = {name: getattr(self, name, None) for name in Setting._fields}
-        setting = SETTINGS[self.data]._replace(**{k: v for k, v in given.items() if v})
-        return setting._replace(num_epochs=25) if self.full and not self.num_epochs else setting
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Units of each cell, and trainings of each model."""
-        if self.full:
-            return max(self.hidden_size, 128), max(self.num_seeds, 5)
-        return self.hidden_size, self.num_seeds
+        return SETTINGS[self.data]._replace(**{k: v for k, v in given.items() if v})
 
 
 def read_corpus(config: Config) -> Corpus:
@@ -262,7 +253,7 @@ class Trainer:
                 self.net.cell_params(params["layers"]),
                 cell=self.net.cell_spec,
                 input_size=self.config.embedding_size,
-                hidden_size=self.config.sizes[0],
+                hidden_size=self.config.hidden_size,
             )
 
     def log_norms(self, params: "Params") -> np.ndarray:
@@ -298,7 +289,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Trains and tests each model from each seed; dimensions model, seed, example, lag."""
     import xarray
 
-    sizes = config.embedding_size, config.sizes[0]
+    sizes = config.embedding_size, config.hidden_size
     nets = {spec: resolve_net(spec, *sizes) for spec in split_specs(config.models)}
     if not nets:
         raise ValueError(f"the name of a model is expected, got {config.models!r}; try gru")
@@ -308,7 +299,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
         trainer = Trainer(config, net, corpus)
         seeds = [
             once(f"model={spec},seed={seed}", partial(_one, trainer, spec, seed, once))
-            for seed in range(config.sizes[1])
+            for seed in range(config.num_seeds)
         ]
         parts.append(xarray.concat(seeds, dim="seed"))
     lengths = [len(words) for words in corpus.test.sequences]
@@ -578,6 +569,7 @@ EXPERIMENT = study.Experiment(
         "flow_steps": 20,
         "flow_sequences": 2,
     },
+    full={"num_seeds": 5, "hidden_size": 128, "num_epochs": 25},
     doc=__doc__,
 )
 

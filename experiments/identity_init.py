@@ -31,7 +31,6 @@ Takes about two minutes on two cores at the defaults; each start has one learnin
 under ``--full`` (an hour, by estimate) the best of three.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -110,9 +109,6 @@ class Config(study.Config):
     precision: Literal["float64", "float32"] = study.field(
         "float32", help="Precision of the training; the norms are measured in float64."
     )
-    full: bool = study.field(
-        False, help="The long form: more units, steps, updates and learning rates."
-    )
     starts: tuple[str, ...] = study.field(
         tuple(STARTS),
         help="Of irnn, identity, scaled_identity, orthogonal, glorot, sparse, critical.",
@@ -136,30 +132,10 @@ class Config(study.Config):
     )
 
 
-FULL = {
-    "tasks": "adding(num_steps=100),digits",
-    "hidden_size": 64,
-    "learning_rates": (0.0003, 0.001, 0.003),
-    "num_updates": 4000,
-    "eval_every": 100,
-}
-"""The long form, field by field."""
-
-
-def in_full(config: Config) -> Config:
-    """The configuration as it is run: with ``full``, the long form's where nothing is given."""
-    if not config.full:
-        return config
-    default = Config()
-    long = {k: v for k, v in FULL.items() if getattr(config, k) == getattr(default, k)}
-    return dataclasses.replace(config, **long)
-
-
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Trains every start; dimensions task, activation, start, rate, run, update, lag, index."""
     import xarray
 
-    config = in_full(config)
     tasks = {spec: resolve_task(spec) for spec in split_specs(config.tasks)}
     _check(config, tasks)
     parts = [_on_task(config, spec, task, once) for spec, task in tasks.items()]
@@ -358,7 +334,8 @@ def _draw_losses(ax: "Axes", data: "xarray.Dataset") -> None:
         study.figure.band(ax, data["update"], loss, "run", **STARTS[str(name)].look)
     baseline = float(data.baseline)
     ax.axhline(baseline, color="#606060", lw=0.8, ls=(0, (1, 2)))
-    ax.set(yscale="log", ylim=(baseline / 20, 3 * baseline))
+    lowest = min(float(data.loss.min()), baseline / 2)
+    ax.set(yscale="log", ylim=(0.8 * lowest, 3 * baseline))
     ax.yaxis.set_minor_formatter("")
 
 
@@ -475,6 +452,13 @@ EXPERIMENT = study.Experiment(
         "eval_every": 5,
         "early": 10,
         "num_seeds": 2,
+    },
+    full={
+        "tasks": "adding(num_steps=100),digits",
+        "hidden_size": 64,
+        "learning_rates": (0.0003, 0.001, 0.003),
+        "num_updates": 4000,
+        "eval_every": 100,
     },
     doc=__doc__,
 )

@@ -67,15 +67,6 @@ MONTHS = (
 
 NUM_FORMATS = 3
 
-FULL = {
-    "hidden_size": 256,
-    "batch_size": 128,
-    "num_updates": 20_004,
-    "length": 30,
-    "num_formats": 3,
-}
-"""What ``--full`` takes in place of the small sizes."""
-
 STAGES = ("birth", "end")
 
 
@@ -99,10 +90,6 @@ class Config(study.Config):
     num_probed: int = study.field(8, help="Sequences that the flow is measured on.", positive=True)
     learning_rate: float = study.field(
         0.01, help="Of Adam, falling to 0 by a cosine; the same for all.", positive=True
-    )
-    full: bool = study.field(
-        False,
-        help="The long form: " + ", ".join(f"{key}={value}" for key, value in FULL.items()) + ".",
     )
 
 
@@ -268,19 +255,18 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     specs = split_specs(config.cells)
     if not specs:
         raise ValueError(f"the name of a cell is expected, got {config.cells!r}; try lstm")
-    sizes = dataclasses.replace(config, **FULL) if config.full else config
-    if sizes.num_updates % sizes.num_evaluations:
+    if config.num_updates % config.num_evaluations:
         raise ValueError(
-            f"num_updates is expected to be a multiple of num_evaluations={sizes.num_evaluations}, "
-            f"got {sizes.num_updates}"
+            "num_updates is expected to be a multiple of "
+            f"num_evaluations={config.num_evaluations}, got {config.num_updates}"
         )
-    data = dates(sizes.num_formats) if config.task == "dates" else reversal(sizes.length)
-    nets = {spec: _net(spec, sizes, data) for spec in specs}
+    data = dates(config.num_formats) if config.task == "dates" else reversal(config.length)
+    nets = {spec: _net(spec, config, data) for spec in specs}
     names = {spec: f"cell={spec}" for spec in specs}
     parts = [
         once(
             names[spec],
-            partial(_measure, sizes, spec, net, data, partial(once.folder, names[spec])),
+            partial(_measure, config, spec, net, data, partial(once.folder, names[spec])),
         )
         for spec, net in nets.items()
     ]
@@ -562,6 +548,13 @@ EXPERIMENT = study.Experiment(
         "eval_size": 16,
         "num_probed": 2,
         "num_seeds": 3,
+    },
+    full={
+        "hidden_size": 256,
+        "batch_size": 128,
+        "num_updates": 20_004,
+        "length": 30,
+        "num_formats": 3,
     },
     doc=__doc__,
 )

@@ -23,7 +23,7 @@ Vorontsov, Trabelsi, Kadoury, Pal 2017, arXiv:1702.00071 (Glorot and orthogonal 
     python experiments/sequential_images.py --data=mnist --data_dir=FOLDER --full
     python experiments/sequential_images.py --cells='lstm(forget_bias=1),lem' --orders=plain
 
-Takes about two minutes on two cores at the defaults. A killed run goes on from its last evaluation;
+Takes about three minutes on two cores at the defaults. A killed run goes on from its last evaluation;
 params/ has the trained cells of the first seed, for `experiments/vanishing.py --params`.
 """
 
@@ -80,9 +80,6 @@ STAGES = ("birth", "end")
 ENOUGH = 0.95
 """The share of held-out images that the first claim asks for."""
 
-FULL = {"hidden_size": 100, "batch_size": 100, "num_updates": 60_000, "num_evaluations": 100}
-"""What ``--full`` takes in place of the small sizes: 100 epochs of MNIST."""
-
 PUBLISHED = {"tanh": (0.667, 0.793), "orthogonal": (0.932, 0.905), "irnn": (0.97, 0.82),
              "lstm": (0.989, 0.902)}  # fmt: skip
 """Test accuracies on MNIST, plain and permuted: Vorontsov 2017 (tanh, both laws), Le 2015 (IRNN of
@@ -112,10 +109,6 @@ class Config(study.Config):
     learning_rate: float | None = study.field(
         None, help="One for all cells; by default each its own.", positive=True
     )
-    full: bool = study.field(
-        False,
-        help="The long form: " + ", ".join(f"{key}={value}" for key, value in FULL.items()) + ".",
-    )
 
 
 class Images(NamedTuple):
@@ -138,11 +131,10 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Trains and measures each cell; dimensions order, cell, seed, update, stage, image, lag."""
     import xarray
 
-    sizes = dataclasses.replace(config, **FULL) if config.full else config
-    _check(sizes)
+    _check(config)
     everything = {order: images(config, order) for order in config.orders}
     num_steps = everything[config.orders[0]].task.num_steps
-    cells = {name: _cell(spec(name, num_steps), sizes) for name in split_specs(config.cells)}
+    cells = {name: _cell(spec(name, num_steps), config) for name in split_specs(config.cells)}
     orders = []
     for order, found in everything.items():
         names = {name: f"{order}, cell={name}" for name in cells}
@@ -150,7 +142,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
             once(
                 names[name],
                 partial(
-                    _measure, sizes, (order, name), cell, found, partial(once.folder, names[name])
+                    _measure, config, (order, name), cell, found, partial(once.folder, names[name])
                 ),
             )
             for name, cell in cells.items()
@@ -394,6 +386,12 @@ EXPERIMENT = study.Experiment(
         "eval_size": 16,
         "num_probed": 2,
         "num_seeds": 2,
+    },
+    full={
+        "hidden_size": 100,
+        "batch_size": 100,
+        "num_updates": 60_000,
+        "num_evaluations": 100,
     },
     doc=__doc__,
 )

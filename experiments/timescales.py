@@ -19,7 +19,6 @@ Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, eq. 3 to 5 (the temporal
 Takes less than a minute on two cores at the defaults, ten, by estimate, with ``--full``.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -68,7 +67,6 @@ class Config(study.Config):
     """Which nets, and what they are to say."""
 
     num_seeds: int = study.field(5, help="Nets, each with a sequence.", positive=True)
-    full: bool = study.field(False, help="The long form: more steps, units, seeds and updates.")
     cells: str = study.field("rnn,lstm,gru", help="Cells, with options or without.")
     hidden_size: int = study.field(32, help="Hidden units.", positive=True)
     input_size: int = study.field(4, help="Channels of gaussian inputs.", positive=True)
@@ -80,26 +78,6 @@ class Config(study.Config):
     learning_rate: float = study.field(3e-3, help="Of Adam.", positive=True)
 
 
-FULL = {
-    "num_seeds": 10,
-    "hidden_size": 64,
-    "num_steps": 120,
-    "delay": 20,
-    "num_updates": 3000,
-    "look_every": 100,
-}
-"""The long form, field by field."""
-
-
-def in_full(config: Config) -> Config:
-    """The configuration as it is run: with ``full``, the long form's where nothing is given."""
-    if not config.full:
-        return config
-    default = Config()
-    long = {k: v for k, v in FULL.items() if getattr(config, k) == getattr(default, k)}
-    return dataclasses.replace(config, **long)
-
-
 PLACES = ("last step, at birth", "last step, trained", "every step, at birth")
 """Where the loss sits, and when the shares are measured."""
 
@@ -108,7 +86,6 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Measures each cell; dimensions cell, place or update, parameter, run (a seed), lag."""
     import xarray
 
-    config = in_full(config)
     specs = split_specs(config.cells)
     if not specs:
         raise ValueError(f"the name of a cell is expected, got {config.cells!r}; try lstm")
@@ -433,6 +410,14 @@ EXPERIMENT = study.Experiment(
         "num_updates": 6,
         "look_every": 2,
         "num_seeds": 3,
+    },
+    full={
+        "num_seeds": 10,
+        "hidden_size": 64,
+        "num_steps": 120,
+        "delay": 20,
+        "num_updates": 3000,
+        "look_every": 100,
     },
     doc=__doc__,
 )

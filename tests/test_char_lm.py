@@ -138,12 +138,6 @@ def test_the_verdict_is_of_the_same_stretches(recorded):
     assert len(figure.subfigs) == 2 + 4  # the gates r, z, n and the spectrum
 
 
-def test_the_long_form_is_another_net_unless_it_is_said():
-    short, long = CHAR_LM.Config(), CHAR_LM.Config(full=True, window=7)
-    assert short.setting.hidden_size == 128 and long.setting.hidden_size == 512
-    assert long.setting.window == 7 and long.setting.cell == "stack(cells='lstm,lstm')"
-
-
 @pytest.mark.parametrize(
     ("flag", "message"),
     [

@@ -102,12 +102,6 @@ def test_the_verdict_goes_by_the_final_losses_of_each_seed(dataset, helped, fact
     EXPERIMENT.draw(alone)
 
 
-def test_the_long_form_is_longer_and_gives_way_to_what_is_given():
-    config = EXPERIMENT.config(full=True, num_updates=7)
-    assert config.sizes == MODULE["LONG"]._replace(num_updates=7)
-    assert EXPERIMENT.config().sizes == MODULE["SHORT"]
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -156,12 +156,6 @@ def test_a_dead_run_has_no_spectrum():
     np.testing.assert_allclose(found, [[np.nan, np.nan], [2, 2]])
 
 
-def test_the_long_form_is_taken_where_nothing_is_given():
-    config = module.in_full(EXPERIMENT.resolve({"full": True, "hidden_size": 7}))
-    assert (config.hidden_size, config.num_updates) == (7, module.FULL["num_updates"])
-    assert module.in_full(quick()) == quick()
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -66,14 +66,14 @@ def logistic_map():
     """x ← 4 x (1 - x) from 0.3, of exponent log 2."""
     step = lambda params, s, x: (4 * s * (1 - s), s)  # noqa: E731
     cell = Cell(lambda key: {}, step, lambda: jnp.full(1, 0.3))
-    return cell, {}, jnp.zeros((100, 1))
+    return cell, {}, jnp.zeros((40, 1))
 
 
 def test_no_convergence_is_claimed_in_chaos_where_the_residual_is_tiny():
     cell, params, inputs = logistic_map()
     found = solve(cell, params, inputs, tolerance=1e-6, max_iterations=1000)
     residual = found.carries[1:] - 4 * found.carries[:-1] * (1 - found.carries[:-1])
-    assert np.abs(residual).max() < 1e-10  # after T iterations the equations hold
+    assert np.abs(residual).max() < 1e-6  # the equations hold, and yet 2^40 eps is not known
     assert not found.converged and found.error > 1e-6 and found.iterations == 1000
 
 

@@ -178,12 +178,6 @@ def test_the_verdict_is_read_from_the_numbers(dataset):
     assert "supported" not in EXPERIMENT.closing(data.sel(activation=["relu"]))
 
 
-def test_the_long_form_is_taken_where_nothing_is_given():
-    config = module.in_full(EXPERIMENT.resolve({"full": True, "num_steps": 7}))
-    assert (config.num_steps, config.num_gains) == (7, module.FULL["num_gains"])
-    assert module.in_full(quick()) == quick()
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -159,9 +159,9 @@ def test_the_long_form_has_its_sizes(monkeypatch):
 
     monkeypatch.setitem(EXPERIMENT.run.__globals__, "_net", net)
     with pytest.raises(KeyboardInterrupt):
-        EXPERIMENT.run(EXPERIMENT.resolve({"task": "reversal", "full": True}), study.call)
+        EXPERIMENT.run(EXPERIMENT.resolve({"task": "reversal"}, full=True), study.call)
     ((config, data),) = seen
-    assert config.hidden_size == MODULE["FULL"]["hidden_size"]
+    assert config.hidden_size == EXPERIMENT.full["hidden_size"]
     assert data.train.sources.shape[1] == 30
 
 

@@ -114,7 +114,7 @@ def test_mnist_is_read_and_the_long_form_has_its_sizes(tmp_path, monkeypatch):
             header = struct.pack(f">{1 + len(shape)}I", 2048 + len(shape), *shape)
             content = np.arange(np.prod(shape), dtype=np.uint8) % 10
             (tmp_path / f"{split}-{name}-ubyte").write_bytes(header + content.tobytes())
-    given = {"data": "mnist", "data_dir": str(tmp_path), "full": True, "cells": "lstm"}
+    given = {"data": "mnist", "data_dir": str(tmp_path), "cells": "lstm"}
     seen = []
 
     def measure(sizes, place, cell, found, folder):
@@ -123,9 +123,9 @@ def test_mnist_is_read_and_the_long_form_has_its_sizes(tmp_path, monkeypatch):
 
     monkeypatch.setitem(EXPERIMENT.run.__globals__, "_measure", measure)
     with pytest.raises(KeyboardInterrupt):
-        EXPERIMENT.run(EXPERIMENT.resolve(given), study.call)
+        EXPERIMENT.run(EXPERIMENT.resolve(given, full=True), study.call)
     ((sizes, place, found),) = seen
-    assert place == ("plain", "lstm") and sizes.num_updates == MODULE["FULL"]["num_updates"]
+    assert place == ("plain", "lstm") and sizes.num_updates == EXPERIMENT.full["num_updates"]
     assert found.task.num_steps == 4 and len(found.held_out.labels) == 7
 
 

@@ -147,13 +147,6 @@ def test_the_verdict_is_read_from_the_numbers(dataset):
     assert f"{further}not supported" in closing(-0.5, 0.0, of_end=-0.9)
 
 
-def test_the_long_form_is_taken_where_nothing_is_given():
-    config = MODULE["in_full"](EXPERIMENT.resolve({"full": True, "delay": 7}))
-    assert (config.delay, config.num_updates) == (7, MODULE["FULL"]["num_updates"])
-    quick = EXPERIMENT.resolve({}, quick=True)
-    assert MODULE["in_full"](quick) == quick
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -51,11 +51,13 @@ class Experiment:
       run: (config, once) -> Dataset, pure.
       figure: dataset -> Figure, pure.
       closing: dataset -> the lines that a run ends with: the number that the claim is about.
-      quick: The defaults under ``--quick``, by field.
+      quick: The defaults under ``--quick``, by field: a small run, in seconds.
+      full: The defaults under ``--full``, by field: as large as the question deserves. An
+        experiment without any has no such form.
       doc: The docstring of its file; the first line is the title of the record.
 
     Raises:
-      ValueError: If ``quick`` names a field that the configuration does not have.
+      ValueError: If ``quick`` or ``full`` names a field that the configuration does not have.
     """
 
     name: str
@@ -64,22 +66,28 @@ class Experiment:
     figure: "Callable[[xarray.Dataset], Figure]"
     closing: "Callable[[xarray.Dataset], str]"
     quick: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    full: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     doc: str | None = None
 
     def __post_init__(self) -> None:
         names = [one.name for one in dataclasses.fields(self.config)]
-        for name in self.quick:
-            if name not in names:
-                raise ValueError(unknown_name("field of the configuration in quick", name, names))
+        for form in ("quick", "full"):
+            for name in getattr(self, form):
+                if name not in names:
+                    what = f"field of the configuration in {form}"
+                    raise ValueError(unknown_name(what, name, names))
 
     @property
     def title(self) -> str:
         """The first line of the docstring, or the name of an experiment without one."""
         return next(iter((self.doc or "").strip().splitlines()), self.name)
 
-    def resolve(self, given: Mapping[str, Any], *, quick: bool = False) -> Config:
-        """Builds the configuration: what is given, then what is quick, then the defaults."""
-        return self.config(**{**(self.quick if quick else {}), **given})
+    def resolve(
+        self, given: Mapping[str, Any], *, quick: bool = False, full: bool = False
+    ) -> Config:
+        """Builds the configuration: what is given, then that of the form, then the defaults."""
+        form = {**(self.quick if quick else {}), **(self.full if full else {})}
+        return self.config(**{**form, **given})
 
     def draw(self, dataset: "xarray.Dataset") -> "Figure":
         """Draws the figure in the house's style."""

@@ -22,6 +22,7 @@ class Options:
 
     workdir: str | None = field(None, help="Folder of the record; made from the flags if absent.")
     quick: bool = field(False, help="Other defaults: a small run, in seconds.")
+    full: bool = field(False, help="Other defaults: the long form, where there is one.")
     replot: bool = field(False, help="Only draw the figure again, from the record.")
     overwrite: bool = field(False, help="Start from nothing where there is a record.")
     compilation_cache_dir: str | None = field(
@@ -72,7 +73,7 @@ def _define(values: flags.FlagValues, cls: type) -> None:
                 "experiment; give it another name"
             )
         parser = _Parser(one, kind_of(hints[one.name]))
-        # None is "not given": the defaults stay in the dataclass, so that --quick can have others.
+        # None is "not given": the defaults stay in the dataclass, so that a form can have others.
         flag = flags.Flag(parser, None, one.name, None, "", boolean=hints[one.name] is bool)
         flags.DEFINE_flag(flag, flag_values=values)
 
@@ -126,6 +127,10 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Request:
     options = Options(**{name: value for name, value in given.items() if name in common})
     if options.replot and options.overwrite:
         raise flags.Error("--replot needs the record that --overwrite discards: give one of them")
+    if options.full and not experiment.full:
+        raise flags.Error(f"{experiment.name} has no long form: leave out --full")
+    if options.full and options.quick:
+        raise flags.Error("--quick is the small run and --full the long one: give one of them")
     return Request(
         {name: value for name, value in given.items() if name not in {*common, *names}},
         options,
@@ -146,8 +151,9 @@ def _describe(cls: type, experiment: Experiment) -> list[str]:
     for one in dataclasses.fields(cls):
         name = f"[no]{one.name}" if hints[one.name] is bool else one.name
         facts = [f"default {text(one.default) or 'empty'}"]
-        if one.name in experiment.quick:
-            facts.append(f"quick {text(experiment.quick[one.name])}")
+        for form in ("quick", "full"):
+            if one.name in getattr(experiment, form):
+                facts.append(f"{form} {text(getattr(experiment, form)[one.name])}")
         if get_origin(hints[one.name]) is Literal:
             facts.insert(0, kind_of(hints[one.name]).words)
         line = f"--{name}: {one.metadata.get('help', '')} ({'; '.join(facts)})"

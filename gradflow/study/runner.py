@@ -71,7 +71,9 @@ def _fail(error: Exception, code: int) -> int:
 
 
 def _perform(experiment: Experiment, request: Request, command: str) -> None:
-    config = experiment.resolve(request.given, quick=request.options.quick)
+    config = experiment.resolve(
+        request.given, quick=request.options.quick, full=request.options.full
+    )
     workdir = request.options.workdir
     folder = Path(workdir) if workdir else default_workdir(experiment.name, config)
     caching = compilation_cache(request.options.compilation_cache_dir)

@@ -84,8 +84,9 @@ def recorded(clipping: optax.GradientTransformation) -> optax.GradientTransforma
 
 
 def _differ(before: Params, after: Params) -> Bool[Array, ""]:
+    """Whether any entry was changed; what is NaN before and after was not."""
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-    return jnp.any(jnp.stack([jnp.any(a != b) for a, b in pairs]))
+    return jnp.any(jnp.stack([jnp.any((a != b) & ~(jnp.isnan(a) & jnp.isnan(b))) for a, b in pairs]))
 
 
 def _updated(stats: ClipStats, unclipped: Unclipped, after: Params) -> ClipStats:

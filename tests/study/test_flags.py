@@ -88,7 +88,7 @@ class Other(study.Config):
 
 
 def test_two_experiments_side_by_side_keep_their_own_flags():
-    other = dataclasses.replace(tiny.EXPERIMENT, name="other", config=Other, quick={})
+    other = dataclasses.replace(tiny.EXPERIMENT, name="other", config=Other, quick={}, full={})
     for _ in range(2):
         assert parse(other, ["--gains=large"]).given == {"gains": "large"}
         assert given("--gains=0.5") == {"gains": (0.5,)}
@@ -105,9 +105,21 @@ def test_quick_changes_the_defaults_and_flags_win():
     assert tiny.EXPERIMENT.resolve(request.given) == tiny.Config(num_seeds=5)
 
 
-def test_quick_can_only_name_fields():
-    with pytest.raises(ValueError, match="unknown field .* 'num_step': did you mean 'num_steps'"):
-        dataclasses.replace(tiny.EXPERIMENT, quick={"num_step": 3})
+def test_full_changes_the_defaults_and_flags_win():
+    request = parse(tiny.EXPERIMENT, ["--full"])
+    assert request.options.full and not request.given
+    assert tiny.EXPERIMENT.resolve({}, full=True).num_steps == 50
+    assert tiny.EXPERIMENT.resolve({"num_steps": 7}, full=True).num_steps == 7
+    with pytest.raises(flags.Error, match="--quick is the small run and --full the long one"):
+        parse(tiny.EXPERIMENT, ["--full", "--quick"])
+    with pytest.raises(flags.Error, match="tiny has no long form: leave out --full"):
+        parse(dataclasses.replace(tiny.EXPERIMENT, full={}), ["--full"])
+
+
+@pytest.mark.parametrize("form", ["quick", "full"])
+def test_a_form_can_only_name_fields(form):
+    with pytest.raises(ValueError, match=f"unknown field .* {form} 'num_step': did you mean"):
+        dataclasses.replace(tiny.EXPERIMENT, **{form: {"num_step": 3}})
 
 
 def test_flags_of_jax_are_read_and_leave_no_trace():
@@ -130,7 +142,7 @@ class Untypical(study.Config):
 
 def test_a_field_with_the_name_of_another_flag_is_refused():
     with pytest.raises(ValueError, match="field of the configuration is called quick, .* another"):
-        parse(dataclasses.replace(tiny.EXPERIMENT, config=Clashing, quick={}), [])
+        parse(dataclasses.replace(tiny.EXPERIMENT, config=Clashing, quick={}, full={}), [])
 
 
 @pytest.mark.parametrize("hint", [dict, list[int], tuple[int, int], int | str, Literal[1, 2]])
@@ -141,13 +153,13 @@ def test_a_type_that_cannot_be_a_flag_is_refused(hint):
 
 def test_a_field_of_such_a_type_is_refused():
     with pytest.raises(TypeError, match="got list.int."):
-        parse(dataclasses.replace(tiny.EXPERIMENT, config=Untypical, quick={}), [])
+        parse(dataclasses.replace(tiny.EXPERIMENT, config=Untypical, quick={}, full={}), [])
 
 
 def test_the_help_shows_the_docstring_and_every_flag_with_its_defaults():
     shown = help_text(tiny.EXPERIMENT)
     assert shown.startswith("Powers of a gain vanish.\n\nlog norm = lag · log gain.\n")
-    assert "\n  --num_steps: The largest lag. (default 6; quick 3)\n" in shown
+    assert "\n  --num_steps: The largest lag. (default 6; quick 3; full 50)\n" in shown
     assert "\n  --norm: Which norm. (one of spectral, frobenius; default spectral)\n" in shown
     assert "\n  --[no]centre: Whether to centre. (default false)\n" in shown
     for one in (*dataclasses.fields(tiny.Config), "workdir", "replot", "compilation_cache_dir"):

@@ -72,6 +72,7 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     closing=closing,
     quick={"num_steps": 3, "num_seeds": 2},
+    full={"num_steps": 50},
     doc="Powers of a gain vanish.\n\nlog norm = lag · log gain.\n",
 )
 

@@ -61,6 +61,11 @@ def test_closed_forms(spec, expected):
     assert (stats.num_updates, stats.acted) == (1, not np.array_equal(flat, after))
 
 
+def test_what_is_left_as_it_was_has_not_been_acted_on_though_it_be_nan():
+    assert clip("none", [scaled(np.nan), GRADIENT])[1].acted == 0
+    assert clip("value(threshold=3.5)", [scaled(np.nan), GRADIENT])[1].acted == 1
+
+
 def test_the_record_counts_over_updates():
     _, stats = clip("global_norm(threshold=10)", [scaled(s / NORM) for s in (5, 20, 40, 8)])
     assert (stats.num_updates, stats.acted) == (4, 2)
