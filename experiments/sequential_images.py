@@ -23,7 +23,7 @@ Vorontsov, Trabelsi, Kadoury, Pal 2017, arXiv:1702.00071 (Glorot and orthogonal 
     python experiments/sequential_images.py --data=mnist --data_dir=FOLDER --full
     python experiments/sequential_images.py --cells='lstm(forget_bias=1),lem' --orders=plain
 
-Takes about three minutes on two cores at the defaults. A killed run goes on from its last evaluation;
+Takes three minutes on two cores at the defaults. A killed run goes on from its last evaluation;
 params/ has the trained cells of the first seed, for `experiments/vanishing.py --params`.
 """
 

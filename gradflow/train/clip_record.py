@@ -85,8 +85,11 @@ def recorded(clipping: optax.GradientTransformation) -> optax.GradientTransforma
 
 def _differ(before: Params, after: Params) -> Bool[Array, ""]:
     """Whether any entry was changed; what is NaN before and after was not."""
-    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-    return jnp.any(jnp.stack([jnp.any((a != b) & ~(jnp.isnan(a) & jnp.isnan(b))) for a, b in pairs]))
+
+    def changed(a: Array, b: Array) -> Array:
+        return jnp.any((a != b) & ~(jnp.isnan(a) & jnp.isnan(b)))
+
+    return jnp.any(jnp.stack(jax.tree.leaves(jax.tree.map(changed, before, after))))
 
 
 def _updated(stats: ClipStats, unclipped: Unclipped, after: Params) -> ClipStats:
