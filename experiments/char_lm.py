@@ -24,7 +24,7 @@ Any UTF-8 text will do; Tiny Shakespeare is published at https://github.com/karp
 data/tinyshakespeare/input.txt. With --sample, once the run is finished, each net goes on from that
 text, character by character, --num_characters of them; the same command again writes at once. The
 trained cells are in params/ of the record, for `vanishing.py --params=FILE --inputs=text:PATH`.
-Takes a few minutes on two cores at the defaults; --full, the LSTM of 512 × 2, half an hour or so.
+Takes three minutes on two cores at the defaults; --full, the LSTM of 512 × 2, half an hour or so.
 """
 
 import argparse
@@ -392,7 +392,7 @@ def _draw_learning(ax: "Axes", dataset: "xarray.Dataset") -> None:
         study.figure.band(ax, read, found.sel(cell=spec), "seed", **look)
     published = PUBLISHED["minGRU"] / np.log(2)
     ax.axhline(published, color="black", lw=0.8, ls=(0, (1, 1)))
-    ax.annotate("minGRU, published", (float(read[-1]), published), fontsize=7, ha="right", va="top")
+    ax.annotate("minGRU, published", (float(read[0]), published), fontsize=7, va="top")
     low, high = (float(end(found.isel(update=-1))) for end in (np.min, np.max))
     ax.set(
         xlabel="characters learnt from (millions)",

@@ -24,8 +24,8 @@ arXiv:1509.01626 (AG News); Maas et al. 2011, https://aclanthology.org/P11-1015 
 
 A model is a cell, with ``bi_`` or ``two_`` before it, and with ``pooling`` ("last", "max" or
 "mean" over the steps) and ``recurrent_dropout`` among its options. Without the files, which are
-not fetched, the run says where they are published. Takes minutes on two cores at the defaults,
-which are those of TREC. params/ has the cell of each model, of its first seed.
+not fetched, the run says where they are published. Takes five to six minutes on two cores at the
+defaults, which are those of TREC. params/ has the cell of each model, of its first seed.
 """
 
 import contextlib

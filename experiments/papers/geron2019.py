@@ -24,6 +24,8 @@ from _claims import OWN, Claim, Paper, numbers, statement, verdicts
 
 from gradflow import study, unroll
 from gradflow.cells import rnn
+from gradflow.tasks import forecasting
+from gradflow.tasks.forecasting import least_squares, two_sines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,17 +53,6 @@ class Config(study.Config):
     models: tuple[str, ...] = study.field(tuple(MODELS), help="Which are trained.")
     epochs: int = study.field(20, help="Epochs of 7,000 series.", positive=True)
     num_seeds: int = study.field(3, help="Initialisations and orders of each model.", positive=True)
-
-
-def make_series(num_series: int, num_steps: int) -> np.ndarray:
-    """The notebook's series, drawn by NumPy's old generator with seed 42, in float32."""
-    rng = np.random.RandomState(42)
-    first, second, offset_1, offset_2 = rng.rand(4, num_series, 1)
-    time = np.linspace(0, 1, num_steps)
-    series = 0.5 * np.sin((time - offset_1) * (first * 10 + 10))
-    series += 0.2 * np.sin((time - offset_2) * (second * 20 + 20))
-    series += 0.1 * (rng.rand(num_series, num_steps) - 0.5)
-    return series.astype(np.float32)
 
 
 def glorot(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
@@ -135,11 +126,9 @@ def train(model: Model, rate: float, epochs: int, data: tuple, key: jax.Array) -
     return loss(params, x_valid, y_valid)
 
 
-def least_squares(x: np.ndarray, y: np.ndarray, x_valid: np.ndarray, y_valid: np.ndarray) -> float:
+def best_linear(x: np.ndarray, y: np.ndarray, x_valid: np.ndarray, y_valid: np.ndarray) -> float:
     """The validation error of the best linear model of the training set."""
-    with_one = [np.concatenate([part, np.ones((len(part), 1))], axis=1) for part in (x, x_valid)]
-    weights = np.linalg.lstsq(with_one[0], y, rcond=None)[0]
-    return float(np.mean((with_one[1] @ weights - y_valid) ** 2))
+    return float(np.mean((forecasting.linear(least_squares(x, y), x_valid) - y_valid) ** 2))
 
 
 def split(series: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -153,7 +142,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """The naive forecasts, the best linear ones, and the trained models."""
     import xarray
 
-    one, ten = make_series(10000, STEPS + 1), make_series(10000, STEPS + 10)
+    one, ten = two_sines(10000, STEPS + 1), two_sines(10000, STEPS + 10)
     models = {
         "linear": (linear(1), one),
         "one_unit": (recurrent((1,)), one),
@@ -175,7 +164,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
              for series in (one, ten)]  # fmt: skip
     return trained.assign(
         naive=(("ahead",), np.array(naive, float)),
-        optimum=(("ahead",), [least_squares(*split(series)) for series in (one, ten)]),
+        optimum=(("ahead",), [best_linear(*split(series)) for series in (one, ten)]),
         example=(("time",), ten[VALID][0].astype(float)),
     ).assign_coords(ahead=[1, 10])
 
