@@ -20,7 +20,8 @@ FILE = Path(__file__).parents[1] / "experiments" / "clipping.py"
 MODULE = runpy.run_path(str(FILE))
 EXPERIMENT = MODULE["EXPERIMENT"]
 TASK = "adding(num_steps=6)"
-TINY = ["--quick", f"--tasks={TASK}", "--learning_rate=0.3", "--cell=rnn", "--hidden_size=3"]
+TINY = ["--quick", f"--tasks={TASK}", "--optimiser=sgd"]
+TINY += ["--learning_rate=0.3", "--cell=rnn", "--hidden_size=3"]
 
 
 @pytest.fixture(scope="module")
