@@ -181,11 +181,7 @@ def together(horizons: np.ndarray, errors: np.ndarray) -> str:
     shuffled = [np.corrcoef(ranks[0], rng.permutation(ranks[1]))[0, 1] for _ in range(2000)]
     p = float(np.mean(np.abs(shuffled) >= abs(rank) - 1e-9))
     return (
-        f"nets whose gradient reaches further forecast better: {word(rank < 0 and p < 0.05)} (rank "
-        f"correlation of horizon and error {rank:+.2f}, p = {p:.2f} by permutation, "
-        f"{nets.sum()} nets)"
+        "nets whose gradient reaches further forecast better: "
+        f"{study.verdict(rank < 0 and p < 0.05)} (rank correlation of horizon and error "
+        f"{rank:+.2f}, p = {p:.2f} by permutation, {nets.sum()} nets)"
     )
-
-
-def word(holds: bool) -> str:
-    return "supported" if holds else "not supported"

@@ -20,7 +20,6 @@ from _forecasting_parts import (
     plan_of,
     save_cell,
     together,
-    word,
 )
 
 from gradflow import study
@@ -311,7 +310,9 @@ def _closing_view(data: "xarray.Dataset") -> str:
         for what, found in (("one step ahead", beat[0]), (f"over {AHEAD} steps", beat[1]))
     ]
     verdict = f"something beats the naive forecast of {data.view.values}: "
-    verdict += f"one step {word(bool(beat[0]))}, {AHEAD} steps {word(bool(beat[1]))}"
+    verdict += (
+        f"one step {study.verdict(bool(beat[0]))}, {AHEAD} steps {study.verdict(bool(beat[1]))}"
+    )
     table = study.table(rows)
     return "\n".join(
         [f"RMSE one step ahead, in {unit}", table, *said, verdict, together(horizons, errors)]

@@ -24,7 +24,8 @@ Any UTF-8 text will do; Tiny Shakespeare is published at https://github.com/karp
 data/tinyshakespeare/input.txt. With --sample, once the run is finished, each net goes on from that
 text, character by character, --num_characters of them; the same command again writes at once. The
 trained cells are in params/ of the record, for `vanishing.py --params=FILE --inputs=text:PATH`.
-Takes three minutes on two cores at the defaults; --full, the LSTM of 512 × 2, half an hour or so.
+Takes three minutes on two cores at the defaults; --full, the LSTM of 512 × 2, half an hour, by
+estimate.
 """
 
 import argparse
@@ -505,20 +506,18 @@ def _verdicts(dataset: "xarray.Dataset") -> list[str]:
         # The same stretches for both, and the same seeds: each pair is one difference.
         saved = (last.sel(cell="rnn") - last.sel(cell=spec)).values.ravel()
         low, high = flow.bootstrap(saved)
-        fewer.append(f"{spec}: {_word(low > 0)} ({saved.mean():+.3f} [{low:+.3f}, {high:+.3f}])")
+        fewer.append(
+            f"{spec}: {study.verdict(low > 0)} ({saved.mean():+.3f} [{low:+.3f}, {high:+.3f}])"
+        )
         reached = [
             np.median(horizons(dataset.log_norm.sel(cell=c).isel(probe_update=-1)))
             for c in (spec, "rnn")
         ]
-        further.append(f"{spec}: {_word(bool(reached[0] > reached[1]))}")
+        further.append(f"{spec}: {study.verdict(bool(reached[0] > reached[1]))}")
     return [
         f"gated cells need fewer bits than the tanh RNN, by this run: {', '.join(fewer)}",
         f"and their gradient reaches further once trained: {', '.join(further)}",
     ]
-
-
-def _word(holds: bool) -> str:
-    return "supported" if holds else "not supported"
 
 
 def write(

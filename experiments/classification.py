@@ -546,7 +546,7 @@ def _verdict(dataset: "xarray.Dataset", gated: list[str]) -> str:
             np.median(np.minimum(horizons(dataset.log_norm.sel(model=m, when="trained")), 1e9))
             for m in (spec, "rnn")
         ]
-        word = "supported" if low > 0 and reached[0] > reached[1] else "not supported"
+        word = study.verdict(low > 0 and reached[0] > reached[1])
         said.append(f"{spec}: {word} ({more.mean():+.3f} [{low:+.3f}, {high:+.3f}])")
     return (
         "gated cells, whose gradient reaches further, classify better than the tanh RNN, by this "

@@ -27,8 +27,8 @@ Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, algorithm 1 and Fig. 7.
     python experiments/clipping.py --full
     python experiments/clipping.py --clippings=none,adjoint --num_updates=3000
 
-Takes about two minutes on two cores at the defaults, and hours in full. A killed run goes on from
-its last evaluation.
+Takes two to three minutes on two cores at the defaults, hours, by estimate, in full. A killed run
+goes on from its last evaluation.
 """
 
 import contextlib
@@ -385,7 +385,7 @@ def _verdict(data: "xarray.Dataset") -> str:
     below, above = flow.bootstrap(more)
     return (
         f"{task}: clipping the global norm at {THRESHOLDS['global_norm'][1]:g} learns better than "
-        f"none: {'supported' if high < 0 else 'not supported'} (log10 ratio of final losses "
+        f"none: {study.verdict(high < 0)} (log10 ratio of final losses "
         f"{ratio.mean():+.2f} [{low:+.2f}, {high:+.2f}]; share of seeds solved {more.mean():+.2f} "
         f"[{below:+.2f}, {above:+.2f}])"
     )

@@ -299,7 +299,7 @@ def _factor(slopes: np.ndarray) -> str:
 def _verdict(place: str, slopes: "xarray.DataArray") -> str:
     falls = flow.bootstrap(slopes.sel(skip="none").values)[1] < 0
     undone = flow.bootstrap(slopes.sel(skip="residual").values)[1] >= 0
-    word = "supported" if falls and undone else "not supported"
+    word = study.verdict(falls and undone)
     return (
         f"{place} the flow {'falls' if falls else 'does not fall'} with depth without a skip and "
         f"{'does not' if undone else 'falls'} with the residual: the claim is {word} by this run"

@@ -431,9 +431,9 @@ def _row(name: str, data: "xarray.Dataset") -> dict[str, str]:
         "cell": name,
         "critical gain: theory": f"{theory:.3f}",
         "measured": f"{mean:.3f} [{low:.3f}, {high:.3f}]",
-        "within 10 %": _word(abs(mean / theory - 1) <= TOLERANCE),
+        "within 10 %": study.verdict(abs(mean / theory - 1) <= TOLERANCE),
         "log10 mean/median norm": f"{excess:.1f} [{least:.1f}, {most:.1f}]",
-        "heavy tail": _word(least > math.log10(HEAVY)),
+        "heavy tail": study.verdict(least > math.log10(HEAVY)),
     }
 
 
@@ -445,12 +445,8 @@ def _line_verdict(dataset: "xarray.Dataset") -> str:
     return (
         "loss of tanh on the line, log10 of the steepest over the median slope, at "
         f"{last:g} less at {first:g} of the critical gain: {change.mean():.2f} "
-        f"[{low:.2f}, {high:.2f}]; rough: {_word(low > math.log10(ROUGH))}"
+        f"[{low:.2f}, {high:.2f}]; rough: {study.verdict(low > math.log10(ROUGH))}"
     )
-
-
-def _word(holds: bool) -> str:
-    return "supported" if holds else "not supported"
 
 
 EXPERIMENT = study.Experiment(

@@ -85,6 +85,9 @@ GALLERY: dict[str, Picture] = {
     "identity_init": Picture(identity_init.EXPERIMENT),
     "relu_vs_tanh": Picture(relu_vs_tanh.EXPERIMENT),
     "forecasting": Picture(forecasting.EXPERIMENT),
+    "forecasting_bitcoin": Picture(
+        forecasting.EXPERIMENT, ("--data=bitcoin", "--data_dir=data"), ("data/coin_Bitcoin.csv",)
+    ),
     "sequential_images": Picture(sequential_images.EXPERIMENT),
     "seq2seq": Picture(seq2seq.EXPERIMENT),
     "classification": Picture(

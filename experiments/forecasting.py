@@ -47,7 +47,6 @@ from _forecasting_parts import (
     plan_of,
     save_cell,
     together,
-    word,
 )
 from _forecasting_series import TRUTH, closing_real, draw_origins, draw_ratios, run_real
 
@@ -460,8 +459,9 @@ def _iterated(dataset: "xarray.Dataset") -> Iterator[str]:
         low, high = np.exp(flow.bootstrap(logs.mean("model").values))
         least = float(np.exp(logs.mean("seed").min()))
         yield (
-            f"ten at once is better than ten iterated, {words}: {word(low > 1)} (error iterated / "
-            f"at once {np.exp(float(logs.mean())):.2f} [{low:.2f}, {high:.2f}], least {least:.2f})"
+            f"ten at once is better than ten iterated, {words}: {study.verdict(low > 1)} "
+            f"(error iterated / at once {np.exp(float(logs.mean())):.2f} [{low:.2f}, {high:.2f}], "
+            f"least {least:.2f})"
         )
 
 

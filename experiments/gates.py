@@ -397,15 +397,12 @@ def _verdict(dataset: "xarray.Dataset") -> str:
     further = bool(ascending.all() and (reached[:, -1] > reached[:, 0]).all())
     rates = np.apply_along_axis(slope, -1, fixed.log_norm.values).mean(axis=0)
     off = rates / log_forget(fixed.bias.values) - 1
+    alike = bool((np.abs(off) <= TOLERANCE).all())
     return (
-        f"a larger bias carries it further: {_word(further)}\n"
-        f"the decay is the forget gate's: {_word(bool((np.abs(off) <= TOLERANCE).all()))} (log "
+        f"a larger bias carries it further: {study.verdict(further)}\n"
+        f"the decay is the forget gate's: {study.verdict(alike)} (log "
         f"decay off by {100 * off.min():+.0f} % to {100 * off.max():+.0f} %)"
     )
-
-
-def _word(holds: bool) -> str:
-    return "supported" if holds else "not supported"
 
 
 EXPERIMENT = study.Experiment(

@@ -418,7 +418,8 @@ def _verdicts(best: "xarray.Dataset") -> list[str]:
         born, trained = carried(decades[0]), carried(decades[-1])
         lines.append(
             f"{task}: the identity carries the gradient over {far(data)} steps at birth: "
-            f"{_word(born)}; after {int(data['update'][-1])} updates: {_word(trained)}"
+            f"{study.verdict(born)}; after {int(data['update'][-1])} updates: "
+            f"{study.verdict(trained)}"
         )
         ratios = gains(data, "irnn")
         if not ratios:
@@ -427,14 +428,10 @@ def _verdicts(best: "xarray.Dataset") -> list[str]:
         mean, low, high = np.exp(ratios[nearest])
         holds = all(above < 0 for _, _, above in ratios.values())
         lines.append(
-            f"{task}: it learns what the other starts do not: {_word(holds)} (its loss is "
+            f"{task}: it learns what the other starts do not: {study.verdict(holds)} (its loss is "
             f"{mean:.2f} [{low:.2f}, {high:.2f}] of that of the best other, {nearest})"
         )
     return lines
-
-
-def _word(holds: bool) -> str:
-    return "supported" if holds else "not supported"
 
 
 EXPERIMENT = study.Experiment(

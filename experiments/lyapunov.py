@@ -340,10 +340,7 @@ def closing(dataset: "xarray.Dataset") -> str:
         f"time to lose within a factor of {WITHIN:g} of the prediction": predicted,
         "nets learn best near the crossing": near,
     }
-    said = "\n".join(
-        f"{name}: {'supported' if holds else 'not supported'} by this run"
-        for name, holds in parts.items()
-    )
+    said = "\n".join(f"{name}: {study.verdict(holds)} by this run" for name, holds in parts.items())
     return f"{study.table(rows)}\n{words}\n{said}"
 
 

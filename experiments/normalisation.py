@@ -430,7 +430,7 @@ def _row(
         "log decay a step": f"{before.mean():+.4f}",
         "with it": f"{after.mean():+.4f}",
         "difference": f"{(after - before).mean():+.4f} [{low:+.4f}, {high:+.4f}]",
-        "claim": _word(claimed(low, high, before.mean())),
+        "claim": study.verdict(claimed(low, high, before.mean())),
     }
 
 
@@ -450,14 +450,10 @@ def _batch_rows(dataset: "xarray.Dataset") -> list[dict[str, str]]:
                 f"log growth at gamma {float(dataset.gamma[0]):g}": ends[0],
                 f"at gamma {float(dataset.gamma[-1]):g}": ends[1],
                 "off theory by up to": f"{np.abs(means - dataset.theory.values[at]).max():.3f}",
-                "smaller gamma, slower decay": _word(falls),
+                "smaller gamma, slower decay": study.verdict(falls),
             }
         )
     return rows
-
-
-def _word(holds: bool) -> str:
-    return "supported" if holds else "not supported"
 
 
 EXPERIMENT = study.Experiment(

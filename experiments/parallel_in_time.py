@@ -203,7 +203,7 @@ def closing(dataset: "xarray.Dataset") -> str:
         "no solution claimed above": lost,
     }
     said = ", ".join(f"{name}: {'yes' if holds else 'no'}" for name, holds in parts.items())
-    word = "supported" if all(parts.values()) else "not supported"
+    word = study.verdict(all(parts.values()))
     return f"{rows}\n{said}\nthe exponent decides what can be parallelised: {word} by this run"
 
 

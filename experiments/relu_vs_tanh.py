@@ -14,10 +14,11 @@ are, ∂h_T/∂h_k = 0 and its log norm is -inf: the share of runs of which that
 
 The claim: from an orthogonal matrix tanh keeps its gradient longer than ReLU, which has half of its
 units dead at each step; from the identity ReLU keeps it longer; and ReLU's state blows up from a
-gain of √2 on, where tanh's cannot. Each part is supported by a rule fixed beforehand: the 95 %
-interval over seeds of the difference in nats a step lies on its side of 0; half of ReLU's runs have
-blown up at a gain within 10 % of √2, and none of tanh's at any. A run has blown up where the size
-of its state at T is more than ten times the largest of its first half, or has overflowed.
+gain of √2 on, where tanh's cannot. Each part is supported by a rule set before the run that is
+shown: the 95 % interval over seeds of the difference in nats a step lies on its side of 0; half of
+ReLU's runs have blown up at a gain within 10 % of √2, and none of tanh's at any. A run has blown up
+where the size of its state at T is more than ten times the largest of its first half, or has
+overflowed.
 
 Source: Le, Jaitly, Hinton 2015, arXiv:1504.00941; Glorot, Bordes, Bengio 2011 (dead and live
 paths of rectifiers); Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063 (slopes of 1 and of 1/4).
@@ -518,21 +519,17 @@ def _verdicts(dataset: "xarray.Dataset") -> list[str]:
             for name in ("tanh", "relu")
         ]
         lines.append(
-            f"tanh keeps its gradient {more} than relu from {init}: {_word(holds)} "
+            f"tanh keeps its gradient {more} than relu from {init}: {study.verdict(holds)} "
             f"({_interval(difference, 3)} nats a step; runs cut exactly: {', '.join(cut)})"
         )
     found = {name: boundaries(blown_up(dataset.sel(activation=name))) for name in ("relu", "tanh")}
     near = abs(np.median(found["relu"]) / math.sqrt(2) - 1) <= TOLERANCE
     holds = bool(near and np.isinf(found["tanh"]).all())
     lines.append(
-        f"relu's state blows up from a gain of √2, and tanh's at none: {_word(holds)} "
+        f"relu's state blows up from a gain of √2, and tanh's at none: {study.verdict(holds)} "
         f"(relu's from {_from(found['relu'])}; tanh's: {_from(found['tanh'])})"
     )
     return lines
-
-
-def _word(holds: bool) -> str:
-    return "supported" if holds else "not supported"
 
 
 EXPERIMENT = study.Experiment(

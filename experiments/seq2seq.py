@@ -525,7 +525,7 @@ def _gates(last: "xarray.Dataset") -> str:
 
 
 def _words(held: dict[str, bool]) -> str:
-    return ", ".join(f"{k}: {'supported' if v else 'not supported'}" for k, v in held.items())
+    return ", ".join(f"{k}: {study.verdict(v)}" for k, v in held.items())
 
 
 def _mean(values: np.ndarray, digits: int = 3) -> str:

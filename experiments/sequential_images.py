@@ -322,7 +322,7 @@ def closing(dataset: "xarray.Dataset") -> str:
     first = dataset.isel(order=0)
     lift = reaching(first).sel(stage="end") - reaching(first).sel(stage="birth")
     held = {str(c): flow.bootstrap(lift.sel(cell=c).values)[0] > 0 for c in lift.cell.values}
-    words = [f"{k}: {'supported' if v else 'not supported'}" for k, v in held.items()]
+    words = [f"{k}: {study.verdict(v)}" for k, v in held.items()]
     return "\n".join(
         [
             study.table(rows),
@@ -344,10 +344,7 @@ def _reached(data: "xarray.Dataset") -> str:
         return claim + "not judged without tanh and another"
     best = max(others, key=lambda name: others[name])
     holds = others[best] >= ENOUGH > mean["tanh"]
-    return claim + (
-        f"{'supported' if holds else 'not supported'} ({best} {others[best]:.3f}, "
-        f"tanh {mean['tanh']:.3f})"
-    )
+    return claim + (f"{study.verdict(holds)} ({best} {others[best]:.3f}, tanh {mean['tanh']:.3f})")
 
 
 def _row(data: "xarray.Dataset") -> dict[str, str]:

@@ -343,7 +343,7 @@ def closing(dataset: "xarray.Dataset") -> str:
     further = [widened(dataset.sel(cell=cell)) for cell in dataset.cell.values]
     words, more = (
         ", ".join(
-            f"{cell}: {'supported' if holds else 'not supported'}"
+            f"{cell}: {study.verdict(holds)}"
             for cell, holds in zip(dataset.cell.values, held, strict=True)
         )
         for held in (held, [low > 0 for _, low, _ in further])

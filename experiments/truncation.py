@@ -24,8 +24,8 @@ arXiv:1705.08209 (that truncation is biased).
     python experiments/truncation.py --full
     python experiments/truncation.py --cell=lstm --delay=5
 
-Takes about 100 seconds on two cores at the defaults, and an hour in full. The seconds in the
-record are of the machine that it ran on, and no two runs have the same.
+Takes about 100 seconds on two cores at the defaults, an hour, by estimate, in full. The seconds in
+the record are of the machine that it ran on, and no two runs have the same.
 """
 
 import contextlib
@@ -369,20 +369,18 @@ def _verdicts(data: "xarray.Dataset") -> list[str]:
     below, above = share[at < 1], share[(at >= 2) | (data.k == data.num_steps).values]
     lost = bool(len(below) and (below == 0).all() and share[-1] > 0 and (above >= share[-1]).all())
     words = [
-        f"the delayed copy is lost with k < L, and not with k from 2 L on: {_word(lost)} (solved "
-        f"by {below.max(initial=0):.0%} of the seeds at most, and {above.min():.0%} at least)"
+        f"the delayed copy is lost with k < L, and not with k from 2 L on: {study.verdict(lost)} "
+        f"(solved by {below.max(initial=0):.0%} of the seeds at most, "
+        f"and {above.min():.0%} at least)"
     ]
     if len(below):
         cosine = data.cosine.sel(stage="birth").transpose("window", "seed").values[at < 1][-1]
         words.append(
-            f"the bias at birth does not tell it: {_word(bool(cosine.mean() > HIGH_COSINE))} "
+            "the bias at birth does not tell it: "
+            f"{study.verdict(bool(cosine.mean() > HIGH_COSINE))} "
             f"(cosine {_mean(cosine)} at k = {float(data.k[at < 1][-1]):.0f})"
         )
     return words
-
-
-def _word(holds: bool) -> str:
-    return "supported" if holds else "not supported"
 
 
 EXPERIMENT = study.Experiment(

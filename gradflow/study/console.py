@@ -1,4 +1,4 @@
-"""What a run shows of itself: how far it is, and its closing table."""
+"""What a run shows of itself: how far it is, its closing table, and its verdict."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +24,11 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = [_column(name, [row.get(name, "") for row in rows]) for name in names]
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
+
+
+def verdict(holds: bool) -> str:
+    """How a closing line says whether a run supports a claim."""
+    return "supported" if holds else "not supported"
 
 
 def _column(name: str, cells: list[str]) -> list[str]:
