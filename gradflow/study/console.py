@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -26,8 +26,8 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
 
 
-def verdict(holds: bool) -> str:
-    """How a closing line says whether a run supports a claim."""
+def verdict(holds: Any) -> str:
+    """How a closing line says whether a run supports a claim, a bool of any library."""
     return "supported" if holds else "not supported"
 
 
