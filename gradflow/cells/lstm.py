@@ -24,6 +24,7 @@ def lstm(
     hidden_size: int,
     *,
     forget_bias: BiasSpec | None = None,
+    input_bias: BiasSpec | None = None,
     peephole: bool | str = False,
     coupled: bool = False,
     forget_gate: bool = True,
@@ -42,6 +43,8 @@ def lstm(
       forget_bias: Initial value of b^f; nothing is added inside the step. By default 1, as in
         Keras; Flax starts at 0, PyTorch at random. The other biases start at zero.
         ``"chrono(max_lag=100)"`` draws b^f to remember for up to 100 steps, with b^i = -b^f.
+      input_bias: Initial value of b^i, by default 0 but for chrono's: below zero the cell starts
+        closed, as in the paper of 1997.
       peephole: Whether the gates look at the cell, or which of them do, as in ``"if"``: p^q ∘ c
         is added to a_t^q, with c_{t-1} for i and f and c_t for o. p^q is a vector of its own
         for each gate and starts at N(0, 0.1²), as in Lasagne.
@@ -64,6 +67,11 @@ def lstm(
             f"coupled and forget_bias are of the forget gate, got coupled={coupled} and "
             f"forget_bias={forget_bias} with forget_gate=False: leave them out, or keep the gate"
         )
+    if coupled and input_bias is not None:
+        raise ValueError(
+            f"input_bias is of the input gate, got {input_bias} with coupled=True, which has "
+            "none: give forget_bias, as i_t = 1 - f_t"
+        )
     names = "fgo" if coupled else "ifgo" if forget_gate else "igo"
     looks = _looking_gates(peephole, names)
     init = init_gates(
@@ -72,9 +80,12 @@ def lstm(
         hidden_size,
         recurrent_init=recurrent_init,
         input_init=input_init,
-        biases={"f": 1.0 if forget_bias is None else forget_bias} if forget_gate else {},
+        biases={
+            "f": 1.0 if forget_bias is None else forget_bias,
+            "i": 0.0 if input_bias is None else input_bias,
+        },
     )
-    if isinstance(forget_bias, str) and "i" in names:
+    if isinstance(forget_bias, str) and "i" in names and input_bias is None:
         init = _with_opposite_input_bias(init)
     advance = _equations(names, looks)
 

@@ -60,6 +60,16 @@ def test_parameters_are_those_of_the_gates_that_are_there(key, options, names, l
     assert "".join(q for q in sorted(params) if "p" in params[q]) == looks
 
 
+def test_the_input_gate_starts_where_it_is_told(key):
+    start = lambda **options: lstm(2, 3, **options).init(key)["i"]["b"]  # noqa: E731
+    np.testing.assert_array_equal(start(), np.zeros(3))
+    np.testing.assert_array_equal(start(forget_gate=False, input_bias=-3.0), np.full(3, -3.0))
+    of_chrono = start(forget_bias="chrono(max_lag=9)", input_bias=1.0)
+    np.testing.assert_array_equal(of_chrono, np.ones(3))
+    with pytest.raises(ValueError, match="input_bias is of the input gate, got -1.0 with coupled"):
+        lstm(2, 3, coupled=True, input_bias=-1.0)
+
+
 def test_the_lstm_of_1997_carries_its_error_unchanged(key):
     cell = lstm(2, 4, forget_gate=False)
     params = jax.tree_util.tree_map_with_path(
