@@ -1,6 +1,6 @@
 """The log norms of every pair of an LSTM, against its bare matrix products and against PyTorch.
 
-The bare products are those that the map needs, as many and of the same shapes, in a jitted loop
+The bare products are those that form ∂h_t/∂h_k for every pair, step by step, in a jitted loop
 with nothing beside them. PyTorch, where it is installed, does it with care: a batched reverse pass
 from every t, which gives ∂h_t/∂h_k for all k at once, and one batched matrix norm for each t.
 All run in one process, in turns, and the median is taken. Every row is one of a Markdown table:
@@ -22,10 +22,13 @@ from turns import medians
 
 from gradflow.cell import Params
 from gradflow.cells import lstm
-from gradflow.flow.norm_map import ROWS_TOGETHER, log_norm_map
+from gradflow.flow.norm_map import log_norm_map
 from gradflow.flow.sweep import Norm
 
 INPUT_SIZE = 16
+
+ROWS_TOGETHER = 512
+"""Rows that go through a step at once: enough to fill the matrix unit, few enough for the cache."""
 
 _HIDDEN_SIZES = flags.DEFINE_list("hidden_sizes", ["64", "128"], "Hidden sizes.")
 _NUM_STEPS = flags.DEFINE_integer("num_steps", 256, "Length T of the sequence.", lower_bound=1)

@@ -151,7 +151,7 @@ def check_step(cell: Cell, params: Params, carry: Carry, xs: Any, *, batched: bo
         shapes = jax.tree.map(jnp.shape, params)
         raise ValueError(
             f"the cell's step does not take a carry of {before} and x of {x} with parameters of "
-            f"shapes {shapes}: {error}"
+            f"shapes {shapes}: {error}; give parameters, a carry and inputs of its own sizes"
         ) from error
     same = jax.tree.structure(before) == jax.tree.structure(after) and all(
         (a.shape, a.dtype) == (b.shape, b.dtype)
@@ -169,8 +169,7 @@ def valid_steps(
     """Which steps are real, as a mask, or None if all are.
 
     Raises:
-      ValueError: If both are given, their shape does not fit the inputs, or a length is not
-        within 0 ... T.
+      ValueError: If both are given, their shape does not fit, or a length is not within 0 ... T.
     """
     if lengths is not None and mask is not None:
         raise ValueError("lengths or a mask is expected, got both; leave one of them out")
@@ -185,16 +184,18 @@ def valid_steps(
     if lengths is None:
         return None
     num_steps, *batch = inputs.shape[:-1]
-    lengths = jnp.asarray(lengths)
+    given, lengths = lengths, jnp.asarray(lengths)
     if lengths.shape != tuple(batch) or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ValueError(
             f"integer lengths of shape {tuple(batch)} are expected, "
             f"got {lengths.dtype} of shape {lengths.shape}"
         )
     with contextlib.suppress(jax.errors.TracerArrayConversionError):  # values not known yet
-        known = np.asarray(lengths)
+        known = np.asarray(given)  # under a trace, what is made of it has no value
         if ((known < 0) | (known > num_steps)).any():
-            raise ValueError(f"lengths within 0 ... T = {num_steps} are expected, got {known}")
+            raise ValueError(
+                f"lengths within 0 ... T = {num_steps} are expected, got {known}: count real steps"
+            )
     return jnp.arange(num_steps).reshape(-1, *(1 for _ in batch)) < lengths
 
 

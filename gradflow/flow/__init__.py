@@ -2,11 +2,11 @@
 
 from gradflow.flow.adjoint import adjoints, log_adjoint_norms
 from gradflow.flow.broken import first_broken_step
-from gradflow.flow.chunks import log_norms_in_chunks
 from gradflow.flow.components import component_gradients, component_map, components
 from gradflow.flow.decomposition import Decomposition, decomposition
 from gradflow.flow.decomposition_norms import DecompositionNorms, decomposition_norms
 from gradflow.flow.gates import gate_histograms, gates, saturation
+from gradflow.flow.in_chunks import in_chunks
 from gradflow.flow.leading import leading_singular_values
 from gradflow.flow.lyapunov import LyapunovExponents, lyapunov_exponents
 from gradflow.flow.norm_map import log_norm_map
@@ -33,13 +33,13 @@ __all__ = [
     "first_broken_step",
     "gate_histograms",
     "gates",
+    "in_chunks",
     "jit_to_run_once",
     "leading_singular_values",
     "log_adjoint_norms",
     "log_condition",
     "log_norm_map",
     "log_norms",
-    "log_norms_in_chunks",
     "log_singular_values",
     "lyapunov_exponents",
     "over_runs",

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
+from gradflow.flow.broken import broken_steps, last_broken, void
 from gradflow.flow.reverse import Loss, Recorded, Scaled, linearise, log_norm, pull_back, record
-from gradflow.flow.steps import block
+from gradflow.flow.steps import Select, block
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
 
@@ -44,7 +45,8 @@ def adjoints(
 
     Returns:
       A pytree like the trajectory's carries, index = k, in units of the loss. What is smaller
-      than the smallest float is zero here, and exact in `log_adjoint_norms`.
+      than the smallest float is zero here, and exact in `log_adjoint_norms`. NaN for every k
+      before a step at which the trajectory is not finite.
 
     Raises:
       TypeError: If the loss is not floating.
@@ -53,7 +55,8 @@ def adjoints(
     Source: Werbos 1990, doi:10.1109/5.58337 (ordered derivatives through time).
     """
     mask = valid_steps(check_inputs(inputs), lengths, mask)
-    return _plain(_scaled_adjoints(cell, record(loss, cell, (params, inputs, carry, mask))))
+    recorded = record(loss, cell, (params, inputs, carry, mask))
+    return numbers(_joined(*scaled_adjoints(cell, recorded)))
 
 
 def log_adjoint_norms(
@@ -85,12 +88,15 @@ def log_adjoint_norms(
     """
     mask = valid_steps(check_inputs(inputs), lengths, mask)
     select = block(cell, source)
-    scaled = _scaled_adjoints(cell, record(loss, cell, (params, inputs, carry, mask)))
-    return jax.vmap(lambda value: log_norm(select(value)))(scaled.value) + scaled.log_scale()
+    recorded = record(loss, cell, (params, inputs, carry, mask))
+    return log_sizes(select, _joined(*scaled_adjoints(cell, recorded)))
 
 
 @partial(jax.jit, static_argnums=0)
-def _scaled_adjoints(cell: Cell, recorded: Recorded) -> Scaled:
+def scaled_adjoints(
+    cell: Cell, recorded: Recorded, later: Scaled | None = None
+) -> tuple[Scaled, Scaled]:
+    """∂L/∂s_0, and ∂L/∂s_1 ... ∂L/∂s_T along a leading axis, after what comes back from later."""
     with jax.default_matmul_precision("highest"):
         steps, direct = linearise(cell, recorded)
 
@@ -98,10 +104,25 @@ def _scaled_adjoints(cell: Cell, recorded: Recorded) -> Scaled:
             _, vjp = jax.vjp(lambda s: steps.cell.step(steps.params, s, x)[0], s)
             return vjp(adjoint)[0], adjoint
 
-        first, rest = pull_back(steps, direct, pull)
-        return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
+        first, rest = pull_back(steps, direct, pull, later)
+        last = last_broken(broken_steps(steps))
+        before_last = jnp.arange(1, steps.num_steps + 1) < last
+        return (
+            first._replace(value=void(last > 0, first.value)),
+            rest._replace(value=void(before_last, rest.value)),
+        )
 
 
 @jax.jit
-def _plain(scaled: Scaled) -> Carry:
+def numbers(scaled: Scaled) -> Carry:
+    """Adjoints along a leading axis as numbers."""
     return jax.vmap(lambda v, e: jax.tree.map(lambda leaf: jnp.ldexp(leaf, e), v))(*scaled)
+
+
+def log_sizes(select: Select, scaled: Scaled) -> Float[Array, " k"]:
+    """The log norms of a block of adjoints along a leading axis."""
+    return jax.vmap(lambda value: log_norm(select(value)))(scaled.value) + scaled.log_scale()
+
+
+def _joined(first: Scaled, rest: Scaled) -> Scaled:
+    return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)

@@ -1,123 +1,138 @@
-"""The log norms of a very long sequence, chunk by chunk: little memory, and a sign of life."""
+"""A very long sequence, chunk by chunk: the carries of one chunk in memory, and a sign of life."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from gradflow.cell import Carry, Cell, Params
-from gradflow.flow.norms import check_norm
-from gradflow.flow.spectral import start_vectors
-from gradflow.flow.steps import Rows, pull_rows, rescale, unit_rows
-from gradflow.flow.sweep import Norm, Problem, measure, prepare
-from gradflow.unroll import Lengths, Mask, check_inputs, start, unroll, valid_steps
+from gradflow.cell import Carry, Cell
+from gradflow.flow.broken import broken_steps, void
+from gradflow.flow.reverse import carries_after
+from gradflow.flow.steps import trajectory
+from gradflow.unroll import check_inputs, start
 
-Progress = Callable[[Sequence[slice]], Iterable[slice]]
+Progress = Callable[[Sequence[Any]], Iterable[Any]]
 """Goes through the chunks one by one and shows it, as tqdm does."""
 
-_Sweep = tuple[Rows, Array, Array]
-"""The rows of the product so far, their exponent, and where its norm is looked for next."""
+Through = Callable[[tuple, Any], tuple[Any, Any]]
+"""(a chunk's arguments, the state of a sweep or None) -> (its state behind it, what was found)."""
 
 
-def log_norms_in_chunks(
-    cell: Cell,
-    params: Params,
-    inputs: Float[Array, "steps input"],
-    *,
-    chunk_steps: int = 10_000,
-    progress: Progress = iter,
-    norm: Norm = "spectral",
-    source: str = "h",
-    target: str = "h",
-    carry: Carry | None = None,
-    lengths: Lengths | None = None,
-    mask: Mask | None = None,
-) -> Float[np.ndarray, " lags"]:
-    """The numbers of `log_norms`, with the carries of one chunk in memory at a time.
+class Cutter(NamedTuple):
+    """How a sequence is cut.
 
-    The cell is run to the end once, and the carries at the borders between chunks are kept. Then
-    the rows are pulled back through one chunk after the other, from the last to the first, whose
-    carries are computed again from its border. (A loop of Python's: not for `jax.jit` or
-    `jax.vmap`.)
+    Attributes:
+      chunk_steps: Steps of a chunk; the last has what is left over.
+      progress: Goes through the chunks.
+    """
+
+    chunk_steps: int
+    progress: Progress
+
+
+class Chunks(NamedTuple):
+    """A sequence in chunks, after the cell has run through it once.
+
+    Attributes:
+      arguments: For each chunk the parameters, its inputs, the carry before it, and its mask.
+      broken: Whether the trajectory within it is anywhere not finite.
+      outputs: h_1 ... h_T, if they were to be kept.
+      progress: Goes through the chunks.
+    """
+
+    arguments: list[tuple]
+    broken: list[bool]
+    outputs: Float[np.ndarray, "steps hidden"] | None
+    progress: Progress
+
+    def cut(self, along: np.ndarray) -> list[np.ndarray]:
+        """Something else that has one entry a step, in the same chunks."""
+        ends = np.cumsum([len(inputs) for _, inputs, _, _ in self.arguments])
+        return np.split(along, ends[:-1])
+
+    def each(self, measure: Callable[[tuple], Any]) -> Any:
+        """What is measured of each chunk by itself, joined."""
+        return join([jax.device_get(measure(one)) for one in self.progress(self.arguments)])
+
+    def sweep(
+        self, through: Through, state: Any, *, back: bool, beside: Sequence | None = None
+    ) -> tuple[Any, list[Any]]:
+        """Goes from chunk to chunk and hands a state on.
+
+        Args:
+          through: What is done with a chunk. Its carries are to be computed again.
+          state: The state before the first chunk.
+          back: Whether to go from the last chunk to the first.
+          beside: What else there is of each chunk, for an entry more at the end of its arguments.
+
+        Returns:
+          The state at the end, and what was found in each chunk, in the order gone through. Both
+          are NaN from the chunk on in which the trajectory is not finite.
+        """
+        broken, found = False, []
+        order = range(len(self.arguments))
+        for i in self.progress(order[::-1] if back else order):
+            arguments = self.arguments[i] + (() if beside is None else (beside[i],))
+            state, part = through(arguments, state)
+            broken_before, broken = broken, broken or self.broken[i]
+            found.append(jax.device_get(_void_floats(part) if broken_before else part))
+            state = _void_floats(state) if broken else state
+        return state, found
+
+
+def run_in_chunks(
+    cutter: Cutter, cell: Cell, arguments: tuple, *, keep_outputs: bool = False
+) -> Chunks:
+    """Runs the cell through all chunks and keeps the carries at the borders between them.
+
+    All chunks share one program, but the last if it is shorter.
 
     Args:
+      cutter: How to cut.
       cell: The cell.
-      params: Its parameters.
-      inputs: x_1 ... x_T of one sequence.
-      chunk_steps: Steps of a chunk; the first takes what is left over.
-      progress: Goes through the chunks, once on and once back; tqdm, for instance.
-      norm: As in `log_norms`, and so are the arguments after it.
-
-    Returns:
-      Log norms in nats, index = lag.
-
-    Raises:
-      ValueError: If chunk_steps is below 1, or as in `log_norms`.
+      arguments: The parameters, the inputs, s_0 or None, and the mask of real steps or None.
+      keep_outputs: Whether to keep h_1 ... h_T.
     """
-    if chunk_steps < 1:
-        raise ValueError(
-            f"chunk_steps is expected to be at least 1, got {chunk_steps}: the default is 10000"
-        )
-    check_norm(norm)
+    params, inputs, carry, mask = arguments
     inputs = check_inputs(inputs)
-    mask = valid_steps(inputs, lengths, mask)
-    num_steps = len(inputs)
-    ends = range(num_steps, 0, -chunk_steps)
-    chunks = [slice(max(0, end - chunk_steps), end) for end in ends][::-1]
-
-    def part(chunk: slice) -> tuple[Array, Array | None]:
-        return inputs[chunk], None if mask is None else mask[chunk]
-
-    borders = [start(cell, params, inputs, carry)]
-    for chunk in progress(chunks):
-        borders.append(_last_carry(cell, params, *part(chunk), borders[-1]))
-    log_norms, sweep = [], None
-    for chunk in progress(chunks[::-1]):
-        x, real = part(chunk)
-        arguments = params, x, borders[chunks.index(chunk)], real
-        found, sweep = _through_chunk(cell, (norm, source, target), arguments, sweep)
-        log_norms.append(np.asarray(found))
-    return np.concatenate(log_norms)
+    jax.eval_shape(partial(_run_on, cell), (params, inputs, carry, mask))  # says what does not fit
+    carry = start(cell, params, inputs, carry)
+    inputs, mask = np.asarray(inputs), None if mask is None else np.asarray(mask)
+    chunks = Chunks([], [], None, cutter.progress)
+    outputs = []
+    for first in cutter.progress(range(0, len(inputs), cutter.chunk_steps)):
+        chunk = slice(first, first + cutter.chunk_steps)
+        chunks.arguments.append(
+            (params, inputs[chunk], carry, mask if mask is None else mask[chunk])
+        )
+        carry, broken, h = _run_on(cell, chunks.arguments[-1])
+        chunks.broken.append(bool(broken))
+        outputs += [np.asarray(h)] if keep_outputs else []
+    return chunks._replace(outputs=np.concatenate(outputs)) if keep_outputs else chunks
 
 
 @partial(jax.jit, static_argnums=0)
-def _last_carry(
-    cell: Cell, params: Params, inputs: Array, mask: Array | None, carry: Carry
-) -> Carry:
+def _run_on(cell: Cell, arguments: tuple) -> tuple[Carry, Bool[Array, ""], Array]:
+    """The last carry, whether one is not finite, and the outputs."""
+    params, inputs, carry, mask = arguments
     with jax.default_matmul_precision("highest"):
-        carries = unroll(cell, params, inputs, carry=carry, mask=mask).carries
-        return jax.tree.map(lambda leaf: leaf[-1], carries)
+        steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
+        return steps.last, jnp.any(broken_steps(steps)), jax.vmap(cell.hidden)(carries_after(steps))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _through_chunk(
-    cell: Cell, kind: tuple[Norm, str, str], arguments: tuple, sweep: _Sweep | None
-) -> tuple[Float[Array, " lags"], _Sweep]:
-    """The norms at the lags that end in the chunk; with none behind it, at lag 0 as well."""
-    with jax.default_matmul_precision("highest"):
-        problem = prepare(cell, kind, arguments)
-        steps = jnp.arange(problem.steps.num_steps)[::-1]
-        if sweep is not None:
-            sweep, log_norms = jax.lax.scan(partial(_back, problem), sweep, steps)
-            return log_norms, sweep
-        sweep, first = _start(problem)
-        sweep, log_norms = jax.lax.scan(partial(_back, problem), sweep, steps)
-        return jnp.concatenate([first[None], log_norms]), sweep
+def join(found: Sequence[Any]) -> Any:
+    """What was found in each chunk, along one axis."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
 
-def _start(problem: Problem) -> tuple[_Sweep, Array]:
-    rows = unit_rows(problem.steps, problem.target)
-    like = jax.tree.leaves(rows)[0]
-    exponent = jnp.zeros((), jnp.int32)
-    log_norm, vectors = measure(problem, rows, exponent, start_vectors(len(like), like.dtype))
-    return (rows, exponent, vectors), log_norm
+def _void_floats(tree: Any) -> Any:
+    """NaN for every number that is not an integer."""
 
+    def one(leaf: Array) -> Array:
+        return void(jnp.ones((), bool), leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-def _back(problem: Problem, sweep: _Sweep, index: Array) -> tuple[_Sweep, Array]:
-    rows, exponent, vectors = sweep
-    rows, exponent = rescale(pull_rows(problem.steps, index, rows), exponent)
-    log_norm, vectors = measure(problem, rows, exponent, vectors)
-    return (rows, exponent, vectors), log_norm
+    return jax.tree.map(one, tree)

@@ -1,30 +1,18 @@
 """The share of every step in ∂L/∂θ, for each parameter."""
 
-from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gradflow.cell import Carry, Cell, Params
-from gradflow.flow.reverse import (
-    NOTHING,
-    Loss,
-    Recorded,
-    Scaled,
-    linearise,
-    log_norm,
-    pull_back,
-    record,
-)
+from gradflow.flow.broken import broken_pairs, broken_steps, last_broken, void
+from gradflow.flow.reverse import NOTHING, Loss, Recorded, Scaled, linearise, pull_back, record
+from gradflow.flow.shares import log_shares, pull_both
 from gradflow.flow.steps import Steps
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
-
-_OUTER = (((), ()), ((), ()))
-"""The dimension numbers of a product that sums over nothing."""
 
 
 def components(
@@ -59,7 +47,8 @@ def components(
 
     Returns:
       A pytree like the parameters, each leaf (T,), index = k - 1: natural logarithms, exact far
-      below the smallest float, and exactly -inf for a step without a share.
+      below the smallest float, and exactly -inf for a step without a share. NaN for the steps up
+      to one at which the trajectory is not finite.
 
     Raises:
       TypeError: If the loss is not floating.
@@ -68,7 +57,7 @@ def components(
     Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, eq. 3 to 5.
     """
     mask = valid_steps(check_inputs(inputs), lengths, mask)
-    return _log_components(cell, record(loss, cell, (params, inputs, carry, mask)))
+    return log_components(cell, record(loss, cell, (params, inputs, carry, mask)))[1]
 
 
 def component_map(
@@ -128,9 +117,14 @@ def component_gradients(
 
 
 @partial(jax.jit, static_argnums=0)
-def _log_components(cell: Cell, recorded: Recorded) -> Params:
+def log_components(
+    cell: Cell, recorded: Recorded, later: Scaled | None = None
+) -> tuple[Scaled, Params]:
+    """∂L/∂s_0 and the log norms of the shares, after what comes back from later."""
     with jax.default_matmul_precision("highest"):
-        return _log_shares(*linearise(cell, recorded))
+        steps, direct = linearise(cell, recorded)
+        first, shares = log_shares(steps, direct, later)
+        return first, void(_broken_shares(steps), shares)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -141,8 +135,8 @@ def _log_component_map(cell: Cell, recorded: Recorded) -> Params:
         past = jnp.tri(num_steps, dtype=bool)
         # Row t of the map is the pass that starts from ℓ_t, with nothing from the other losses.
         exponents = jnp.where(jnp.eye(num_steps, dtype=bool), direct.exponent, NOTHING)
-        shares = jax.vmap(lambda e: _log_shares(steps, Scaled(direct.value, e)))(exponents)
-        return jax.tree.map(lambda leaf: jnp.where(past, leaf, jnp.nan), shares)
+        shares = jax.vmap(lambda e: log_shares(steps, Scaled(direct.value, e))[1])(exponents)
+        return void(~past | broken_pairs(steps)[1:, :-1], shares)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -151,68 +145,14 @@ def _component_gradients(cell: Cell, recorded: Recorded) -> Params:
         steps, direct = linearise(cell, recorded)
 
         def pull(s: Carry, x: Any, adjoint: Carry) -> tuple[Carry, Params]:
-            share, pulled = _pull_both(steps, steps.params, s, x, adjoint)
+            share, pulled = pull_both(steps, steps.params, s, x, adjoint)
             return pulled, share
 
         _, (shares, exponent) = pull_back(steps, direct, pull)
-        return jax.tree.map(lambda leaf: jax.vmap(jnp.ldexp)(leaf, exponent), shares)
+        shares = jax.tree.map(lambda leaf: jax.vmap(jnp.ldexp)(leaf, exponent), shares)
+        return void(_broken_shares(steps), shares)
 
 
-def _pull_both(
-    steps: Steps, params: Params, s: Carry, x: Any, adjoint: Carry
-) -> tuple[Params, Carry]:
-    """The adjoint times ∂⁺s_k/∂θ, and times J_k."""
-    _, vjp = jax.vjp(lambda params, s: steps.cell.step(params, s, x)[0], params, s)
-    return vjp(adjoint)
-
-
-def _log_shares(steps: Steps, direct: Scaled) -> Params:
-    factored = _factored_pull(steps)
-
-    def pull(s: Carry, x: Any, adjoint: Carry) -> tuple[Carry, list[Array]]:
-        shares, pulled = factored(s, x, adjoint)
-        logs = [jnp.stack([log_norm(factor) for factor in share]) for share in shares]
-        return pulled, [jnp.sum(log) for log in logs]
-
-    _, kept = pull_back(steps, direct, pull)
-    norms = [norm + kept.log_scale() for norm in kept.value]
-    return jax.tree.unflatten(jax.tree.structure(steps.params), norms)
-
-
-def _factored_pull(
-    steps: Steps,
-) -> Callable[[Carry, Any, Carry], tuple[list[list[Array]], Carry]]:
-    """`_pull_both`, with the share in each parameter as factors whose norms multiply to its own.
-
-    The traced program is made to return the two vectors of an outer product that it would have
-    formed; what is not asked for is not computed.
-    """
-    s, x = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (steps.before, steps.xs)
-    )
-    traced = jax.make_jaxpr(partial(_pull_both, steps))(steps.params, s, x, s)
-    made_by = {var: eqn for eqn in traced.jaxpr.eqns for var in eqn.outvars}
-    num_params = len(jax.tree.leaves(steps.params))
-    outvars = traced.jaxpr.outvars
-    factors = [_outer_factors(var, made_by) for var in outvars[:num_params]]
-    wanted = [var for pair in factors for var in pair] + outvars[num_params:]
-    program = core.ClosedJaxpr(traced.jaxpr.replace(outvars=wanted), traced.consts)
-
-    def pull(s: Carry, x: Any, adjoint: Carry) -> tuple[list[list[Array]], Carry]:
-        leaves = jax.tree.leaves((steps.params, s, x, adjoint))
-        results = iter(core.jaxpr_as_fun(program)(*leaves))
-        shares = [[next(results) for _ in pair] for pair in factors]
-        return shares, jax.tree.unflatten(jax.tree.structure(s), list(results))
-
-    return pull
-
-
-def _outer_factors(var: Any, made_by: Mapping[Any, core.JaxprEqn]) -> list[Any]:
-    """The two factors of an outer product, transposed or not, or the variable itself."""
-    if isinstance(var, core.Literal) or var not in made_by:
-        return [var]
-    eqn = made_by[var]
-    if eqn.primitive.name == "transpose":
-        return _outer_factors(eqn.invars[0], made_by)
-    is_outer = eqn.primitive.name == "dot_general" and eqn.params["dimension_numbers"] == _OUTER
-    return list(eqn.invars) if is_outer else [var]
+def _broken_shares(steps: Steps) -> Bool[Array, " steps"]:
+    """For which k one of the steps k ... T is broken."""
+    return jnp.arange(1, steps.num_steps + 1) <= last_broken(broken_steps(steps))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from gradflow.cell import Carry, Cell, Params
+from gradflow.flow.broken import broken_steps, void
 from gradflow.flow.lstm_form import (
     LSTMGates,
     Readout,
@@ -92,6 +93,9 @@ def decomposition(
         which counts as carried over.
       mask: True where a step is real.
 
+    Returns:
+      The four terms; NaN at a step from or to a carry that is not finite.
+
     Raises:
       ValueError: If the cell has not these fields or gates, or not these equations. (Under
         `jax.jit`, where no value is known, the result is NaN if it has not these equations.)
@@ -150,4 +154,5 @@ def step_terms(run: Run, s: Carry, x: Any, o_before: Array) -> Decomposition:
 
 def all_terms(run: Run) -> Decomposition:
     """The four terms at every step."""
-    return jax.vmap(partial(step_terms, run))(run.steps.before, run.steps.xs, run.o_before)
+    terms = jax.vmap(partial(step_terms, run))(run.steps.before, run.steps.xs, run.o_before)
+    return void(broken_steps(run.steps), terms)

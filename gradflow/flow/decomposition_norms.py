@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
+from gradflow.flow.broken import broken_lags, broken_steps, void
 from gradflow.flow.decomposition import Run, measure, step_terms
 from gradflow.flow.lstm_form import Readout, check_equations
 from gradflow.flow.reverse import Scaled, log_norm
@@ -58,7 +59,8 @@ def decomposition_norms(
     the exact derivatives. The arguments and the errors are those of `decomposition`.
 
     Returns:
-      Log norms; -inf where a term is exactly zero.
+      Log norms; -inf where a term is exactly zero, NaN where a NaN or an infinity of the
+      trajectory enters.
     """
     mask = valid_steps(check_inputs(inputs), lengths, mask)
     result, mismatch = measure(_all_norms, cell, readout, (params, inputs, carry, mask))
@@ -104,7 +106,8 @@ def _all_norms(run: Run) -> DecompositionNorms:
     _, (by_step, products) = jax.lax.scan(back, first, along, reverse=True)
     # Index = lag instead of k, with the identity at lag 0.
     by_lag = jnp.concatenate([jnp.zeros_like(products[:1]), products[::-1]])
-    return DecompositionNorms(*by_step.T, *by_lag.T)
+    by_step = void(broken_steps(run.steps), by_step)
+    return DecompositionNorms(*by_step.T, *void(broken_lags(run.steps), by_lag).T)
 
 
 _log_spectral = partial(log_norm, order=2)

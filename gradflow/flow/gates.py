@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.cells import CELLS
+from gradflow.flow.broken import broken_steps, void
 from gradflow.flow.steps import trajectory
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
@@ -42,10 +42,22 @@ def gates(
       mask: True where a step is real.
 
     Returns:
-      Activations, dimensionless, (T, hidden) each; NaN at a step that is padding.
+      Activations, dimensionless, (T, hidden) each; NaN at a step that is padding, and at one from
+      or to a carry that is not finite.
 
     Raises:
       ValueError: If the cell has no gates, or the inputs are not one sequence.
+    """
+    check_gates(cell)
+    mask = valid_steps(check_inputs(inputs), lengths, mask)
+    return activations(cell, (params, inputs, carry, mask))
+
+
+def check_gates(cell: Cell) -> None:
+    """Checks that a cell has gates.
+
+    Raises:
+      ValueError: If it has none.
     """
     if cell.gates is None:
         raise ValueError(
@@ -53,23 +65,22 @@ def gates(
             "gates(params, carry, x) -> {name: activation}, or take one of the cells that have "
             f"them, {', '.join(_gated_cells())}"
         )
-    mask = valid_steps(check_inputs(inputs), lengths, mask)
-    return _gates(cell, cell.gates, (params, inputs, carry, mask))
 
 
 def _gated_cells() -> list[str]:
     return [name for name, factory in CELLS.items() if factory(8, 8).gates is not None]
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _gates(cell: Cell, activations: Callable[..., Any], arguments: tuple) -> dict[str, Array]:
+@partial(jax.jit, static_argnums=0)
+def activations(cell: Cell, arguments: tuple) -> dict[str, Array]:
+    """The activations for the arguments (params, inputs, s_0, mask)."""
+    assert cell.gates is not None
     params, inputs, carry, mask = arguments
     with jax.default_matmul_precision("highest"):
         steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
-        values = dict(jax.vmap(partial(activations, params))(steps.before, inputs))
-    if mask is None:
-        return values
-    return {name: jnp.where(mask[:, None], value, jnp.nan) for name, value in values.items()}
+        values = dict(jax.vmap(partial(cell.gates, params))(steps.before, inputs))
+    absent = broken_steps(steps)
+    return void(absent if mask is None else absent | ~mask, values)
 
 
 def gate_range(name: str) -> Range:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
+from gradflow.flow.broken import broken_lags, void
 from gradflow.flow.steps import (
     Rows,
     block,
@@ -37,7 +38,8 @@ def leading_singular_values(
 
     One singular value decomposition a lag, of the rescaled product. What is smaller than the
     largest by the rounding error of the product is lost, and NaN; `log_singular_values` has
-    all of them exactly, at every lag, for a decomposition a step.
+    all of them exactly, at every lag, for a decomposition a step. NaN altogether from the lag at
+    which a NaN or an infinity of the trajectory enters.
 
     Args:
       cell: The cell.
@@ -96,4 +98,4 @@ def _leading(
         steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
         first = unit_rows(steps, target), jnp.zeros((), jnp.int32)
         spans = jnp.asarray((0, *lags[:-1])), jnp.asarray(lags)
-        return jax.lax.scan(to_next, first, spans)[1]
+        return void(broken_lags(steps)[spans[1]], jax.lax.scan(to_next, first, spans)[1])

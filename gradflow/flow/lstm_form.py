@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from gradflow.cell import Carry, Cell, Params
+from gradflow.flow.broken import broken_steps
 from gradflow.flow.reverse import carries_after
 from gradflow.flow.steps import Steps
 
@@ -66,8 +67,9 @@ def measure_mismatch(
     after = carries_after(steps)
     off_c = gates["f"] * steps.before.c + gates["i"] * gates["g"] - after.c
     off_h = gates["o"] * jax.vmap(readout)(after.c) - after.h
-    size = 1 + jnp.max(jnp.abs(after.c), initial=0)
-    off = jnp.where(is_real[:, None], jnp.maximum(jnp.abs(off_c), jnp.abs(off_h)), 0)
+    counts = (is_real & ~broken_steps(steps))[:, None]
+    off = jnp.where(counts, jnp.maximum(jnp.abs(off_c), jnp.abs(off_h)), 0)
+    size = 1 + jnp.max(jnp.abs(after.c), initial=0, where=counts)
     return jnp.max(off, initial=0) / size
 
 

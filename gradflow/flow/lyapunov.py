@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Carry, Cell, Params, whole_carry
-from gradflow.flow.growths import Plan, Problem, growths_by_steps, growths_by_stretches
+from gradflow.flow.growths import (
+    Plan,
+    Problem,
+    Swept,
+    before_first,
+    growths_by_steps,
+    growths_by_stretches,
+)
 from gradflow.flow.steps import trajectory
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
@@ -92,27 +99,43 @@ def lyapunov_exponents(
 @partial(jax.jit, static_argnums=(0, 1))
 def _exponents(cell: Cell, plan: Plan, arguments: tuple) -> LyapunovExponents:
     with jax.default_matmul_precision("highest"):
-        problem = _prepare(cell, plan, arguments)
-        return _statistics(growths_by_stretches(problem), problem.num_real - plan.burn_in)
+        arguments, num_real = real_first(plan, arguments)
+        problem, swept = start_sweep(cell, plan, arguments, num_real)
+        return statistics(plan, growths_by_stretches(problem, swept)[1], num_real)
 
 
 @_exponents.defjvp
 def _(cell: Cell, plan: Plan, primals: tuple, tangents: tuple) -> tuple:
     def plain(arguments: tuple) -> LyapunovExponents:
         with jax.default_matmul_precision("highest"):
-            problem = _prepare(cell, plan, arguments)
-            return _statistics(growths_by_steps(problem), problem.num_real - plan.burn_in)
+            arguments, num_real = real_first(plan, arguments)
+            problem, swept = start_sweep(cell, plan, arguments, num_real)
+            return statistics(plan, growths_by_steps(problem, swept), num_real)
 
     return jax.jvp(plain, primals, tangents)
 
 
-def _prepare(cell: Cell, plan: Plan, arguments: tuple) -> Problem:
+def real_first(plan: Plan, arguments: tuple) -> tuple[tuple, Int[Array, ""] | int]:
+    """The arguments with all padding last in the order gone through, and the number of real steps.
+
+    A padded step changes nothing, wherever it comes.
+    """
     params, inputs, carry, mask = arguments
-    num_real: Array | int = len(inputs)
-    if mask is not None:
-        # As a padded step changes nothing, all of them may come last in the order gone through.
-        order = jnp.argsort(mask if plan.time_reversed else ~mask, stable=True)
-        inputs, mask, num_real = inputs[order], mask[order], jnp.sum(mask)
+    if mask is None:
+        return arguments, len(inputs)
+    order = jnp.argsort(mask if plan.time_reversed else ~mask, stable=True)
+    return (params, inputs[order], carry, mask[order]), jnp.sum(mask)
+
+
+def start_sweep(
+    cell: Cell, plan: Plan, arguments: tuple, num_real: Int[Array, ""] | int
+) -> tuple[Problem, Swept]:
+    """The trajectory, and the frame at its start.
+
+    Raises:
+      ValueError: As `lyapunov_exponents`.
+    """
+    params, inputs, carry, mask = arguments
     steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
     last = whole_carry(steps.last)
     _check(plan, last.size, len(inputs))
@@ -120,8 +143,16 @@ def _prepare(cell: Cell, plan: Plan, arguments: tuple) -> Problem:
     # rows of the identity, a net of decoupled units would keep the order of its units.)
     noise = jax.random.normal(jax.random.key(0), (last.size, last.size), jnp.float32)
     frame = jnp.linalg.qr(noise.astype(last.dtype)[: plan.num_exponents].T)[0].T
-    cut = plan.burn_in * plan.time_reversed  # the trajectory's burn-in, which comes last
-    return Problem(plan, steps, frame, len(inputs) - cut, num_real - cut)
+    to_go = num_real - plan.burn_in * plan.time_reversed  # the trajectory's burn-in comes last
+    return Problem(plan, steps), before_first(plan, to_go, frame)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def frame_at_start(
+    cell: Cell, plan: Plan, arguments: tuple, num_real: Int[Array, ""] | int
+) -> Swept:
+    """Where a sweep starts; all that does not fit is said here."""
+    return start_sweep(cell, plan, arguments, num_real)[1]
 
 
 def _check(plan: Plan, size: int, num_steps: int) -> None:
@@ -144,10 +175,13 @@ def _check(plan: Plan, size: int, num_steps: int) -> None:
         )
 
 
-def _statistics(
-    growths: Float[Array, "counted exponents"], count: Int[Array, ""] | int
+@partial(jax.jit, static_argnums=0)
+def statistics(
+    plan: Plan, growths: Float[Array, "steps exponents"], num_real: Int[Array, ""] | int
 ) -> LyapunovExponents:
-    """The statistics of the first ``count`` growths; NaN where that is none."""
+    """The statistics of the growths that count; NaN where that is none."""
+    burn_ins = plan.burn_in * (2 if plan.time_reversed else 1)
+    growths, count = growths[plan.burn_in :][: len(growths) - burn_ins], num_real - burn_ins
     index = jnp.arange(len(growths))
     passed = jnp.minimum(index + 1, count)[:, None]
     growths = jnp.where(index[:, None] < count, growths, 0)
@@ -172,4 +206,4 @@ def _standard_error(
     means = jax.ops.segment_sum(growths, batch, most + 1)[:most] / size
     used = (jnp.arange(most) < batches)[:, None]
     spread = jnp.std(means, axis=0, ddof=1, where=used)
-    return jnp.where(batches > 1, spread / jnp.sqrt(batches), jnp.nan)
+    return jnp.where(batches > 1, spread / jnp.sqrt(batches.astype(spread.dtype)), jnp.nan)

@@ -7,20 +7,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Carry, Cell, Params
+from gradflow.flow.broken import broken_pairs, void
 from gradflow.flow.norms import check_norm
-from gradflow.flow.spectral import start_vectors
 from gradflow.flow.steps import Rows, pull_rows, rescale, unit_rows
-from gradflow.flow.sweep import Norm, Problem, measure, measure_plainly, prepare
+from gradflow.flow.sweep import Norm, Problem, measure_plainly, prepare
+from gradflow.flow.tiles import log_norms_by_tiles
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
-
-ROWS_TOGETHER = 512
-"""Rows that go through a step at once: enough to fill the matrix unit, few enough for the cache."""
 
 MOST_STEPS = 30_000
 """Steps whose map, 7 GiB, still fits into the memory of a small machine, with its copies."""
 
-_Products = tuple[Rows, Int[Array, " t"], Float[Array, "t n block"]]
-"""One product for each t of a group, its exponent, and where its spectral norm is looked for."""
+_Products = tuple[Rows, Int[Array, " later"]]
+"""One product for each t, and its exponent."""
 
 
 def log_norm_map(
@@ -41,10 +39,12 @@ def log_norm_map(
 
         ∂target_t/∂source_k = S_target · J_t J_{t-1} ... J_{k+1} · S_sourceᵀ
 
-    The products of a few neighbouring t are pulled back together, lag by lag, so that no more
-    than theirs is ever in memory. The cost is that of T²/2 steps with as many rows as the target
-    has entries. To differentiate through it is to differentiate the plain form of the same
-    computation, with a decomposition for every pair.
+    The pairs are gone through in tiles of neighbouring t and k. With m between them, P(t, k) =
+    P(t, m) P(m, k), so that a tile is known by one matrix for each t and one for each k, and no
+    more than a tile's is ever in memory. Spectral norms are found by Lanczos steps for all pairs
+    of a tile together, most of whose products are never formed, to within 1e-6 nats. To
+    differentiate through it is to differentiate the plain form of the same computation, with a
+    decomposition for every pair.
 
     Args:
       cell: The cell.
@@ -99,66 +99,35 @@ def _every_pair(
     cell: Cell, kind: tuple[Norm, str, str], arguments: tuple, *, plain: bool
 ) -> Float[Array, "later earlier"]:
     with jax.default_matmul_precision("highest"):
-        return _by_earlier(_by_lag(prepare(cell, kind, arguments), plain))
+        problem = prepare(cell, kind, arguments)
+        norms = _by_steps(problem) if plain else log_norms_by_tiles(problem)
+        past = jnp.tri(len(norms), dtype=bool)
+        return void(~past | broken_pairs(problem.steps), norms)
 
 
-def _by_earlier(by_lag: Float[Array, "later lags"]) -> Float[Array, "later earlier"]:
-    """From [t, lag] to [t, k] with k = t - lag."""
-    t = jnp.arange(len(by_lag))[:, None]
-    lag = t - t.T
-    return jnp.where(lag >= 0, jnp.take_along_axis(by_lag, jnp.maximum(lag, 0), axis=1), jnp.nan)
+def _by_steps(problem: Problem) -> Float[Array, "later earlier"]:
+    """The same by a decomposition for every pair: slower, and reverse mode goes through.
 
-
-def _by_lag(problem: Problem, plain: bool) -> Float[Array, "later lags"]:
-    """Log norms for every t and lag, group after group of neighbouring t."""
+    The products of all t are pulled back together, each from its own step on.
+    """
     count = problem.steps.num_steps + 1
     unit = unit_rows(problem.steps, problem.target)
-    group = max(1, min(count, ROWS_TOGETHER // len(jax.tree.leaves(unit)[0])))
-    # What fills the first group up are rows t = 0, of no lag and so without cost.
-    filling = -count % group
-    times = jnp.maximum(jnp.arange(-filling, count), 0).reshape(-1, group)
-    by_lag = jax.lax.map(partial(_group_by_lag, problem, unit, plain), times)
-    return by_lag.mT.reshape(filling + count, count)[filling:]
+    times = jnp.arange(count)
 
+    def measure(state: _Products) -> Float[Array, " later"]:
+        return jax.vmap(partial(measure_plainly, problem))(*state)
 
-def _group_by_lag(
-    problem: Problem, unit: Rows, plain: bool, times: Int[Array, " t"]
-) -> Float[Array, "lags t"]:
-    """Log norms of one group, all of whose products are at the same lag at any time.
+    def back(state: _Products, k: Array) -> tuple[_Products, Array]:
+        pulled = jax.vmap(partial(pull_rows, problem.steps, k))(state[0])
+        moved = jax.vmap(rescale)(pulled, state[1])
+        state = jax.tree.map(
+            lambda new, old: jax.vmap(jnp.where)(times > k, new, old), moved, state
+        )
+        return state, measure(state)
 
-    So their spectra are alike, and the search for their norms takes about as long for each.
-    """
-
-    def measure_one(rows: Rows, exponent: Array, vectors: Array) -> tuple[Array, Array]:
-        if plain:
-            return measure_plainly(problem, rows, exponent), vectors
-        return measure(problem, rows, exponent, vectors)
-
-    measure_all = jax.vmap(measure_one)
-
-    def back(lag: Array, state: tuple[_Products, Array]) -> tuple[_Products, Array]:
-        (rows, exponent, vectors), log_norms = state
-        rows, exponent = jax.vmap(partial(_back, problem))(times - lag, rows, exponent)
-        log_norm, vectors = measure_all(rows, exponent, vectors)
-        return (rows, exponent, vectors), log_norms.at[lag].set(log_norm)
-
-    like = jax.tree.leaves(unit)[0]
-    first = unit, jnp.zeros((), jnp.int32), start_vectors(len(like), like.dtype)
-    rows, exponent, vectors = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (len(times), *leaf.shape)), first
+    first = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)),
+        (unit, jnp.zeros((), jnp.int32)),
     )
-    log_norm, vectors = measure_all(rows, exponent, vectors)
-    num_steps = problem.steps.num_steps
-    log_norms = jnp.full((num_steps + 1, len(times)), jnp.nan, like.dtype).at[0].set(log_norm)
-    # With a number of turns that is known beforehand, reverse mode goes through.
-    longest = num_steps if plain else times[-1]
-    state = (rows, exponent, vectors), log_norms
-    return jax.lax.fori_loop(1, longest + 1, back, state)[1]
-
-
-def _back(
-    problem: Problem, index: Int[Array, ""], rows: Rows, exponent: Int[Array, ""]
-) -> tuple[Rows, Int[Array, ""]]:
-    """One step further back; past the first step, where the index is negative, none."""
-    pulled = rescale(pull_rows(problem.steps, jnp.maximum(index, 0), rows), exponent)
-    return jax.tree.map(lambda new, old: jnp.where(index >= 0, new, old), pulled, (rows, exponent))
+    _, norms = jax.lax.scan(back, first, times[:-1], reverse=True)
+    return jnp.concatenate([norms, measure(first)[None]]).T

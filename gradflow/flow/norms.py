@@ -4,11 +4,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Carry, Cell, Params
+from gradflow.flow.broken import broken_lags, void
+from gradflow.flow.spectral import start_vectors
 from gradflow.flow.steps import Rows, pull_rows, rescale, unit_rows
-from gradflow.flow.sweep import Norm, Problem, measure_plainly, prepare, sweep_back
+from gradflow.flow.sweep import Norm, Problem, measure, measure_plainly, prepare, sweep_back
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
 
@@ -49,7 +51,7 @@ def log_norms(
 
     Returns:
       Log norms, dimensionless, in nats, index = lag. Exactly -inf where the block is exactly
-      zero; NaN from the lag at which a NaN of the trajectory enters.
+      zero; NaN from the lag at which a NaN or an infinity of the trajectory enters.
 
     Raises:
       ValueError: For an unknown norm or block, or inputs that are not one sequence.
@@ -73,7 +75,8 @@ def check_norm(norm: str) -> None:
 @partial(jax.jit, static_argnums=(0, 1))
 def _log_norms(cell: Cell, kind: tuple[Norm, str, str], arguments: tuple) -> Array:
     with jax.default_matmul_precision("highest"):
-        return sweep_back(prepare(cell, kind, arguments))
+        problem = prepare(cell, kind, arguments)
+        return void(broken_lags(problem.steps), sweep_back(problem))
 
 
 @_log_norms.defjvp
@@ -94,4 +97,50 @@ def _plain(problem: Problem) -> Float[Array, " lags"]:
 
     first = unit_rows(problem.steps, problem.target), jnp.zeros((), jnp.int32)
     _, log_norms = jax.lax.scan(back, first, jnp.arange(problem.steps.num_steps)[::-1])
-    return jnp.concatenate([measure_plainly(problem, *first)[None], log_norms])
+    log_norms = jnp.concatenate([measure_plainly(problem, *first)[None], log_norms])
+    return void(broken_lags(problem.steps), log_norms)
+
+
+Products = tuple[Rows, Int[Array, ""], Float[Array, "rows block"]]
+"""The rows of the product so far, their exponent, and where its norm is looked for next."""
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def norms_through(
+    cell: Cell,
+    kind: tuple[Norm, str, str],
+    arguments: tuple,
+    products: Products | None = None,
+) -> tuple[Products, Float[Array, " lags"]]:
+    """Back through a part of a sequence, all rows at every step.
+
+    Args:
+      cell: The cell.
+      kind: The norm, the source and the target.
+      arguments: The parameters, the inputs, s_0 or None, and the mask of real steps or None.
+      products: Where the sweep has come to in the steps after these; by default there are none, and
+        the norms start at lag 0.
+    """
+
+    def measured(rows: Rows, exponent: Array, vectors: Array) -> tuple[Products, Array]:
+        log_norm, vectors = measure(problem, rows, exponent, vectors)
+        return (rows, exponent, vectors), log_norm
+
+    def back(products: Products, index: Array) -> tuple[Products, Array]:
+        rows, exponent, vectors = products
+        rows, exponent = rescale(pull_rows(problem.steps, index, rows), exponent)
+        return measured(rows, exponent, vectors)
+
+    with jax.default_matmul_precision("highest"):
+        problem = prepare(cell, kind, arguments)
+        at_0, before = [], products
+        if before is None:
+            rows = unit_rows(problem.steps, problem.target)
+            like = jax.tree.leaves(rows)[0]
+            vectors = start_vectors(len(like), like.dtype)
+            before, first = measured(rows, jnp.zeros((), jnp.int32), vectors)
+            at_0 = [first[None]]
+        order = jnp.arange(problem.steps.num_steps)[::-1]
+        products, log_norms = jax.lax.scan(back, before, order)
+        log_norms = jnp.concatenate([*at_0, log_norms])
+        return products, void(broken_lags(problem.steps)[-len(log_norms) :], log_norms)

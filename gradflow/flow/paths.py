@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
+from gradflow.flow.broken import broken_lags, void
 from gradflow.flow.decomposition import Run, measure
 from gradflow.flow.lstm_form import Readout, check_equations
 from gradflow.flow.reverse import Scaled, carries_after, log_norm
@@ -54,10 +55,10 @@ def steps_by_path(
     the result is ∂ log ‖dc_T/dc_k‖ / ∂ log α, the spectral norm's answer to each path. Every way
     from c_k to c_T takes one factor a step, so that the answers sum to T - k (Euler's theorem on
     homogeneous functions). One is negative where the path works against the rest, and a padded
-    step takes no factor. The arguments are those of `decomposition`.
+    step takes no factor. The arguments and the errors are those of `decomposition`.
 
-    Raises:
-      ValueError: If the cell has not the fields, gates or equations of an LSTM.
+    Returns:
+      Numbers of steps; NaN from the lag at which a NaN or an infinity of the trajectory enters.
     """
     mask = valid_steps(check_inputs(inputs), lengths, mask)
     result, mismatch = measure(_steps_by_path, cell, readout, (params, inputs, carry, mask))
@@ -67,7 +68,7 @@ def steps_by_path(
 
 def _steps_by_path(run: Run) -> StepsByPath:
     ones = StepsByPath(*jnp.ones((5,), run.o_before.dtype))
-    return jax.jacfwd(partial(_log_norms, run))(ones)
+    return void(broken_lags(run.steps), jax.jacfwd(partial(_log_norms, run))(ones))
 
 
 def _log_norms(run: Run, factors: StepsByPath) -> Float[Array, " lags"]:

@@ -64,15 +64,34 @@ def record(loss: Loss, cell: Cell, arguments: tuple, *, per_step: bool = False) 
       per_step: Whether the loss gives one number a step, the t-th of h_t alone.
     """
     params, inputs, _, mask = arguments
+    check_loss(loss, cell, arguments, per_step=per_step)
+    with jax.default_matmul_precision("highest"):
+        before, last, outputs = forward(cell, arguments)
+    cotangents = by_outputs(loss, outputs, per_step=per_step)
+    return Recorded(params, inputs, mask, before, last, cotangents)
+
+
+def check_loss(loss: Loss, cell: Cell, arguments: tuple, *, per_step: bool = False) -> None:
+    """Traces the run and the loss, so that what does not fit is said before anything is compiled.
+
+    Raises:
+      TypeError: If the loss is not floating.
+      ValueError: If it has not the shape that is expected.
+    """
     total = partial(_total, loss, per_step)
     with jax.default_matmul_precision("highest"):
-        jax.eval_shape(lambda arguments: total(_forward(cell, arguments)[-1]), arguments)
-        before, last, outputs = _forward(cell, arguments)
-        return Recorded(params, inputs, mask, before, last, jax.grad(total)(outputs))
+        jax.eval_shape(lambda arguments: total(forward(cell, arguments)[-1]), arguments)
+
+
+def by_outputs(loss: Loss, outputs: Array, *, per_step: bool = False) -> Array:
+    """∂L/∂h_1 ... ∂L/∂h_T."""
+    with jax.default_matmul_precision("highest"):
+        return jax.grad(partial(_total, loss, per_step))(outputs)
 
 
 @partial(jax.jit, static_argnums=0)
-def _forward(cell: Cell, arguments: tuple) -> tuple[Carry, Carry, Array]:
+def forward(cell: Cell, arguments: tuple) -> tuple[Carry, Carry, Array]:
+    """s_0 ... s_{T-1}, s_T, and h_1 ... h_T."""
     params, inputs, carry, mask = arguments
     with jax.default_matmul_precision("highest"):
         steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
@@ -108,8 +127,16 @@ def _total(loss: Loss, per_step: bool, outputs: Array) -> Float[Array, ""]:
     return jnp.sum(value)
 
 
-def pull_back(steps: Steps, direct: Scaled, pull: Pull) -> tuple[Scaled, Scaled]:
+def pull_back(
+    steps: Steps, direct: Scaled, pull: Pull, later: Scaled | None = None
+) -> tuple[Scaled, Scaled]:
     """One pass back through the steps, in which nothing under- or overflows.
+
+    Args:
+      steps: The steps.
+      direct: (∂L/∂h_k) (∂h_k/∂s_k) for k = 1 ... T.
+      pull: What is done at each step.
+      later: What comes back to s_T from steps after it; by default nothing.
 
     Returns:
       ∂L/∂s_0, and what ``pull`` kept of the steps 1 ... T along a leading axis, with the exponent
@@ -122,8 +149,9 @@ def pull_back(steps: Steps, direct: Scaled, pull: Pull) -> tuple[Scaled, Scaled]
         pulled, kept = pull(s, x, adjoint)
         return _normalise(pulled, exponent), Scaled(kept, exponent)
 
-    zero = Scaled(jax.tree.map(jnp.zeros_like, steps.last), jnp.asarray(NOTHING, jnp.int32))
-    return jax.lax.scan(body, zero, (steps.before, steps.xs, direct), reverse=True)
+    nothing = Scaled(jax.tree.map(jnp.zeros_like, steps.last), jnp.asarray(NOTHING, jnp.int32))
+    start = nothing if later is None else later
+    return jax.lax.scan(body, start, (steps.before, steps.xs, direct), reverse=True)
 
 
 def _normalise(value: Carry, exponent: Int[Array, ""]) -> Scaled:

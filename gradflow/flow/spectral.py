@@ -64,7 +64,7 @@ def spectral_norm(
     (the warm-started block).
     """
     if matrix.shape[0] <= SMALL:
-        return _by_decomposition(matrix), vectors
+        return by_decomposition(matrix), vectors
     row_squares = jnp.sum(matrix**2, axis=1)
     first = _rayleigh_ritz(matrix, vectors, vectors.T @ matrix)
 
@@ -80,7 +80,7 @@ def spectral_norm(
     # A loop of at most one turn, and not a conditional: under vmap it is skipped if all are done.
     norm, _ = jax.lax.while_loop(
         lambda state: ~state[1],
-        lambda state: (_by_decomposition(_late(matrix, state[0])), jnp.ones((), bool)),
+        lambda state: (by_decomposition(_late(matrix, state[0])), jnp.ones((), bool)),
         (jnp.sqrt(search.values[0]), _converged(search, row_squares, tolerance)),
     )
     return norm, search.vectors
@@ -91,7 +91,8 @@ def _late(matrix: Array, state: Array) -> Array:
     return jax.lax.optimization_barrier((matrix, state))[0]
 
 
-def _by_decomposition(matrix: Float[Array, "rows columns"]) -> Float[Array, ""]:
+def by_decomposition(matrix: Float[Array, "rows columns"]) -> Float[Array, ""]:
+    """The spectral norm from the eigenvalues of A Aᵀ, of entries near 1."""
     return jnp.sqrt(eigenvalues(matrix @ matrix.T)[-1])
 
 

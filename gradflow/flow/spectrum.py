@@ -5,13 +5,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
+from gradflow.flow.broken import broken_lags, void
 from gradflow.flow.jacobi import graded_svd
 from gradflow.flow.qr import carry_rows, flat_rows
-from gradflow.flow.steps import Rows, Select, Steps, block, pull_rows, trajectory, unit_rows
+from gradflow.flow.steps import block, pull_rows, trajectory, unit_rows
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
+
+Spectrum = tuple[Float[Array, " rank"], Float[Array, "rank carry"]]
+"""log Σ and V of a product U Σ V."""
 
 
 def log_singular_values(
@@ -56,43 +60,47 @@ def log_singular_values(
       Log singular values in nats, index = lag, in descending order: as many as the smaller of
       the two blocks has entries. -inf where one is zero, and where a single step shrinks its
       direction beyond the digits of the float type, so that nothing tells it from zero; NaN from
-      the lag at which a NaN of the trajectory enters.
+      the lag at which a NaN or an infinity of the trajectory enters.
 
     Raises:
       ValueError: For an unknown block, or inputs that are not one sequence.
     """
     mask = valid_steps(check_inputs(inputs), lengths, mask)
-    return _log_singular_values(cell, (source, target), params, inputs, carry, mask)
+    return spectrum_through(cell, (source, target), (params, inputs, carry, mask))[1]
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _log_singular_values(
-    cell: Cell,
-    blocks: tuple[str, str],
-    params: Params,
-    inputs: Array,
-    carry: Carry | None,
-    mask: Bool[Array, " steps"] | None,
-) -> Float[Array, "lags values"]:
+def spectrum_through(
+    cell: Cell, blocks: tuple[str, str], arguments: tuple, spectrum: Spectrum | None = None
+) -> tuple[Spectrum, Float[Array, "lags values"]]:
+    """Back through a sequence: where that leads, and the values at each lag.
+
+    Args:
+      cell: The cell.
+      blocks: Source and target.
+      arguments: The parameters, the inputs, s_0 or None, and the mask of real steps or None.
+      spectrum: Where the sweep has come to in the steps after these; by default there are none, and
+        the values start at lag 0.
+    """
+    params, inputs, carry, mask = arguments
     source, target = (block(cell, name) for name in blocks)
-    with jax.default_matmul_precision("highest"):
-        steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
-        return _sweep(steps, source, unit_rows(steps, target), len(inputs))
 
-
-def _sweep(steps: Steps, source: Select, rows: Rows, num_steps: int) -> Float[Array, "lags values"]:
-    def back(state: tuple[Array, Array], lag: Array) -> tuple[tuple[Array, Array], Array]:
+    def back(state: Spectrum, lag: Array) -> tuple[Spectrum, Array]:
         log_values, vectors = state
-        pulled = flat_rows(pull_rows(steps, num_steps - lag, carry_rows(steps, vectors)))
+        pulled = flat_rows(pull_rows(steps, steps.num_steps - lag, carry_rows(steps, vectors)))
         log_values, vectors = graded_svd(log_values, jnp.where(lag == 0, vectors, pulled))
         part = jax.vmap(source)(carry_rows(steps, vectors))
         if part.shape == vectors.shape:  # all of the carry, in whatever order
             return (log_values, vectors), log_values
         return (log_values, vectors), graded_svd(log_values, part)[0]
 
-    matrix = flat_rows(rows)
-    first = jnp.zeros(len(matrix), matrix.dtype), matrix
-    return jax.lax.scan(back, first, jnp.arange(num_steps + 1))[1]
+    with jax.default_matmul_precision("highest"):
+        steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
+        matrix = flat_rows(unit_rows(steps, target))
+        lags = jnp.arange(steps.num_steps + 1)[0 if spectrum is None else 1 :]
+        start = (jnp.zeros(len(matrix), matrix.dtype), matrix) if spectrum is None else spectrum
+        spectrum, log_values = jax.lax.scan(back, start, lags)
+        return spectrum, void(broken_lags(steps)[lags], log_values)
 
 
 def log_condition(log_values: Float[Array, "*lags values"]) -> Float[Array, "*lags"]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import ArrayLike, Float, Int
 
 RESAMPLES = 1000
 HORIZON = 1e-3
@@ -21,6 +21,8 @@ class Summary(NamedTuple):
       horizon: First lag at which the median norm is 1e-3 or less; infinite where it never is.
       dead_lag: First lag at which some curve is exactly zero (-inf); infinite where none is.
       broken_lag: First lag at which some curve is NaN or overflows; infinite where none does.
+      broken_step: First step at which the trajectory of some curve is not finite, of those given;
+        infinite where none is.
       word: ``vanishing``, ``exploding``, ``stable`` or ``undefined``.
     """
 
@@ -30,15 +32,25 @@ class Summary(NamedTuple):
     horizon: float
     dead_lag: float
     broken_lag: float
+    broken_step: float
     word: str
 
 
-def summary(log_norms: Float[ArrayLike, "*curves lags"]) -> Summary:
+def summary(
+    log_norms: Float[ArrayLike, "*curves lags"],
+    *,
+    broken_steps: Int[ArrayLike, "*trajectories"] = -1,
+) -> Summary:
     """Summarises curves of log norms whose last axis is the lag.
 
     The slope of a curve is that of its least-squares line over its finite lags. The word is
     ``stable`` where that line changes by less than a factor of ten over the lags measured, or
     the interval of the rate holds zero; ``undefined`` where a curve is broken.
+
+    Args:
+      log_norms: The curves.
+      broken_steps: What `first_broken_step` gives of their trajectories, to be named: the curves
+        tell the lag alone, which is 1 for all that is NaN to its end.
 
     Raises:
       ValueError: If there is no lag beside 0.
@@ -52,6 +64,7 @@ def summary(log_norms: Float[ArrayLike, "*curves lags"]) -> Summary:
     curves = curves.reshape(-1, curves.shape[-1])
     rates = np.array([slope(curve) for curve in curves])
     rate, interval = float(np.mean(rates)), bootstrap(rates)
+    steps = np.asarray(broken_steps, np.float64)
     broken_lag = _first(np.any(np.isnan(curves) | (curves == np.inf), axis=0))
     with np.errstate(invalid="ignore"):  # between two infinities lies a NaN, which is no lag
         median = np.median(curves, axis=0)
@@ -62,6 +75,7 @@ def summary(log_norms: Float[ArrayLike, "*curves lags"]) -> Summary:
         horizon=_first(median <= np.log(HORIZON)),
         dead_lag=_first(np.any(curves == -np.inf, axis=0)),
         broken_lag=broken_lag,
+        broken_step=float(np.min(steps, initial=np.inf, where=steps >= 0)),
         word="undefined" if broken_lag < np.inf else _word(rate, interval, curves.shape[-1] - 1),
     )
 

@@ -18,7 +18,9 @@ def test_the_step_is_that_of_the_first_input_that_is_no_number():
     np.testing.assert_array_equal(find(inputs), [-1, 5, 1, 7])
     log_norms = jax.vmap(lambda x: flow.log_norms(CELL, params, x))(inputs)
     # The states before the step are whole, but every derivative by them comes through it.
-    assert np.isfinite(log_norms[0]).all() and np.isnan(log_norms[1, 3:]).all()
+    assert np.isfinite(log_norms[0]).all() and np.isnan(log_norms[1:, 1:]).all()
+    found = flow.summary(log_norms, broken_steps=find(inputs))
+    assert (found.broken_lag, found.broken_step, found.word) == (1, 1, "undefined")
 
 
 def test_a_carry_that_overflows_and_one_that_is_given_broken():

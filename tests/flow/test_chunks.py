@@ -1,48 +1,125 @@
-"""The sweep in chunks gives the numbers of the sweep in one."""
+"""A sweep in chunks gives the numbers of the sweep in one."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradflow.cells import lstm
-from gradflow.flow.chunks import log_norms_in_chunks
-from gradflow.flow.norm_map import log_norm_map
-from gradflow.flow.norms import log_norms
+from gradflow import flow
+from gradflow.cells import lstm, rnn
 
-CELL = lstm(2, 20)  # more than 16 units: the norm is searched for, from where it was before
-T = 25
+CELL = lstm(2, 3)
+T = 23
+LENGTH = 17
+CHUNK = 5  # neither T nor the length is a multiple of it
 
 
 @pytest.fixture(scope="module")
 def run():
-    params = CELL.init(jax.random.key(0))
-    return params, jax.random.normal(jax.random.key(1), (T, 2))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, CELL.init(jax.random.key(0)))
+    return CELL, params, jax.random.normal(jax.random.key(1), (T, 2))
 
 
-@pytest.mark.parametrize("given", [{}, {"source": "c", "target": "carry", "lengths": 17}])
-def test_chunks_give_the_same_numbers(run, given):
+def weighted(outputs):
+    """Every output counts, each with a weight and a curvature of its own."""
+    return jnp.sum(jnp.sin(outputs) * jnp.arange(1.0, outputs.size + 1).reshape(outputs.shape))
+
+
+def assert_same(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert isinstance(a, np.ndarray)
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+MEASURES = {
+    "log_norms": (flow.log_norms, {"source": "c", "target": "carry"}),
+    "log_singular_values": (flow.log_singular_values, {"source": "c"}),
+    "lyapunov_exponents": (flow.lyapunov_exponents, {"burn_in": 4, "qr_every": 1}),
+    "back in time": (
+        flow.lyapunov_exponents,
+        {"burn_in": 4, "qr_every": 1, "time_reversed": True, "num_exponents": 2},
+    ),
+    "adjoints": (flow.adjoints, {}),
+    "log_adjoint_norms": (flow.log_adjoint_norms, {"source": "c"}),
+    "components": (flow.components, {}),
+    "gates": (flow.gates, {}),
+}
+OF_A_LOSS = (flow.adjoints, flow.log_adjoint_norms, flow.components)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_chunks_give_the_same_numbers(run, name):
     seen = []
 
     def progress(chunks):
-        seen.append(len(chunks))
-        return chunks
+        for chunk in chunks:
+            seen.append(chunk)
+            yield chunk
 
-    expected = log_norms(CELL, *run, **given)
-    found = log_norms_in_chunks(CELL, *run, chunk_steps=10, progress=progress, **given)
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-    assert seen == [3, 3]
+    measure, options = MEASURES[name]
+    arguments = (weighted, *run) if measure in OF_A_LOSS else run
+    carry = jax.tree.map(lambda leaf: leaf + 0.5, CELL.initial_carry())
+    options = options | {"carry": carry, "mask": jnp.arange(T) % 4 != 1}
+    expected = measure(*arguments, **options)
+    in_chunks = flow.in_chunks(measure, chunk_steps=CHUNK, progress=progress)
+    assert_same(in_chunks(*arguments, **options), expected)
+    assert len(seen) == 2 * 5
+
+
+def test_lengths_and_no_padding_at_all(run):
+    in_chunks = flow.in_chunks(flow.adjoints, chunk_steps=CHUNK)
+    for options in ({"lengths": LENGTH}, {}):
+        expected = flow.adjoints(weighted, *run, **options)
+        assert_same(in_chunks(weighted, *run, **options), expected)
 
 
 def test_one_chunk_is_the_whole(run):
-    carry = jax.tree.map(lambda leaf: leaf + 0.5, CELL.initial_carry())
-    expected = log_norms(CELL, *run, carry=carry, norm="frobenius")
-    found = log_norms_in_chunks(CELL, *run, carry=carry, norm="frobenius")
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    expected = flow.log_norms(*run, norm="frobenius")
+    assert_same(flow.in_chunks(flow.log_norms)(*run, norm="frobenius"), expected)
+
+
+def test_the_search_for_a_norm_goes_on_from_chunk_to_chunk():
+    cell = rnn(2, 20)  # more than 16 units: the norm is searched for, from where it was before
+    params = cell.init(jax.random.key(0))
+    inputs = jax.random.normal(jax.random.key(1), (T, 2))
+    expected = flow.log_norms(cell, params, inputs)
+    found = flow.in_chunks(flow.log_norms, chunk_steps=10)(cell, params, inputs)
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+def test_stretches_between_qrs_end_with_a_chunk():
+    cell = rnn(2, 5, recurrent_init="normal(gain=1.5)")
+    params = cell.init(jax.random.key(0))
+    inputs = jax.random.normal(jax.random.key(1), (60, 2))
+    expected = flow.lyapunov_exponents(cell, params, inputs, burn_in=17)
+    measure = flow.in_chunks(flow.lyapunov_exponents, chunk_steps=11)
+    found = measure(cell, params, inputs, burn_in=17)
+    np.testing.assert_allclose(found.exponents, expected.exponents, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["log_norms", "components", "lyapunov_exponents", "gates"])
+def test_what_is_broken_in_one_chunk_is_broken_behind_it(name):
+    # A dead unit of relu has no derivative, so that nothing would bring the NaN on by itself.
+    cell = rnn(2, 3, activation="relu")._replace(gates=lambda params, h, x: {"r": h})
+    params = cell.init(jax.random.key(0))
+    inputs = jnp.ones((T, 2)).at[8].set(jnp.nan)
+    measure, _ = MEASURES[name]
+    arguments = cell, params, inputs
+    arguments = (weighted, *arguments) if measure in OF_A_LOSS else arguments
+    options = {"qr_every": 1} if name == "lyapunov_exponents" else {}
+    found = flow.in_chunks(measure, chunk_steps=CHUNK)(*arguments, **options)
+    expected = measure(*arguments, **options)
+    assert_same(found, expected)
+    assert any(np.isnan(leaf).any() for leaf in jax.tree.leaves(found))
 
 
 def test_bad_input_is_refused(run):
     with pytest.raises(ValueError, match="chunk_steps is expected to be at least 1, got 0"):
-        log_norms_in_chunks(CELL, *run, chunk_steps=0)
+        flow.in_chunks(flow.log_norms, chunk_steps=0)
+    with pytest.raises(ValueError, match=r"log_norms, .* gates is expected, got .*log_norm_map.*:"):
+        flow.in_chunks(flow.log_norm_map)
+    with pytest.raises(ValueError, match="no block 'z'"):
+        flow.in_chunks(flow.log_norms)(*run, source="z")
     with pytest.raises(ValueError, match=r"at most 30000 steps are expected, got 1000000: .* GiB"):
-        log_norm_map(CELL, run[0], jnp.zeros((1_000_000, 2)))
+        flow.log_norm_map(CELL, run[1], jnp.zeros((1_000_000, 2)))

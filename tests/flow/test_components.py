@@ -11,13 +11,9 @@ from oracle import random_state
 from gradflow.cell import Cell
 from gradflow.cells import gru, gru_reset_before, lstm, rnn
 from gradflow.flow.adjoint import log_adjoint_norms
-from gradflow.flow.components import (
-    _factored_pull,
-    component_gradients,
-    component_map,
-    components,
-)
+from gradflow.flow.components import component_gradients, component_map, components
 from gradflow.flow.reverse import linearise, record
+from gradflow.flow.shares import factored_pull
 from gradflow.unroll import unroll
 
 T = 6
@@ -148,7 +144,7 @@ def test_outer_products_are_taken_apart_and_nothing_else(name, factors):
     steps, direct = linearise(cell, record(weighted, cell, (params, inputs, carry, None)))
     s, x = steps.at(jnp.asarray(3))
     adjoint = jax.tree.map(lambda leaf: leaf[3], direct.value)
-    shares, _ = _factored_pull(steps)(s, x, adjoint)
+    shares, _ = factored_pull(steps)(s, x, adjoint)
     assert [len(share) for share in shares] == jax.tree.leaves(factors)
 
 
@@ -211,24 +207,6 @@ def test_a_small_factor_is_not_lost_to_its_square():
     )
 
 
-@pytest.mark.parametrize("cut", [1, 4, T])
-def test_a_gradient_cut_inside_step_t_leaves_no_share_before_it(cut):
-    inner = CELLS["rnn"]
-
-    def step(params, h, x):
-        h = jnp.where(x[-1] > 0, jax.lax.stop_gradient(h), h)
-        return inner.step(params, h, x[:-1])
-
-    cell = inner._replace(step=step)
-    params, inputs, carry = setup(inner)
-    flags = (jnp.arange(1, T + 1) == cut).astype(float)
-    inputs = jnp.concatenate([inputs, flags[:, None]], axis=1)
-    measured = components(lambda h: jnp.sum(h[-1]), cell, params, inputs, carry=carry)
-    for leaf in jax.tree.leaves(measured):
-        assert np.isneginf(leaf[: cut - 1]).all()
-        assert np.isfinite(leaf[cut - 1 :]).all()
-
-
 def test_a_padded_step_has_no_share():
     cell = CELLS["lstm"]
     params, inputs, carry = setup(cell)
@@ -238,16 +216,6 @@ def test_a_padded_step_has_no_share():
     assert_trees_close(jax.tree.map(lambda leaf: leaf[:4], padded), short, rtol=1e-12)
     for leaf in jax.tree.leaves(padded):
         assert np.isneginf(leaf[4:]).all()
-
-
-def test_under_jit_and_vmap_it_is_the_same():
-    cell = CELLS["lstm"]
-    params, inputs, _ = setup(cell)
-    batch = jnp.stack([inputs, 2 * inputs])
-    together = jax.jit(jax.vmap(lambda x: components(weighted, cell, params, x)))(batch)
-    for b, x in enumerate(batch):
-        one = jax.tree.map(lambda leaf, b=b: leaf[b], together)
-        assert_trees_close(one, components(weighted, cell, params, x), rtol=1e-11)
 
 
 def test_float32_stays_float32_and_goes_below_it():

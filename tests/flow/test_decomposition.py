@@ -232,18 +232,6 @@ def test_products_go_far_below_any_float():
         np.testing.assert_allclose(by_lag, np.arange(2001) * slope, rtol=1e-12)
 
 
-def test_under_jit_and_vmap_it_is_the_same_in_float32():
-    cell = lstm(3, 4)
-    params, inputs, _ = setup(cell)
-    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-    batch = jnp.stack([inputs, -inputs]).astype(jnp.float32)
-    for measure in (decomposition, decomposition_norms):
-        together = jax.jit(jax.vmap(lambda x, measure=measure: measure(cell, params, x)))(batch)
-        for leaf, one in zip(together, measure(cell, params, batch[1]), strict=True):
-            assert leaf.dtype == jnp.float32
-            np.testing.assert_allclose(leaf[1], one, rtol=1e-4, atol=1e-6)
-
-
 def test_a_cell_of_another_form_is_an_error():
     _, inputs, _ = setup(lstm(3, 4))
     for cell in (gru(3, 4), rnn(3, 4), lstm(3, 4)._replace(gates=None)):

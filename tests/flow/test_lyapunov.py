@@ -209,14 +209,6 @@ def test_a_cut_gradient_is_minus_infinity_from_there():
     assert np.isfinite(running[10:, :2]).all()
 
 
-def test_nan_stays_nan():
-    jacobians = random_rotations(20, 3)
-    jacobians[12] = np.nan
-    running = of_products(jacobians, qr_every=1).running
-    np.testing.assert_allclose(running[:12], 0, atol=1e-14)
-    assert np.isnan(running[12:]).all()
-
-
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_gradient_equals_finite_differences(activation):
     cell = rnn(2, 6, activation=activation, recurrent_init="normal(gain=1.5)")
@@ -265,14 +257,6 @@ def test_vmap_equals_one_at_a_time():
     single = [of_products(jacobians).exponents for jacobians in batch]
     assert np.isneginf(single).sum() == 2
     np.testing.assert_allclose(together, single, rtol=1e-9, atol=1e-9)
-
-
-def test_float32():
-    inputs = as_inputs(np.random.default_rng(0).normal(size=(50, 4, 4)))
-    found = lyapunov_exponents(given(4), {}, jnp.float32(inputs)).exponents
-    assert found.dtype == jnp.float32
-    expected = lyapunov_exponents(given(4), {}, inputs).exponents
-    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_frames_of_several_panels():

@@ -1,6 +1,5 @@
 """Log norms against automatic differentiation of the whole unroll, closed forms and the SVD."""
 
-import inspect
 from functools import partial
 
 import jax
@@ -166,25 +165,6 @@ def test_thinned_out_equals_dense(monkeypatch, norm):
     np.testing.assert_allclose(thinned, dense, atol=3e-9)
 
 
-def cut_cell():
-    """A linear cell through which no gradient passes at the steps whose input is not zero."""
-
-    def step(params, h, x):
-        h = params["W_h"] @ h
-        h = jnp.where(x[0] != 0, jax.lax.stop_gradient(h), h)
-        return h, h
-
-    return Cell(lambda key: {"W_h": 0.9 * jnp.eye(3)}, step, initial_carry=lambda: jnp.ones(3))
-
-
-@pytest.mark.parametrize("norm", ["spectral", "frobenius"])
-def test_a_cut_gradient_is_minus_infinity_from_exactly_the_right_lag(norm):
-    cell = cut_cell()
-    inputs = jnp.zeros((10, 1)).at[5].set(1.0)  # x_6: ∂s_6/∂s_5 is zero, so lag 10 - 5 and on
-    log_norms = flow.log_norms(cell, cell.init(jax.random.key(0)), inputs, norm=norm)
-    np.testing.assert_array_equal(np.isneginf(log_norms), np.arange(11) >= 5)
-
-
 def test_a_nan_in_the_trajectory_shows_from_its_lag_on():
     cell = rnn(1, 3)
     inputs = jnp.zeros((10, 1)).at[6].set(jnp.nan)  # x_7 makes s_7 and all after it NaN
@@ -270,35 +250,6 @@ def test_the_constant_error_carousel_carries_the_cell_state_unchanged(key):
     carry = LSTMCarry(jnp.ones(4), jnp.ones(4))
     log_norms = flow.log_norms(cell, params, jnp.ones((50, 2)), source="c", target="c", carry=carry)
     np.testing.assert_array_equal(log_norms, 0)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"source": "z"}, "no block 'z'; its blocks are h, carry, c"),
-        ({"target": "1.c"}, "no block '1.c'"),
-        ({"lengths": 11}, "lengths within 0 ... T = 10 are expected, got 11"),
-        ({"carry": LSTMCarry(jnp.zeros(4), jnp.zeros(4, int))}, "floating arrays is expected"),
-    ],
-)
-def test_bad_arguments_are_said(key, change, message):
-    cell = lstm(3, 4)
-    error = TypeError if "carry" in change else ValueError
-    with pytest.raises(error, match=message):
-        flow.log_norms(cell, cell.init(key), jnp.zeros((10, 3)), **change)
-
-
-def test_no_step_is_no_sequence(key):
-    cell = lstm(3, 4)
-    with pytest.raises(ValueError, match="at least one step are expected"):
-        flow.log_norms(cell, cell.init(key), jnp.zeros((0, 3)))
-
-
-def test_an_unknown_norm_is_said(key):
-    cell = lstm(3, 4)
-    with pytest.raises(ValueError, match="'spectral' or 'frobenius', got 'nuclear'"):
-        # Without the tests' own check of types, which would be the first to refuse it.
-        inspect.unwrap(flow.log_norms)(cell, cell.init(key), jnp.zeros((10, 3)), norm="nuclear")
 
 
 @pytest.mark.parametrize("lags", [[], [3, 2], [1, 1], [-1], [11]])

@@ -8,7 +8,6 @@ import pytest
 from oracle import random_state
 from products import as_inputs, given, random_rotations, step_jacobians
 
-from gradflow.cell import Cell
 from gradflow.cells import lstm, rnn
 from gradflow.flow.jacobi import graded_svd
 from gradflow.flow.spectrum import effective_rank, log_condition, log_singular_values
@@ -112,14 +111,6 @@ def test_a_hard_step_costs_eps_times_its_condition():
     np.testing.assert_allclose(measured, expected, rtol=0, atol=STEPS * 1e8 * 1e-16)
 
 
-def test_nan_from_the_step_where_it_enters():
-    jacobians = random_rotations(STEPS, 5)
-    jacobians[-4, 0, 0] = np.nan
-    measured = of_product(jacobians)
-    np.testing.assert_allclose(measured[:4], 0, atol=1e-14)
-    assert np.isnan(measured[4:]).all()
-
-
 def test_a_product_with_known_values_in_many_blocks_of_rotations():
     # J_t = U_t D_t U_{t-1}ᵀ: the singular values are the products of those of D, whatever U is.
     size, num_steps = 37, 60
@@ -156,19 +147,6 @@ def test_vmap_equals_one_at_a_time():
     single = [log_singular_values(RELU, params, x) for x in batch]
     assert len({int(np.isneginf(values).sum()) for values in single}) > 1
     np.testing.assert_allclose(together, single, rtol=1e-11, atol=1e-12)
-
-
-def test_a_cut_gradient_is_zero_from_its_step_on():
-    def step(params, h, x):
-        h = jnp.where(x[0] > 0, jax.lax.stop_gradient(h), h) * params
-        return h, h
-
-    cell = Cell(lambda key: jnp.ones(3), step, lambda: jnp.ones(3))
-    inputs = jnp.zeros((9, 1)).at[4].set(1)  # x_5
-    measured = log_singular_values(cell, jnp.array([0.5, 2, 1]), inputs)
-    expected = np.arange(5)[:, None] * np.log([2, 1, 0.5])
-    np.testing.assert_allclose(measured[:5], expected, atol=1e-15)
-    np.testing.assert_array_equal(measured[5:], -np.inf)
 
 
 def test_padded_steps_are_identities():
@@ -220,12 +198,3 @@ def test_condition_and_effective_rank_where_nothing_but_logarithms_fits():
     share = np.array([3, 1]) / 4
     expected = np.exp(-np.sum(share * np.log(share)))
     np.testing.assert_allclose(effective_rank(jnp.log(jnp.array([6.0, 2]))), expected, rtol=1e-14)
-
-
-def test_errors():
-    cell = lstm(2, 3)
-    params = cell.init(jax.random.key(0))
-    with pytest.raises(ValueError, match="no block 'q'; its blocks are h, carry, c"):
-        log_singular_values(cell, params, jnp.ones((4, 2)), source="q")
-    with pytest.raises(ValueError, match="lengths within 0 ... T = 4"):
-        log_singular_values(cell, params, jnp.ones((4, 2)), lengths=5)

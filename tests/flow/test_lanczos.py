@@ -1,0 +1,76 @@
+"""The largest singular values of many matrices at once, against NumPy's decomposition."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradflow.flow import lanczos
+from gradflow.flow.lanczos import Matrices, log_spectral_norms
+
+ROWS, COLUMNS = 24, 30
+
+
+def stack():
+    """Matrices whose search is hard in a way each."""
+    rng = np.random.default_rng(0)
+    matrices = rng.normal(size=(12, ROWS, COLUMNS))
+    q, r = np.linalg.qr(matrices[0] @ matrices[0].T)[0], np.linalg.qr(matrices[1].T)[0]
+    matrices[2] = q @ np.diag(1 - 1e-3 * np.arange(ROWS)) @ r.T  # values close together
+    matrices[3] = np.eye(ROWS, COLUMNS)
+    matrices[4] *= 1e-200  # whose squares underflow
+    matrices[5] = 0
+    matrices[6] = np.outer(q[0], r[:, 0])
+    for index, gap in ((7, 1e-2), (8, 1e-5), (9, 1e-7)):  # units with no path between them
+        sizes = rng.uniform(0, 0.9, ROWS)
+        sizes[[5, 17]] = 1, 1 - gap
+        matrices[index] = np.eye(ROWS, COLUMNS) * sizes[:, None]
+    matrices[10] = np.nan
+    return matrices
+
+
+@jax.jit
+def measure(matrices):
+    return log_spectral_norms(
+        Matrices(
+            push=lambda v: jnp.einsum("tij,tj->ti", matrices, v),
+            pull=lambda u: jnp.einsum("tij,ti->tj", matrices, u),
+            form=lambda index: matrices[index],
+        ),
+        jnp.zeros(matrices.shape[:2], matrices.dtype),
+    )
+
+
+def by_numpy(matrices):
+    kept = np.delete(matrices, 10, axis=0)
+    with np.errstate(divide="ignore"):
+        return np.insert(np.log(np.linalg.norm(kept, ord=2, axis=(1, 2))), 10, np.nan)
+
+
+def test_equals_a_decomposition():
+    matrices = stack()
+    np.testing.assert_allclose(measure(jnp.asarray(matrices)), by_numpy(matrices), atol=1e-7)
+
+
+def test_what_does_not_converge_is_decomposed(monkeypatch):
+    matrices = stack()
+    monkeypatch.setattr(lanczos, "MOST_STEPS", 4)
+    found = jax.jit(lambda matrices: measure.__wrapped__(matrices))(jnp.asarray(matrices))
+    np.testing.assert_allclose(found, by_numpy(matrices), rtol=1e-12, atol=1e-12)
+
+
+def test_float32():
+    matrices = stack()
+    matrices[4] *= 1e180
+    found = measure(jnp.asarray(matrices, jnp.float32))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, by_numpy(matrices), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_smallest_matrices(size):
+    matrices = np.random.default_rng(1).normal(size=(11, size, size))
+    matrices[10] = np.nan
+    np.testing.assert_allclose(
+        measure(jnp.asarray(matrices)), by_numpy(matrices), rtol=1e-10, atol=1e-10
+    )

@@ -1,0 +1,55 @@
+"""What a set of curves comes to, against lines whose slope and shape are known."""
+
+import numpy as np
+import pytest
+
+from gradflow.flow.summary import slope, summary
+
+LAGS = np.arange(101)
+SLOPES = np.array([-0.11, -0.1, -0.09])
+
+
+def test_lines_have_their_slope_half_life_and_horizon():
+    found = summary(SLOPES[:, None] * LAGS)
+    np.testing.assert_allclose(found.rate, -0.1, rtol=1e-12)
+    assert found.interval[0] < -0.1 < found.interval[1] and found.interval[1] < -0.09 + 1e-9
+    np.testing.assert_allclose(found.half_life, np.log(2) / 0.1, rtol=1e-12)
+    assert found.horizon == np.ceil(np.log(1e3) / 0.1)  # of the median
+    assert found.word == "vanishing"
+    assert {found.dead_lag, found.broken_lag, found.broken_step} == {np.inf}
+
+
+@pytest.mark.parametrize(
+    ("slopes", "word"),
+    [
+        (SLOPES, "vanishing"),
+        (-SLOPES, "exploding"),
+        ([0.01, 0.02], "stable"),  # less than a factor of ten in all
+        ([-0.3, 0.4], "stable"),  # the interval holds zero
+    ],
+)
+def test_the_word(slopes, word):
+    found = summary(np.multiply.outer(slopes, LAGS))
+    assert found.word == word
+    assert (found.half_life == np.inf) == (found.rate > 0)
+
+
+def test_what_is_dead_or_broken_is_said_with_its_lag_and_step():
+    curves = SLOPES[:, None] * LAGS
+    curves[0, 40:] = -np.inf
+    curves[2, 60:] = np.nan
+    found = summary(curves, broken_steps=np.array([-1, -1, 17]))
+    assert (found.dead_lag, found.broken_lag, found.broken_step) == (40, 60, 17)
+    assert found.word == "undefined"
+    np.testing.assert_allclose(found.rate, -0.1, rtol=1e-12)  # of what is finite
+    assert summary(curves[1], broken_steps=0).broken_step == 0
+
+
+def test_a_curve_that_was_cut_at_once_has_no_slope():
+    assert slope([0, -np.inf, -np.inf]) == -np.inf
+    assert np.isnan(summary(np.array([[0, -np.inf], [0, -1.0]])).interval).all()
+
+
+def test_one_lag_is_no_curve():
+    with pytest.raises(ValueError, match=r"two lags or more, .* got shape \(1,\); measure"):
+        summary(np.zeros(1))
