@@ -3,19 +3,22 @@
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import _probes
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradflow import flow, study
 from gradflow.interop import save_params
-from gradflow.models.forecasters import Forecaster
+from gradflow.models.forecasters import Forecaster, read_out
 from gradflow.spec import parse_spec
 from gradflow.study.config import sanitise
 from gradflow.train.forecasts import Forecasting, Plan
 from gradflow.train.keeper import Keeper
+from gradflow.train.prober import Watch
+from gradflow.train.probes import Subject, prober
 
 if TYPE_CHECKING:
     import xarray
@@ -105,11 +108,59 @@ def plan_of(config: "Config", **options: Any) -> Plan:
     return Plan(**{**given, **options})
 
 
-def fit(config: "Config", training: Forecasting, folder: Folder, unit: str) -> dict[str, Any]:
-    """The trained parameters by task; a long training is kept on its way."""
+class Window(NamedTuple):
+    """A net that gives all forecasts at every step, on one window."""
+
+    net: Forecaster
+
+    def __call__(self, params: Any, window: tuple[jax.Array, jax.Array]) -> Subject:
+        """What of its parameters, the window and what follows its steps is to be measured."""
+        net, (x, targets) = self.net, window
+        assert net.cell is not None and net.measured is not None
+        own, read = net.measured(params, x[:, None, None])
+        targets = targets[net.first - 1 :: net.stride]
+
+        def loss(h: jax.Array) -> jax.Array:
+            return jnp.mean((read_out(params, h) - targets) ** 2)
+
+        return Subject(net.cell, own, read[:, 0], loss)
+
+
+def watch_of(config: "Config", training: Forecasting) -> Watch | None:
+    """What is probed: the seq2seq nets, on windows of the validation."""
+    net = training.net
+    names = _probes.names(config.probe, net.cell) if config.probe and net.cell else ()
+    if not names or "seq2seq" not in training.data:
+        return None
+    valid = training.data["seq2seq"].valid
+    rows = np.linspace(0, len(valid.inputs) - 1, WINDOWS).astype(int)
+    measure = prober(names, Window(net), (valid.inputs[rows], valid.targets[rows]))
+
+    def of_all(params: Any) -> dict[str, np.ndarray]:
+        return measure(training.of_task("seq2seq", training.settled(params)))
+
+    return Watch(of_all, config.probe_every)
+
+
+def fit(
+    config: "Config", training: Forecasting, folder: Folder, unit: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The trained parameters by task, and the probes; a long training is kept on its way."""
     place = folder(unit) if config.published else None
     with contextlib.nullcontext() if place is None else Keeper(place, {"unit": unit}) as keeper:
-        return training.fit(keeper)
+        return training.watched(watch_of(config, training), keeper)
+
+
+def probed(config: "Config", probes: dict[str, np.ndarray]) -> tuple[dict, dict]:
+    """The variables of the probes for a record of one model, and their coordinates."""
+    if not probes:
+        return {}, {}
+    each = {name: np.moveaxis(values, 0, 1)[None] for name, values in probes.items()}
+    found = _probes.variables(each, ("model", "seed", "probe_epoch"), axis="lag")
+    # As in `log_norms`, without s_0.
+    cut = {k: (d, v[..., :-1] if d[-1] == "lag" else v) for k, (d, v) in found.items()}
+    epochs = np.arange(0, config.epochs + 1, config.probe_every)
+    return cut, {"probe_epoch": epochs, **_probes.coordinates(probes)}
 
 
 def save_cell(
@@ -154,6 +205,14 @@ def draw_flow(ax: "Axes", dataset: "xarray.Dataset") -> None:
         ax.text(0.5, 0.5, "no recurrent net\namong the models", ha="center", transform=ax.transAxes)
         return
     ax.legend(fontsize=6.5, handlelength=2.4, ncols=2)
+
+
+def draw_probes(parts: Any, dataset: "xarray.Dataset") -> None:
+    """The maps of each net, one row a probe."""
+    names = [str(name) for name in dataset.model.values if curves_of(dataset, str(name))]
+    nets = {name.replace("_", "\n"): dataset.sel(model=name) for name in names}
+    if len(parts):
+        _probes.draw_rows(parts, dataset, nets, time="epoch")
 
 
 def horizon(dataset: "xarray.Dataset", name: str) -> tuple[float, str]:

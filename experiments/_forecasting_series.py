@@ -1,5 +1,6 @@
 """The part of the study of forecasting that is about real series: rolling origins."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,6 +19,7 @@ from _forecasting_parts import (
     lags_of,
     log_norms,
     plan_of,
+    probed,
     save_cell,
     together,
 )
@@ -143,14 +145,15 @@ def _measure_real(
 ) -> "xarray.Dataset":
     import xarray
 
-    curves, found = np.full((1, 1), np.nan), None
+    curves, probes = np.full((1, 1), np.nan), {}
     if net is None:
         found = _plain_forecasts(name, data, period)
     else:
         training = Forecasting(
             net, {"seq2seq" if net.cell else "direct": data.parts}, plan_of(config)
         )
-        (params,) = fit(config, training, folder, f"view={view},model={name},fit").values()
+        fitted, probes = fit(config, training, folder, f"view={view},model={name},fit")
+        (params,) = fitted.values()
         found = [training.forecast(params, part.inputs) for part in data.parts]
         place = folder(f"view={view},model={name}")
         save_cell(config, name, net, params, place and place.parents[1] / f"params/{view}")
@@ -161,6 +164,7 @@ def _measure_real(
     offset = interval(valid, targets[1])
     squares = np.mean((test - targets[2]) ** 2, axis=0) * data.std**2
     origin = data.first + np.arange(len(squares))
+    along, times = probed(config, probes)
     on_train = np.sqrt(np.nanmean((train[..., 0] - targets[0][:, 0]) ** 2)) * data.std
     return xarray.Dataset(
         {
@@ -170,6 +174,7 @@ def _measure_real(
             "coverage": (("model",), [coverage(test, targets[2], offset)]),
             "rmse_train": (("model",), [on_train]),
             "log_norm": (("model", "curve", "lag"), curves[None], {"units": "nats"}),
+            **along,
         },
         coords={
             "model": [name],
@@ -177,6 +182,7 @@ def _measure_real(
             "origin": origin,
             "lead": np.arange(1, AHEAD + 1),
             "lag": ("lag", lags_of(net, curves), {"units": "steps of the series"}),
+            **times,
         },
     )
 
@@ -254,14 +260,16 @@ def draw_ratios(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(fontsize=7, handlelength=1.2, **below)
 
 
-def _ratios(dataset: "xarray.Dataset", name: str) -> list[tuple[float, float, float]]:
-    """Squared error over the naive forecast's, at one step and over all, with its interval."""
+def _ratios(
+    dataset: "xarray.Dataset", name: str, *, to: str = "naive"
+) -> list[tuple[float, float, float]]:
+    """Squared error over that of another model, at one step and over all, with its interval."""
     found = []
     data = dataset.square.dropna("origin", how="all")
     for leads in ([1], data.lead.values):
-        own, naive = (data.sel(model=m, lead=leads).mean("lead").values for m in (name, "naive"))
-        low, high = f.block_bootstrap(own, naive, 4 * AHEAD)
-        found.append((float(own.mean() / naive.mean()), low, high))
+        own, other = (data.sel(model=m, lead=leads).mean("lead").values for m in (name, to))
+        low, high = f.block_bootstrap(own, other, 4 * AHEAD)
+        found.append((float(own.mean() / other.mean()), low, high))
     return found
 
 
@@ -282,12 +290,10 @@ def closing_real(dataset: "xarray.Dataset") -> str:
 
 
 def _closing_view(data: "xarray.Dataset") -> str:
-    names, rows, beat = [str(name) for name in data.model.values], [], {0: [], 1: []}
+    names, rows = [str(name) for name in data.model.values], []
     for name in names:
-        one, all_steps = ratios = _ratios(data, name)
+        one, all_steps = _ratios(data, name)
         own = data.sel(model=name)
-        for step, (_, _, high) in enumerate(ratios):
-            beat[step] += [name] * (name != "naive" and high < 1)
         row = {
             str(data.view.values): name,
             "RMSE train": f"{float(own.rmse_train):.5g}",
@@ -304,18 +310,39 @@ def _closing_view(data: "xarray.Dataset") -> str:
     unit = str(data.unit.values)
     horizons = np.array([horizon(data, name)[0] for name in names])
     errors = np.array([float(data.square.sel(model=name).mean()) for name in names])
-    said = [
-        f"better than the naive forecast {what}, the whole interval below 1: "
-        f"{', '.join(found) or 'nothing'}"
-        for what, found in (("one step ahead", beat[0]), (f"over {AHEAD} steps", beat[1]))
-    ]
-    verdict = f"something beats the naive forecast of {data.view.values}: "
-    verdict += (
-        f"one step {study.verdict(bool(beat[0]))}, {AHEAD} steps {study.verdict(bool(beat[1]))}"
-    )
-    table = study.table(rows)
     return "\n".join(
-        [f"RMSE one step ahead, in {unit}", table, *said, verdict, together(horizons, errors)]
+        [
+            f"RMSE one step ahead, in {unit}",
+            study.table(rows),
+            *_beaten(data, names),
+            together(horizons, errors),
+        ]
+    )
+
+
+def _beaten(data: "xarray.Dataset", names: list[str]) -> Iterator[str]:
+    """What is better than the naive forecasts, and whether anything is."""
+    others = {"naive": "the naive forecast", "seasonal": "that of a season before"}
+    others = {other: words for other, words in others.items() if other in names}
+    better = {
+        other: [
+            {name for name in names if name != other and _ratios(data, name, to=other)[step][2] < 1}
+            for step in (0, 1)
+        ]
+        for other in others
+    }
+    for other, words in others.items():
+        for what, found in zip(
+            ("one step ahead", f"over {AHEAD} steps"), better[other], strict=True
+        ):
+            listed = ", ".join(name for name in names if name in found) or "nothing"
+            yield f"better than {words} {what}, the whole interval below 1: {listed}"
+    one, ten = (
+        study.verdict(bool(set.intersection(*step))) for step in zip(*better.values(), strict=True)
+    )
+    yield (
+        f"something beats {' and '.join(others.values())} of {data.view.values}: "
+        f"one step {one}, {AHEAD} steps {ten}"
     )
 
 

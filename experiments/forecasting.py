@@ -17,6 +17,7 @@ Source: Géron 2019, Hands-On Machine Learning, 2nd ed., chapter 15, and its not
     python experiments/forecasting.py
     python experiments/forecasting.py --full
     python experiments/forecasting.py --data=bitcoin --data_dir=FOLDER
+    python experiments/forecasting.py --probe=log_norms,components,gates
     python experiments/forecasting.py --series=path/to/series.csv:column --period=12
 
 Takes three to four minutes on two cores at the defaults. A killed run goes on from its last model,
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+import _probes
 import numpy as np
 from _forecasting_parts import (
     AHEAD,
@@ -39,12 +41,14 @@ from _forecasting_parts import (
     Folder,
     coverage,
     draw_flow,
+    draw_probes,
     fit,
     horizon,
     interval,
     lags_of,
     log_norms,
     plan_of,
+    probed,
     save_cell,
     together,
 )
@@ -121,6 +125,8 @@ class Config(study.Config):
     returns: bool = study.field(
         False, help="Whether log returns are forecast too, as they always are for bitcoin."
     )
+    probe: str = _probes.flag()
+    probe_every: int = study.field(1, help="Epochs between two probings.", positive=True)
 
     @property
     def is_real(self) -> bool:
@@ -205,7 +211,8 @@ def _measure_generated(
 ) -> "xarray.Dataset":
     import xarray
 
-    ways, curves = _ways(config, name, net, data, folder)
+    ways, curves, probes = _ways(config, name, net, data, folder)
+    along, times = probed(config, probes)
     shape = {"mse": (config.num_seeds,), "coverage": ()}
     rows = {key: np.full((len(COLUMNS), *size), np.nan) for key, size in shape.items()}
     drawn = np.full((len(COLUMNS), EXAMPLES, AHEAD), np.nan)
@@ -229,6 +236,7 @@ def _measure_generated(
             "forecast": (("model", "column", "example", "lead"), drawn[None]),
             "offset": (("model", "column", "end", "lead"), offsets[None]),
             "log_norm": (("model", "curve", "lag"), curves[None], {"units": "nats"}),
+            **along,
         },
         coords={
             "model": [name],
@@ -236,6 +244,7 @@ def _measure_generated(
             "column": list(COLUMNS),
             "lead": np.arange(1, AHEAD + 1),
             "lag": ("lag", lags_of(net, curves), {"units": "steps of the series"}),
+            **times,
         },
     )
 
@@ -246,14 +255,15 @@ def _ways(
     net: Forecaster | None,
     data: dict[str, f.Split],
     folder: Folder,
-) -> tuple[dict[str, Callable[[f.Windows], np.ndarray]], np.ndarray]:
-    """The ways in which a model forecasts windows, by column, and the flow through it."""
+) -> tuple[dict[str, Callable[[f.Windows], np.ndarray]], np.ndarray, dict[str, np.ndarray]]:
+    """The ways in which a model forecasts windows, by column, the flow through it, its probes."""
     if net is None:
-        return _plain_ways(name, data, config.num_seeds), np.full((1, 1), np.nan)
-    trained: dict[str, tuple[Forecasting, Any]] = {}
+        return _plain_ways(name, data, config.num_seeds), np.full((1, 1), np.nan), {}
+    trained, probes = {}, {}
     for group, plan in _groups(config, name, net):
         training = Forecasting(net, {task: data[task] for task in group}, plan)
-        fitted = fit(config, training, folder, f"model={name},tasks={'+'.join(group)}")
+        fitted, found = fit(config, training, folder, f"model={name},tasks={'+'.join(group)}")
+        probes |= found
         trained |= {task: (training, params) for task, params in fitted.items()}
 
     def way(task: str, iterated: bool = False) -> Callable[[f.Windows], np.ndarray]:
@@ -261,14 +271,14 @@ def _ways(
         ahead = 1 if task == "one" and not iterated else AHEAD
         return lambda p: training.forecast(params, p.inputs, iterated=iterated)[..., :ahead]
 
-    found = {task: way(task) for task in trained} | {"iterated": way("one", iterated=True)}
+    ways = {task: way(task) for task in trained} | {"iterated": way("one", iterated=True)}
     if "seq2seq" in trained:
-        found["own"] = way("seq2seq", iterated=True)
+        ways["own"] = way("seq2seq", iterated=True)
         params = trained["seq2seq"][1]
         place = folder(f"model={name}")
         save_cell(config, name, net, params, place and place.parents[1] / "params")
-        return found, log_norms(net, params, data["seq2seq"].test.inputs[:WINDOWS])
-    return found, np.full((1, 1), np.nan)
+        return ways, log_norms(net, params, data["seq2seq"].test.inputs[:WINDOWS]), probes
+    return ways, np.full((1, 1), np.nan), probes
 
 
 def _groups(config: Config, name: str, net: Forecaster) -> Iterator[tuple[tuple[str, ...], Plan]]:
@@ -318,12 +328,15 @@ def _plain_ways(
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """Forecasts over the truth, the models' errors, and the flow through the nets."""
+    """Forecasts over the truth, the models' errors, the flow through the nets, and the probes."""
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(7.2, 6.4))
-    halves: Any = fig.subfigures(2, 1, height_ratios=(2, 3))
-    upper, lower = halves
+    data = dataset if dataset.attrs["kind"] == "generated" else dataset.isel(view=0)
+    heights = (2.6, 3.8, *(_probes.ROW_HEIGHT for _ in _probes.rows(data)))
+    fig = Figure(figsize=(7.2, sum(heights)))
+    parts: Any = fig.subfigures(len(heights), 1, height_ratios=heights)
+    upper, lower, *rest = parts
+    draw_probes(rest, data)
     left, right = lower.subplots(1, 2, width_ratios=(3, 2))
     if dataset.attrs["kind"] == "generated":
         panels: Any = upper.subplots(1, EXAMPLES, sharey=True)
@@ -331,9 +344,9 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         _draw_errors(left, dataset)
         draw_flow(right, dataset)
         return fig
-    draw_origins(upper.subplots(), dataset.isel(view=0))
+    draw_origins(upper.subplots(), data)
     draw_ratios(left, dataset)
-    draw_flow(right, dataset.isel(view=0))
+    draw_flow(right, data)
     return fig
 
 

@@ -20,6 +20,7 @@ Zipser 1989, doi:10.1162/neco.1989.1.2.270 (teacher forcing).
     python experiments/seq2seq.py
     python experiments/seq2seq.py --task=reversal --length=8
     python experiments/seq2seq.py --task=reversal --full
+    python experiments/seq2seq.py --probe=log_norms,components,gates
 
 Takes about two minutes on two cores at the defaults. A killed run goes on from its last
 evaluation; params/ has the trained encoder and decoder of each cell.
@@ -34,6 +35,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import _probes
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,9 +51,12 @@ from gradflow.spec import parse_spec, split_specs
 from gradflow.structure import check_structure
 from gradflow.study.config import sanitise
 from gradflow.train.epochs import Fit, Learner, fit_epochs
+from gradflow.train.fit import Schedule
 from gradflow.train.keeper import Keeper
 from gradflow.train.model import init_model, read_out
 from gradflow.train.optimisers import Optimiser
+from gradflow.train.prober import Watch
+from gradflow.train.probes import Subject, prober
 
 if TYPE_CHECKING:
     import xarray
@@ -91,6 +96,16 @@ class Config(study.Config):
     learning_rate: float = study.field(
         0.01, help="Of Adam, falling to 0 by a cosine; the same for all.", positive=True
     )
+    probe: str = _probes.flag()
+    probe_every: int | None = study.field(
+        None, help="Updates between two probings; by default as the evaluations.", positive=True
+    )
+
+    @property
+    def schedule(self) -> Schedule:
+        """When there is an evaluation, and a probing."""
+        every = self.num_updates // self.num_evaluations
+        return Schedule(self.num_updates, every, self.probe_every, early_stop=False)
 
 
 class Pairs(NamedTuple):
@@ -216,31 +231,52 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def log_adjoints(net: Net, params: "Params", pair: Pairs) -> jax.Array:
-    """log ‖∂L/∂s_k‖ of one pair: the encoder's T + 1 carries, and after them the decoder's S.
-
-    The encoder's loss is the decoder's, as a function of the carry that is handed over.
-    """
-    read, before = net.one_hot(jax.tree.map(lambda array: array[None], pair))
-    read, before = read[:, 0], before[:, 0]
-    unravel = ravel_pytree(net.encoder.initial_carry())[1]
-
-    def of_h(h: jax.Array) -> jax.Array:
-        return cross_entropy(read_out(params["readout"], h), pair.targets)
-
-    def of_carries(carries: jax.Array) -> jax.Array:
-        carry = unravel(carries[-1])
-        return of_h(unroll(net.decoder, params["decoder"], before, carry=carry).outputs)
-
-    encoder = net.encoder._replace(step=partial(_whole_step, net.encoder), hidden=whole_carry)
-    in_encoder = flow.log_adjoint_norms(
-        of_carries, encoder, params["encoder"], read, source="carry"
-    )
-    carries = unroll(net.encoder, params["encoder"], read).carries
+    """log ‖∂L/∂s_k‖ of one pair: the encoder's T + 1 carries, and after them the decoder's S."""
+    encoder, own, read, loss = Encoder(net)(params, pair)
+    in_encoder = flow.log_adjoint_norms(loss, encoder, own, read, source="carry")
+    carries = unroll(net.encoder, own, read).carries
     handed = jax.tree.map(lambda leaf: leaf[-1], carries)
     in_decoder = flow.log_adjoint_norms(
-        of_h, net.decoder, params["decoder"], before, source="carry", carry=handed
+        partial(_loss_of, params, pair),
+        net.decoder,
+        params["decoder"],
+        net.one_hot(_alone(pair))[1][:, 0],
+        source="carry",
+        carry=handed,
     )
     return jnp.concatenate([in_encoder, in_decoder[1:]])
+
+
+class Encoder(NamedTuple):
+    """The encoder on one pair, as a cell whose output is its whole carry.
+
+    Its loss is the decoder's, as a function of the carry that is handed over.
+    """
+
+    net: Net
+
+    def __call__(self, params: "Params", pair: Pairs) -> Subject:
+        """What of a net's parameters and a pair is to be measured."""
+        encoder, decoder = self.net.encoder, self.net.decoder
+        read, before = self.net.one_hot(_alone(pair))
+        unravel = ravel_pytree(encoder.initial_carry())[1]
+
+        def loss(carries: jax.Array) -> jax.Array:
+            carry = unravel(carries[-1])
+            h = unroll(decoder, params["decoder"], before[:, 0], carry=carry).outputs
+            return _loss_of(params, pair, h)
+
+        whole = encoder._replace(step=partial(_whole_step, encoder), hidden=whole_carry)
+        return Subject(whole, params["encoder"], read[:, 0], loss)
+
+
+def _alone(pair: Pairs) -> Pairs:
+    """A batch of one."""
+    return jax.tree.map(lambda array: jnp.asarray(array)[None], pair)
+
+
+def _loss_of(params: "Params", pair: Pairs, h: jax.Array) -> jax.Array:
+    return cross_entropy(read_out(params["readout"], h), pair.targets)
 
 
 def _whole_step(cell: "Cell", params: "Params", carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
@@ -260,6 +296,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
             "num_updates is expected to be a multiple of "
             f"num_evaluations={config.num_evaluations}, got {config.num_updates}"
         )
+    _ = config.schedule  # that bad numbers are said at once
     data = dates(config.num_formats) if config.task == "dates" else reversal(config.length)
     nets = {spec: _net(spec, config, data) for spec in specs}
     names = {spec: f"cell={spec}" for spec in specs}
@@ -270,7 +307,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
         )
         for spec, net in nets.items()
     ]
-    return xarray.concat(parts, dim="cell", join="exact").assign_attrs(task=config.task)
+    return xarray.concat(parts, dim="cell", join="outer").assign_attrs(task=config.task)
 
 
 def _net(spec: str, config: Config, data: Data) -> Net:
@@ -287,7 +324,8 @@ def _measure(config: Config, spec: str, net: Net, data: Data, folder: Any) -> "x
     born = jax.device_get(jax.jit(jax.vmap(net.init))(keys))
     place, identity = folder(), {**dataclasses.asdict(config), "cell": spec}
     with contextlib.nullcontext() if place is None else Keeper(place, identity) as keeper:
-        *_, last = study.progress(_fitted(config, net, data, born, keeper), f"{spec}, evaluations")
+        fits = _fitted(config, net, data, born, _watch(config, net, data), keeper)
+        *_, last = study.progress(fits, f"{spec}, evaluations")
     trained = jax.device_get(last.state.params)
     if place is not None:
         _save(place.parents[1] / "params", spec, (net, config), trained)
@@ -302,10 +340,11 @@ def _measure(config: Config, spec: str, net: Net, data: Data, folder: Any) -> "x
         for name in ("loss", "sequences", "forced", "free")
     }
     num_encoder, num_decoder = probed.sources.shape[1], probed.targets.shape[1]
-    every = config.num_updates // config.num_evaluations
+    probes = {name: np.moveaxis(values, 0, 1) for name, values in last.probes.items()}
     return xarray.Dataset(
         {
             **metrics,
+            **_probes.variables(probes, ("seed", "probe_update"), axis="lag"),
             "log_adjoint": (("stage", "seed", "sequence", "step"), np.stack(norms)),
             "source": ("example", [_text(row, data.read) for row in shown.sources]),
             "target": ("example", [_text(row, data.written) for row in shown.targets]),
@@ -317,7 +356,10 @@ def _measure(config: Config, spec: str, net: Net, data: Data, folder: Any) -> "x
         coords={
             "stage": list(STAGES),
             "step": np.arange(-num_encoder, num_decoder + 1),
-            "update": ("update", every * np.arange(config.num_evaluations + 1)),
+            "update": config.schedule.evaluations,
+            **({"probe_update": config.schedule.probings} if probes else {}),
+            **({"lag": np.arange(num_encoder + 1)} if probes else {}),
+            **_probes.coordinates(probes),
         },
     ).expand_dims(cell=[spec])
 
@@ -339,8 +381,23 @@ def _text(numbers: np.ndarray, symbols: str) -> str:
     return "".join(symbols[number] for number in numbers if number >= 0)
 
 
+def _watch(config: Config, net: Net, data: Data) -> Watch | None:
+    """What is probed along the training: the encoder, on the pairs that the flow is measured on."""
+    names = _probes.names(config.probe, net.encoder)
+    if not names:
+        return None
+    pairs = _probed(data.test, config.num_probed)
+    every = (config.probe_every or config.schedule.eval_every) // config.schedule.eval_every
+    return Watch(prober(names, Encoder(net), pairs), every)
+
+
 def _fitted(
-    config: Config, net: Net, data: Data, born: "Params", keeper: Keeper | None
+    config: Config,
+    net: Net,
+    data: Data,
+    born: "Params",
+    watch: Watch | None,
+    keeper: Keeper | None,
 ) -> Iterator[Fit]:
     """Trains all seeds side by side, each on batches of its own; an epoch is an evaluation."""
     schedule = partial(optax.cosine_decay_schedule, decay_steps=config.num_updates)
@@ -369,7 +426,13 @@ def _fitted(
 
     key = jax.random.key(config.seed)
     return fit_epochs(
-        learner, key, batches, validate, num_epochs=config.num_evaluations, keeper=keeper
+        learner,
+        key,
+        batches,
+        validate,
+        num_epochs=config.num_evaluations,
+        watch=watch,
+        keeper=keeper,
     )
 
 
@@ -401,15 +464,20 @@ def _to_float64(params: "Params") -> "Params":
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """What is right, by update; the flow over both halves at birth and at the end; examples."""
+    """What is right, by update; the flow over both halves, birth and end; examples; the probes."""
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(7.0, 7.0))
-    top, middle, bottom = fig.subfigures(3, 1, height_ratios=(3, 3, 2), squeeze=False)[:, 0]
+    maps = _probes.rows(dataset)
+    heights = (2.6, 2.6, 1.8, *(_probes.ROW_HEIGHT for _ in maps))
+    fig = Figure(figsize=(7.0, sum(heights)))
+    parts = fig.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    top, middle, bottom, *rest = parts
     left, right = top.subplots(1, 2)
     _draw_shares(left, right, dataset)
     _draw_flow(middle.subplots(1, 2, sharey=True), dataset)
     _draw_examples(bottom.subplots(), dataset)
+    nets = {f"encoder, {cell}": dataset.sel(cell=cell) for cell in map(str, dataset.cell.values)}
+    _probes.draw_rows(rest, dataset, nets, state="s")
     return fig
 
 

@@ -22,6 +22,7 @@ Vorontsov, Trabelsi, Kadoury, Pal 2017, arXiv:1702.00071 (Glorot and orthogonal 
     python experiments/sequential_images.py
     python experiments/sequential_images.py --data=mnist --data_dir=FOLDER --full
     python experiments/sequential_images.py --cells='lstm(forget_bias=1),lem' --orders=plain
+    python experiments/sequential_images.py --probe=log_norms,components,gates --orders=plain
 
 Takes three minutes on two cores at the defaults. A killed run goes on from its last evaluation;
 params/ has the trained cells of the first seed, for `experiments/vanishing.py --params`.
@@ -33,6 +34,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import _probes
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,13 +47,14 @@ from gradflow.spec import parse_spec, split_specs, unknown_name
 from gradflow.structure import check_structure
 from gradflow.study.config import sanitise
 from gradflow.tasks.image_tasks import Sequences, digit_sequences, digits, mnist, mnist_sequences
-from gradflow.tasks.task import Task
+from gradflow.tasks.task import Batch, Task
 from gradflow.train.clipping import resolve_clipping
 from gradflow.train.fit import Schedule, fit
 from gradflow.train.keeper import Keeper
 from gradflow.train.loop import Training, begin
 from gradflow.train.model import predict
 from gradflow.train.optimisers import Optimiser
+from gradflow.train.probes import Probing
 
 if TYPE_CHECKING:
     import xarray
@@ -109,6 +112,16 @@ class Config(study.Config):
     learning_rate: float | None = study.field(
         None, help="One for all cells; by default each its own.", positive=True
     )
+    probe: str = _probes.flag()
+    probe_every: int | None = study.field(
+        None, help="Updates between two probings; by default as the evaluations.", positive=True
+    )
+
+    @property
+    def schedule(self) -> Schedule:
+        """When there is an evaluation, and a probing."""
+        every = self.num_updates // self.num_evaluations
+        return Schedule(self.num_updates, every, self.probe_every, early_stop=False)
 
 
 class Images(NamedTuple):
@@ -147,8 +160,8 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
             )
             for name, cell in cells.items()
         ]
-        orders.append(xarray.concat(parts, dim="cell", join="exact"))
-    return xarray.concat(orders, dim="order", join="exact").assign_attrs(data=config.data)
+        orders.append(xarray.concat(parts, dim="cell", join="outer"))
+    return xarray.concat(orders, dim="order", join="outer").assign_attrs(data=config.data)
 
 
 def _check(config: Config) -> None:
@@ -164,6 +177,7 @@ def _check(config: Config) -> None:
             f"num_updates is expected to be a multiple of "
             f"num_evaluations={config.num_evaluations}, got {config.num_updates}"
         )
+    _ = config.schedule  # that bad numbers are said at once
 
 
 def spec(name: str, num_steps: int) -> str:
@@ -204,11 +218,11 @@ def _measure(
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     runs = begin(training, keys, jnp.full(config.num_seeds, rate))
     born = jax.device_get(runs.params)
-    every = config.num_updates // config.num_evaluations
-    schedule = Schedule(config.num_updates, every, early_stop=False)
+    names, k_probe = _probes.names(config.probe, cell), jax.random.key(config.seed)
+    probing = Probing(names, k_probe, config.num_probed) if names else None
     kept, identity = folder(), {**dataclasses.asdict(config), "order": order, "cell": name}
     with contextlib.nullcontext() if kept is None else Keeper(kept, identity) as keeper:
-        steps = fit(training, runs, schedule, keeper=keeper)
+        steps = fit(training, runs, config.schedule, probing=probing, keeper=keeper)
         *_, last = study.progress(steps, f"{order}, {name}, evaluations")
     trained = jax.device_get(last.runs.params)
     if kept is not None:
@@ -222,16 +236,20 @@ def _measure(
     probed = found.held_out._replace(pixels=found.held_out.pixels[: config.num_probed])
     norms = [log_norms(cell, params, probed) for params in (born, trained)]
     curves = {key: last.metrics[key].T for key in ("loss", "share_correct")}
+    probes = {key: np.moveaxis(values, 0, 1) for key, values in last.probes.items()}
     return xarray.Dataset(
         {
             **{key: (("seed", "update"), values) for key, values in curves.items()},
             "accuracy": ("seed", accuracy(cell, trained, found.held_out)),
             "log_norm": (("stage", "seed", "image", "lag"), np.stack(norms), {"units": "nats"}),
             "learning_rate": rate,
+            **_probes.variables(probes, ("seed", "probe_update"), axis="lag"),
         },
         coords={
             "stage": list(STAGES),
-            "update": ("update", schedule.evaluations, {"units": "updates"}),
+            "update": ("update", config.schedule.evaluations, {"units": "updates"}),
+            **({"probe_update": config.schedule.probings} if probes else {}),
+            **_probes.coordinates(probes),
             "lag": ("lag", np.arange(found.task.num_steps + 1), {"units": "steps"}),
         },
     ).expand_dims(order=[order], cell=[name])
@@ -254,9 +272,7 @@ def accuracy(cell: "Cell", params: "Params", held_out: Sequences) -> np.ndarray:
     """The share of all held-out images that each model classifies correctly."""
 
     @jax.jit
-    def right(chosen: jax.Array) -> jax.Array:
-        batch = held_out.at(chosen)
-
+    def right(params: "Params", batch: Batch) -> jax.Array:
         def of_run(params: "Params") -> jax.Array:
             said = jnp.argmax(predict(cell, params, batch.inputs)[-1], axis=-1)
             return jnp.sum(said == batch.targets[-1])
@@ -265,16 +281,21 @@ def accuracy(cell: "Cell", params: "Params", held_out: Sequences) -> np.ndarray:
 
     number = len(held_out.labels)
     parts = np.array_split(np.arange(number), max(1, number // 200))
-    return np.sum([jax.device_get(right(part)) for part in parts], axis=0) / number
+    found = [jax.device_get(right(params, held_out.at(part))) for part in parts]
+    return np.sum(found, axis=0) / number
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """A row for each order: accuracy by update, and the flow at birth and at the end."""
+    """A row for each order: accuracy by update, the flow at birth and the end; then the probes."""
     from matplotlib.figure import Figure
 
     orders = [str(order) for order in dataset.order.values]
-    fig = Figure(figsize=(7.2, 0.6 + 2.6 * len(orders)))
-    panels = fig.subplots(len(orders), 3, squeeze=False)
+    maps = [(order, row) for order in orders for row in _probes.rows(dataset)]
+    heights = (0.6 + 2.6 * len(orders), *(_probes.ROW_HEIGHT for _ in maps))
+    fig = Figure(figsize=(7.2, sum(heights)))
+    parts = fig.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    _draw_probes(parts[1:], dataset)
+    panels = parts[0].subplots(len(orders), 3, squeeze=False)
     for row, order in zip(panels, orders, strict=True):
         row[2].sharey(row[1])
         for index, name in enumerate(map(str, dataset.cell.values)):
@@ -289,8 +310,17 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     for ax in panels[-1][1:]:
         ax.set_xlabel("lag T − k (steps)")
     handles, labels = panels[0][0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper center", ncols=len(handles))
+    parts[0].legend(handles, labels, loc="outside upper center", ncols=len(handles))
     return fig
+
+
+def _draw_probes(parts: Any, dataset: "xarray.Dataset") -> None:
+    """The maps of each order, one under the other."""
+    orders = [str(order) for order in dataset.order.values]
+    for order, those in zip(orders, np.array_split(parts, len(orders)), strict=True):
+        data = dataset.sel(order=order)
+        nets = {f"{cell}, {order}": data.sel(cell=cell) for cell in map(str, data.cell.values)}
+        _probes.draw_rows(list(those), dataset, nets)
 
 
 def _look(name: str, index: int) -> dict:

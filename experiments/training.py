@@ -36,6 +36,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import _probes
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,18 +65,7 @@ if TYPE_CHECKING:
 
     from gradflow import Cell
 
-UNREACHED = "#b0b0b0"
-"""The colour of an exact zero, and of what no run reached: a grey that the colour map lacks."""
-
 LINESTYLES = ("-", "--", ":", "-.")
-
-MAPS = {
-    "log_norms": r"$\log_{10}\,\|\partial h_T/\partial h_k\|$",
-    "adjoints": r"$\log_{10}\,\|\partial L/\partial h_k\|$ / max",
-    "components": r"$\log_{10}$ share in $\partial L/\partial W_h$",
-    "spectrum": r"$\log_{10}\,\sigma$ of $\partial h_T/\partial h_0$",
-    "gates": "saturated share",
-}
 
 
 @dataclass(frozen=True)
@@ -127,9 +117,7 @@ class Config(study.Config):
     eval_size: int = study.field(256, help="Fresh sequences an evaluation.", positive=True)
     early_stop: bool = study.field(True, help="Whether to stop when all runs solved it or died.")
     tensorboard: bool = study.field(False, help="Whether to write event files for TensorBoard.")
-    probe: str = study.field(
-        "", help="Probes, separated by commas: adjoints, components, gates, log_norms, spectrum."
-    )
+    probe: str = _probes.flag()
     probe_every: int | None = study.field(
         None, help="Updates between two probings; by default as --eval_every.", positive=True
     )
@@ -295,10 +283,8 @@ def _dataset(config: Config, spec: str, training: Training, progress: Progress) 
         return by_run, split(at[None])[..., 0], {"units": "updates"}
 
     runs = jax.device_get(progress.runs._replace(key=None))
-    probed = {
-        name: ((*by_run, "probe_update", *dims), values)
-        for name, (dims, values) in _probed(progress, split).items()
-    }
+    probes = {name: split(array) for name, array in progress.probes.items()}
+    probed = _probes.variables(probes, (*by_run, "probe_update"))
     metrics = {  # in an order that a checkpoint does not change
         name: ((*by_run, "update"), split(array))
         for name, array in sorted(progress.metrics.items())
@@ -312,7 +298,7 @@ def _dataset(config: Config, spec: str, training: Training, progress: Progress) 
             "update": ("update", schedule.evaluations, {"units": "updates"}),
             **({"probe_update": schedule.probings} if probed else {}),
             **({"step": np.arange(task.num_steps + 1)} if probed else {}),
-            **({"gate": _gate_names(progress)} if _gate_names(progress) else {}),
+            **_probes.coordinates(probes),
         },
         attrs={
             "task": config.task,
@@ -323,33 +309,14 @@ def _dataset(config: Config, spec: str, training: Training, progress: Progress) 
     )
 
 
-def _gate_names(progress: Progress) -> list[str]:
-    return sorted(name.partition(".")[2] for name in progress.probes if name.startswith("gates."))
-
-
-def _probed(progress: Progress, split: Any) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    """What each probe measured, with the names of its own axes; steps count from 0."""
-    found, gates = {}, []
-    for name, array in sorted(progress.probes.items()):
-        values = split(array)
-        if name == "components" or name.startswith("gates."):  # they begin at step 1
-            first = np.full((*values.shape[:-1], 1), np.nan)
-            values = np.concatenate([first, values], axis=-1)
-        if name.startswith("gates."):
-            gates.append(values)
-        else:
-            found[name] = (("index",) if name == "spectrum" else ("step",), values)
-    return {**found, **({"gates": (("gate", "step"), np.stack(gates, -2))} if gates else {})}
-
-
 def figure(dataset: "xarray.Dataset") -> "Figure":
     """Loss and share of correct sequences against the update; below them a map for each probe."""
     from matplotlib.figure import Figure
 
     cells = [str(cell) for cell in dataset.cell.values]
-    maps = _maps(dataset)
-    fig = Figure(figsize=(5.2, 4.6 + 1.5 * len(maps)))
-    heights = (4.6, *(1.5 for _ in maps))
+    maps = _probes.rows(dataset)
+    heights = (4.6, *(_probes.ROW_HEIGHT for _ in maps))
+    fig = Figure(figsize=(5.2, sum(heights)))
     top, *rows = fig.subfigures(1 + len(maps), 1, height_ratios=heights, squeeze=False)[:, 0]
     upper, lower = top.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for index, cell in enumerate(cells):
@@ -373,7 +340,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     lower.axhline(dataset.attrs["success"], color="black", lw=0.8, ls=(0, (1, 1)))
     lower.set(xlabel="update", ylabel="share correct", ylim=(-0.03, 1.03))
     for row, (name, gate) in zip(rows, maps, strict=True):
-        _draw_maps(row, dataset, name, gate)
+        _probes.draw(row, _images(dataset, name, gate), name, gate)
     if rows:
         rows[-1].supxlabel("update", fontsize=9)
     return fig
@@ -389,47 +356,20 @@ def _draw_curves(upper: "Axes", lower: "Axes", data: "xarray.Dataset", look: dic
         upper.plot([at], [height], marker="*", ms=10, color=line.get_color(), mec="black", mew=0.5)
 
 
-def _maps(dataset: "xarray.Dataset") -> list[tuple[str, str | None]]:
-    """The rows of maps: a probe, and for the gates one of them."""
-    names = [name for name in MAPS if name in dataset and name != "gates"]
-    gates = dataset.gate.values if "gates" in dataset else []
-    return [*((name, None) for name in names), *(("gates", str(gate)) for gate in gates)]
+def _images(dataset: "xarray.Dataset", name: str, gate: str | None) -> dict[str, Any]:
+    """The map of each cell, in its best setting, by its title."""
+    found = {}
+    for cell in map(str, dataset.cell.values):
+        data = _best(dataset.sel(cell=cell))
+        found[f"{cell}, {float(data.learning_rate):g}"] = _probes.image(data, name, gate)
+    return found
 
 
-def _draw_maps(row: Any, dataset: "xarray.Dataset", name: str, gate: str | None) -> None:
-    """One map a cell, in its best setting, all in one scale."""
-    cells = [str(cell) for cell in dataset.cell.values]
-    panels = row.subplots(1, len(cells), sharey=True, squeeze=False)[0]
-    images = [_image(dataset.sel(cell=cell), name, gate) for cell in cells]
-    finite = np.concatenate([image.values[np.isfinite(image.values)] for image in images])
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-    look: dict[str, Any] = {"vmin": low, "vmax": high, "rasterized": True}
-    meshes = []
-    for panel, cell, image in zip(panels, cells, images, strict=True):
-        panel.set_facecolor(UNREACHED)
-        panel.grid(False)
-        shown = np.where(np.isfinite(image), image, np.nan)
-        axis = image.dims[-1]
-        meshes.append(panel.pcolormesh(image.probe_update, image[axis], shown.T, **look))
-        panel.set_title(f"{cell}, {float(image.learning_rate):g}", fontsize=8)
-    panels[0].set_ylabel("index" if name == "spectrum" else "step k")
-    row.colorbar(meshes[0], ax=list(panels)).set_label(
-        f"{gate}: {MAPS[name]}" if gate else MAPS[name], fontsize=7
-    )
-
-
-def _image(data: "xarray.Dataset", name: str, gate: str | None) -> "xarray.DataArray":
-    """The median over seeds, in the setting that solved the most and then erred the least."""
+def _best(data: "xarray.Dataset") -> "xarray.Dataset":
+    """The setting of a cell that solved the most and then erred the least."""
     rank = [(_final(d)["solved"], -_final(d)["loss"]) for d in _settings(data)]
     best = max(range(len(rank)), key=lambda i: np.nan_to_num(rank[i], nan=-np.inf).tolist())
-    values = _settings(data)[best][name]
-    if gate is not None:
-        values = values.sel(gate=gate)
-    image = values.median("seed").transpose("probe_update", ...)
-    if name == "gates":
-        return image
-    image = image / np.log(10)
-    return image - image.max(image.dims[-1]) if name == "adjoints" else image
+    return _settings(data)[best]
 
 
 def _swept(data: "xarray.Dataset") -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from gradflow import study
+from gradflow import flow, study
 from gradflow.interop import read_params
 from gradflow.models.forecasters import dense, forecaster
 from gradflow.tasks import forecasting as f
@@ -22,7 +22,7 @@ MODULE = runpy.run_path(str(FOLDER / "forecasting.py"))
 sys.path.remove(str(FOLDER))
 EXPERIMENT = MODULE["EXPERIMENT"]
 AHEAD = 10
-TINY = ["--quick", "--models=naive,linear,dense,rnn", "--num_windows=64"]
+TINY = ["--quick", "--models=naive,linear,dense,rnn", "--num_windows=64", "--probe=log_norms"]
 
 
 def walk(num_steps: int) -> np.ndarray:
@@ -105,6 +105,20 @@ def test_the_record_and_the_trained_cell(folders):
     np.testing.assert_allclose(dataset.log_norm.sel(model="rnn", lag=0), 0, atol=1e-12)
 
 
+def test_what_is_probed_last_is_the_flow_through_what_trained(folders):
+    dataset = study.read_dataset(folders[0] / "result.nc")
+    cell = forecaster("rnn", 4, AHEAD).cell
+    shapes = jax.eval_shape(cell.init, jax.random.key(0))
+    params = read_params(folders[0] / "params" / "rnn.safetensors", shapes)
+    params = jax.tree.map(lambda a: np.asarray(a, float), params)
+    x = f.windows(f.two_sines(10_000, 30), AHEAD).inputs[7000:9000]
+    x = x[np.linspace(0, 1999, 8).astype(int)].astype(float)
+    curves = jax.jit(jax.vmap(lambda one: flow.log_norms(cell, params, one[:, None])))(x)
+    found = dataset.log_norms.sel(model="rnn").isel(seed=0, probe_epoch=-1)
+    np.testing.assert_allclose(found, np.median(curves, axis=0)[:-1], rtol=1e-8, atol=1e-12)
+    assert dataset.log_norms.sel(model="dense").isnull().all()
+
+
 def test_the_verdicts_are_read_from_the_numbers(folders):
     dataset = study.read_dataset(folders[0] / "result.nc")
     fixed = dataset.mse * 0 + 0.01
@@ -153,12 +167,15 @@ def test_what_beats_the_naive_forecast_is_said(real):
     square.loc[{"model": "linear"}] = 0.5 * square.sel(model="naive")
     square.loc[{"model": ["dense", "seasonal"]}] = 2 * square.sel(model="naive")
     said = EXPERIMENT.closing(dataset.assign(square=square))
-    assert said.count("one step ahead, the whole interval below 1: linear\n") == 2
-    assert "beats the naive forecast of level: one step supported, 10 steps supported" in said
+    assert said.count("the naive forecast one step ahead, the whole interval below 1: linear") == 2
+    season = "that of a season before over 10 steps, the whole interval below 1: naive, linear\n"
+    assert said.count(season) == 2
+    both = "something beats the naive forecast and that of a season before of level: "
+    assert f"{both}one step supported, 10 steps supported" in said
     square.loc[{"model": "linear"}] = square.sel(model="naive")
-    assert "the whole interval below 1: nothing" in EXPERIMENT.closing(
-        dataset.assign(square=square)
-    )
+    said = EXPERIMENT.closing(dataset.assign(square=square))
+    assert "the naive forecast one step ahead, the whole interval below 1: nothing" in said
+    assert f"{both}one step not supported, 10 steps not supported" in said
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import datetime
 import runpy
+import sys
 from pathlib import Path
 
 import jax
@@ -16,9 +17,18 @@ from gradflow.cells import lstm
 from gradflow.interop import read_description
 
 FILE = Path(__file__).parents[1] / "experiments" / "seq2seq.py"
+sys.path.insert(0, str(FILE.parent))  # what the studies share is beside it
 MODULE = runpy.run_path(str(FILE))
+sys.path.remove(str(FILE.parent))
 EXPERIMENT, Net, Pairs = MODULE["EXPERIMENT"], MODULE["Net"], MODULE["Pairs"]
-TINY = ["--quick", "--cells=rnn", "--task=reversal", "--length=3", "--num_updates=3"]
+TINY = [
+    "--quick",
+    "--cells=rnn",
+    "--task=reversal",
+    "--length=3",
+    "--num_updates=3",
+    "--probe=adjoints,gates",
+]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +61,16 @@ def test_the_record_has_what_was_trained(dataset):
     assert [text[::-1] for text in dataset.source.values[0]] == list(dataset.target.values[0])
     right = dataset.free.isel(update=-1)
     assert bool((dataset.sequences.isel(update=-1) <= right).all()) and bool((right < 1).all())
+
+
+def test_what_is_probed_along_the_way_is_what_is_measured_at_its_ends(dataset):
+    assert dataset.adjoints.dims == ("cell", "seed", "probe_update", "lag")
+    assert dataset.probe_update.values.tolist() == [0, 1, 2, 3] and "gates" not in dataset
+    in_encoder = dataset.log_adjoint.sel(step=slice(None, 0)).median("sequence")
+    for stage, update in (("birth", 0), ("end", 3)):
+        expected = in_encoder.sel(stage=stage).values[..., ::-1]
+        found = dataset.adjoints.sel(probe_update=update)
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 def read_back(pairs, symbols, texts):
@@ -172,6 +192,8 @@ def test_the_long_form_has_its_sizes(monkeypatch):
         ({"cells": "lsmt"}, "unknown cell 'lsmt'"),
         ({"num_formats": 4}, "1 to 3 formats are expected, got 4"),
         ({"num_updates": 7}, "num_updates is expected to be a multiple of num_evaluations=3"),
+        ({"probe": "gates", "cells": "rnn"}, "the probe 'gates' needs a cell with gates"),
+        ({"probe_every": 3}, "probe_every is expected to be a multiple of eval_every=2"),
     ],
 )
 def test_what_cannot_be_trained_is_said(given, message):

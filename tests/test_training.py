@@ -24,7 +24,9 @@ from gradflow.train.tensorboard import Board
 fit_module = importlib.import_module("gradflow.train.fit")  # the package has a function of the name
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "training.py"
+sys.path.insert(0, str(SCRIPT.parent))  # what the studies share is beside it
 EXPERIMENT = runpy.run_path(str(SCRIPT))["EXPERIMENT"]
+sys.path.remove(str(SCRIPT.parent))
 FLAGS = [
     "--quick",
     "--cell=rnn",

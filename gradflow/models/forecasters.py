@@ -86,6 +86,13 @@ def forecaster(spec: str, hidden_size: int, ahead: int) -> Forecaster:
     )
 
 
+def read_out(
+    params: Params, outputs: Float[Array, "*steps_and_batch hidden"]
+) -> Float[Array, "*steps_and_batch ahead"]:
+    """The forecasts of a net of `forecaster` from what its cell gives: h W + b."""
+    return outputs @ params["head"]["kernel"] + params["head"]["bias"]
+
+
 def dense(num_steps: int, hidden_size: int, ahead: int) -> Forecaster:
     """A net with one hidden layer that reads whole windows: W_2 relu(W_1 x + b_1) + b_2.
 

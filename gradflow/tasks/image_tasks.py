@@ -11,7 +11,7 @@ from jaxtyping import Int, UInt8
 from gradflow.cell import Key
 from gradflow.data.idx import read_mnist
 from gradflow.tasks.parts import at_end, classified
-from gradflow.tasks.task import Batch, Task
+from gradflow.tasks.task import Batch, Stored, Task
 
 _NUM_TEST = 360  # a fifth of the 1797 images of digits
 
@@ -119,10 +119,9 @@ def _task(sequences: Any, split: str) -> Task:
     shares = np.bincount(trained_on.labels) / len(trained_on.labels)
     shares = shares[shares > 0]
     entropy = float(-np.sum(shares * np.log(shares)))
-    held_out = sequences("test").sample if split == "train" else None
-    return Task(
-        trained_on.sample, 1, 10, num_steps, "cross_entropy", entropy, classified, 0.9, held_out
-    )
+    sample = Stored(trained_on, Sequences.sample)
+    held_out = Stored(sequences("test"), Sequences.sample) if split == "train" else None
+    return Task(sample, 1, 10, num_steps, "cross_entropy", entropy, classified, 0.9, held_out)
 
 
 def _check_split(split: str) -> None:

@@ -1,7 +1,9 @@
 """What a task is: a value that draws batches and says when it is solved."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from jaxtyping import Array, Bool, Float, Int, Num
 
@@ -23,6 +25,26 @@ class Batch(NamedTuple):
     inputs: Float[Array, "steps batch input"]
     targets: Float[Array, "steps batch output"] | Int[Array, "steps batch"]
     weights: Num[Array, "steps batch"]
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Draws batches from the arrays of a finite data set; equal to nothing but itself.
+
+    What a jitted function closes over is a constant of its program, of which text and compiler
+    keep copies. `Task.over` is for a program that takes the arrays as an argument instead.
+
+    Attributes:
+      arrays: A pytree.
+      draw: (arrays, key, batch size) -> Batch.
+    """
+
+    arrays: Any
+    draw: Callable[[Any, Key, int], Batch]
+
+    def __call__(self, key: Key, batch_size: int) -> Batch:
+        """Draws a batch."""
+        return self.draw(self.arrays, key, batch_size)
 
 
 class Task(NamedTuple):
@@ -57,3 +79,14 @@ class Task(NamedTuple):
     def fresh(self) -> Callable[[Key, int], Batch]:
         """What an evaluation draws its batches by."""
         return self.held_out or self.sample
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """What its batches are drawn from, where it is stored; nothing for a generated task."""
+        ways = {"sample": self.sample, "held_out": self.held_out}
+        return {name: way.arrays for name, way in ways.items() if isinstance(way, Stored)}
+
+    def over(self, arrays: dict[str, Any]) -> "Task":
+        """The same task, drawing from these arrays in place of its own `arrays`."""
+        ways = {name: partial(getattr(self, name).draw, given) for name, given in arrays.items()}
+        return self._replace(**ways)

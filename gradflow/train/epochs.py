@@ -19,6 +19,7 @@ from gradflow.cell import Key, Params
 from gradflow.train.clipping import Clipping, resolve_clipping
 from gradflow.train.keeper import Keeper
 from gradflow.train.optimisers import Optimiser
+from gradflow.train.prober import Watch
 
 TRAIN_LOSS = "train_loss"
 
@@ -82,6 +83,7 @@ class Fit(NamedTuple):
       best_epoch: That epoch.
       log: By name, (epochs + 1,), NaN where not reached: ``train_loss``, the mean over the batches
         of an epoch, and what the validation gives, before any update and after each epoch.
+      probes: What the watch measured, by name, (times, ...), NaN where not reached.
     """
 
     state: State
@@ -89,6 +91,7 @@ class Fit(NamedTuple):
     best_params: Params
     best_epoch: int
     log: dict[str, np.ndarray]
+    probes: dict[str, np.ndarray]
 
 
 def fit_epochs(
@@ -99,6 +102,7 @@ def fit_epochs(
     *,
     num_epochs: int,
     patience: int | None = None,
+    watch: Watch | None = None,
     keeper: Keeper | None = None,
 ) -> Iterator[Fit]:
     """Fits a model and yields after every epoch; the last one yielded is the end.
@@ -115,6 +119,7 @@ def fit_epochs(
       validate: parameters -> numbers by name; the lowest first one is the best.
       num_epochs: The most epochs.
       patience: Epochs without a new best to wait for; None for all.
+      watch: What is measured along the way, if anything.
       keeper: Where the fit is kept, if anywhere.
 
     Raises:
@@ -124,7 +129,7 @@ def fit_epochs(
     for name, number in (("num_epochs", num_epochs), ("patience", patience)):
         if number is not None and number < 1:
             raise ValueError(f"{name} is expected to be at least 1, got {number}")
-    fit = _begin(learner, key, validate, num_epochs)
+    fit = _watched(_begin(learner, key, validate, num_epochs), watch, num_epochs)
     stored = None if keeper is None else keeper.restore(_to_arrays(fit))
     if stored is None:
         _keep(fit, keeper)
@@ -134,6 +139,7 @@ def fit_epochs(
     while fit.epoch < num_epochs and not _has_ended(fit, patience):
         state, train_loss = _one_epoch(learner, key, fit.state, batches(fit.epoch))
         fit = _entered(fit, state, {**validate(state.params), TRAIN_LOSS: train_loss})
+        fit = _watched(fit, watch, num_epochs)
         _keep(fit, keeper)
         yield fit
 
@@ -151,7 +157,7 @@ def _begin(
             f"got {dict(row)}"
         )
     log = {name: np.full(num_epochs + 1, np.nan) for name in (*row, TRAIN_LOSS)}
-    return _entered(Fit(state, -1, params, -1, log), state, row)
+    return _entered(Fit(state, -1, params, -1, log, {}), state, row)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -182,8 +188,15 @@ def _entered(fit: Fit, state: State, row: Mapping[str, float]) -> Fit:
         log[name][epoch] = value
     criterion = log[next(iter(log))][: epoch + 1]
     if fit.epoch < 0 or criterion[-1] < np.nanmin(criterion[:-1], initial=np.inf):
-        return Fit(state, epoch, jax.device_get(state.params), epoch, log)
+        fit = fit._replace(best_params=jax.device_get(state.params), best_epoch=epoch)
     return fit._replace(state=state, epoch=epoch, log=log)
+
+
+def _watched(fit: Fit, watch: Watch | None, num_epochs: int) -> Fit:
+    """The fit with what is measured after its epoch, if anything is then."""
+    if watch is None:
+        return fit
+    return fit._replace(probes=watch.entered(fit.probes, fit.state.params, fit.epoch, num_epochs))
 
 
 def _has_ended(fit: Fit, patience: int | None) -> bool:

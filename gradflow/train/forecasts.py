@@ -18,6 +18,7 @@ from gradflow.tasks.forecasting import Split, Windows
 from gradflow.train.epochs import Learner, fit_epochs
 from gradflow.train.keeper import Keeper
 from gradflow.train.optimisers import Optimiser
+from gradflow.train.prober import Watch
 
 TASKS = ("one", "direct", "seq2seq")
 """What a net is trained to give: the next value, all of the next, or all of them at every step."""
@@ -143,6 +144,12 @@ class Forecasting:
 
     def fit(self, keeper: Keeper | None = None) -> dict[str, Params]:
         """Trains, and gives the parameters by task: with a patience the best, else the last."""
+        return self.watched(None, keeper)[0]
+
+    def watched(
+        self, watch: Watch | None, keeper: Keeper | None = None
+    ) -> tuple[dict[str, Params], dict[str, np.ndarray]]:
+        """Trains as `fit` does, and gives what was measured along the way too, by name."""
         steps = fit_epochs(
             self.learner,
             jax.random.key(self.plan.seed),
@@ -150,15 +157,17 @@ class Forecasting:
             self.validate,
             num_epochs=self.plan.num_epochs,
             patience=self.plan.patience,
+            watch=watch,
             keeper=keeper,
         )
         *_, last = steps
         params = self.settled(last.state.params if self.plan.patience is None else last.best_params)
-        seeds = self.plan.num_seeds
-        return {
-            task: jax.tree.map(lambda a, i=i: np.asarray(a)[i * seeds : (i + 1) * seeds], params)
-            for i, task in enumerate(self.data)
-        }
+        return {task: self.of_task(task, params) for task in self.data}, last.probes
+
+    def of_task(self, task: str, params: Params) -> Params:
+        """Of the parameters of all runs those of one task's, on the host, the seeds in front."""
+        first = list(self.data).index(task) * self.plan.num_seeds
+        return jax.tree.map(lambda a: np.asarray(a)[first : first + self.plan.num_seeds], params)
 
     def forecast(
         self, params: Params, inputs: Num[np.ndarray, "windows steps"], *, iterated: bool = False

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -102,11 +103,19 @@ def _beginner(training: Training) -> Callable[[Key, Array, Array], Runs]:
 
 
 @partial(jax.jit, static_argnums=(0, 2), donate_argnums=1)
-def advance(training: Training, runs: Runs, num_updates: int) -> tuple[Runs, Means]:
+def advance(
+    training: Training, runs: Runs, num_updates: int, arrays: Any = None
+) -> tuple[Runs, Means]:
     """Makes a number of updates in every run; ``runs`` is given up to what is returned.
 
     A run whose loss or parameters are no longer finite is NaN from there on, and disturbs none
     of the others.
+
+    Args:
+      training: What is trained on what.
+      runs: The runs.
+      num_updates: How many.
+      arrays: The task's ``arrays``; without them they are constants of the program.
 
     Returns:
       The runs, and the means over these updates of ``train_loss``, the task's loss;
@@ -115,11 +124,18 @@ def advance(training: Training, runs: Runs, num_updates: int) -> tuple[Runs, Mea
       the gradient before and after; and ``clip_ratio``, its norm after over that before.
     """
 
+    training = _over(training, arrays)
+
     def one_run(run: Runs) -> tuple[Runs, Means]:
         run, each = jax.lax.scan(partial(_update, training), run, length=num_updates)
         return run, jax.tree.map(partial(jnp.mean, axis=0), each)
 
     return jax.vmap(one_run)(runs)
+
+
+def _over(training: Training, arrays: Any) -> Training:
+    """The training on arrays that are arguments of the program, if they are."""
+    return replace(training, task=training.task.over(arrays)) if arrays else training
 
 
 def _stream(run: Runs, what: int) -> Key:
@@ -162,14 +178,15 @@ def _all_finite(tree: Any) -> Bool[Array, ""]:
 
 
 @partial(jax.jit, static_argnums=0)
-def evaluate(training: Training, runs: Runs) -> tuple[Runs, Means]:
+def evaluate(training: Training, runs: Runs, arrays: Any = None) -> tuple[Runs, Means]:
     """Tries every run on fresh sequences, and notes which have solved the task for the first time.
 
-    What is random in the cell while it is trained is left out.
+    What is random in the cell while it is trained is left out; ``arrays`` are as in `advance`.
 
     Returns:
       The runs, and ``loss`` and ``share_correct``; both NaN for a dead run.
     """
+    training = _over(training, arrays)
 
     def one_run(run: Runs) -> tuple[Runs, Means]:
         task, is_dead = training.task, run.died_at != NEVER

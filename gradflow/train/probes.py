@@ -1,8 +1,6 @@
 """Probes: the gradient flow of runs under training, measured now and then on the same sequences."""
 
-import functools
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,9 +17,7 @@ from gradflow.spec import split_specs, unknown_name
 from gradflow.tasks.task import Batch, Task
 from gradflow.train.model import read_out
 from gradflow.train.objective import LossKind, batch_loss
-
-Values = Mapping[str, Array]
-"""What a probe measures, by name."""
+from gradflow.train.prober import Prober, Values
 
 
 class Subject(NamedTuple):
@@ -140,50 +136,54 @@ def probe(cell: Cell, task: Task, params: Params, probing: Probing) -> dict[str,
     Raises:
       ValueError: If the cell lacks what a probe measures.
     """
-    arguments = _arguments(task, params, probing)
-    with jax.enable_x64(True):
-        return jax.device_get(_compiled(cell, task.loss, probing.names)(*arguments))
+    return _prober(cell, task, probing)(params)
 
 
 def probe_shapes(
     cell: Cell, task: Task, params: Params, probing: Probing
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of what `probe` would return, and its errors, without measuring."""
-    arguments = _arguments(task, params, probing)
-    with jax.enable_x64(True):
-        return jax.eval_shape(partial(_measure, cell, task.loss, probing.names), *arguments)
+    return _prober(cell, task, probing).shapes(params)
 
 
-def _arguments(task: Task, params: Params, probing: Probing) -> tuple[Params, Batch]:
-    """Parameters and sequences on the host, where they lose the float type they were made in."""
+def prober(
+    names: tuple[str, ...], subject: Callable[[Params, Any], Subject], sequences: Any
+) -> Prober:
+    """What measures the models of runs along a training of any kind.
+
+    Args:
+      names: Of `PROBES`.
+      subject: (parameters of one run, one sequence) -> what is measured; hashable by value.
+      sequences: A pytree of arrays with an axis of sequences in front.
+    """
+    return Prober(_Measure(names, subject), sequences)
+
+
+class _Measure(NamedTuple):
+    names: tuple[str, ...]
+    subject: Callable[[Params, Any], Subject]
+
+    def __call__(self, params: Params, sequence: Any) -> dict[str, Array]:
+        what = self.subject(params, sequence)
+        return {key: value for name in self.names for key, value in PROBES[name](what).items()}
+
+
+def _prober(cell: Cell, task: Task, probing: Probing) -> Prober:
     batch = task.sample(probing.key, probing.num_sequences)
-    return jax.tree.map(_to_float64, jax.device_get((params, batch)))
+    sequences = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0)[:, :, None], batch)
+    return prober(probing.names, _Readout(cell, task.loss), sequences)
 
 
-def _to_float64(leaf: np.ndarray) -> np.ndarray:
-    return leaf.astype(np.float64) if np.issubdtype(leaf.dtype, np.floating) else leaf
+class _Readout(NamedTuple):
+    """A cell with a linear readout, on one sequence of a task."""
 
+    cell: Cell
+    kind: LossKind
 
-@functools.cache
-def _compiled(cell: Cell, kind: LossKind, names: tuple[str, ...]) -> Callable[..., Values]:
-    return flow.jit_to_run_once(partial(_measure, cell, kind, names))
+    def __call__(self, params: Params, batch: Batch) -> Subject:
+        own, inputs = with_noise(self.cell, None, params["cell"], batch.inputs)
 
-
-def _measure(
-    cell: Cell, kind: LossKind, names: tuple[str, ...], params: Params, batch: Batch
-) -> dict[str, Array]:
-    def one_sequence(params: Params, batch: Batch) -> dict[str, Array]:
         def loss(outputs: Array) -> Array:
-            return batch_loss(kind, read_out(params["readout"], outputs)[:, None], batch)
+            return batch_loss(self.kind, read_out(params["readout"], outputs)[:, None], batch)
 
-        subject = Subject(cell, params["cell"], batch.inputs[:, 0], loss)
-        return {key: value for name in names for key, value in PROBES[name](subject).items()}
-
-    def one_run(params: Params) -> dict[str, Any]:
-        own, inputs = with_noise(cell, None, params["cell"], batch.inputs)
-        whole = batch._replace(inputs=inputs)
-        sequences = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0)[:, :, None], whole)
-        values = flow.over_runs(partial(one_sequence, params | {"cell": own}))(sequences)
-        return jax.tree.map(partial(jnp.median, axis=0), values)
-
-    return flow.over_runs(one_run)(params)
+        return Subject(self.cell, own, inputs[:, 0], loss)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gradflow import unroll
-from gradflow.models.forecasters import dense, forecaster
+from gradflow.models.forecasters import dense, forecaster, read_out
 
 NUM_STEPS, AHEAD = 8, 2
 SPECS = ("gru", "stack(cells='rnn,rnn')", "conv(cell='rnn')", "batch_norm(cells='rnn,lstm')")
@@ -36,7 +36,7 @@ def test_the_measured_cell_is_what_forecasts(spec, key):
     own, read = net.measured(params, x)
     assert jax.tree.structure(own) == jax.tree.structure(jax.eval_shape(net.cell.init, key))
     h = unroll(net.cell, own, read, method="scan").outputs
-    expected = h @ params["head"]["kernel"] + params["head"]["bias"]
+    expected = read_out(params, h)
     np.testing.assert_allclose(net.apply(params, x), expected, rtol=1e-10, atol=1e-12)
 
 
