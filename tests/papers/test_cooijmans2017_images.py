@@ -1,0 +1,109 @@
+"""Fig. 1 (a) of Cooijmans: the gradient through a batch-normalised net, by independent routes."""
+
+import struct
+
+import cooijmans2017_images as paper
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradflow import flow, study
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return paper.run(paper.EXPERIMENT.resolve({}, quick=True))
+
+
+def test_one_step_is_that_of_numpy():
+    """z normalised over the batch, the input within it, and γ behind it."""
+    rng = np.random.default_rng(0)
+    H, W_h, W_x, x = rng.normal(size=(5, 3)), rng.normal(size=(3, 3)), rng.normal(size=3), [
+        0.0, 0.5, 1.0, 0.2, 0.9,
+    ]  # fmt: skip
+    params = {"W_h": jnp.asarray(W_h), "W_x": jnp.asarray(W_x)[:, None], "gamma": 0.7}
+    found = paper.batch_normalised(3, 5).step(params, jnp.asarray(H), jnp.asarray(x))[0]
+    z = np.array([[W_h[i] @ H[b] + W_x[i] * x[b] for i in range(3)] for b in range(5)])
+    wanted = np.tanh(0.7 * (z - z.mean(0)) / np.sqrt(z.var(0) + 1e-5))
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+def test_the_norms_are_those_of_a_finite_difference(dataset):
+    """∂L/∂h_1 of one unit of one image, at the largest γ, against two runs of the net."""
+    config = paper.EXPERIMENT.resolve({}, quick=True)
+    keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
+    one = paper.draw(config, keys[0], paper.images(config))
+    cell = paper.batch_normalised(config.hidden_size, config.batch_size)
+    params = one["params"] | {"gamma": jnp.asarray(1.0)}
+    inputs = one["inputs"][:3]
+
+    @jax.jit
+    def loss(carry):
+        H, _ = jax.lax.scan(lambda H, x: cell.step(params, H, x), carry, inputs)
+        return paper.cross_entropy(one["W_y"], one["labels"], H.ravel()[None])
+
+    def difference(i, j):
+        shift = jnp.zeros_like(one["carry"]).at[i, j].set(1e-5)
+        return float(loss(one["carry"] + shift) - loss(one["carry"] - shift)) / 2e-5
+
+    found = jax.grad(loss)(one["carry"])
+    for i, j in ((0, 0), (3, 5)):
+        np.testing.assert_allclose(found[i, j], difference(i, j), rtol=1e-4, atol=1e-9)
+    by_flow = flow.adjoints(
+        lambda h: paper.cross_entropy(one["W_y"], one["labels"], h),
+        cell, params, inputs, carry=one["carry"],
+    )  # fmt: skip
+    np.testing.assert_allclose(by_flow[0], found, rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(dataset.norm[0], dataset.by_perturbation, rtol=1e-8)
+
+
+def test_between_two_clusters_the_gradient_falls_by_2γ_over_sinh_2γ():
+    """Where each unit has half of the images at tanh γ and half at -tanh γ: a closed form."""
+    gamma, n, size = 0.8, 4, 12
+    signs = np.sign(np.arange(size) - size / 2 + 0.5)
+    rng = np.random.default_rng(1)
+    clusters = np.stack([rng.permutation(signs) for _ in range(n)], axis=1)
+    run = {
+        "params": paper.batch_normalised(n, size).init(jax.random.key(0)),
+        "W_y": jax.random.normal(jax.random.key(1), (paper.NUM_CLASSES, n)),
+        "labels": jnp.arange(size) % paper.NUM_CLASSES,
+        "carry": jnp.asarray(np.tanh(gamma) * clusters),
+        "inputs": jnp.zeros((8, size)),
+    }
+    norms = np.asarray(paper.mean_norms(paper.batch_normalised(n, size), run, jnp.asarray(gamma)))
+    # At step T the mean over the images and the line through both clusters are still in it.
+    wanted = np.full(6, 2 * gamma / np.sinh(2 * gamma))
+    np.testing.assert_allclose(norms[:-2] / norms[1:-1], wanted, rtol=1e-4)
+
+
+def test_what_is_said_of_norms_that_are_known(dataset):
+    T = dataset.sizes["time"]
+    falls = np.array([0.5, 2.0, 5.0])[:, None] * np.linspace(1, 0, T)  # decades lost, by γ and t
+    known = dataset.assign(norm=dataset.norm * 0 + 10.0**-falls)
+    np.testing.assert_allclose(paper.decades_lost(known), [[0.5, 2, 5]] * 2, rtol=1e-12)
+    verdicts = {claim.id: claim.verdict for claim in paper.claims(known)}
+    assert verdicts["fig1a-ends"] == verdicts["fig1a-order"] == "reproduced in shape only"
+    assert verdicts["fig1a-gradient"] == "not reproduced"  # they are not those of the net
+    back = known.assign(norm=known.norm[:, [1, 0, 2]].assign_coords(gamma=known.gamma))
+    order = next(claim for claim in paper.claims(back) if claim.id == "fig1a-order")
+    assert order.verdict == "not reproduced" and order.measured == "not from 0.1 to 0.5"
+
+
+def test_mnist_is_read_from_its_files_and_drawn_by_its_name(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, shape in (("images-idx3", (20, 2, 3)), ("labels-idx1", (20,))):
+        head = struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
+        body = rng.integers(0, 10, shape, dtype=np.uint8).tobytes()
+        (tmp_path / f"train-{name}-ubyte").write_bytes(head + body)
+    given = {"data": "mnist", "data_dir": str(tmp_path), "gammas": (0.5,), "num_seeds": 1}
+    found = paper.run(paper.EXPERIMENT.resolve(given, quick=True))
+    assert found.sizes["time"] == 6 and np.isfinite(found.norm).all()
+    with study.figure.style():
+        assert "sequential MNIST" in paper.figure(found).axes[0].get_title(loc="left")
+    assert "sequential MNIST" in paper.claims(found)[1].source
+
+
+def test_gammas_out_of_order_are_refused():
+    with pytest.raises(ValueError, match="gammas in ascending order are expected, got .*1.0, 0.1"):
+        paper.run(paper.Config(gammas=(1.0, 0.1)))
