@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from gradflow.cells import rnn
 from gradflow.tasks import resolve_task
-from gradflow.tasks.image_tasks import digit_sequences, mnist_sequences
+from gradflow.tasks.image_tasks import digit_sequences, digits, mnist_sequences
+from gradflow.train import resolve_optimiser
+from gradflow.train.loop import Training, advance, begin, evaluate
 
 
 @functools.cache
@@ -79,6 +82,21 @@ def test_mnist_is_read_pixel_by_pixel_and_row_after_row(mnist_folder):
     permuted = mnist_sequences(str(folder), "train", permuted=True).pixels
     order = np.random.default_rng(0).permutation(6)
     np.testing.assert_array_equal(permuted, pixels[:6, order])
+
+
+def test_images_are_arguments_of_the_program_and_not_its_constants():
+    task = digits()
+    assert set(task.arrays) == {"sample", "held_out"} and not resolve_task("adding").arrays
+    training = Training(rnn(1, 2), task, resolve_optimiser("sgd"), batch_size=4, eval_size=8)
+
+    def runs():
+        return begin(training, jax.random.split(jax.random.key(0), 2), np.ones(2))
+
+    for function, more in ((advance, (1,)), (evaluate, ())):
+        slim, baked = (function.lower(training, runs(), *more, a) for a in (task.arrays, None))
+        assert len(baked.as_text()) - len(slim.as_text()) > 2 * 360 * 64  # hexadecimal digits
+        found, expected = (function(training, runs(), *more, a) for a in (task.arrays, None))
+        jax.tree.map(np.testing.assert_array_equal, found[1], expected[1])
 
 
 def test_options_are_checked(mnist_folder):

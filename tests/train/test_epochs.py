@@ -8,6 +8,7 @@ import pytest
 
 from gradflow.train import Keeper, resolve_clipping, resolve_optimiser
 from gradflow.train.epochs import Learner, fit_epochs
+from gradflow.train.prober import Watch
 
 RATE = 0.1
 SLOPES = np.array([2.0, -1.0])
@@ -99,16 +100,18 @@ def test_a_fit_that_diverges_ends_and_keeps_its_best():
 
 
 def test_a_fit_that_was_cut_off_goes_on_with_the_same_bits(tmp_path):
-    whole = last(num_epochs=4)
+    watch = Watch(lambda params: {"w": 2 * np.asarray(params["w"])}, 2)
+    given = {"num_epochs": 4, "watch": watch}
+    whole = last(**given)
     with Keeper(tmp_path, {"fit": 1}) as keeper:
         for fit in fit_epochs(
-            LEARNER, jax.random.key(0), batches, distance, num_epochs=4, keeper=keeper
+            LEARNER, jax.random.key(0), batches, distance, **given, keeper=keeper
         ):
             if fit.epoch == 2:
                 break
     with Keeper(tmp_path, {"fit": 1}) as keeper:
         resumed = list(
-            fit_epochs(LEARNER, jax.random.key(0), batches, distance, num_epochs=4, keeper=keeper)
+            fit_epochs(LEARNER, jax.random.key(0), batches, distance, **given, keeper=keeper)
         )
     assert [fit.epoch for fit in resumed] == [2, 3, 4]
     assert (
@@ -118,6 +121,10 @@ def test_a_fit_that_was_cut_off_goes_on_with_the_same_bits(tmp_path):
     assert resumed[-1].best_epoch == whole.best_epoch
     for name, values in whole.log.items():
         assert values.tobytes() == resumed[-1].log[name].tobytes()
+    assert watch.times(4).tolist() == [0, 2, 4] and len(whole.probes["w"]) == 3
+    assert resumed[-1].probes["w"].tobytes() == whole.probes["w"].tobytes()
+    assert np.isnan(resumed[0].probes["w"][2]).all()  # not reached yet
+    np.testing.assert_array_equal(whole.probes["w"][2], 2 * whole.state.params["w"])
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 5
 
 
