@@ -63,10 +63,14 @@ class Problem(NamedTuple):
 
 PROBLEMS = {
     "noise-free": Problem(
-        {"lstm": ("lstm(forget_bias=5.0)", 4), "tanh": ("rnn", 16)}, 0.02, 4, 1250, 5040
+        {"lstm": ("lstm(forget_gate=False)", 4), "tanh": ("rnn", 12)}, 0.02, 4, 1250, 5040
     ),
     "order": Problem(
-        {"lstm": ("lstm(forget_gate=False)", 4), "tanh": ("rnn", 9)}, 0.02, 32, 1000, 31390
+        {"lstm": ("lstm(forget_gate=False, input_bias=-3.0)", 4), "tanh": ("rnn", 9)},
+        learning_rate=0.02,
+        batch_size=32,
+        num_updates=1000,
+        published=31390,
     ),
     "adding": Problem({"lstm": ("lstm", 8), "tanh": ("rnn", 17)}, 0.005, 32, 8000, 74000),
 }
@@ -282,8 +286,10 @@ PAPER = Paper(
     traps=(
         "The paper's LSTM learns by truncated gradients, a sequence an update; here it is the "
         "whole gradient of a batch: sequences are counted alike, and updates are not.",
-        "The gates start at biases of zero here, and the forget gate of the noise-free problem at "
-        "5; the paper's start below zero.",
+        "The bias of the input gate decides. In temporal order it starts at -3 here; the paper's "
+        "starts below zero. Of 5 seeds 2 learnt it from 0, 4 from -2, 5 from -3. In the noise-free "
+        "problem it starts at 0: 4 learnt it so, 3 from -1, 1 from -3, and 1 of 5 with a forget "
+        "gate whose bias starts at 5. Both were chosen after this had been seen.",
         "Temporal order has the six symbols of Pascanu 2013 here, without the two that begin and "
         "end a sequence in the paper.",
         "The values of the tables were read through re-implementations.",

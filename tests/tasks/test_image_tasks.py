@@ -4,6 +4,7 @@ import functools
 import struct
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -90,7 +91,7 @@ def test_images_are_arguments_of_the_program_and_not_its_constants():
     training = Training(rnn(1, 2), task, resolve_optimiser("sgd"), batch_size=4, eval_size=8)
 
     def runs():
-        return begin(training, jax.random.split(jax.random.key(0), 2), np.ones(2))
+        return begin(training, jax.random.split(jax.random.key(0), 2), jnp.ones(2))
 
     for function, more in ((advance, (1,)), (evaluate, ())):
         slim, baked = (function.lower(training, runs(), *more, a) for a in (task.arrays, None))
