@@ -148,7 +148,7 @@ def fit(
     """The trained parameters by task, and the probes; a long training is kept on its way."""
     place = folder(unit) if config.published else None
     with contextlib.nullcontext() if place is None else Keeper(place, {"unit": unit}) as keeper:
-        return training.watched(watch_of(config, training), keeper)
+        return training.fit(keeper, watch_of(config, training))
 
 
 def probed(config: "Config", probes: dict[str, np.ndarray]) -> tuple[dict, dict]:

@@ -241,6 +241,8 @@ def draw_origins(ax: "Axes", dataset: "xarray.Dataset") -> None:
 
 
 def draw_ratios(ax: "Axes", dataset: "xarray.Dataset") -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     names = [str(name) for name in dataset.model.values if str(name) != "naive"]
     sets = [(str(view), step) for view in dataset.view.values for step in (0, 1)]
     for index, (view, step) in enumerate(sets):
@@ -253,6 +255,9 @@ def draw_ratios(ax: "Axes", dataset: "xarray.Dataset") -> None:
         ax.errorbar(rows[:, 0], place, xerr=off, label=label, **look)
     ax.axvline(1, color="#000000", lw=0.8)
     ax.set(xscale="log", xlabel="squared error / that of the naive forecast")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_title("Errors on the test; 95 % over blocks of origins")
     ax.set_yticks(np.arange(len(names)), [name.replace("_", " ") for name in names])
     ax.invert_yaxis()

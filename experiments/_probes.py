@@ -45,6 +45,13 @@ def flag() -> Any:
     )
 
 
+def every_flag() -> Any:
+    """The field ``probe_every`` of a configuration that counts in updates."""
+    return study.field(
+        None, help="Updates between two probings; by default as the evaluations.", positive=True
+    )
+
+
 def names(specs: str, cell: "Cell") -> tuple[str, ...]:
     """The probes of one cell of several: all that are asked for, but no gates where there are none.
 
@@ -135,7 +142,8 @@ def draw(
     """
     panels = part.subplots(1, len(images), sharey=True, squeeze=False)[0]
     finite = np.concatenate([shown.values[np.isfinite(shown.values)] for shown in images.values()])
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    # A share has a scale of its own: one that is zero throughout would have none.
+    low, high = (finite.min(), finite.max()) if finite.size and gate is None else (0.0, 1.0)
     look: dict[str, Any] = {"vmin": low, "vmax": high, "rasterized": True}
     meshes, axis = [], str(next(iter(images.values())).dims[-1])
     for panel, (title, found) in zip(panels, images.items(), strict=True):

@@ -97,9 +97,7 @@ class Config(study.Config):
         0.01, help="Of Adam, falling to 0 by a cosine; the same for all.", positive=True
     )
     probe: str = _probes.flag()
-    probe_every: int | None = study.field(
-        None, help="Updates between two probings; by default as the evaluations.", positive=True
-    )
+    probe_every: int | None = _probes.every_flag()
 
     @property
     def schedule(self) -> Schedule:

@@ -113,9 +113,7 @@ class Config(study.Config):
         None, help="One for all cells; by default each its own.", positive=True
     )
     probe: str = _probes.flag()
-    probe_every: int | None = study.field(
-        None, help="Updates between two probings; by default as the evaluations.", positive=True
-    )
+    probe_every: int | None = _probes.every_flag()
 
     @property
     def schedule(self) -> Schedule:

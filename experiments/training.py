@@ -118,9 +118,7 @@ class Config(study.Config):
     early_stop: bool = study.field(True, help="Whether to stop when all runs solved it or died.")
     tensorboard: bool = study.field(False, help="Whether to write event files for TensorBoard.")
     probe: str = _probes.flag()
-    probe_every: int | None = study.field(
-        None, help="Updates between two probings; by default as --eval_every.", positive=True
-    )
+    probe_every: int | None = _probes.every_flag()
     probe_sequences: int = study.field(4, help="Sequences that are probed.", positive=True)
 
 

@@ -36,7 +36,8 @@ def test_every_run_is_trained_as_if_it_were_alone():
     net = dense(7, 3, 2)
     plan = Plan(num_epochs=2, batch_size=8, num_windows=32, learning_rate=0.05, num_seeds=2, seed=4)
     training = Forecasting(net, {"one": data, "direct": data}, plan)
-    fitted = training.fit()
+    fitted, probes = training.fit()
+    assert not probes
 
     first = training.init(jax.random.fold_in(jax.random.key(4), 0))
     adam = optax.adam(0.05, eps=1e-7)
@@ -198,3 +199,17 @@ def test_bad_input_is_one_line(tmp_path, capsys, flags, message):
     assert study.main(EXPERIMENT, ["--quick", *flags, f"--workdir={tmp_path}/out"]) == 1
     shown = capsys.readouterr().err
     assert message in shown and shown.count("\n") == 1
+
+
+@pytest.mark.slow  # a net of the default size is trained for three tasks: less than a minute
+def test_the_headline_numbers_are_reached():
+    config = EXPERIMENT.resolve({"models": "naive,linear,deep_rnn"})
+    with study.precision(config):
+        dataset = EXPERIMENT.run(config, study.call)
+    errors = dataset.mse.median("seed")
+    naive = errors.sel(model="naive", column=["one", "direct"])
+    np.testing.assert_allclose(naive, [0.020211, 0.256974], rtol=0, atol=5e-7)
+    assert round(float(errors.sel(model="linear", column="one")), 4) <= 0.0029
+    deep = errors.sel(model="deep_rnn")
+    assert float(deep.sel(column="one")) <= 0.0033 and float(deep.sel(column="direct")) <= 0.012
+    assert float(deep.sel(column="iterated")) > 2 * float(deep.sel(column="direct"))

@@ -199,3 +199,14 @@ def test_the_long_form_has_its_sizes(monkeypatch):
 def test_what_cannot_be_trained_is_said(given, message):
     with pytest.raises(ValueError, match=message):
         EXPERIMENT.run(EXPERIMENT.resolve(given, quick=True), study.call)
+
+
+@pytest.mark.slow  # a net of the default size is trained: less than a minute
+def test_the_lstm_learns_to_write_the_dates_that_are_held_out():
+    given = {"cells": "lstm", "num_updates": 900, "num_evaluations": 3, "num_seeds": 2}
+    config = EXPERIMENT.resolve(given)
+    with study.precision(config):
+        dataset = EXPERIMENT.run(config, study.call)
+    assert float(dataset.sequences.isel(update=-1).min()) >= 0.98
+    reaching = MODULE["reaching"](dataset)
+    assert bool((reaching.sel(stage="end") > reaching.sel(stage="birth")).all())

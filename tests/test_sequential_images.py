@@ -13,7 +13,7 @@ import xarray
 from gradflow import study
 from gradflow.cells import resolve
 from gradflow.interop import read_description, read_params
-from gradflow.tasks.image_tasks import digit_sequences
+from gradflow.tasks.image_tasks import digit_sequences, digits
 
 FILE = Path(__file__).parents[1] / "experiments" / "sequential_images.py"
 sys.path.insert(0, str(FILE.parent))  # what the studies share is beside it
@@ -71,6 +71,21 @@ def test_the_flow_at_the_end_is_the_product_of_the_jacobians(dataset, trained):
     np.testing.assert_allclose(found, expected, rtol=1e-8)
     change = dataset.log_norm.sel(stage="end") - dataset.log_norm.sel(stage="birth")
     assert bool((abs(change).isel(lag=-1) > 1e-6).all())
+
+
+def test_what_is_probed_last_is_the_flow_of_what_trained(dataset, trained):
+    with jax.enable_x64(False):  # as in the run: 64 bits draw other images
+        batch = digits(permuted=True).sample(jax.random.key(0), 2)
+    norms = []
+    for image in np.asarray(batch.inputs[..., 0], np.float64).T:
+        W_h, h = states(trained, 16 * image)
+        product, found = np.eye(5), [0.0]
+        for h_t in h[:0:-1]:
+            product = product @ (np.diag(1 - h_t**2) @ W_h)
+            found.append(np.log(np.linalg.norm(product, 2)))
+        norms.append(found)
+    found = dataset.log_norms.isel(order=0, cell=0, seed=0, probe_update=-1)
+    np.testing.assert_allclose(found, np.median(norms, axis=0), rtol=1e-6)
 
 
 def test_the_accuracy_is_that_of_all_held_out_images(dataset, folders):

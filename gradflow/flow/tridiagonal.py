@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 ROOT_STEPS = 40
-"""Steps of Laguerre's iteration, at most; five are usual, and more for values close together."""
+"""Steps of Laguerre's iteration, at most: it converges by cubes, once values are told apart."""
 
 
 class _Pivots(NamedTuple):

@@ -110,7 +110,7 @@ def fit(
     yield progress
     while not _is_over(progress, schedule):
         start = time.perf_counter()
-        runs, means = advance(training, progress.runs, schedule.eval_every, training.task.arrays)
+        runs, means = advance(training, progress.runs, schedule.eval_every)
         jax.block_until_ready(means)
         seconds = {"train_seconds": time.perf_counter() - start}
         update = progress.update + schedule.eval_every
@@ -135,7 +135,7 @@ def _look(
     """Evaluates and probes, enters both in the log, and keeps it."""
     clock = _Clock(seconds)
     with clock.measure("evaluate_seconds"):
-        runs, found = evaluate(training, progress.runs, training.task.arrays)
+        runs, found = evaluate(training, progress.runs)
         row = jax.device_get({**found, **means})
     metrics = _entered(progress.metrics, progress.update // schedule.eval_every, row)
     probes, every = progress.probes, schedule.probe_every or schedule.eval_every
@@ -169,11 +169,8 @@ def _entered(log: Arrays, index: int, row: Mapping[str, Any]) -> Arrays:
 
 def _empty(training: Training, runs: Runs, schedule: Schedule, probing: Probing | None) -> Progress:
     """The progress before anything is known, with room for all that there will be."""
-    arrays = training.task.arrays
-    chunk = jax.eval_shape(
-        lambda *given: advance(training, given[0], schedule.eval_every, given[1]), runs, arrays
-    )
-    found = jax.eval_shape(partial(evaluate, training), runs, arrays)
+    chunk = jax.eval_shape(lambda runs: advance(training, runs, schedule.eval_every), runs)
+    found = jax.eval_shape(partial(evaluate, training), runs)
     metrics = {**found[1], **chunk[1]}
     probes = {}
     if probing is not None:

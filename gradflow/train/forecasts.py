@@ -142,14 +142,13 @@ class Forecasting:
         inputs = np.stack([_some(part.inputs, count) for part in parts])
         return np.repeat(inputs, self.plan.num_seeds, axis=0).astype(_default_float())
 
-    def fit(self, keeper: Keeper | None = None) -> dict[str, Params]:
-        """Trains, and gives the parameters by task: with a patience the best, else the last."""
-        return self.watched(None, keeper)[0]
-
-    def watched(
-        self, watch: Watch | None, keeper: Keeper | None = None
+    def fit(
+        self, keeper: Keeper | None = None, watch: Watch | None = None
     ) -> tuple[dict[str, Params], dict[str, np.ndarray]]:
-        """Trains as `fit` does, and gives what was measured along the way too, by name."""
+        """Trains: the parameters by task, and what the watch measured along the way, by name.
+
+        The parameters are with a patience the best, else the last.
+        """
         steps = fit_epochs(
             self.learner,
             jax.random.key(self.plan.seed),

@@ -102,20 +102,11 @@ def _beginner(training: Training) -> Callable[[Key, Array, Array], Runs]:
     return flow.jit_to_run_once(jax.vmap(one_run))
 
 
-@partial(jax.jit, static_argnums=(0, 2), donate_argnums=1)
-def advance(
-    training: Training, runs: Runs, num_updates: int, arrays: Any = None
-) -> tuple[Runs, Means]:
+def advance(training: Training, runs: Runs, num_updates: int) -> tuple[Runs, Means]:
     """Makes a number of updates in every run; ``runs`` is given up to what is returned.
 
     A run whose loss or parameters are no longer finite is NaN from there on, and disturbs none
     of the others.
-
-    Args:
-      training: What is trained on what.
-      runs: The runs.
-      num_updates: How many.
-      arrays: The task's ``arrays``; without them they are constants of the program.
 
     Returns:
       The runs, and the means over these updates of ``train_loss``, the task's loss;
@@ -123,7 +114,13 @@ def advance(
       came; ``clip_share``, whether the clipping acted; ``clip_cosine``, that of the angle between
       the gradient before and after; and ``clip_ratio``, its norm after over that before.
     """
+    return _advance(training, runs, num_updates, training.task.arrays)
 
+
+@partial(jax.jit, static_argnums=(0, 2), donate_argnums=1)
+def _advance(
+    training: Training, runs: Runs, num_updates: int, arrays: dict[str, Any]
+) -> tuple[Runs, Means]:
     training = _over(training, arrays)
 
     def one_run(run: Runs) -> tuple[Runs, Means]:
@@ -133,9 +130,9 @@ def advance(
     return jax.vmap(one_run)(runs)
 
 
-def _over(training: Training, arrays: Any) -> Training:
-    """The training on arrays that are arguments of the program, if they are."""
-    return replace(training, task=training.task.over(arrays)) if arrays else training
+def _over(training: Training, arrays: dict[str, Any]) -> Training:
+    """The training on its task's arrays as arguments of the program, and not its constants."""
+    return replace(training, task=training.task.over(arrays))
 
 
 def _stream(run: Runs, what: int) -> Key:
@@ -177,15 +174,19 @@ def _all_finite(tree: Any) -> Bool[Array, ""]:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
-@partial(jax.jit, static_argnums=0)
-def evaluate(training: Training, runs: Runs, arrays: Any = None) -> tuple[Runs, Means]:
+def evaluate(training: Training, runs: Runs) -> tuple[Runs, Means]:
     """Tries every run on fresh sequences, and notes which have solved the task for the first time.
 
-    What is random in the cell while it is trained is left out; ``arrays`` are as in `advance`.
+    What is random in the cell while it is trained is left out.
 
     Returns:
       The runs, and ``loss`` and ``share_correct``; both NaN for a dead run.
     """
+    return _evaluate(training, runs, training.task.arrays)
+
+
+@partial(jax.jit, static_argnums=0)
+def _evaluate(training: Training, runs: Runs, arrays: dict[str, Any]) -> tuple[Runs, Means]:
     training = _over(training, arrays)
 
     def one_run(run: Runs) -> tuple[Runs, Means]:
