@@ -246,12 +246,13 @@ def _bias(config: Config, training: Training) -> "Callable[[Params], Comparison]
 def _cost(config: Config, training: Training) -> tuple[float, float]:
     """Seconds that an update of all seeds takes, compiled, and the bytes of its temporaries."""
     number = config.eval_every
-    compiled = advance.lower(training, _begin(config, training), number).compile()
+    update = jax.jit(advance, static_argnums=(0, 2), donate_argnums=1)
+    compiled = update.lower(training, _begin(config, training), number).compile()
     times = []
     for _ in range(TIMED):
         runs = jax.block_until_ready(_begin(config, training))
         start = time.perf_counter()
-        jax.block_until_ready(advance(training, runs, number))
+        jax.block_until_ready(compiled(runs))
         times.append(time.perf_counter() - start)
     memory = compiled.memory_analysis()  # which not every backend gives
     return min(times) / number, float(getattr(memory, "temp_size_in_bytes", np.nan))
