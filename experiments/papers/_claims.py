@@ -4,7 +4,6 @@ A verdict is decided here and nowhere else. *Published* is what was read in the 
 authors' code; a reference of our own says so in its source, and is marked in every table.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -70,7 +69,6 @@ class Paper:
       claims: dataset -> what it says about each claim.
       figures: The pictures, by the name of the original: dataset -> Figure.
       traps: What goes wrong, or differs between sources.
-      full: The configuration under ``--full``, where it differs from the default.
     """
 
     citation: str
@@ -78,7 +76,6 @@ class Paper:
     claims: "Callable[[xarray.Dataset], list[Claim]]"
     figures: "Mapping[str, Callable[[xarray.Dataset], Figure]]"
     traps: Sequence[str] = ()
-    full: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def numbers(

@@ -23,8 +23,8 @@ from gradflow.study.store import write_json
 Entry = dict[str, Any]
 Ledger = dict[str, Entry]
 
-TRAINING = "_training"
-"""The module of what the papers that train share."""
+VERDICTS = "_claims"
+"""The module that decides verdicts: it computes nothing that is measured."""
 
 SIZES = ("quick", "default", "full")
 """How large a run is, from the smallest."""
@@ -53,13 +53,24 @@ def plain_claims(claims: Iterable[Claim]) -> list[dict[str, Any]]:
 def code_digest(path: Path) -> str:
     """Eight digits for what a file computes: its lines without docstrings, comments and blanks.
 
-    Those of what the papers that train share count as well, where the file imports it.
+    Those of the modules beside it that it imports count as well, and of what these import.
     """
-    source = path.read_text(encoding="utf-8")
-    code = _code_lines(source)
-    if f"from {TRAINING} import" in source:
-        code += _code_lines((path.parent / f"{TRAINING}.py").read_text(encoding="utf-8"))
+    code = [
+        line for each in _with_imports(path, []) for line in _code_lines(each.read_text("utf-8"))
+    ]
     return hashlib.sha256("\n".join(code).encode()).hexdigest()[:8]
+
+
+def _with_imports(path: Path, found: list[Path]) -> list[Path]:
+    if path in found:
+        return found
+    found = [*found, path]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        beside = path.parent / f"{node.module}.py" if isinstance(node, ast.ImportFrom) else path
+        if beside.exists() and beside.stem != VERDICTS:
+            found = _with_imports(beside, found)
+    return found
 
 
 def _code_lines(source: str) -> list[str]:

@@ -253,6 +253,7 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     closing=closing,
     quick={"units": 8, "num_exponents": (1, 4), "num_steps": 25, "epochs": 5},
+    full={"num_seeds": 5, "num_exponents": (1, 16, 32, 75)},
     doc=__doc__,
 )
 
@@ -269,7 +270,6 @@ PAPER = Paper(
         "by how much it falls is up to the net. --full has five.",
         "The panels of the paper's figures were not read: the picture is laid out by its text.",
     ),
-    full={"num_seeds": 5, "num_exponents": (1, 16, 32, 75)},
 )
 
 if __name__ == "__main__":

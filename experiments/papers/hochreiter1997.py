@@ -275,6 +275,7 @@ EXPERIMENT = study.Experiment(
         "eval_size": 20,
         "num_seeds": 2,
     },
+    full={"problem": tuple(PROBLEMS), "num_seeds": 20, "share": 4.5, "evaluations": 120},
     doc=__doc__,
 )
 
@@ -294,7 +295,6 @@ PAPER = Paper(
         "end a sequence in the paper.",
         "The values of the tables were read through re-implementations.",
     ),
-    full={"problem": tuple(PROBLEMS), "num_seeds": 20, "share": 4.5, "evaluations": 120},
 )
 
 if __name__ == "__main__":

@@ -194,6 +194,7 @@ EXPERIMENT = study.Experiment(
         "eval_size": 20,
         "num_seeds": 2,
     },
+    full={"num_seeds": 5, "num_steps": 200, "num_updates": 20000, "hidden_size": 100},
     doc=__doc__,
 )
 
@@ -209,7 +210,6 @@ PAPER = Paper(
         "from N(0, 0.001²).",
         "An identity RNN is unstable in training: its error can leap up again after it has fallen.",
     ),
-    full={"num_seeds": 5, "num_steps": 200, "num_updates": 20000, "hidden_size": 100},
 )
 
 if __name__ == "__main__":

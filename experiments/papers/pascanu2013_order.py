@@ -325,6 +325,13 @@ EXPERIMENT = study.Experiment(
         "eval_size": 20,
         "num_seeds": 2,
     },
+    full={
+        "lengths": (20, 50, 100),
+        "init": ("sigmoid", "basic", "smart"),
+        "method": tuple(METHODS),
+        "num_updates": 50000,
+        "eval_size": 10000,
+    },
     doc=__doc__,
 )
 
@@ -344,13 +351,6 @@ PAPER = Paper(
         "A success is under 1 % errors of 10,000 sequences in the paper and no error in the code; "
         "here it is under 1 % of 2,000, and of 10,000 with --full.",
     ),
-    full={
-        "lengths": (20, 50, 100),
-        "init": ("sigmoid", "basic", "smart"),
-        "method": tuple(METHODS),
-        "num_updates": 50000,
-        "eval_size": 10000,
-    },
 )
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ from _page import page, picture
 
 from gradflow import study
 from gradflow.spec import unknown_name
-from gradflow.study.config import text
 from gradflow.study.figure import render
 from gradflow.study.provenance import versions
 from gradflow.study.store import write_bytes
@@ -111,9 +110,9 @@ def reproduce(
 ) -> tuple[_ledger.Entry, "xarray.Dataset"] | None:
     """Runs one paper, or finds the finished run of this code; None if it fails."""
     workdir = places.runs / name / f"{request.size}-{code}"
-    flags = ["--quick"] if request.size == "quick" else []
-    if request.size == "full":
-        flags = [f"--{field}={text(value)}" for field, value in paper.full.items()]
+    # A paper without a long form is as large as the paper from the start.
+    has_no_other = request.size == "full" and not paper.experiment.full
+    flags = [] if has_no_other or request.size == "default" else [f"--{request.size}"]
     again = ["--overwrite"] if request.overwrite else []
     with contextlib.redirect_stdout(io.StringIO()):
         failed = study.main(paper.experiment, [*flags, *again, f"--workdir={workdir}"])
@@ -172,14 +171,15 @@ def keep(
     places: Places,
 ) -> list[str]:
     """Puts an entry into the ledger, with its pictures and the page; what has regressed, if any."""
-    ledger = _ledger.read(places.ledger)
-    before = ledger.get(name)
+    before = _ledger.read(places.ledger).get(name)
     lost = _ledger.regressions(before, _ledger.claims_of(entry), request.size)
     accepted = request.accept or not lost
     if accepted and _ledger.replaces(before, entry["code"], request.size):
         draw(name, paper, dataset, places.gallery)
-        _ledger.write(places.ledger, {**ledger, name: entry})
-        write_bytes(places.page, page(_ledger.read(places.ledger)).encode())
+        # Read again: another process may have written its own paper in the meantime.
+        ledger = {**_ledger.read(places.ledger), name: entry}
+        _ledger.write(places.ledger, ledger)
+        write_bytes(places.page, page(ledger).encode())
     return [] if request.accept else lost
 
 

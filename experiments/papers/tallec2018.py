@@ -189,6 +189,13 @@ EXPERIMENT = study.Experiment(
         "eval_size": 20,
         "num_seeds": 2,
     },
+    full={
+        "lengths": (200, 750),
+        "hidden_size": 128,
+        "batch_size": 32,
+        "num_updates": 20000,
+        "num_seeds": 5,
+    },
     doc=__doc__,
 )
 
@@ -201,13 +208,6 @@ PAPER = Paper(
         "An LSTM without clipping: a single sequence can throw it back, so the first time below "
         "the bound is compared, not the last error.",
     ),
-    full={
-        "lengths": (200, 750),
-        "hidden_size": 128,
-        "batch_size": 32,
-        "num_updates": 20000,
-        "num_seeds": 5,
-    },
 )
 
 if __name__ == "__main__":

@@ -1,0 +1,177 @@
+"""A linear net with its singular values within a margin of 1, and how Vorontsov 2017 trains it.
+
+U and V stay orthogonal by steps along geodesics; all else goes by RMSprop::
+
+    h_t = W h_{t-1} + W_x x_t + b    W = U S Vᵀ    s = 1 + 2m (sigmoid(p) - 1/2)
+
+Source: Vorontsov, Trabelsi, Kadoury, Pal 2017, arXiv:1702.00071, section 2, and its code
+(veugene/spectre_release).
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gradflow import flow
+from gradflow.cells import rnn
+from gradflow.initializers import resolve_initializer
+from gradflow.tasks import Batch, Task, resolve_task
+from gradflow.train import Schedule
+from gradflow.train.model import predict
+from gradflow.train.objective import batch_loss
+
+if TYPE_CHECKING:
+    from gradflow import Cell, Params
+
+RATE, GEODESIC_RATE, DECAY, CLIP = 1e-4, 1e-6, 1e-4, 100.0
+RECALLED = 10
+FREE = "none"
+"""The name of no margin, at which s = 1 + p."""
+
+
+@functools.cache
+def net(hidden_size: int) -> "Cell":
+    """The linear net that reads one number a step."""
+    return rnn(1, hidden_size, activation="identity")
+
+
+def margin_of(name: str) -> float:
+    """m by its name; infinity for none.
+
+    Raises:
+      ValueError: If it is not a number from 0 to 1, or none.
+    """
+    try:
+        margin = math.inf if name == FREE else float(name)
+    except ValueError:
+        margin = math.nan
+    if not (0 <= margin <= 1 or name == FREE):
+        raise ValueError(f"a margin from 0 to 1, or {FREE}, is expected, got {name!r}; try 0.1")
+    return margin
+
+
+def scalar_copy(lag: int) -> Task:
+    """Copy memory as the authors read it in: a symbol is 1 ... 8, a blank 0, the marker -1."""
+    task = resolve_task(f"copy(lag={lag})")
+    values = np.array([*range(1, 9), 0, -1], np.float32)
+
+    def sample(key: jax.Array, batch_size: int) -> Batch:
+        batch = task.sample(key, batch_size)
+        return batch._replace(inputs=(batch.inputs @ values)[..., None])
+
+    return task._replace(sample=sample, input_size=1)
+
+
+def of_last_step(task: Task) -> Task:
+    """The same task, but with the loss of the last step alone."""
+
+    def sample(key: jax.Array, batch_size: int) -> Batch:
+        batch = task.sample(key, batch_size)
+        return batch._replace(weights=jnp.zeros_like(batch.weights).at[-1].set(1))
+
+    return task._replace(sample=sample)
+
+
+def draw(key: jax.Array, hidden_size: int) -> "Params":
+    """U and V uniform among the orthogonal matrices, all s = 1, W_x ~ U(±0.01)."""
+    k_U, k_V, k_x, k_out = jax.random.split(key, 4)
+    orthogonal, glorot = map(resolve_initializer, ("orthogonal", "glorot"))
+    dtype = jnp.result_type(float)
+    square = (hidden_size, hidden_size)
+    return {
+        "U": orthogonal(k_U, square, dtype),
+        "V": orthogonal(k_V, square, dtype),
+        "p": jnp.zeros(hidden_size),
+        "W_x": jax.random.uniform(k_x, (hidden_size, 1), dtype, -0.01, 0.01),
+        "b": jnp.zeros(hidden_size),
+        "readout": {"W": glorot(k_out, (9, hidden_size), dtype), "b": jnp.zeros(9)},
+    }
+
+
+def spectrum(p: jax.Array, margin: Any) -> jax.Array:
+    """The singular values: within the margin of 1, or 1 + p where there is none."""
+    is_free = jnp.isinf(margin)
+    m = jnp.where(is_free, 1.0, margin)  # or the other branch's derivative is not a number
+    bounded = 1 + 2 * m * (jax.nn.sigmoid(p) - 0.5)
+    return jnp.where(is_free, jnp.maximum(1 + p, 0), bounded)
+
+
+def model(params: "Params", margin: Any) -> "Params":
+    """The net with its recurrent matrix put together: U S Vᵀ."""
+    W_h = (params["U"] * spectrum(params["p"], margin)) @ params["V"].T
+    cell = {"W_h": W_h, "W_x": params["W_x"], "b": params["b"]}
+    return {"cell": cell, "readout": params["readout"]}
+
+
+def geodesic(Q: jax.Array, slope: jax.Array, rate: float) -> jax.Array:
+    """(I + rate/2 A)⁻¹ (I - rate/2 A) Q with A = G Qᵀ - Q Gᵀ, G the slope: orthogonal as Q is."""
+    A = slope @ Q.T - Q @ slope.T
+    eye = jnp.eye(len(Q), dtype=Q.dtype)
+    return jnp.linalg.solve(eye + rate / 2 * A, (eye - rate / 2 * A) @ Q)
+
+
+def rescaling(margin: jax.Array) -> jax.Array:
+    """1/2m, by which the authors have s move alike at every margin; 1 for m = 0 and none."""
+    is_bounded = (margin > 0) & jnp.isfinite(margin)
+    return 1 / jnp.where(is_bounded, 2 * margin, 1)
+
+
+class Look(NamedTuple):
+    """A net as it is at some update, and what it does on fresh sequences."""
+
+    net: "Params"
+    loss: jax.Array
+    share: jax.Array
+
+
+def trainer(
+    task: Task, hidden_size: int, batch_size: int, schedule: Schedule
+) -> Callable[[jax.Array, jax.Array], Look]:
+    """(keys, margins), one a run, -> the looks of each, the first of them before any update."""
+    cell, num_looks = net(hidden_size), len(schedule.evaluations)
+    clip, rmsprop = optax.clip_by_global_norm(CLIP), optax.rmsprop(RATE, decay=0.9, eps=1e-6)
+
+    def objective(params: "Params", margin: jax.Array, batch: Batch) -> jax.Array:
+        found = model(params, margin)
+        loss = batch_loss(task.loss, predict(cell, found, batch.inputs), batch)
+        decayed = found["cell"]["W_h"], found["cell"]["W_x"], found["readout"]["W"]
+        return loss + DECAY * sum(jnp.sum(W**2) for W in decayed)
+
+    def update(margin: jax.Array, state: Any, key: jax.Array) -> tuple[Any, None]:
+        params, memory = state
+        slope: Any = jax.grad(objective)(params, margin, task.sample(key, batch_size))
+        slope, _ = clip.update(slope, optax.EmptyState())
+        steps: tuple[Any, Any] = rmsprop.update(slope, memory)
+        moves = steps[0] | {"p": rescaling(margin) * steps[0]["p"]}
+        moved: Any = optax.apply_updates(params, moves)
+        bases = {n: geodesic(params[n], slope[n], GEODESIC_RATE) for n in ("U", "V")}
+        return (moved | bases, steps[1]), None
+
+    def look(margin: jax.Array, key: jax.Array, params: "Params") -> Look:
+        found, batch = model(params, margin), task.sample(key, batch_size)
+        said = predict(cell, found, batch.inputs)
+        right = jnp.argmax(said, axis=-1) == batch.targets
+        return Look(found, batch_loss(task.loss, said, batch), jnp.mean(right[-RECALLED:]))
+
+    def one(key: jax.Array, margin: jax.Array) -> Look:
+        k_init, k_look, k_train = jax.random.split(key, 3)
+        first = draw(k_init, hidden_size)
+
+        def chunk(state: Any, key: jax.Array) -> tuple[Any, "Params"]:
+            keys = jax.random.split(key, schedule.eval_every)
+            state, _ = jax.lax.scan(partial(update, margin), state, keys)
+            return state, state[0]
+
+        keys = jax.random.split(k_train, num_looks - 1)
+        _, later = jax.lax.scan(chunk, (first, rmsprop.init(first)), keys)
+        params = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
+        return jax.lax.map(partial(look, margin, k_look), params)
+
+    return flow.jit_to_run_once(flow.over_runs(one))

@@ -1,0 +1,84 @@
+"""The nets that learn copy memory, their rates and their gradients, against formulas of NumPy."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import kerg2019_copy
+import numpy as np
+import pytest
+from kerg2019_copy import NETS, Config, modrelu_rnn, reach, run
+
+
+def test_the_orthogonal_start_is_modrelu_of_a_linear_step():
+    cell = modrelu_rnn(3, 5)
+    params = cell.init(jax.random.key(0))
+    np.testing.assert_allclose(params["W_h"] @ params["W_h"].T, np.eye(5), atol=1e-12)
+    draw = np.random.default_rng(0)
+    h, x, b = draw.normal(size=5), draw.normal(size=3), np.array([-2.0, -0.2, 0.0, 0.3, -9.0])
+    a = np.asarray(params["W_h"]) @ h + np.asarray(params["W_x"]) @ x
+    moved = np.sign(a) * np.maximum(np.abs(a) + b, 0)
+    found = cell.step({**params, "b": jnp.asarray(b)}, jnp.asarray(h), jnp.asarray(x))[0]
+    np.testing.assert_allclose(found, moved, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_each_parameter_moves_at_its_own_rate(name):
+    net = NETS[name]
+    params = {"cell": net.make(2, 4).init(jax.random.key(0)), "readout": {"W": jnp.ones((2, 4))}}
+    slopes = jax.tree.map(jnp.ones_like, params)
+    make, rate = net.optimiser()
+    moves, _ = make(rate).update(slopes, make(rate).init(params), params)
+    # RMSprop's first step of a gradient of 1: the rate over the root of 1 - decay.
+    first = -1 / np.sqrt(1 - net.decay)
+    rates = {key: net.slow_rate if key in net.slow else net.rate for key in params["cell"]}
+    assert set(net.slow) <= set(rates)
+    for key, rate in rates.items():
+        for move in jax.tree.leaves(moves["cell"][key]):
+            np.testing.assert_allclose(move, first * rate, rtol=1e-5)
+    np.testing.assert_allclose(moves["readout"]["W"], first * net.rate, rtol=1e-5)
+
+
+def test_the_gradient_is_that_of_a_product_of_jacobians():
+    cell = NETS["RNN"].make(2, 3)
+    params = cell.init(jax.random.key(1))
+    inputs = jax.random.normal(jax.random.key(2), (4, 2))
+    found = jax.jit(partial(reach, cell))(params, inputs)["log_norm"]
+    h, jacobians = np.zeros(3), []
+    for x in np.asarray(inputs):
+        h = np.tanh(np.asarray(params["W_h"]) @ h + np.asarray(params["W_x"]) @ x)
+        jacobians.append((1 - h**2)[:, None] * np.asarray(params["W_h"]))
+    product, wanted = np.eye(3), [0.0]
+    for J in reversed(jacobians):
+        product = product @ J
+        wanted.append(np.log(np.linalg.norm(product, 2)))
+    np.testing.assert_allclose(found, wanted, atol=1e-9)
+
+
+def test_losses_are_judged_by_the_line():
+    import xarray
+
+    line = kerg2019_copy.copy(200).baseline
+    losses = np.array([[[3.0, 1.2, 1.05]] * 3, [[3.0, 0.8, 0.3]] * 3, [[3.0, 0.8, 0.7]] * 3])
+    dataset = xarray.Dataset(
+        {
+            "loss": (("length", "net", "seed", "update"), line * losses[None]),
+            "log_norm": (("length", "net", "when", "seed", "lag"), np.zeros((1, 3, 2, 3, 4))),
+            "baseline": ("length", [line]),
+        },
+        coords={"length": [200], "net": ["RNN", "RNN-orth", "nnRNN"], "update": [0, 10, 20]}
+        | {"when": ["birth", "end"]},
+    )
+    found = {claim.id: claim for claim in kerg2019_copy.claims(dataset)}
+    assert found["fig2-RNN-200"].verdict == "reproduced"
+    assert found["fig2-RNN-orth-200"].verdict == "reproduced in shape only"
+    assert "after 20 updates" in found["fig2-RNN-orth-200"].measured
+    assert found["fig2-nnRNN-200"].verdict == "not reproduced"
+    dataset["loss"] = dataset.loss * 1.1
+    low = {claim.id: claim for claim in kerg2019_copy.claims(dataset)}
+    assert low["fig2-RNN-200"].verdict == "not reproduced"
+
+
+def test_an_unknown_net_is_said():
+    with pytest.raises(ValueError, match=r"net 'RNN-orht'.*RNN-orth"):
+        run(Config(nets=("RNN-orht",)))

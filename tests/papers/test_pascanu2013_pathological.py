@@ -1,0 +1,172 @@
+"""The pathological tasks: what a batch holds, what an update does, and what counts as an error."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pascanu2013_pathological as pathological
+import pytest
+import xarray
+
+from gradflow.tasks import resolve_task
+from gradflow.train import advance, evaluate
+from gradflow.train.model import predict
+from gradflow.train.objective import batch_loss
+from gradflow.train.omega import preserve_norm
+
+CONFIG = pathological.EXPERIMENT.resolve({}, quick=True)
+
+
+def numpy_outputs(params, inputs):
+    """The readouts of a tanh net, (T, B, output), by a loop."""
+    cell, readout = ({k: np.asarray(v) for k, v in params[p].items()} for p in ("cell", "readout"))
+    h, outputs = np.zeros((inputs.shape[1], len(cell["b"]))), []
+    for x in np.asarray(inputs):
+        h = np.tanh(x @ cell["W_x"].T + h @ cell["W_h"].T + cell["b"])
+        outputs.append(h @ readout["W"].T + readout["b"])
+    return np.stack(outputs)
+
+
+def order_of(batch):
+    """Each sequence's length and its class, read from the inputs."""
+    lengths, classes = [], []
+    for x in np.asarray(batch.inputs).transpose(1, 0, 2):
+        length = int(x.sum())
+        assert (x[:length].sum(axis=-1) == 1).all() and (x[length:] == 0).all()
+        places = np.flatnonzero(x[:, :2].any(axis=-1))
+        assert len(places) == 2
+        for place, start in zip(places, (length // 10, 5 * length // 10), strict=True):
+            assert start <= place < start + length // 10
+        lengths.append(length)
+        classes.append(x[places[0], 1] + 2 * x[places[1], 1])
+    return np.array(lengths), np.array(classes)
+
+
+def test_random_lengths_hold_the_order_of_two_symbols_and_say_it_at_their_end():
+    batch = pathological.random_order(20, 43).sample(jax.random.key(0), 300)
+    lengths, classes = order_of(batch)
+    assert lengths.min() == 20 and lengths.max() == 43
+    expected = np.arange(43)[:, None] == lengths - 1
+    np.testing.assert_array_equal(batch.weights, expected)
+    np.testing.assert_array_equal(np.asarray(batch.targets)[lengths - 1, np.arange(300)], classes)
+    assert np.bincount(classes.astype(int), minlength=4).min() > 50
+    # and it is that of the library's task at one length
+    library = resolve_task("temporal_order(num_steps=23)").sample(jax.random.key(1), 50)
+    np.testing.assert_array_equal(library.targets[-1], order_of(library)[1])
+
+
+@pytest.mark.parametrize("name", ["addition", "bits5"])
+def test_an_error_is_what_a_loop_counts_and_what_an_evaluation_has(name):
+    task = resolve_task(pathological.PROBLEMS[name].spec.format(10))
+    key = jax.random.key(3)
+    fixed = task._replace(sample=lambda _, size: task.sample(key, size))
+    problem = pathological.PROBLEMS[name]
+    training = pathological.training_of(problem, fixed, CONFIG)
+    runs = pathological.start(problem, training, CONFIG)
+    # Of a size at which about as many are right as wrong.
+    scale = {"addition": 1.0, "bits5": 0.3}[name]
+    bias = {"addition": 0.45, "bits5": 0.0}[name]
+    readout = {k: scale * v + bias for k, v in runs.params["readout"].items()}
+    readout["b"] = readout["b"] + (jnp.arange(3) == 2) * 2.0 if name == "bits5" else readout["b"]
+    runs = runs._replace(params={**runs.params, "readout": readout})
+    batch = task.sample(key, CONFIG.eval_size)
+    expected = []
+    for seed in range(CONFIG.num_seeds):
+        params = jax.tree.map(lambda leaf, seed=seed: leaf[seed], runs.params)
+        outputs = numpy_outputs(params, batch.inputs)
+        wrong = 0
+        for b in range(CONFIG.eval_size):
+            steps = np.flatnonzero(np.asarray(batch.weights)[:, b])
+            if name == "addition":
+                (end,) = steps
+                wrong += (outputs[end, b, 0] - float(batch.targets[end, b, 0])) ** 2 >= 0.04
+            else:
+                said = outputs[steps, b].argmax(axis=-1)
+                wrong += any(said != np.asarray(batch.targets)[steps, b])
+        expected.append(wrong / CONFIG.eval_size)
+    found = pathological.errors(training, fixed, runs.params, key[None], CONFIG.eval_size)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    whole = pathological.tried(training, fixed, runs.params, CONFIG)
+    np.testing.assert_allclose(whole, found, rtol=1e-12)
+    np.testing.assert_allclose(1 - evaluate(training, runs)[1]["share_correct"], found, rtol=1e-12)
+    if name == "addition":
+        assert 0 < found.min() and found.max() < 1
+
+
+def test_an_update_is_the_clipped_gradient_of_the_loss_and_omega():
+    problem = pathological.PROBLEMS["addition"]._replace(threshold=0.5)
+    task = resolve_task("adding_2013(num_steps=10)")
+    batch = task.sample(jax.random.key(5), 20)
+    fixed = task._replace(sample=lambda key, size: batch)
+    training = pathological.training_of(problem, fixed, CONFIG)
+    runs = pathological.start(problem, training, CONFIG)
+    first = jax.tree.map(lambda leaf: leaf[0], runs.params)
+
+    def loss(outputs, readout):
+        return batch_loss("squared", outputs @ readout["W"].T + readout["b"], batch)
+
+    def total(params):
+        omega = preserve_norm(
+            lambda outputs: loss(outputs, first["readout"]),
+            training.cell,
+            params["cell"],
+            batch.inputs,
+        )
+        task_loss = batch_loss("squared", predict(training.cell, params, batch.inputs), batch)
+        return task_loss + 0.5 * omega
+
+    slope = jax.grad(total)(first)
+    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(slope)))
+    assert norm > 0.5
+    runs, _ = advance(training, runs, 1)
+    after = jax.tree.map(lambda leaf: leaf[0], runs.params)
+    expected = jax.tree.map(lambda p, g: p - problem.learning_rate * 0.5 / norm * g, first, slope)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), after, expected)
+
+
+def made(solved, wrong, order):
+    """A record like that of a run, of two seeds: who has solved what, and the errors by length."""
+    at = np.where(np.array(list(solved.values())), 500.0, np.nan)
+    return xarray.Dataset(
+        {
+            "guessed": ("marked", np.array([0.64, 0.6095])),
+            "solved_at": (("problem", "seed"), at),
+            "longer": (("problem", "seed"), np.zeros(at.shape)),
+            "length": ((), 20),
+            "wrong": (("tried", "seed"), np.array(wrong)),
+            "order_solved_at": ("seed", np.where(order, 500.0, np.nan)),
+            "trained_on": ("end", [50, 100]),
+        },
+        coords={"problem": list(solved), "tried": [50, 100, 200, 5000]},
+    )
+
+
+def test_the_verdicts_follow_the_seeds_and_the_lengths():
+    solved = {"addition": (1, 1), "multiplication": (1, 0), "permutation": (0, 1)}
+    far = [[0.0, 0.0], [0.0, 0.005], [0.0, 0.06], [0.0, 0.3]]
+    found = {c.id: c for c in pathological.claims(made(solved, far, (True, True)))}
+    assert found["pathological-guess"].verdict == "reproduced"
+    assert found["pathological-addition"].verdict == "reproduced"
+    assert found["pathological-multiplication"].verdict == "not reproduced"
+    assert found["pathological-permutation"].verdict == "reproduced"  # 0.5 for 0.4
+    assert found["pathological-random"].verdict == "reproduced"
+    assert found["pathological-longer"].verdict == "reproduced"
+    assert found["pathological-lengths"].verdict == "reproduced in shape only"
+    far[2] = [0.2, 0.2]
+    solved["permutation"] = (0, 0)
+    found = {c.id: c for c in pathological.claims(made(solved, far, (True, False)))}
+    assert found["pathological-lengths"].verdict == "not reproduced"
+    assert found["pathological-permutation"].verdict == "reproduced in shape only"
+    assert found["pathological-random"].verdict == "not reproduced"
+
+
+def test_without_a_length_nearby_there_is_no_shape_to_hold():
+    far = [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.7, 0.7]]
+    data = made({"addition": (1, 1)}, far, (True, True))
+    cuts = data.sel(tried=[50, 200, 5000]), data.sel(tried=[5000])
+    verdicts = [pathological.about_lengths(cut)[-1].verdict for cut in cuts]
+    assert verdicts == ["reproduced in shape only", "not reproduced"]
+
+
+def test_a_task_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="problem is expected to be of addition, .* got 'parity'"):
+        pathological.run(pathological.Config(problem=("parity",)))

@@ -1,0 +1,163 @@
+"""The linear teacher and its students: eigenvalues, responses, the infinite batch, the updates."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray
+import zucchet2024_teacher as paper
+
+from gradflow import study, unroll
+from gradflow.train.model import predict
+from gradflow.train.objective import batch_loss
+
+NUS = (0.36, 0.99)
+
+
+@pytest.fixture(scope="module")
+def quick():
+    """The quick run."""
+    return paper.run(paper.EXPERIMENT.resolve({}, quick=True))
+
+
+def dense(teacher):
+    """The teacher as a model whose cell is the dense student."""
+    readout = np.append(teacher.C, teacher.D)[None]
+    cell = {"W_h": teacher.A, "W_x": teacher.B[:, None], "b": np.zeros(len(teacher.B))}
+    return jax.tree.map(jnp.asarray, {"cell": cell, "readout": {"W": readout, "b": np.zeros(1)}})
+
+
+@pytest.mark.parametrize("nu_0", NUS)
+def test_the_teacher_s_moduli_are_those_of_the_paper_and_its_angles_those_of_the_matrix(nu_0):
+    raw = np.random.default_rng(7).standard_normal((10, 10)) / np.sqrt(10)
+    before, after = (np.linalg.eigvals(m) for m in (raw, paper.draw_teacher(7, nu_0)[0].A))
+    moved = (nu_0 + (1 - nu_0) * np.tanh(abs(before))) * before / abs(before)
+    distances = abs(after[:, None] - moved[None])
+    assert distances.min(axis=0).max() < 1e-12 and distances.min(axis=1).max() < 1e-12
+    assert abs(after).min() >= nu_0
+
+
+def test_a_student_that_is_the_teacher_has_no_loss():
+    T, teacher = 30, paper.draw_teacher(1, 0.9)[0]
+    g = paper.response(teacher, T)
+    for infinite in (True, False):
+        batch = paper.task_of(g, infinite=infinite).sample(jax.random.key(0), 5)
+        said = predict(paper.student("RNN", 10), dense(teacher), batch.inputs)
+        assert batch_loss("squared", said, batch) < 1e-24
+        assert batch_loss("squared", 0 * said, batch) > 0.1
+
+
+def test_the_impulse_gives_the_expected_loss_under_white_input():
+    """E (y - y*)² at every step, from the covariance of both states: P <- M P Mᵀ + N Nᵀ."""
+    T, teacher, other = 12, *(paper.draw_teacher(seed, 0.8)[0] for seed in (1, 2))
+    zero = np.zeros((10, 10))
+    M = np.block([[teacher.A, zero], [zero, other.A]])
+    N, c = np.append(teacher.B, other.B), np.append(-teacher.C, other.C)
+    P, total = np.zeros((20, 20)), 0.0
+    for _ in range(T):
+        P = M @ P @ M.T + np.outer(N, N)
+        skip = other.D - teacher.D
+        total += c @ P @ c + 2 * skip * (c @ N) + skip**2
+    found = {}
+    for infinite, size in ((True, 1), (False, 20000)):
+        task = paper.task_of(paper.response(teacher, T), infinite=infinite)
+        batch = task.sample(jax.random.key(0), size)
+        said = predict(paper.student("RNN", 10), dense(other), batch.inputs)
+        scale = paper.factor(T, infinite=infinite)
+        found[infinite] = scale * float(batch_loss("squared", said, batch))
+        first = jnp.zeros_like(said) + batch.inputs * paper.response(teacher, 1)
+        nothing = float(batch_loss("squared", first, batch))
+        np.testing.assert_allclose(task.baseline, nothing, rtol=1e-9 if infinite else 0.03)
+    np.testing.assert_allclose(found[True], total / (2 * T), rtol=1e-12)
+    np.testing.assert_allclose(found[False], total / (2 * T), rtol=0.03)
+
+
+@pytest.mark.parametrize("name", paper.RATES)
+def test_a_student_answers_an_impulse_by_powers_of_its_matrix(name):
+    units, nu_0, T = 4, 0.5, 6
+    params = paper.draw_student(name, units, nu_0, np.random.default_rng(0))
+    cell, W = params["cell"], params["readout"]["W"][0]
+    if "W_h" in cell:
+        A = cell["W_h"]
+        if A.ndim == 3:
+            A = np.zeros((2 * len(A), 2 * len(A)))
+            for i, block in enumerate(cell["W_h"]):
+                A[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = block
+        B, C = cell["W_x"][:, 0], W[:-1]
+        assert len(A) == (8 if name == "more neurons" else 4)
+    else:
+        if name == "LRU":
+            A = np.exp(-np.exp(cell["nu"]) + 1j * np.exp(cell["theta"]))
+            B = (cell["W_x"]["re"] + 1j * cell["W_x"]["im"])[:, 0] * np.exp(cell["gamma"])
+            np.testing.assert_allclose(np.exp(2 * cell["gamma"]), 1 - abs(A) ** 2)
+        else:
+            A = cell["lambda"][0] + 1j * cell["lambda"][1]
+            B = (cell["W_x"][0] + 1j * cell["W_x"][1])[:, 0] * cell.get("gamma", 1.0)
+            assert ("gamma" in cell) == (name == "with γ")
+        assert (abs(A) >= nu_0).all() and (abs(A) < 1).all()
+        A, C = np.diag(A), W[:4] - 1j * W[4:8]
+    wanted, h = [], B
+    for _ in range(T):
+        wanted.append((C @ h).real)
+        h = A @ h
+    wanted[0] += W[-1]
+    x = jnp.zeros((T, 1, 1)).at[0].set(1.0)
+    found = predict(paper.student(name, units), jax.tree.map(jnp.asarray, params), x)
+    np.testing.assert_allclose(found[:, 0, 0], wanted, rtol=1e-10, atol=1e-12)
+    own = jax.tree.map(jnp.asarray, params["cell"])
+    carries = unroll(paper.student(name, units), own, x[:, 0]).carries
+    np.testing.assert_array_equal(carries.x[1:], x[:, 0])
+
+
+def test_the_updates_are_adam_s_down_a_cosine_and_leave_biases_alone():
+    rate, N = 0.01, 10
+    params = {"cell": {"W_h": jnp.ones(3), "b": jnp.zeros(3)}}
+    transform = paper.adam(N, 1e6, rate)
+    state, sizes = transform.init(params), []
+    for _ in range(N + 1):
+        # Adam's epsilon is 1e-8: without the scale of 1e6 a gradient of 1e-9 moves far less.
+        gradient = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-9), params)
+        steps, state = transform.update(gradient, state, params)
+        assert (steps["cell"]["b"] == 0).all()
+        sizes.append(-float(steps["cell"]["W_h"][0]))
+    shape = 0.5 * (1 + np.cos(np.pi * np.arange(N + 1) / N))
+    np.testing.assert_allclose(sizes, 1e-7 + (rate - 1e-7) * shape, rtol=1e-4)
+
+
+def test_the_best_rate_is_that_of_the_least_mean_and_none_with_a_death():
+    loss = np.ones((2, 3, 2, 2))
+    loss[0, :, :, 1] = [[0.1, np.nan], [0.2, 0.4], [0.3, 0.5]]
+    loss[1, :, :, 1] = [[0.9, 0.8], [0.7, 0.6], [np.nan, np.nan]]
+    found = paper.finals(
+        xarray.Dataset(
+            {
+                "loss": (("case", "rate", "seed", "update"), loss),
+                "learning_rate": (("case", "rate"), [[1.0, 2.0, 3.0], [4.0, 5.0, np.nan]]),
+                "student": ("case", ["RNN", "LRU"]),
+                "nu_0": ("case", [0.9, 0.9]),
+            }
+        )
+    )
+    np.testing.assert_allclose(found["mean"], [0.3, 0.65])
+    np.testing.assert_allclose(found["error"], [0.1, 0.05])
+    np.testing.assert_array_equal(found.rate, [2, 5])
+
+
+def test_the_quick_run_learns_and_says_what_holds_at_any_size(quick):
+    assert quick.loss.dims == ("case", "rate", "seed", "update")
+    ends = paper.finals(quick)["mean"].values
+    assert (ends < quick.loss.isel(update=1).min(("rate", "seed")).values * 1.5).all()
+    claims = paper.claims(quick)
+    assert [c.reason for c in claims if c.exact and c.verdict != "reproduced"] == []
+    with study.figure.style():
+        assert len(paper.figure(quick).axes) == 3
+
+
+def test_what_cannot_be_run_is_refused():
+    for change, message in (
+        ({"ablated": ("GRU",)}, "student 'GRU'"),
+        ({"nus": (0.5, 1.0)}, "ν_0 below 1 is expected, got 1"),
+        ({"num_updates": 30}, "multiple of num_evaluations=20, got 30"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            paper.run(paper.Config(**change))
