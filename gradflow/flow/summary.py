@@ -1,12 +1,13 @@
 """One row for a curve of log norms against lag: how fast it falls, and how far it reaches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
-RESAMPLES = 1000
+from gradflow.flow.estimate import Estimate, bootstrap
+
 HORIZON = 1e-3
 """The norm at which a gradient counts as gone."""
 
@@ -34,6 +35,11 @@ class Summary(NamedTuple):
     broken_lag: float
     broken_step: float
     word: str
+
+    @property
+    def decay(self) -> Estimate:
+        """The factor by which the norm changes in a step, exp(rate), with its interval."""
+        return Estimate(self.rate, *self.interval).map(np.exp)
 
 
 def summary(
@@ -90,22 +96,6 @@ def slope(log_norms: Sequence[float] | np.ndarray) -> float:
     if len(lags) < 2:
         return -np.inf
     return float(np.polyfit(lags, curve[lags], 1)[0])
-
-
-def bootstrap(
-    values: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean
-) -> tuple[float, float]:
-    """The 95 % interval of a statistic of independent values, by the percentile bootstrap.
-
-    NaN for fewer than two values, or where one is not finite.
-
-    Source: Efron 1979, doi:10.1214/aos/1176344552.
-    """
-    if len(values) < 2 or not np.all(np.isfinite(values)):
-        return np.nan, np.nan
-    draws = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
-    low, high = np.quantile([statistic(draw) for draw in draws], [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _first(condition: np.ndarray) -> float:

@@ -6,7 +6,7 @@ An experiment's file defines a `Config`, a run, a figure and a closing line, and
 
 from gradflow.study import figure
 from gradflow.study.config import Config, field
-from gradflow.study.console import progress, table, verdict
+from gradflow.study.console import progress, table, verdict, verdicts
 from gradflow.study.experiment import Experiment, Once, call
 from gradflow.study.gallery import export
 from gradflow.study.runner import main
@@ -27,5 +27,6 @@ __all__ = [
     "read_dataset",
     "table",
     "verdict",
+    "verdicts",
     "write_dataset",
 ]

@@ -31,6 +31,11 @@ def verdict(holds: Any) -> str:
     return "supported" if holds else "not supported"
 
 
+def verdicts(held: Mapping[str, Any]) -> str:
+    """The verdict on each of several, by name: ``rnn: not supported, lstm: supported``."""
+    return ", ".join(f"{name}: {verdict(holds)}" for name, holds in held.items())
+
+
 def _column(name: str, cells: list[str]) -> list[str]:
     width = max(len(cell) for cell in [name, *cells])
     place = str.rjust if all(_is_number(cell) for cell in cells if cell) else str.ljust

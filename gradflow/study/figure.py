@@ -61,6 +61,15 @@ _OTHER_COLORS = ("#E69F00", "#000000", "#56B4E9", "#661100", "#332288")
 _OTHER_LINESTYLES = ((0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (2, 1)), (0, (1, 2.5)))
 _OTHER_MARKERS = ("D", "P", "X", "*", "h", "<", ">")
 
+SERIES_STYLES: tuple[dict[str, Any], ...] = (
+    {"color": "#0072B2", "linestyle": "-", "marker": "s"},
+    {"color": "#D55E00", "linestyle": "--", "marker": "o"},
+    {"color": "#E69F00", "linestyle": (0, (3, 1, 1, 1)), "marker": "D"},
+    {"color": "#009E73", "linestyle": "-.", "marker": "^"},
+    {"color": "#CC79A7", "linestyle": ":", "marker": "v"},
+    {"color": "#000000", "linestyle": (0, (8, 2)), "marker": "P"},
+)
+
 MARKERS_A_LINE = 8
 
 
@@ -72,6 +81,11 @@ def cell_style(name: str, index: int) -> dict[str, Any]:
       index: The place among the figure's cells, which chooses the look of any other cell.
     """
     return dict(CELL_STYLES.get(name) or _other_style(index))
+
+
+def series_style(index: int) -> dict[str, Any]:
+    """Gives the look of one of several lines that are not cells: six, and then again."""
+    return dict(SERIES_STYLES[index % len(SERIES_STYLES)])
 
 
 def _other_style(index: int) -> dict[str, Any]:

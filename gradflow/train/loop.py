@@ -127,7 +127,7 @@ def _advance(
         run, each = jax.lax.scan(partial(_update, training), run, length=num_updates)
         return run, jax.tree.map(partial(jnp.mean, axis=0), each)
 
-    return jax.vmap(one_run)(runs)
+    return flow.side_by_side(one_run)(runs)
 
 
 def _over(training: Training, arrays: dict[str, Any]) -> Training:
@@ -201,4 +201,4 @@ def _evaluate(training: Training, runs: Runs, arrays: dict[str, Any]) -> tuple[R
         solved_at = jnp.where(first, run.update, run.solved_at)
         return run._replace(solved_at=solved_at), {"loss": loss, "share_correct": share}
 
-    return jax.vmap(one_run)(runs)
+    return flow.side_by_side(one_run)(runs)

@@ -10,7 +10,17 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from gradflow.study.figure import CELL_STYLES, STYLE, band, cell_style, render, save, style
+from gradflow.study.figure import (
+    CELL_STYLES,
+    SERIES_STYLES,
+    STYLE,
+    band,
+    cell_style,
+    render,
+    save,
+    series_style,
+    style,
+)
 
 
 def axes():
@@ -67,6 +77,14 @@ def test_the_common_cells_look_the_same_at_any_place():
 
 def looks(count: int) -> list[dict]:
     return [*CELL_STYLES.values(), *(cell_style("mine.py:cell", i) for i in range(count))]
+
+
+def test_any_two_series_differ_in_each_part_of_their_look():
+    for kind in ("color", "linestyle", "marker"):
+        assert len({series_style(i)[kind] for i in range(len(SERIES_STYLES))}) == 6
+    assert series_style(7) == series_style(1)
+    series_style(0)["color"] = "changed by a caller"
+    assert series_style(0) == SERIES_STYLES[0]
 
 
 def test_any_two_looks_differ_and_the_common_ones_in_grey_too():

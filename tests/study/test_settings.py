@@ -1,9 +1,17 @@
-"""Where compiled programs are kept between runs."""
+"""Where compiled programs are kept between runs, and how hard they are compiled."""
+
+import os
 
 import jax
 import pytest
 
-from gradflow.study.settings import CACHE, compilation_cache
+from gradflow.study import settings
+from gradflow.study.settings import (
+    CACHE,
+    compilation_cache,
+    compile_quickly,
+    cores_as_devices,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +44,27 @@ def test_it_can_be_switched_off_and_does_without_a_folder_that_cannot_be(monkeyp
     (tmp_path / "file").touch()
     monkeypatch.setenv(CACHE, str(tmp_path / "file" / "below"))
     assert compilation_cache(None) == {}
+
+
+def test_flags_are_set_that_xla_knows_and_none_over_the_user_s(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    compile_quickly()
+    assert os.environ["XLA_FLAGS"] == ""
+    for flags, found in (("--xla_cpu_enable_fast_math=false",) * 2, ("--xla_of_no_release", "")):
+        monkeypatch.setattr(settings, "QUICK_COMPILATION", flags)
+        monkeypatch.delenv("XLA_FLAGS")
+        compile_quickly()
+        assert os.environ["XLA_FLAGS"] == found
+
+
+def test_cores_are_no_devices_where_jax_has_been_told_or_has_looked(monkeypatch):
+    before = jax.devices()
+    cores_as_devices()
+    assert jax.devices() == before
+    asked = []
+    monkeypatch.setattr(jax.config, "update", lambda *option: asked.append(option))
+    cores_as_devices()
+    assert asked == [("jax_num_cpu_devices", len(os.sched_getaffinity(0)))]
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3")
+    cores_as_devices()
+    assert len(asked) == 1
