@@ -1,12 +1,19 @@
-"""Tokens per second of whole updates of a text classifier: ours and PyTorch's, side by side.
+"""Tokens per second of whole updates of models of text: ours and PyTorch's, side by side.
 
 An update is the forward and backward pass of the cross-entropy, clipping of the gradient's norm,
-and a step of Adam on all parameters, the embedding's too; float32; no dropout; every sequence has
-its own length, of which all steps are counted, padding included. Each contestant has a process of
-its own, which compiles, runs once, and then waits to be told to run again; they are told in turns,
-and the median is taken.
+and a step of Adam on all parameters; float32; no dropout. There are two kinds of model::
+
+    gru, bi_lstm ...          classifiers: an embedding, which is trained too, one layer, a head.
+                              Every sequence has its own length; all steps count, padding included
+    char_lstm, char_two_gru   say the next character of streams, one-hot in, by windows of T steps:
+                              the carry goes on from one to the next, the gradient does not
+
+Each contestant has a process of its own, which compiles, runs once, and then waits to be told to
+run again; they are told in turns, and the median is taken.
 
     python benchmarks/text.py --models=bi_lstm,gru --repeats=15
+    python benchmarks/text.py --models=char_two_gru --sizes=32x32x65x128
+    python benchmarks/text.py --full
 """
 
 import importlib.util
@@ -23,12 +30,30 @@ import numpy as np
 import optax
 from absl import app, flags
 
+from gradflow.cells import resolve
 from gradflow.models.nets import resolve_net
 from gradflow.models.text import text_classifier
+from gradflow.train.clipping import resolve_clipping
+from gradflow.train.language import Language, advance, begin
+from gradflow.train.optimisers import resolve_optimiser
 
-_MODELS = flags.DEFINE_list("models", ["bi_lstm", "bi_gru", "gru"], "Of MODELS.")
-_SIZES = flags.DEFINE_list("sizes", ["32x64x100x128"], "Each as batch x T x embedding x hidden.")
-_WORDS = flags.DEFINE_integer("words", 10_000, "Size of the vocabulary.", lower_bound=2)
+CHAR = "char_"
+
+_MODELS = flags.DEFINE_list(
+    "models",
+    ["bi_lstm", "bi_gru", "gru", f"{CHAR}two_gru", f"{CHAR}lstm"],
+    "Classifiers are rnn, lstm or gru, with bi_ before it for both directions; models of "
+    f"characters have {CHAR} before the cell, and {CHAR}two_ for two layers.",
+)
+_SIZES = flags.DEFINE_list(
+    "sizes",
+    None,
+    "Each as batch x T x embedding x hidden, for all models; the embedding of a model of "
+    "characters is their number. By default those of the two studies: 32x64x100x128 for "
+    "classifiers, 32x32x65x128 for characters.",
+)
+_FULL = flags.DEFINE_bool("full", False, "Also two LSTMs of 512 units: char_lm --full.")
+_WORDS = flags.DEFINE_integer("words", 10_000, "Size of a classifier's vocabulary.", lower_bound=2)
 _PEERS = flags.DEFINE_list("peers", ["ours", "torch"], "Who is timed.")
 _REPEATS = flags.DEFINE_integer("repeats", 15, "Runs of each, in turns.", lower_bound=1)
 _UPDATES = flags.DEFINE_integer("updates", 5, "Updates in a run.", lower_bound=1)
@@ -36,6 +61,8 @@ _WORKER = flags.DEFINE_string("worker", None, "Be this peer: for the script's ow
 
 NUM_CLASSES = 6
 LEARNING_RATE, THRESHOLD = 1e-3, 1.0
+NUM_WINDOWS = 20
+FULL = (f"{CHAR}two_lstm", "64x64x65x512")
 
 
 class Sizes(NamedTuple):
@@ -61,8 +88,13 @@ class Sizes(NamedTuple):
         ids[np.arange(self.num_steps)[:, None] >= lengths] = 0
         return ids, lengths, draw.integers(0, NUM_CLASSES, self.batch, dtype=np.int32)
 
+    def streams(self) -> np.ndarray:
+        """Characters (steps, B) to be learnt: some windows, which are read again and again."""
+        shape = NUM_WINDOWS * self.num_steps + 1, self.batch
+        return np.random.default_rng(0).integers(self.embedding, size=shape, dtype=np.int32)
 
-def ours(name: str, sizes: Sizes) -> Callable[[], Any]:
+
+def our_classifier(name: str, sizes: Sizes) -> Callable[[], Any]:
     """Updates of the model of the study of classification."""
     net = resolve_net(name, sizes.embedding, sizes.hidden)
     shape = {"num_symbols": sizes.words, "embedding_size": sizes.embedding}
@@ -93,7 +125,35 @@ def ours(name: str, sizes: Sizes) -> Callable[[], Any]:
     return run
 
 
-def torch_run(name: str, sizes: Sizes) -> Callable[[], None]:
+def our_reader(name: str, sizes: Sizes) -> Callable[[], Any]:
+    """Updates of the model of the study of characters."""
+    num_layers, cell = layers_of(name)
+    factory = resolve(f"stack(cells='{','.join([cell] * num_layers)}')" if num_layers > 1 else cell)
+    language = Language(
+        factory(sizes.embedding, sizes.hidden),
+        sizes.embedding,
+        resolve_optimiser(f"adam(learning_rate={LEARNING_RATE})"),
+        resolve_clipping(f"global_norm(threshold={THRESHOLD})"),
+        window=sizes.num_steps,
+        num_updates=1_000_000,
+    )
+    state = begin(language, jax.random.key(0), sizes.batch)
+    streams = jnp.asarray(sizes.streams())
+
+    def run() -> None:
+        nonlocal state
+        state, _ = jax.block_until_ready(advance(language, state, streams, _UPDATES.value))
+
+    return run
+
+
+def layers_of(name: str) -> tuple[int, str]:
+    """How many layers a model of characters has, and of which cell."""
+    name = name.removeprefix(CHAR)
+    return (2 if name.startswith("two_") else 1), name.removeprefix("two_")
+
+
+def torch_classifier(name: str, sizes: Sizes) -> Callable[[], None]:
     """The same of PyTorch's layers, whose sequences are packed so that padding takes no part."""
     import torch  # pyright: ignore[reportMissingImports]
 
@@ -123,12 +183,48 @@ def torch_run(name: str, sizes: Sizes) -> Callable[[], None]:
     return run
 
 
-PEERS: dict[str, Callable[[str, Sizes], Callable[[], Any]]] = {"ours": ours, "torch": torch_run}
+def torch_reader(name: str, sizes: Sizes) -> Callable[[], None]:
+    """The same of PyTorch's layers."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    num_layers, cell = layers_of(name)
+    stack = getattr(torch.nn, cell.upper())(sizes.embedding, sizes.hidden, num_layers)
+    head = torch.nn.Linear(sizes.hidden, sizes.embedding)
+    modules = torch.nn.ModuleList([stack, head])
+    optimizer = torch.optim.Adam(modules.parameters(), LEARNING_RATE)
+    codes, one_hot = torch.from_numpy(sizes.streams()).long(), torch.eye(sizes.embedding)
+    windows = codes[:-1].split(sizes.num_steps), codes[1:].split(sizes.num_steps)
+    carry, place = None, 0
+
+    def run() -> None:
+        nonlocal carry, place
+        for _ in range(_UPDATES.value):
+            inputs, targets = (part[place] for part in windows)
+            outputs, carry = stack(one_hot[inputs], None if place == 0 else carry)
+            optimizer.zero_grad()
+            scores = head(outputs).flatten(0, 1)
+            torch.nn.functional.cross_entropy(scores, targets.flatten()).backward()
+            torch.nn.utils.clip_grad_norm_(modules.parameters(), THRESHOLD)
+            optimizer.step()
+            both = isinstance(carry, tuple)
+            carry = tuple(part.detach() for part in carry) if both else carry.detach()
+            place = (place + 1) % NUM_WINDOWS
+
+    return run
+
+
+Peer = Callable[[str, Sizes], Callable[[], Any]]
+
+PEERS: dict[str, tuple[Peer, Peer]] = {
+    "ours": (our_classifier, our_reader),
+    "torch": (torch_classifier, torch_reader),
+}
+"""By name: how it runs a classifier, and a model of characters."""
 
 
 def work(peer: str, name: str, sizes: Sizes) -> None:
     """Runs once for every line that comes in, and answers each with the seconds it took."""
-    run = PEERS[peer](name, sizes)
+    run = PEERS[peer][name.startswith(CHAR)](name, sizes)
     run()
     print("ready", flush=True)
     for _ in sys.stdin:
@@ -164,19 +260,27 @@ def measured(name: str, sizes: str, peers: Sequence[str]) -> dict[str, float]:
     return {peer: statistics.median(taken) for peer, taken in times.items()}
 
 
-def table(names: Sequence[str], peers: Sequence[str]) -> list[str]:
+def contests() -> list[tuple[str, str]]:
+    """The models that are timed, each with its sizes."""
+    found = []
+    for name in _MODELS.value:
+        usual = "32x32x65x128" if name.startswith(CHAR) else "32x64x100x128"
+        found += [(name, sizes) for sizes in _SIZES.value or [usual]]
+    return [*found, FULL] if _FULL.value else found
+
+
+def table(peers: Sequence[str]) -> list[str]:
     """Rows of Markdown: tokens a second, and how many times the second peer's are the first's."""
     titles = [*(f"{peer}, tokens/s" for peer in peers), *(f"of {peer}'s" for peer in peers[1:])]
     rows = ["| model | sizes | " + " | ".join(titles) + " |", "|---" * (2 + len(titles)) + "|"]
-    for name in names:
-        for sizes in _SIZES.value:
-            shape = Sizes.parse(sizes, _WORDS.value)
-            tokens = shape.batch * shape.num_steps * _UPDATES.value
-            rates = {peer: tokens / taken for peer, taken in measured(name, sizes, peers).items()}
-            entries = [f"{rates[peer]:,.0f}" for peer in peers]
-            entries += [f"{rates[peers[0]] / rates[peer]:.2f}" for peer in peers[1:]]
-            rows.append(f"| {name} | {sizes} | " + " | ".join(entries) + " |")
-            print(rows[-1], file=sys.stderr, flush=True)
+    for name, sizes in contests():
+        shape = Sizes.parse(sizes, _WORDS.value)
+        tokens = shape.batch * shape.num_steps * _UPDATES.value
+        rates = {peer: tokens / taken for peer, taken in measured(name, sizes, peers).items()}
+        entries = [f"{rates[peer]:,.0f}" for peer in peers]
+        entries += [f"{rates[peers[0]] / rates[peer]:.2f}" for peer in peers[1:]]
+        rows.append(f"| {name} | {sizes} | " + " | ".join(entries) + " |")
+        print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
 
@@ -184,10 +288,11 @@ def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     del argv
     if _WORKER.value:
-        work(_WORKER.value, _MODELS.value[0], Sizes.parse(_SIZES.value[0], _WORDS.value))
+        ((name, sizes),) = contests()
+        work(_WORKER.value, name, Sizes.parse(sizes, _WORDS.value))
         return
     here = [p for p in _PEERS.value if p != "torch" or importlib.util.find_spec("torch")]
-    print("\n".join(table(_MODELS.value, here)))
+    print("\n".join(table(here)))
 
 
 if __name__ == "__main__":

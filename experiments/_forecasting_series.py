@@ -120,13 +120,13 @@ def run_real(config: "Config", nets: dict[str, Forecaster], once: study.Once) ->
             unit_name = f"view={view},model={name}"
             measure = partial(_measure_real, config, name, nets.get(name), data, found.period)
             rows.append(once(unit_name, partial(measure, folder=once.folder, view=view)))
-        part = xarray.concat(rows, dim="model", join="outer")
+        part = xarray.concat(rows, dim="model", join="outer", coords="minimal")
         truth = np.lib.stride_tricks.sliding_window_view(values[data.first + 1 :], AHEAD)
         offset = len(found.series.values) - len(values)  # the first value has no return
         part = part.assign(truth=(("origin", "lead"), truth))
         part = part.assign_coords(origin=part.origin + offset)
         parts.append(part.expand_dims(view=[view]).assign(unit=("view", [unit])))
-    whole = xarray.concat(parts, dim="view", join="outer")
+    whole = xarray.concat(parts, dim="view", join="outer", coords="minimal")
     about = {"kind": "real", "series": found.name, "step": found.step}
     times = found.series.times
     if times is not None:

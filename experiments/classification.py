@@ -9,9 +9,14 @@ what was read last, trained from nothing on TREC's questions, AG News or IMDB's 
     scores = W max_t relu(window at t) + b         ``conv``, without recurrence
 
 The epoch with the fewest errors in a tenth of the training set, kept out, is the one that is
-tested, once, at the end. Of that net's first forward cell log ‖∂h_T/∂h_k‖ is measured along the
-words of the test set, texts one after the other, for many are short. The claim: the gated cells,
-whose gradient reaches further, classify better than the tanh RNN.
+tested, once, at the end. Of that net's first forward cell, alone, log ‖∂h_T/∂h_k‖ is measured along
+the words of the test set, texts one after the other, for many are short. The claim: the gated
+cells, whose gradient reaches further, classify better than the tanh RNN.
+
+With --probe the same cell is measured every few epochs on whole texts of that tenth, all of one
+length, the longest that --flow_sequences of them have: there is no padding. There L of ∂L/∂h_k and
+of the shares in ∂L/∂W_h is -log p(class) of the whole net, through its second layer and pooling;
+→h_k reaches it by the forward cell alone, for ←h_k reads the words and not →h.
 
 Source: Li & Roth 2002, doi:10.3115/1072228.1072378 (TREC); Zhang, Zhao, LeCun 2015,
 arXiv:1509.01626 (AG News); Maas et al. 2011, https://aclanthology.org/P11-1015 (IMDB).
@@ -21,6 +26,7 @@ arXiv:1509.01626 (AG News); Maas et al. 2011, https://aclanthology.org/P11-1015 
     python experiments/classification.py --data=imdb --data_dir=PATH --num_seeds=1 \\
         --models='bi_gru(pooling="max")' --embedding_size=64 --hidden_size=32 --num_epochs=5
     python experiments/classification.py --data=ag_news --data_dir=PATH --train_file=subset.csv
+    python experiments/classification.py --data_dir=PATH --models=rnn,gru --probe=adjoints,gates
 
 A model is a cell, with ``bi_`` or ``two_`` before it, and with ``pooling`` ("last", "max" or
 "mean" over the steps) and ``recurrent_dropout`` among its options. Without the files, which are
@@ -28,59 +34,24 @@ not fetched, the run says where they are published. Takes five to six minutes on
 defaults, which are those of TREC. params/ has the cell of each model, of its first seed.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
-import jax
-import jax.numpy as jnp
+import _probes
 import numpy as np
+from _classification_parts import SETTINGS, Setting, Trainer, check_probes, read_corpus
 
 from gradflow import flow, study
-from gradflow.data.ag_news import read_ag_news
-from gradflow.data.batches import Batch, batches_in_order, bucket_sizes, shuffled_batches
-from gradflow.data.corpus import Corpus, Part, make_corpus
-from gradflow.data.imdb import read_imdb
-from gradflow.data.trec import read_trec
-from gradflow.interop import save_params
-from gradflow.models import Model
-from gradflow.models.nets import Net, resolve_net
-from gradflow.models.text import text_classifier
+from gradflow.models.nets import resolve_net
 from gradflow.spec import parse_spec, split_specs
 from gradflow.study.config import sanitise
-from gradflow.train.clipping import resolve_clipping
-from gradflow.train.epochs import Fit, Learner, fit_epochs
-from gradflow.train.keeper import Keeper
-from gradflow.train.optimisers import resolve_optimiser
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from gradflow import Params
-
-
-class Setting(NamedTuple):
-    """What suits a corpus, where the command line does not say otherwise."""
-
-    max_length: int
-    max_words: int
-    min_count: int
-    batch_size: int
-    num_epochs: int
-    keep: str = "start"
-    buckets: int = 2
-
-
-SETTINGS = {
-    "trec": Setting(max_length=40, max_words=10_000, min_count=2, batch_size=32, num_epochs=12),
-    "ag_news": Setting(max_length=80, max_words=20_000, min_count=2, batch_size=64, num_epochs=8),
-    "imdb": Setting(200, 10_000, min_count=1, batch_size=64, num_epochs=6, keep="end"),
-}
 
 PUBLISHED = {
     "trec": {"conv": (0.912, "Kim 2014: windows of 3, 4, 5")},
@@ -136,153 +107,17 @@ class Config(study.Config):
     )
     max_words: int | None = study.field(None, help="Size of the vocabulary.", positive=True)
     flow_steps: int = study.field(200, help="Words over which the flow is measured.", positive=True)
-    flow_sequences: int = study.field(8, help="Such pieces of the test set.", positive=True)
+    flow_sequences: int = study.field(
+        8, help="Such pieces of the test set, and texts that are probed.", positive=True
+    )
+    probe: str = _probes.flag()
+    probe_every: int = study.field(1, help="Epochs between two probings.", positive=True)
 
     @property
     def setting(self) -> Setting:
         """What is not said comes from `SETTINGS`."""
         given = {name: getattr(self, name, None) for name in Setting._fields}
         return SETTINGS[self.data]._replace(**{k: v for k, v in given.items() if v})
-
-
-def read_corpus(config: Config) -> Corpus:
-    """Reads the files; the tenth that is kept out is the same one for all seeds.
-
-    Raises:
-      ValueError: If a file is missing or damaged, or a flag is for another corpus.
-    """
-    folder = config.data_dir
-    if config.train_file is not None and config.data != "ag_news":
-        raise ValueError(f"--train_file is for --data=ag_news alone, got --data={config.data}")
-    if config.data == "ag_news":
-        titles = config.train_file is None
-        train = read_ag_news(folder, "train", name=config.train_file, titles=titles)
-        test = read_ag_news(folder, "test", titles=titles)
-    else:
-        read = {"trec": read_trec, "imdb": read_imdb}[config.data]
-        train, test = read(folder, "train"), read(folder, "test")
-    s = config.setting
-    return make_corpus(
-        train,
-        test,
-        seed=config.seed,
-        max_length=s.max_length,
-        max_words=s.max_words,
-        min_count=s.min_count,
-        keep=s.keep,
-    )
-
-
-class Trainer:
-    """One model on one corpus: what is compiled once serves all its seeds."""
-
-    def __init__(self, config: Config, net: Net, corpus: Corpus) -> None:
-        self.config, self.corpus, self.setting = config, corpus, config.setting
-        self.sizes = bucket_sizes(self.setting.max_length, count=self.setting.buckets)
-        self.net = net
-        self.model = text_classifier(
-            net.layers,
-            num_symbols=corpus.num_words,
-            embedding_size=config.embedding_size,
-            num_classes=len(corpus.classes),
-            dropout=config.dropout,
-            recurrent_dropout=net.recurrent_dropout,
-        )
-        self.learner = Learner(
-            self.model.init,
-            partial(cross_entropy, self.model),
-            resolve_optimiser(config.optimiser),
-            resolve_clipping(config.clipping),
-        )
-
-    @cached_property
-    def _scores(self) -> Callable[..., jax.Array]:
-        return jax.jit(lambda params, ids, lengths: self.model.apply(params, ids, lengths=lengths))
-
-    def log_likelihoods(self, params: "Params", part: Part) -> np.ndarray:
-        """log of the probability of every class for every text, without dropout."""
-        found = np.zeros((len(part.labels), len(self.corpus.classes)))
-        batches = batches_in_order(*part, 4 * self.setting.batch_size, sizes=self.sizes[-1:])
-        for rows, batch in batches:
-            scores = np.asarray(self._scores(params, batch.ids, batch.lengths), float)
-            found[rows] = scores[: len(rows)]
-        return found - np.logaddexp.reduce(found, axis=1, keepdims=True)
-
-    def validate(self, params: "Params") -> dict[str, float]:
-        """The share of errors and the mean loss on what is kept out of the training."""
-        part = self.corpus.kept_out
-        found = self.log_likelihoods(params, part)
-        loss = -found[np.arange(len(part.labels)), part.labels].mean()
-        return {"error": float((found.argmax(axis=1) != part.labels).mean()), "loss": float(loss)}
-
-    def fit(self, seed: int, folder: Path | None) -> Fit:
-        """Trains to the end; with a folder, a killed training goes on from its last epoch."""
-        # TREC's trainings take seconds, and so would their checkpoints.
-        keeper = None
-        if folder is not None and self.config.data != "trec":
-            keeper = Keeper(folder, {"seed": seed})
-        with keeper or contextlib.nullcontext():
-            *_, last = study.progress(self._fits(seed, keeper), "epochs")
-        return last
-
-    def born(self, seed: int) -> "Params":
-        """The parameters that a training begins with."""
-        return next(iter(self._fits(seed, None))).best_params
-
-    def _fits(self, seed: int, keeper: Keeper | None) -> Iterator[Fit]:
-        return fit_epochs(
-            self.learner,
-            jax.random.fold_in(jax.random.key(self.config.seed), seed),
-            partial(self._epoch, seed),
-            self.validate,
-            num_epochs=self.setting.num_epochs,
-            patience=self.config.patience,
-            keeper=keeper,
-        )
-
-    def _epoch(self, seed: int, epoch: int) -> Any:
-        seeds = (self.config.seed, seed, epoch)
-        part, size = self.corpus.fitted, self.setting.batch_size
-        return shuffled_batches(*part, size, sizes=self.sizes, seed=seeds)
-
-    def save_cell(self, params: "Params", path: Path) -> None:
-        """Writes the cell whose flow is measured, for other studies to measure."""
-        if self.net.cell is not None:
-            save_params(
-                path.with_name(f"{path.name}.safetensors"),
-                self.net.cell_params(params["layers"]),
-                cell=self.net.cell_spec,
-                input_size=self.config.embedding_size,
-                hidden_size=self.config.hidden_size,
-            )
-
-    def log_norms(self, params: "Params") -> np.ndarray:
-        """log ‖∂h_T/∂h_k‖ of the first forward cell along words of the test set; index = lag."""
-        shape = self.config.flow_sequences, self.config.flow_steps
-        if self.net.cell is None:
-            return np.full((shape[0], shape[1] + 1), np.nan)
-        words = np.resize(np.concatenate(self.corpus.test.sequences), shape)
-        given = self.net.cell_params(params["layers"]), np.asarray(params["embedding"])[words]
-        with jax.enable_x64(True):
-            exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), given)
-            return np.asarray(self._flow(*exact))
-
-    @cached_property
-    def _flow(self) -> Callable[..., jax.Array]:
-        cell = self.net.cell
-        assert cell is not None
-
-        def measure(own: "Params", inputs: jax.Array) -> jax.Array:
-            return flow.over_runs(partial(flow.log_norms, cell, own))(inputs)
-
-        return flow.jit_to_run_once(measure)
-
-
-def cross_entropy(model: Model, params: "Params", batch: Batch, key: jax.Array) -> jax.Array:
-    """The mean of -log p(class) over the examples of a batch, under dropout."""
-    scores = model.apply(params, batch.ids, lengths=batch.lengths, key=key)
-    chosen = jnp.take_along_axis(jax.nn.log_softmax(scores), batch.labels[:, None], axis=1)[:, 0]
-    return -jnp.sum(batch.weights * chosen) / jnp.sum(batch.weights)
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
@@ -293,6 +128,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     nets = {spec: resolve_net(spec, *sizes) for spec in split_specs(config.models)}
     if not nets:
         raise ValueError(f"the name of a model is expected, got {config.models!r}; try gru")
+    check_probes(config, nets)
     corpus = read_corpus(config)
     parts = []
     for spec, net in study.progress(list(nets.items()), "models"):
@@ -303,7 +139,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
         ]
         parts.append(xarray.concat(seeds, dim="seed"))
     lengths = [len(words) for words in corpus.test.sequences]
-    return xarray.concat(parts, dim="model").assign(  # pyright: ignore[reportReturnType]
+    return xarray.concat(parts, dim="model", join="outer", coords="minimal").assign(  # pyright: ignore[reportReturnType]
         label=("example", corpus.test.labels),
         length=("example", np.array(lengths), {"units": "words"}),
     )
@@ -319,6 +155,7 @@ def _one(trainer: Trainer, spec: str, seed: int, once: study.Once) -> "xarray.Da
         trainer.save_cell(done.best_params, folder.parents[1] / "params" / sanitise(spec))
     predicted = trainer.log_likelihoods(done.best_params, corpus.test).argmax(axis=1)
     epochs = ("model", "seed", "epoch")
+    probes, times = _probed(trainer, done.probes)
     return xarray.Dataset(
         {
             "predicted": (("model", "seed", "example"), predicted[None, None].astype(np.int16)),
@@ -330,12 +167,14 @@ def _one(trainer: Trainer, spec: str, seed: int, once: study.Once) -> "xarray.Da
                 np.stack(curves)[None, None],
                 {"units": "nats", "norm": "spectral"},
             ),
+            **probes,
         },
         coords={
             "model": [spec],
             "seed": [seed],
             "when": list(WHEN),
             "lag": ("lag", np.arange(curves[0].shape[-1]), {"units": "steps"}),
+            **times,
         },
         attrs={
             "data": trainer.config.data,
@@ -343,6 +182,18 @@ def _one(trainer: Trainer, spec: str, seed: int, once: study.Once) -> "xarray.Da
             "learnt": len(corpus.fitted.labels),
             "words": corpus.num_words,
         },
+    )
+
+
+def _probed(trainer: Trainer, found: dict[str, np.ndarray]) -> tuple[dict, dict]:
+    """What was probed along the epochs, as variables of the record, and their coordinates."""
+    if not found or trainer.watch is None:
+        return {}, {}
+    each = {name: values[None, None] for name, values in found.items()}
+    times = trainer.watch.times(trainer.setting.num_epochs)
+    return (
+        _probes.variables(each, ("model", "seed", "probe_epoch")),
+        {"probe_epoch": ("probe_epoch", times, {"units": "epochs"}), **_probes.coordinates(found)},
     )
 
 
@@ -380,15 +231,20 @@ def words_of(spec: str) -> str:
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """Accuracy by model, against the horizon and by length; the best model's confusions."""
+    """Accuracy by model, against the horizon and by length; confusions; below them the probes."""
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(7.6, 6.4))
-    (accuracy, reach), (length, confusion) = fig.subplots(2, 2)
+    heights = (6.4, *(_probes.ROW_HEIGHT for _ in _probes.rows(dataset)))
+    fig = Figure(figsize=(7.6, sum(heights)))
+    parts: Any = fig.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
+    top, *rest = parts[:, 0]
+    (accuracy, reach), (length, confusion) = top.subplots(2, 2)
     _draw_accuracy(accuracy, dataset)
     _draw_reach(reach, dataset)
     _draw_lengths(length, dataset)
     _draw_confusion(confusion, dataset)
+    nets = {words_of(spec): dataset.sel(model=spec) for spec in map(str, dataset.model.values)}
+    _probes.draw_rows(rest, dataset, nets, time="epoch")
     return fig
 
 
@@ -540,14 +396,13 @@ def _verdict(dataset: "xarray.Dataset", gated: list[str]) -> str:
         return "gated cells against the tanh RNN: not measured, which takes rnn, and lstm or gru"
     share, said = correct(dataset).mean("example"), []
     for spec in gated:
-        more = share.sel(model=spec).values - share.sel(model="rnn").values
-        low, high = flow.bootstrap(more)
+        more = flow.estimate(share.sel(model=spec).values - share.sel(model="rnn").values)
         reached = [
             np.median(np.minimum(horizons(dataset.log_norm.sel(model=m, when="trained")), 1e9))
             for m in (spec, "rnn")
         ]
-        word = study.verdict(low > 0 and reached[0] > reached[1])
-        said.append(f"{spec}: {word} ({more.mean():+.3f} [{low:+.3f}, {high:+.3f}])")
+        word = study.verdict(more.low > 0 and reached[0] > reached[1])
+        said.append(f"{spec}: {word} ({more:+.3f})")
     return (
         "gated cells, whose gradient reaches further, classify better than the tanh RNN, by this "
         f"run: {', '.join(said)}"

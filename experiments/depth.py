@@ -282,7 +282,9 @@ def closing(dataset: "xarray.Dataset") -> str:
     rows = [
         {"skip": SKIPS[str(skip)]}
         | {
-            f"factor per layer {place}": _factor(slopes.sel(skip=skip).values)
+            f"factor per layer {place}": (
+                f"{flow.estimate(slopes.sel(skip=skip).values).map(np.exp):.3f}"
+            )
             for place, slopes in by_place.items()
         }
         for skip in dataset.skip.values
@@ -291,14 +293,9 @@ def closing(dataset: "xarray.Dataset") -> str:
     return "\n".join([study.table(rows), _both(dataset), *verdicts])
 
 
-def _factor(slopes: np.ndarray) -> str:
-    low, high = np.exp(flow.bootstrap(slopes))
-    return f"{np.exp(slopes.mean()):.3f} [{low:.3f}, {high:.3f}]"
-
-
 def _verdict(place: str, slopes: "xarray.DataArray") -> str:
-    falls = flow.bootstrap(slopes.sel(skip="none").values)[1] < 0
-    undone = flow.bootstrap(slopes.sel(skip="residual").values)[1] >= 0
+    falls = flow.estimate(slopes.sel(skip="none").values).high < 0
+    undone = flow.estimate(slopes.sel(skip="residual").values).high >= 0
     word = study.verdict(falls and undone)
     return (
         f"{place} the flow {'falls' if falls else 'does not fall'} with depth without a skip and "

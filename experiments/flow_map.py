@@ -191,16 +191,15 @@ def closing(dataset: "xarray.Dataset") -> str:
 
 
 def _row(steps: str, s: flow.Summary) -> dict[str, str]:
-    low, high = np.exp(s.interval)
-    return {"steps": steps, "decay per step": f"{np.exp(s.rate):.4f} [{low:.4f}, {high:.4f}]"}
+    return {"steps": steps, "decay per step": f"{s.decay:.4f}"}
 
 
 def _verdict(change: flow.Summary) -> str:
-    low, high = np.exp(change.interval)
-    if not np.isfinite([low, high]).all():
+    ratio = change.decay
+    if not np.isfinite([ratio.low, ratio.high]).all():
         return "late over early: undecided; it takes two runs, and no exact zeros"
-    word = "stationary in time" if low <= 1 <= high else "not stationary in time"
-    return f"late over early: {np.exp(change.rate):.4f} [{low:.4f}, {high:.4f}], {word}"
+    word = "stationary in time" if ratio.low <= 1 <= ratio.high else "not stationary in time"
+    return f"late over early: {ratio:.4f}, {word}"
 
 
 EXPERIMENT = study.Experiment(

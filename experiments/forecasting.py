@@ -194,7 +194,7 @@ def _run_generated(
     for name in study.progress(config.names, "models"):
         measure = partial(_measure_generated, config, name, nets.get(name), data)
         parts.append(once(f"model={name}", partial(measure, once.folder)))
-    found = xarray.concat(parts, dim="model", join="outer")
+    found = xarray.concat(parts, dim="model", join="outer", coords="minimal")
     last = data["direct"].test
     return found.assign(
         history=(("example", "step"), last.inputs[:EXAMPLES].astype(float)),
@@ -469,12 +469,11 @@ def _iterated(dataset: "xarray.Dataset") -> Iterator[str]:
         logs = logs.dropna("model", how="all").drop_sel(model="linear", errors="ignore")
         if not logs.size:
             continue
-        low, high = np.exp(flow.bootstrap(logs.mean("model").values))
+        ratio = flow.estimate(logs.mean("model").values).map(np.exp)
         least = float(np.exp(logs.mean("seed").min()))
         yield (
-            f"ten at once is better than ten iterated, {words}: {study.verdict(low > 1)} "
-            f"(error iterated / at once {np.exp(float(logs.mean())):.2f} [{low:.2f}, {high:.2f}], "
-            f"least {least:.2f})"
+            f"ten at once is better than ten iterated, {words}: {study.verdict(ratio.low > 1)} "
+            f"(error iterated / at once {ratio:.2f}, least {least:.2f})"
         )
 
 

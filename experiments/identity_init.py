@@ -359,18 +359,18 @@ def closing(dataset: "xarray.Dataset") -> str:
 
 
 def _row(data: "xarray.Dataset") -> dict[str, str]:
-    decades = log_far(data)
+    decades, last = log_far(data), data.isel(update=-1)
     return {
         "task": str(data.task.values),
         "φ": str(data.activation.values),
         "start": str(data.start.values),
         "rate": f"{float(data.rate):g}",
         "lag": f"{far(data)}",
-        "log10 norm there, birth": _interval(decades[0], 1),
-        "end": _interval(decades[-1], 1),
-        "largest |λ|, end": _interval(data.modulus.isel(index=0, update=-1).values, 2),
-        "final loss": _interval(data.loss.isel(update=-1).values, 4),
-        "correct": _interval(data.share_correct.isel(update=-1).values, 2),
+        "log10 norm there, birth": f"{flow.estimate(decades[0]):z.1f}",
+        "end": f"{flow.estimate(decades[-1]):z.1f}",
+        "largest |λ|, end": f"{flow.estimate(last.modulus.isel(index=0).values):z.2f}",
+        "final loss": f"{flow.estimate(last.loss.values):z.4f}",
+        "correct": f"{flow.estimate(last.share_correct.values):z.2f}",
     }
 
 
@@ -385,26 +385,20 @@ def log_far(data: "xarray.Dataset") -> np.ndarray:
     return norms.transpose("look", "run").values / math.log(10)
 
 
-def _interval(values: np.ndarray, digits: int) -> str:
-    low, high = flow.bootstrap(values)
-    mean, kind = np.mean(values), f"z.{digits}f"
-    return f"{mean:{kind}} [{low:{kind}}, {high:{kind}}]"
-
-
 def carried(decades: np.ndarray) -> bool:
     """Whether norms, given by their log10 in each seed, are about 1 in the mean."""
     return bool(abs(np.mean(decades)) <= math.log10(KEPT))
 
 
-def gains(data: "xarray.Dataset", start: str) -> dict[str, tuple[float, float, float]]:
-    """log(final loss of a start / that of each start that is not the identity): mean, interval.
+def gains(data: "xarray.Dataset", start: str) -> dict[str, flow.Estimate]:
+    """log(final loss of a start / that of each start that is not the identity), over seeds.
 
     The runs of a seed have the same sequences, and are compared with each other.
     """
     loss = np.log(data.loss.isel(update=-1))
     others = [str(name) for name in data.start.values if not STARTS[str(name)].is_identity]
     ratios = {name: (loss.sel(start=start) - loss.sel(start=name)).values for name in others}
-    return {name: (ratio.mean(), *flow.bootstrap(ratio)) for name, ratio in ratios.items()}
+    return {name: flow.estimate(ratio) for name, ratio in ratios.items()}
 
 
 def _verdicts(best: "xarray.Dataset") -> list[str]:
@@ -424,12 +418,11 @@ def _verdicts(best: "xarray.Dataset") -> list[str]:
         ratios = gains(data, "irnn")
         if not ratios:
             continue
-        nearest = max(ratios, key=lambda name: ratios[name][0])
-        mean, low, high = np.exp(ratios[nearest])
-        holds = all(above < 0 for _, _, above in ratios.values())
+        nearest = max(ratios, key=lambda name: ratios[name].value)
+        holds = all(ratio.high < 0 for ratio in ratios.values())
         lines.append(
             f"{task}: it learns what the other starts do not: {study.verdict(holds)} (its loss is "
-            f"{mean:.2f} [{low:.2f}, {high:.2f}] of that of the best other, {nearest})"
+            f"{ratios[nearest].map(np.exp):.2f} of that of the best other, {nearest})"
         )
     return lines
 

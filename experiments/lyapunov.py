@@ -328,8 +328,8 @@ def closing(dataset: "xarray.Dataset") -> str:
         }
         for size, of_width in zip(dataset.hidden_size.values, gains, strict=True)
     ]
-    ratio = _interval(over_predicted(dataset).values)
-    predicted = 1 / WITHIN <= ratio[1] <= ratio[2] <= WITHIN
+    ratio = _of_finite(over_predicted(dataset).values)
+    predicted = 1 / WITHIN <= ratio.low <= ratio.high <= WITHIN
     means = (
         np.nanmean(gains, axis=1) if np.isfinite(gains).any(axis=1).all() else np.array([np.nan])
     )
@@ -353,26 +353,25 @@ def best_gains(dataset: "xarray.Dataset") -> np.ndarray:
 
 def _learning(dataset: "xarray.Dataset", edge: float) -> tuple[bool, str]:
     """Whether the best gain lies, in the mean over seeds, within WITHIN of the crossing."""
-    mean, low, high = _interval(np.log(best_gains(dataset) / edge))
+    best = _of_finite(np.log(best_gains(dataset) / edge))
     shares = dataset.share_right.median("run")
     words = (
         f"share of bits right: {float(shares[0]):.2f} at the least gain, {float(shares.max()):.2f} "
         f"at the best, {float(shares[-1]):.2f} at the largest; best gain over that of the "
-        f"crossing {np.exp(mean):.2f} [{np.exp(low):.2f}, {np.exp(high):.2f}]"
+        f"crossing {best.map(np.exp):.2f}"
     )
-    return -np.log(WITHIN) <= low <= high <= np.log(WITHIN), words
+    return -np.log(WITHIN) <= best.low <= best.high <= np.log(WITHIN), words
 
 
-def _interval(values: np.ndarray) -> tuple[float, float, float]:
-    """A mean of the finite values and its 95 % interval; NaN for less than two."""
+def _of_finite(values: np.ndarray) -> flow.Estimate:
+    """The mean of the finite values with its interval; NaN for less than two."""
     finite = values[np.isfinite(values)]
-    low, high = flow.bootstrap(finite)
-    return float(finite.mean()) if len(finite) > 1 else np.nan, low, high
+    return flow.estimate(finite) if len(finite) > 1 else flow.Estimate(np.nan, np.nan, np.nan)
 
 
 def _mean(values: np.ndarray) -> str:
-    mean, low, high = _interval(values)
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(mean) else "-"
+    found = _of_finite(values)
+    return f"{found:.2f}" if np.isfinite(found.value) else "-"
 
 
 EXPERIMENT = study.Experiment(

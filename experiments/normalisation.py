@@ -62,6 +62,9 @@ INPUT_SHARES = (1.0, 0.1)
 SAME = 0.1
 """Up to which share of a decay another one counts as the same."""
 
+Claimed = Callable[[flow.Estimate, float], bool]
+"""(the change, what it was before) -> whether the claim holds."""
+
 
 @dataclass(frozen=True)
 class Config(study.Config):
@@ -404,10 +407,10 @@ def closing(dataset: "xarray.Dataset") -> str:
     of_net = {str(net): slopes(dataset.log_norm.sel(net=net)) for net in dataset.net.values}
     variational, per_step = slopes(dataset.log_norm_dropout)[..., -1]
     zoned = slopes(dataset.log_norm_zoneout)
-    up: Callable[..., bool] = lambda low, high, before: low > 0  # noqa: E731
-    down: Callable[..., bool] = lambda low, high, before: high < 0  # noqa: E731
-    same: Callable[..., bool] = lambda low, high, before: (  # noqa: E731
-        max(abs(low), abs(high)) <= SAME * abs(before)
+    up: Claimed = lambda change, before: change.low > 0  # noqa: E731
+    down: Claimed = lambda change, before: change.high < 0  # noqa: E731
+    same: Claimed = lambda change, before: (  # noqa: E731
+        max(abs(change.low), abs(change.high)) <= SAME * abs(before)
     )
     highest = f"rate {float(dataset.dropout[-1]):g}"
     rows = [
@@ -421,16 +424,14 @@ def closing(dataset: "xarray.Dataset") -> str:
     return f"{study.table(rows)}\n\n{study.table(_batch_rows(dataset))}"
 
 
-def _row(
-    change: str, before: np.ndarray, after: np.ndarray, claimed: Callable[..., bool]
-) -> dict[str, str]:
-    low, high = flow.bootstrap(after - before)
+def _row(change: str, before: np.ndarray, after: np.ndarray, claimed: Claimed) -> dict[str, str]:
+    difference = flow.estimate(after - before)
     return {
         "change": change,
         "log decay a step": f"{before.mean():+.4f}",
         "with it": f"{after.mean():+.4f}",
-        "difference": f"{(after - before).mean():+.4f} [{low:+.4f}, {high:+.4f}]",
-        "claim": study.verdict(claimed(low, high, before.mean())),
+        "difference": f"{difference:+.4f}",
+        "claim": study.verdict(claimed(difference, before.mean())),
     }
 
 
@@ -439,10 +440,7 @@ def _batch_rows(dataset: "xarray.Dataset") -> list[dict[str, str]]:
     rows = []
     for at, share in enumerate(dataset.input_share.values):
         means = rates[:, at].mean(axis=0)
-        ends = []
-        for end in (0, -1):
-            low, high = flow.bootstrap(rates[:, at, end])
-            ends.append(f"{means[end]:+.4f} [{low:+.4f}, {high:+.4f}]")
+        ends = [f"{flow.estimate(rates[:, at, end]):+.4f}" for end in (0, -1)]
         falls = bool((np.diff(means) < 0).all())
         rows.append(
             {

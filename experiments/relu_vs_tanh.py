@@ -2,23 +2,19 @@
 
 Plain nets h_t = φ(W_x x_t + W_h h_{t-1} + b) from the same W_h, for each initialiser, with each φ,
 on x ~ N(0, 1): the decay of ‖∂h_T/∂h_k‖ per step, the size of the state along time, learning curves
-on the adding problem, and a sweep of the gain, W_h = gain · W, W from the first initialiser. With A
-the pattern of W_h, A_ij = 1 where it is not zero, and D_t = diag(1 where φ'(a_t) ≠ 0 in the
-precision of the run)::
+on the adding problem, and a sweep of the gain, W_h = gain · W, W from the first initialiser. With
+D_t = diag(1 where φ'(a_t) ≠ 0) and A the pattern of W_h (see `gradflow.flow.log_live_paths`)::
 
-    ∂h_T/∂h_k = Σ over the chains of units i_k ... i_T:  Π_t φ'(a_t)_{i_t} (W_h)_{i_t i_{t-1}}
+    ∂h_T/∂h_k = diag(φ'(a_T)) W_h ... diag(φ'(a_{k+1})) W_h
     share of live paths = 1ᵀ D_T A ... D_{k+1} A 1 / 1ᵀ A ... A 1
 
-A path is a chain that no zero of W_h breaks; it is dead if φ' is exactly 0 at a unit on it. If all
-are, ∂h_T/∂h_k = 0 and its log norm is -inf: the share of runs of which that holds is recorded too.
+If no path lives, ∂h_T/∂h_k = 0 and its log norm is -inf: the share of such runs is recorded too.
 
 The claim: from an orthogonal matrix tanh keeps its gradient longer than ReLU, which has half of its
 units dead at each step; from the identity ReLU keeps it longer; and ReLU's state blows up from a
 gain of √2 on, where tanh's cannot. Each part is supported by a rule set before the run that is
 shown: the 95 % interval over seeds of the difference in nats a step lies on its side of 0; half of
-ReLU's runs have blown up at a gain within 10 % of √2, and none of tanh's at any. A run has blown up
-where the size of its state at T is more than ten times the largest of its first half, or has
-overflowed.
+ReLU's runs have blown up (as `_gain_sweep` has it) at a gain within 10 % of √2, and none of tanh's.
 
 Source: Le, Jaitly, Hinton 2015, arXiv:1504.00941; Glorot, Bordes, Bengio 2011 (dead and live
 paths of rectifiers); Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063 (slopes of 1 and of 1/4).
@@ -31,20 +27,20 @@ Takes some 80 seconds on two cores at the defaults, half an hour, by estimate, w
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import _gain_sweep
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import Cell, flow, study, unroll
+from gradflow import flow, study, unroll
 from gradflow.cells import rnn
-from gradflow.cells.parts import affine
-from gradflow.cells.rnn import resolve_activation
-from gradflow.flow.summary import HORIZON, slope
+from gradflow.cells.rnn import resolve_activation, switched_rnn, with_each_activation
+from gradflow.flow.summary import slope
 from gradflow.spec import split_specs
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import resolve_clipping
@@ -62,9 +58,6 @@ if TYPE_CHECKING:
 TOLERANCE = 0.1
 """How far, as a share, the gain from which ReLU blows up may lie from √2."""
 
-BLOWN_UP = 10.0
-"""How many times the largest size of its first half a state that has blown up is at T."""
-
 REACH = 1.0
 """Nats a step, up or down, at which the colours of the heat map end."""
 
@@ -73,16 +66,6 @@ FLOOR = -25
 
 INIT_LINES = ("-", "--", ":", "-.", (0, (8, 2)))
 """Of the initialisers, in their order."""
-
-LOOKS = (
-    {"color": "#0072B2", "linestyle": "-", "marker": "s"},
-    {"color": "#D55E00", "linestyle": "--", "marker": "o"},
-    {"color": "#E69F00", "linestyle": (0, (3, 1, 1, 1)), "marker": "D"},
-    {"color": "#009E73", "linestyle": "-.", "marker": "^"},
-    {"color": "#CC79A7", "linestyle": ":", "marker": "v"},
-    {"color": "#000000", "linestyle": (0, (8, 2)), "marker": "P"},
-)
-"""Of the activations, in their order."""
 
 
 @dataclass(frozen=True)
@@ -110,29 +93,8 @@ class Config(study.Config):
     batch_size: int = study.field(32, help="Sequences in an update.", positive=True)
 
 
-def mixed(activations: Sequence[str], input_size: int, hidden_size: int) -> Cell:
-    """The plain net whose activation is a parameter: φ is the one whose index is ``phi``.
-
-    Its parameters are ``{"phi": (), "net": those of the plain net}``; no loss depends on phi by
-    its derivative, and so no optimiser moves it. One program so serves all the activations.
-    """
-    phis = [resolve_activation(name) for name in activations]
-    plain = rnn(input_size, hidden_size)
-
-    def init(key: jax.Array) -> "Params":
-        net = plain.init(key)
-        return {"phi": jnp.zeros((), net["b"].dtype), "net": net}
-
-    def step(params: "Params", h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        index = jax.lax.stop_gradient(params["phi"]).astype(int)
-        h = jax.lax.switch(index, phis, affine(params["net"], h, x))
-        return h, h
-
-    return plain._replace(init=init, step=step)
-
-
 def draw(config: Config, input_size: int) -> tuple["Params", jax.Array]:
-    """Nets of the `mixed` cell, (initialiser, run, ...), with phi at 0, and inputs for each run."""
+    """Nets of `switched_rnn`, (initialiser, run, ...), with phi at 0, and inputs for each run."""
     k_params, k_inputs = jax.random.split(jax.random.key(config.seed))
     cells = [
         rnn(input_size, config.hidden_size, recurrent_init=spec)
@@ -146,34 +108,6 @@ def draw(config: Config, input_size: int) -> tuple["Params", jax.Array]:
     net = flow.jit_to_run_once(jax.vmap(one, out_axes=1))(keys)
     inputs = jax.random.normal(k_inputs, (config.num_seeds, config.num_steps, input_size))
     return {"phi": jnp.zeros(net["b"].shape[:2], net["b"].dtype), "net": net}, inputs
-
-
-def with_every_activation(params: "Params", count: int) -> "Params":
-    """The nets (initialiser, run, ...) once for each activation, all along one axis of runs."""
-    index = jnp.arange(count, dtype=params["phi"].dtype)[:, None, None]
-    spread = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), params)
-    spread = spread | {"phi": spread["phi"] + index}
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), spread)
-
-
-def log_live_paths(W_h: jax.Array, slopes: jax.Array) -> jax.Array:
-    """log of the share of live paths from h_k to h_T, index = lag; -inf where none lives.
-
-    Args:
-      W_h: The recurrent weights, (n, n).
-      slopes: φ'(a_t) for t = 1 ... T, (T, n).
-    """
-    pattern = (W_h != 0).astype(W_h.dtype)
-
-    def back(counts: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[Any, jax.Array]:
-        live, every = pattern.T @ jnp.where(slope != 0, counts[0], 0), pattern.T @ counts[1]
-        totals = jnp.sum(live), jnp.sum(every)
-        shares = live / jnp.where(totals[0] > 0, totals[0], 1), every / totals[1]
-        return shares, jnp.log(totals[0]) - jnp.log(totals[1])
-
-    ones = jnp.ones(len(W_h), W_h.dtype) / len(W_h)  # counts, up to a factor that the sum keeps
-    _, changes = jax.lax.scan(back, (ones, ones), slopes[::-1])
-    return jnp.concatenate([jnp.zeros(1, W_h.dtype), jnp.cumsum(changes)])
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
@@ -199,34 +133,27 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return merged.sel(init=split_specs(config.inits))  # the join has put them in another order
 
 
-def _log_rms(outputs: jax.Array) -> jax.Array:
-    """log of the root mean square of the units at each step; scaled, so that none overflows."""
-    largest = jnp.max(jnp.abs(outputs), axis=-1)
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    return jnp.log(scale) + 0.5 * jnp.log(jnp.mean((outputs / scale[:, None]) ** 2, axis=-1))
-
-
 def _measure(config: Config, nets: tuple["Params", jax.Array]) -> "xarray.Dataset":
     """Norms, live paths and sizes of the state of every initialiser with every activation."""
     import xarray
 
-    cell = mixed(config.activations, config.input_size, config.hidden_size)
-    phis = [resolve_activation(name) for name in config.activations]
+    cell = switched_rnn(config.activations, config.input_size, config.hidden_size)
 
     def one(params: "Params", x: jax.Array) -> tuple[jax.Array, ...]:
         outputs = unroll(cell, params, x).outputs
         before = jnp.concatenate([cell.initial_carry()[None], outputs[:-1]])
-        a = jax.vmap(partial(affine, params["net"]))(before, x)
 
-        def phi(a: jax.Array) -> jax.Array:
-            return jax.lax.switch(params["phi"].astype(int), phis, a)
+        def by_bias(b: jax.Array) -> jax.Array:
+            shifted = {**params, "net": {**params["net"], "b": b}}
+            return jax.vmap(partial(cell.step, shifted))(before, x)[0]
 
-        slopes = jax.jvp(phi, (a,), (jnp.ones_like(a),))[1]
-        live = log_live_paths(params["net"]["W_h"], slopes)
-        return flow.log_norms(cell, params, x), live, _log_rms(outputs)
+        b = params["net"]["b"]
+        slopes = jax.jvp(by_bias, (b,), (jnp.ones_like(b),))[1]  # φ'(a_t)
+        live = flow.log_live_paths(params["net"]["W_h"], slopes)
+        return flow.log_norms(cell, params, x), live, _gain_sweep.log_rms(outputs)
 
     shape = len(config.activations), *nets[0]["phi"].shape
-    params = with_every_activation(nets[0], shape[0])
+    params = with_each_activation(nets[0], shape[0])
     inputs = jnp.tile(nets[1], (shape[0] * shape[1], 1, 1))
     found = flow.jit_to_run_once(flow.over_runs(one))(params, inputs)
     norms, live, sizes = (np.asarray(values).reshape(*shape, -1) for values in found)
@@ -250,32 +177,17 @@ def _sweep(config: Config, nets: tuple["Params", jax.Array]) -> "xarray.Dataset"
     """Sizes of the state, and ‖∂h_T/∂h_0‖, of the first initialiser at each gain."""
     import xarray
 
-    cell = mixed(config.activations, config.input_size, config.hidden_size)
+    cell = switched_rnn(config.activations, config.input_size, config.hidden_size)
     gains = np.linspace(0, config.max_gain, config.num_gains + 1)[1:]
-    half = config.num_steps // 2
-
-    def one(params: "Params", x: jax.Array, gain: jax.Array) -> tuple[jax.Array, ...]:
-        net = params["net"] | {"W_h": gain * params["net"]["W_h"]}
-        params = params | {"net": net}
-        sizes = _log_rms(unroll(cell, params, x).outputs)
-        norms = flow.log_norms(cell, params, x, norm="frobenius")
-        return jnp.max(sizes[:half]), sizes[-1], norms[-1]
-
-    def of_run(params: "Params", x: jax.Array) -> tuple[jax.Array, ...]:
-        return jax.lax.map(lambda gain: one(params, x, gain), jnp.asarray(gains, x.dtype))
-
     first = jax.tree.map(lambda leaf: leaf[:1], nets[0])
-    params = with_every_activation(first, len(config.activations))
+    params = with_each_activation(first, len(config.activations))
     inputs = jnp.tile(nets[1], (len(config.activations), 1, 1))
-    found = flow.jit_to_run_once(flow.over_runs(of_run))(params, inputs)
     shape = len(config.activations), config.num_seeds, config.num_gains
-    at_half, at_end, norm = (np.asarray(values).reshape(shape) for values in found)
-    runs = ("activation", "run", "gain")
+    found = _gain_sweep.sweep(cell, params, inputs, gains)
     return xarray.Dataset(
         {
-            "log_size_half": (runs, at_half, {"units": "nats", "of": "largest for t <= T/2"}),
-            "log_size_end": (runs, at_end, {"units": "nats", "of": "RMS of h_T"}),
-            "log_norm_end": (runs, norm, {"units": "nats", "norm": "frobenius"}),
+            name: (("activation", "run", "gain"), values.reshape(shape), _gain_sweep.ATTRS[name])
+            for name, values in found.items()
         },
         coords={"activation": list(config.activations), "gain": gains},
     )
@@ -285,14 +197,14 @@ def _train(config: Config, task: Any) -> "xarray.Dataset":
     """The first initialisers with every activation, all side by side in one program."""
     import xarray
 
-    cell = mixed(config.activations, task.input_size, config.hidden_size)
+    cell = switched_rnn(config.activations, task.input_size, config.hidden_size)
     clipping = resolve_clipping("global_norm(threshold=1)")
     training = Training(
         cell, task, resolve_optimiser("adam"), clipping=clipping, batch_size=config.batch_size
     )
     names = split_specs(config.inits)[: config.num_trained]
     drawn = jax.tree.map(lambda leaf: leaf[: len(names)], draw(config, task.input_size)[0])
-    params = jax.device_get(with_every_activation(drawn, len(config.activations)))
+    params = jax.device_get(with_each_activation(drawn, len(config.activations)))
     shape = len(config.activations), len(names), config.num_seeds
     schedule = Schedule(config.num_updates, config.eval_every, early_stop=False)
     with jax.enable_x64(False):  # the nets that were measured, trained in float32
@@ -317,32 +229,6 @@ def _train(config: Config, task: Any) -> "xarray.Dataset":
         },
         attrs={"task": config.task, "baseline": task.baseline, "loss_kind": task.loss},
     )
-
-
-def blown_up(dataset: "xarray.Dataset") -> "xarray.DataArray":
-    """In which runs of the sweep the state has blown up: grown tenfold in the second half.
-
-    One that has overflowed counts; one that stays 0 does not.
-    """
-    end = dataset.log_size_end
-    with np.errstate(invalid="ignore"):  # of two sizes that are 0, or both infinite
-        grown = end - dataset.log_size_half > math.log(BLOWN_UP)
-    return grown | np.isnan(end) | (end == np.inf)
-
-
-def exploded(dataset: "xarray.Dataset") -> "xarray.DataArray":
-    """In which runs of the sweep ‖∂h_T/∂h_0‖ is above 1/HORIZON, or not a number."""
-    return (dataset.log_norm_end > -math.log(HORIZON)) | np.isnan(dataset.log_norm_end)
-
-
-def boundaries(happened: "xarray.DataArray") -> np.ndarray:
-    """For each run, the smallest gain at which it happens; inf if it does at none.
-
-    It is the middle between that gain of the sweep and the one before.
-    """
-    runs, gains = happened.transpose("run", "gain").values, happened.gain.values
-    middles = (gains + np.concatenate([[0.0], gains[:-1]])) / 2
-    return np.where(runs.any(axis=1), middles[runs.argmax(axis=1)], np.inf)
 
 
 def rates(log_norms: "xarray.DataArray") -> np.ndarray:
@@ -374,7 +260,9 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     panels[0].set_ylabel(r"$\log_{10}$ RMS of $h_t$")
     _draw_live(panels[2], dataset)
     panels = bottom.subplots(1, 1 + len(trained[:2]))
-    _draw_sweep(panels[0], dataset, inits[0])
+    _gain_sweep.draw_shares(panels[0], dataset, _looks(dataset), math.sqrt(2))
+    panels[0].annotate("√2", (math.sqrt(2), 1.07), ha="center", fontsize=7)
+    panels[0].set_xlabel(f"gain of {inits[0]} $W_h$")
     for ax, name in zip(panels[1:], trained, strict=False):
         _draw_losses(ax, dataset, name)
     panels[1].set_ylabel("loss")
@@ -387,7 +275,7 @@ def _looks(dataset: "xarray.Dataset | xarray.DataArray") -> Iterator[tuple[str, 
     names = [str(name) for name in dataset.activation.values]
     for index, name in enumerate(names):
         marks = 0.025 * index, 0.15  # of the panel: so that none lies on another's
-        yield name, {**LOOKS[index % len(LOOKS)], "label": name, "markevery": marks}
+        yield name, {**study.figure.series_style(index), "label": name, "markevery": marks}
 
 
 def _draw_heat(ax: "Axes", dataset: "xarray.Dataset") -> None:
@@ -435,20 +323,6 @@ def _draw_live(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(fontsize=6.5, loc="lower left")
 
 
-def _draw_sweep(ax: "Axes", dataset: "xarray.Dataset", init: str) -> None:
-    share = blown_up(dataset).mean("run")
-    for name, look in _looks(dataset):
-        ax.plot(dataset.gain, share.sel(activation=name), **look)
-    ax.axvline(math.sqrt(2), color="#808080", lw=0.8, ls=(0, (1, 1)))
-    ax.annotate("√2", (math.sqrt(2), 1.07), ha="center", fontsize=7)
-    ax.set(
-        xlabel=f"gain of {init} $W_h$",
-        ylabel="share of runs",
-        title="State blown up",
-        ylim=(-0.05, 1.15),
-    )
-
-
 def _draw_losses(ax: "Axes", dataset: "xarray.Dataset", init: str) -> None:
     for name, look in _looks(dataset):
         loss = dataset.loss.sel(activation=name, init=init)
@@ -465,71 +339,54 @@ def closing(dataset: "xarray.Dataset") -> str:
         _row(dataset.sel(activation=a, init=i)) for i in dataset.init for a in dataset.activation
     ]
     gains = [
-        {
-            "φ": str(name),
-            "state blows up from gain": _from(boundaries(blown_up(data))),
-            "gradient explodes from gain": _from(boundaries(exploded(data))),
-        }
-        for name in dataset.activation.values
-        for data in [dataset.sel(activation=name)]
+        {"φ": str(a), **_gain_sweep.row(dataset.sel(activation=a))}
+        for a in dataset.activation.values
     ]
     return "\n".join([study.table(rows), "", study.table(gains), *_verdicts(dataset)])
 
 
 def _row(data: "xarray.Dataset") -> dict[str, str]:
     loss = data.loss.isel(update=-1).values
+    live, size = data.log_live.isel(lag=-1).values, data.log_size.isel(step=-1).values
     return {
         "W_h": str(data.init.values),
         "φ": str(data.activation.values),
-        "nats a step": _interval(rates(data.log_norm), 3),
-        "log10 live paths at T": _interval(data.log_live.isel(lag=-1).values / math.log(10), 1),
+        "nats a step": f"{flow.estimate(rates(data.log_norm)):z.3f}",
+        "log10 live paths at T": f"{flow.estimate(live / math.log(10)):z.1f}",
         "runs at -inf": f"{float((data.log_norm.isel(lag=-1) == -np.inf).mean()):.0%}",
-        "log10 RMS of h_T": _interval(data.log_size.isel(step=-1).values / math.log(10), 2),
-        "final loss": _interval(loss, 4) if np.isfinite(loss).any() else "",
+        "log10 RMS of h_T": f"{flow.estimate(size / math.log(10)):z.2f}",
+        "final loss": f"{flow.estimate(loss):z.4f}" if np.isfinite(loss).any() else "",
     }
-
-
-def _interval(values: np.ndarray, digits: int) -> str:
-    low, high = flow.bootstrap(values)
-    mean, kind = np.mean(values), f"z.{digits}f"
-    return f"{mean:{kind}} [{low:{kind}}, {high:{kind}}]"
-
-
-def _from(gains: np.ndarray) -> str:
-    """The mean of the boundaries that there are, and in how many runs there is one."""
-    there = gains[np.isfinite(gains)]
-    runs = f"{len(there)} of {len(gains)} runs"
-    return f"{_interval(there, 2)}, {runs}" if len(there) else f"none, {runs}"
 
 
 def _verdicts(dataset: "xarray.Dataset") -> list[str]:
     """The verdicts on tanh and ReLU, of what is there of them."""
     if not {"tanh", "relu"} <= {str(name) for name in dataset.activation.values}:
         return []
-    lines = []
-    for init, sign, more in (("orthogonal", 1, "longer"), ("identity", -1, "less long")):
-        if init not in dataset.init.values:
-            continue
-        data = dataset.log_norm.sel(init=init)
-        difference = rates(data.sel(activation="tanh")) - rates(data.sel(activation="relu"))
-        low, high = flow.bootstrap(difference)
-        holds = low > 0 if sign > 0 else high < 0
-        cut = [
-            f"{name} {float((data.sel(activation=name).isel(lag=-1) == -np.inf).mean()):.0%}"
-            for name in ("tanh", "relu")
-        ]
-        lines.append(
-            f"tanh keeps its gradient {more} than relu from {init}: {study.verdict(holds)} "
-            f"({_interval(difference, 3)} nats a step; runs cut exactly: {', '.join(cut)})"
-        )
-    found = {name: boundaries(blown_up(dataset.sel(activation=name))) for name in ("relu", "tanh")}
-    near = abs(np.median(found["relu"]) / math.sqrt(2) - 1) <= TOLERANCE
-    holds = bool(near and np.isinf(found["tanh"]).all())
-    lines.append(
-        f"relu's state blows up from a gain of √2, and tanh's at none: {study.verdict(holds)} "
-        f"(relu's from {_from(found['relu'])}; tanh's: {_from(found['tanh'])})"
+    signs = {"orthogonal": 1, "identity": -1}
+    lines = [_kept(dataset, init, signs[init]) for init in signs if init in dataset.init.values]
+    of_relu, of_tanh = (
+        _gain_sweep.blow_up(dataset.sel(activation=name)) for name in ("relu", "tanh")
     )
-    return lines
+    near = abs(np.median(of_relu) / math.sqrt(2) - 1) <= TOLERANCE
+    holds = bool(near and np.isinf(of_tanh).all())
+    return [
+        *lines,
+        f"relu's state blows up from a gain of √2, and tanh's at none: {study.verdict(holds)} "
+        f"(relu's from {_gain_sweep.said(of_relu)}; tanh's: {_gain_sweep.said(of_tanh)})",
+    ]
+
+
+def _kept(dataset: "xarray.Dataset", init: str, sign: int) -> str:
+    """The verdict on which of the two keeps its gradient longer: tanh, if the sign is 1."""
+    of = {name: dataset.log_norm.sel(init=init, activation=name) for name in ("tanh", "relu")}
+    more = flow.estimate(rates(of["tanh"]) - rates(of["relu"]))
+    holds = more.low > 0 if sign > 0 else more.high < 0
+    cut = [f"{k} {float((norms.isel(lag=-1) == -np.inf).mean()):.0%}" for k, norms in of.items()]
+    return (
+        f"tanh keeps its gradient {'longer' if sign > 0 else 'less long'} than relu from {init}: "
+        f"{study.verdict(holds)} ({more:z.3f} nats a step; runs cut exactly: {', '.join(cut)})"
+    )
 
 
 EXPERIMENT = study.Experiment(

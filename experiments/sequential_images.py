@@ -158,8 +158,10 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
             )
             for name, cell in cells.items()
         ]
-        orders.append(xarray.concat(parts, dim="cell", join="outer"))
-    return xarray.concat(orders, dim="order", join="outer").assign_attrs(data=config.data)
+        orders.append(xarray.concat(parts, dim="cell", join="outer", coords="minimal"))
+    return xarray.concat(orders, dim="order", join="outer", coords="minimal").assign_attrs(
+        data=config.data
+    )
 
 
 def _check(config: Config) -> None:
@@ -349,14 +351,13 @@ def closing(dataset: "xarray.Dataset") -> str:
     ]
     first = dataset.isel(order=0)
     lift = reaching(first).sel(stage="end") - reaching(first).sel(stage="birth")
-    held = {str(c): flow.bootstrap(lift.sel(cell=c).values)[0] > 0 for c in lift.cell.values}
-    words = [f"{k}: {study.verdict(v)}" for k, v in held.items()]
+    held = {str(c): flow.estimate(lift.sel(cell=c).values).low > 0 for c in lift.cell.values}
     return "\n".join(
         [
             study.table(rows),
             "(accuracy on all held-out images, and log10 ‖∂h_T/∂s_0‖: means over seeds, 95 %)",
             _reached(first),
-            f"training lifts the gradient at the first pixel, by this run: {', '.join(words)}",
+            f"training lifts the gradient at the first pixel, by this run: {study.verdicts(held)}",
         ]
     )
 
@@ -377,23 +378,19 @@ def _reached(data: "xarray.Dataset") -> str:
 
 def _row(data: "xarray.Dataset") -> dict[str, str]:
     name, order = str(data.cell.values), str(data.order.values)
+    birth, end = (reaching(data).sel(stage=stage).values for stage in STAGES)
     row = {
         "order": order,
         "cell": name,
         "learning rate": f"{float(data.learning_rate):g}",
-        "accuracy": _mean(data.accuracy.values, 3),
-        "flow at birth": _mean(reaching(data).sel(stage="birth").values, 1),
-        "at the end": _mean(reaching(data).sel(stage="end").values, 1),
+        "accuracy": f"{flow.estimate(data.accuracy.values):.3f}",
+        "flow at birth": f"{flow.estimate(birth):.1f}",
+        "at the end": f"{flow.estimate(end):.1f}",
     }
     if data.attrs.get("data") == "mnist":
         published = PUBLISHED.get(name)
         row["published"] = f"{published[ORDERS.index(order)]:.3f}" if published else ""
     return row
-
-
-def _mean(values: np.ndarray, digits: int) -> str:
-    low, high = flow.bootstrap(values)
-    return f"{values.mean():.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 EXPERIMENT = study.Experiment(

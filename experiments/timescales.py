@@ -335,25 +335,18 @@ def recurrent(log_share: "xarray.DataArray") -> "xarray.DataArray":
 
 def closing(dataset: "xarray.Dataset") -> str:
     """For each cell: rates of shares and adjoint, how far each gradient hears, and the verdict."""
-    rows, held = [], []
-    for cell in dataset.cell.values:
-        row, holds = _row(str(cell), dataset.sel(cell=cell))
-        rows.append(row)
-        held.append(holds)
-    further = [widened(dataset.sel(cell=cell)) for cell in dataset.cell.values]
-    words, more = (
-        ", ".join(
-            f"{cell}: {study.verdict(holds)}"
-            for cell, holds in zip(dataset.cell.values, held, strict=True)
-        )
-        for held in (held, [low > 0 for _, low, _ in further])
-    )
+    cells = {str(cell): dataset.sel(cell=cell) for cell in dataset.cell.values}
+    rows = {cell: _row(cell, data) for cell, data in cells.items()}
+    words = study.verdicts({cell: holds for cell, (_, holds) in rows.items()})
+    lines = study.table([row for row, _ in rows.values()])
+    further = {cell: widened(data) for cell, data in cells.items()}
+    more = study.verdicts({cell: steps.low > 0 for cell, steps in further.items()})
     change = ", ".join(
-        f"{cell} {mean:+.1f} [{low:.1f}, {high:.1f}]"
-        for cell, (mean, low, high) in zip(dataset.cell.values, further, strict=True)
+        f"{cell} {steps.value:+.1f} [{steps.low:.1f}, {steps.high:.1f}]"
+        for cell, steps in further.items()
     )
     return (
-        f"{study.table(rows)}\n(lag within which {SHARE:.0%} of the summed norms lie)\n"
+        f"{lines}\n(lag within which {SHARE:.0%} of the summed norms lie)\n"
         f"shares fall as the adjoint does, and are level with a loss at every step, by this run: "
         f"{words}\n"
         f"training makes the weights hear further back, by this run: {more} "
@@ -361,38 +354,29 @@ def closing(dataset: "xarray.Dataset") -> str:
     )
 
 
-def widened(data: "xarray.Dataset") -> tuple[float, float, float]:
-    """By how many steps the lag of SHARE grew in the training: mean and interval over seeds."""
+def widened(data: "xarray.Dataset") -> flow.Estimate:
+    """By how many steps the lag of SHARE grew in the training, over seeds."""
     heard = reaches(data.log_share_along)
-    growth = heard[:, -1] - heard[:, 0]
-    return float(growth.mean()), *flow.bootstrap(growth)
+    return flow.estimate(heard[:, -1] - heard[:, 0])
 
 
 def _row(cell: str, data: "xarray.Dataset") -> tuple[dict[str, str], bool]:
     last, trained, every = PLACES
-    adjoint = slopes(data.log_adjoint.sel(place=last))
-    difference = slopes(recurrent(data.log_share.sel(place=last))) - adjoint
-    level = slopes(recurrent(data.log_share.sel(place=every)))
-    room = ALIKE * abs(float(adjoint.mean()))
+    adjoints = slopes(data.log_adjoint.sel(place=last))
+    adjoint = flow.estimate(adjoints)
+    difference = flow.estimate(slopes(recurrent(data.log_share.sel(place=last))) - adjoints)
+    level = flow.estimate(slopes(recurrent(data.log_share.sel(place=every))))
+    room = ALIKE * abs(adjoint.value)
     row = {
         "cell": cell,
-        "rate of ∂L/∂hₖ": _mean(adjoint),
-        "of W_h less that": _mean(difference),
-        "of W_h, loss at every step": _mean(level),
-        "90 % lag at birth": _mean(reach(data, last), 1),
-        "trained": _mean(reach(data, trained), 1),
-        "every": _mean(reach(data, every), 1),
+        "rate of ∂L/∂hₖ": f"{adjoint:.3f}",
+        "of W_h less that": f"{difference:.3f}",
+        "of W_h, loss at every step": f"{level:.3f}",
+        "90 % lag at birth": f"{flow.estimate(reach(data, last)):.1f}",
+        "trained": f"{flow.estimate(reach(data, trained)):.1f}",
+        "every": f"{flow.estimate(reach(data, every)):.1f}",
     }
-    holds = all(
-        -room <= low <= high <= room
-        for low, high in (flow.bootstrap(difference), flow.bootstrap(level))
-    )
-    return row, holds
-
-
-def _mean(values: np.ndarray, digits: int = 3) -> str:
-    low, high = flow.bootstrap(values)
-    return f"{values.mean():.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return row, all(-room <= found.low <= found.high <= room for found in (difference, level))
 
 
 EXPERIMENT = study.Experiment(

@@ -137,7 +137,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
         for spec, name in names.items()
         for folder in [partial(once.folder, name)]
     ]
-    return xarray.concat(parts, dim="cell", join="outer")
+    return xarray.concat(parts, dim="cell", join="outer", coords="minimal")
 
 
 def _schedule(config: Config) -> Schedule:

@@ -344,7 +344,7 @@ def closing(dataset: "xarray.Dataset") -> str:
 def _row(task: str, data: "xarray.Dataset") -> dict[str, str]:
     at, seeds = data.solved_at.values[np.isfinite(data.solved_at.values)], data.sizes["seed"]
     biases = {
-        f"{title}, {stage}": _mean(data[name].sel(stage=stage).values)
+        f"{title}, {stage}": f"{flow.estimate(data[name].sel(stage=stage).values):.3f}"
         for stage in STAGES
         for name, title in (("cosine", "cosine"), ("norm_ratio", "norm ratio"))
     }
@@ -360,11 +360,6 @@ def _row(task: str, data: "xarray.Dataset") -> dict[str, str]:
     }
 
 
-def _mean(values: np.ndarray) -> str:
-    low, high = flow.bootstrap(values)
-    return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
-
-
 def _verdicts(data: "xarray.Dataset") -> list[str]:
     at, share = reach(data), success(data)
     below, above = share[at < 1], share[(at >= 2) | (data.k == data.num_steps).values]
@@ -375,11 +370,12 @@ def _verdicts(data: "xarray.Dataset") -> list[str]:
         f"and {above.min():.0%} at least)"
     ]
     if len(below):
-        cosine = data.cosine.sel(stage="birth").transpose("window", "seed").values[at < 1][-1]
+        cosines = data.cosine.sel(stage="birth").transpose("window", "seed").values
+        cosine = flow.estimate(cosines[at < 1][-1])
         words.append(
             "the bias at birth does not tell it: "
-            f"{study.verdict(bool(cosine.mean() > HIGH_COSINE))} "
-            f"(cosine {_mean(cosine)} at k = {float(data.k[at < 1][-1]):.0f})"
+            f"{study.verdict(cosine.value > HIGH_COSINE)} "
+            f"(cosine {cosine:.3f} at k = {float(data.k[at < 1][-1]):.0f})"
         )
     return words
 

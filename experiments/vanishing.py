@@ -321,8 +321,7 @@ def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
     s = flow.summary(data.log_norm.values)
     return {
         "cell": cell,
-        "decay per step": f"{np.exp(s.rate):.4f} [{np.exp(s.interval[0]):.4f}, "
-        f"{np.exp(s.interval[1]):.4f}]",
+        "decay per step": f"{s.decay:.4f}",
         "half-life": f"{s.half_life:.1f}",
         "horizon": f"{s.horizon:.0f}" if np.isfinite(s.horizon) else f"> {data.sizes['lag'] - 1}",
         "word": s.word

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,22 +9,18 @@ from pathlib import Path
 import jax
 import jaxtyping
 import pytest
+import xarray
 
 jaxtyping.install_import_hook("gradflow", "typechecker.check")
 
-
-# Most of a run is XLA compiling small programs: this takes it under half the time. What the
-# tests assert is mathematics, which does not hang on how hard the compiler tries;
-# XLA_FLAGS= ./run.sh test compiles as users do.
-QUICK_COMPILATION = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    " --xla_cpu_parallel_codegen_split_count=1"
-)
+from gradflow import study  # noqa: E402  (after the hook)
+from gradflow.study.settings import compile_quickly  # noqa: E402  (after the hook)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if "XLA_FLAGS" not in os.environ:  # those of the workers and of experiments run as commands
-        os.environ["XLA_FLAGS"] = QUICK_COMPILATION if _knows(QUICK_COMPILATION) else ""
+    # Most of a run is XLA compiling small programs. What the tests assert is mathematics, which
+    # does not hang on how hard the compiler tries; XLA_FLAGS= ./run.sh test compiles as users do.
+    compile_quickly()
     # The workers of one run share what one of them has compiled, under the run's own folder.
     cache = os.environ.setdefault(
         "GRADFLOW_TEST_CACHE", tempfile.mkdtemp(prefix="gradflow-test-cache-")
@@ -38,17 +32,6 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
-def _knows(flags: str) -> bool:
-    """Whether this XLA has all of the flags: it aborts at one that it does not know."""
-    code, environment = "import jax; jax.devices()", {**os.environ, "XLA_FLAGS": flags}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**environment, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-    )
-    return done.returncode == 0
 
 
 def _remove(folder: Path) -> None:
@@ -65,3 +48,21 @@ def forget_what_was_compiled() -> Iterator[None]:
 @pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def folders(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """Two runs of the module's EXPERIMENT by one command: --quick, or its FLAGS."""
+    folder = tmp_path_factory.mktemp(request.module.EXPERIMENT.name)
+    flags = getattr(request.module, "FLAGS", ["--quick"])
+    for name in ("one", "two"):
+        assert study.main(request.module.EXPERIMENT, [*flags, f"--workdir={folder / name}"]) == 0
+    return folder / "one", folder / "two"
+
+
+@pytest.fixture(scope="module")
+def dataset(folders: tuple[Path, Path]) -> xarray.Dataset:
+    """The record of the first of the two."""
+    return study.read_dataset(folders[0] / "result.nc")

@@ -1,7 +1,7 @@
 """The study of characters: its record, its resumption, what it writes, and bad input."""
 
-import importlib.util
 import json
+import os
 import re
 from pathlib import Path
 
@@ -9,25 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from studies import load
 
 from gradflow import study, unroll
 from gradflow.cells import resolve
 from gradflow.data.characters import as_stretches, read_characters
 from gradflow.interop import read_description, read_params
+from gradflow.train import reader
 
-SCRIPT = Path(__file__).parents[1] / "experiments" / "char_lm.py"
 PANGRAM = "the quick brown fox jumps over the lazy dog.\n"
-
-
-def load():
-    spec = importlib.util.spec_from_file_location("char_lm_under_test", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CHAR_LM = load()
+CHAR_LM = load("char_lm")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +30,7 @@ def text(tmp_path_factory):
 
 
 def run(folder, text, *flags):
-    given = ["--quick", "--hidden_size=4", "--probe=gates,spectrum", "--probe_every=40"]
+    given = ["--quick", "--hidden_size=4", "--probe=gates,spectrum"]
     given += ["--cell=gru", "--num_updates=40", f"--text={text}", f"--workdir={folder}"]
     return CHAR_LM.main([*given, *flags])
 
@@ -69,18 +60,46 @@ def test_the_record_is_of_the_net_that_is_left(recorded, text):
     np.testing.assert_allclose(whole[-1], (nats * weights[1:]).sum() / weights.sum() / np.log(2),
                                rtol=1e-4)  # fmt: skip
     assert float(whole[-1]) < float(whole[0])
-    assert dataset.log_norm.shape == (2, 13) and dataset.log_norm.dtype == np.float64
-    np.testing.assert_allclose(dataset.log_norm.sel(lag=0), 0, atol=1e-12)
-    shares = dataset["probe.gates.z"]
-    assert (
-        np.isnan(shares.sel(step=0)).all() and np.isfinite(shares.isel(step=slice(1, None))).all()
-    )
-    norm_to_0 = dataset.log_norm.isel(lag=-1).values  # of one of two windows each, or between
-    assert (np.abs(dataset["probe.spectrum"].isel(index=0) - norm_to_0) < 1e-6).all()
+    check_probes(dataset, cell, jax.tree.map(lambda leaf: jnp.asarray(leaf, float), params), text)
+
+
+def check_probes(dataset, cell, params, text):
+    """What was probed last, by automatic differentiation over the same windows of the text."""
+    assert dataset.probe_update.values.tolist() == [0, 20, 40]
+    assert dataset.log_norm.shape == (3, 13) and "log_norms" not in dataset
+    characters = read_characters(text)
+    held_out = characters.codes[characters.num_trained :]
+    with jax.enable_x64(False):  # as the training has it
+        key = jax.random.fold_in(jax.random.key(0), 1)
+        starts = np.asarray(jax.random.randint(key, (2,), 0, len(held_out) - 12))
+    windows = jnp.eye(len(characters.alphabet))[held_out[starts + np.arange(12)[:, None]]]
+
+    @jax.jit
+    def through(inputs):
+        def after(change):
+            h, shares = cell.initial_carry() + change[0], []
+            for k, x in enumerate(inputs):
+                z = cell.gates(params, h, x)["z"]
+                shares.append(jnp.mean((z < 0.1) | (z > 0.9)))
+                h = cell.step(params, h, x)[0] + change[k + 1]
+            return h, jnp.stack(shares)
+
+        return jax.jacrev(after, has_aux=True)(jnp.zeros((13, 4)))
+
+    found = [through(windows[:, n]) for n in range(2)]
+    sizes = [np.linalg.svd(np.moveaxis(J, 1, 0), compute_uv=False) for J, _ in found]
+    last = dataset.sel(probe_update=40)
+    norms = np.log([of_window[:, 0] for of_window in sizes]).mean(axis=0)
+    np.testing.assert_allclose(last.log_norm, norms[::-1], rtol=1e-8, atol=1e-12)
+    spectrum = np.log([of_window[0] for of_window in sizes]).mean(axis=0)
+    np.testing.assert_allclose(last.spectrum[:3], spectrum[:3], rtol=1e-6)
+    shares = np.mean([share for _, share in found], axis=0)
+    np.testing.assert_allclose(last.gates.sel(gate="z")[:-1], shares[::-1], atol=1e-12)
+    assert np.isnan(last.gates.isel(lag=-1)).all()
 
 
 def test_an_interrupted_training_goes_on_to_the_same_end(recorded, text, tmp_path, monkeypatch):
-    folder, advance, done = tmp_path / "out", CHAR_LM.advance, []
+    folder, advance, done = tmp_path / "out", reader.advance, []
 
     def interrupt_second(*arguments):
         done.append(len(done))
@@ -88,7 +107,7 @@ def test_an_interrupted_training_goes_on_to_the_same_end(recorded, text, tmp_pat
             raise KeyboardInterrupt
         return advance(*arguments)
 
-    monkeypatch.setattr(CHAR_LM, "advance", interrupt_second)
+    monkeypatch.setattr(reader, "advance", interrupt_second)
     assert run(folder, text) == 130
     (metrics,) = folder.glob("units/*/metrics.jsonl")
     assert [json.loads(line)["update"] for line in metrics.read_text().splitlines()] == [0, 20]
@@ -145,6 +164,8 @@ def test_the_verdict_is_of_the_same_stretches(recorded):
         ("--cell=", "the name of a cell is expected"),
         ("--cell=lsmt", "unknown cell 'lsmt'"),
         ("--probe=gates", "the probe 'gates' needs a cell with gates"),
+        ("--probe=gate", "unknown probe 'gate'"),
+        ("--probe_every=30", "probe_every is expected to be a multiple of eval_every=20"),
         ("--num_streams=900", "two characters at least for each of 900 streams are expected"),
         ("--window=300", "streams of more than window=300 symbols are expected"),
         ("--flow_steps=500", "a text of more than 500 symbols is expected"),
@@ -164,3 +185,20 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, text, capsys, flag, 
 def test_without_a_text_it_is_said_where_one_is(tmp_path, capsys):
     assert CHAR_LM.main(["--quick", f"--workdir={tmp_path}/out"]) == 1
     assert "https://github.com/karpathy/char-rnn" in capsys.readouterr().err
+
+
+def test_without_a_probe_the_flow_is_measured_at_both_ends():
+    config = CHAR_LM.Config(num_updates=60, eval_every=20)
+    assert config.schedule.probings.tolist() == [0, 60]
+
+
+@pytest.mark.slow  # a net of the default size is trained on Tiny Shakespeare: two to three minutes
+def test_two_layers_of_gru_need_few_bits():
+    if "GRADFLOW_DATA" not in os.environ:
+        pytest.skip("GRADFLOW_DATA is to name a folder with tinyshakespeare/input.txt")
+    path = Path(os.environ["GRADFLOW_DATA"]) / "tinyshakespeare" / "input.txt"
+    given = {"cell": "stack(cells='gru,gru')", "text": str(path), "eval_every": 3000}
+    config = CHAR_LM.EXPERIMENT.resolve(given)
+    with study.precision(config):
+        dataset = CHAR_LM.EXPERIMENT.run(config, study.call)
+    assert CHAR_LM.per_character(dataset).isel(update=-1).item() <= CHAR_LM.TARGET

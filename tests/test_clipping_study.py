@@ -1,12 +1,10 @@
 """The study of clipping: its record against a training of its own, its verdict and bad input."""
 
-import runpy
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from studies import load
 
 from gradflow import study
 from gradflow.cells import rnn
@@ -16,25 +14,11 @@ from gradflow.train.fit import Schedule, fit
 from gradflow.train.loop import Training, begin
 from gradflow.train.optimisers import resolve_optimiser
 
-FILE = Path(__file__).parents[1] / "experiments" / "clipping.py"
-MODULE = runpy.run_path(str(FILE))
-EXPERIMENT = MODULE["EXPERIMENT"]
+MODULE = load("clipping")
+EXPERIMENT = MODULE.EXPERIMENT
 TASK = "adding(num_steps=6)"
-TINY = ["--quick", f"--tasks={TASK}", "--optimiser=sgd"]
-TINY += ["--learning_rate=0.3", "--cell=rnn", "--hidden_size=3"]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clipping")
-    for name in ("one", "two"):
-        assert study.main(EXPERIMENT, [*TINY, f"--workdir={folder / name}"]) == 0
-    return folder / "one", folder / "two"
-
-
-@pytest.fixture(scope="module")
-def dataset(folders):
-    return study.read_dataset(folders[0] / "result.nc")
+FLAGS = ["--quick", f"--tasks={TASK}", "--optimiser=sgd"]
+FLAGS += ["--learning_rate=0.3", "--cell=rnn", "--hidden_size=3"]
 
 
 def test_the_same_command_gives_the_same_bits_and_draws(folders, dataset):
@@ -66,11 +50,11 @@ def test_a_setting_is_the_training_with_that_clipping(dataset):
 
 
 def test_every_kind_has_thresholds_that_it_takes_from_tight_to_loose():
-    for kind, levels in MODULE["THRESHOLDS"].items():
+    for kind, levels in MODULE.THRESHOLDS.items():
         assert list(levels) == sorted(set(levels)) and len(levels) in (0, 3)
         if levels:
-            assert MODULE["check_thresholds"](kind, levels) == levels
-    assert MODULE["level_of"]("agc 0.1") == "middle" and MODULE["level_of"]("none") is None
+            assert MODULE.check_thresholds(kind, levels) == levels
+    assert MODULE.level_of("agc 0.1") == "middle" and MODULE.level_of("none") is None
 
 
 @pytest.mark.parametrize(

@@ -1,48 +1,20 @@
 """The constant error carousel: its record is the library's, and says where the formula fails."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import jax
 import numpy as np
-import pytest
+from studies import load
 
 from gradflow import flow, study
 from gradflow.cells import lstm
 
-FILE = Path(__file__).parents[1] / "experiments" / "constant_error_carousel.py"
+carousel = load("constant_error_carousel")
+EXPERIMENT, FLAGS = carousel.EXPERIMENT, ["--quick", "--hidden_size=4", "--num_steps=8"]
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("constant_error_carousel_under_test", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-carousel = load()
-SMALL = ["--quick", "--hidden_size=4", "--num_steps=8"]
-
-
-@pytest.fixture(scope="module")
-def two_runs(tmp_path_factory):
-    folders = [tmp_path_factory.mktemp(name) / "out" for name in ("a", "b")]
-    for folder in folders:
-        assert study.main(carousel.EXPERIMENT, [*SMALL, f"--workdir={folder}"]) == 0
-    return folders
-
-
-@pytest.fixture
-def dataset(two_runs):
-    return study.read_dataset(two_runs[0] / "result.nc")
-
-
-def test_a_run_is_the_same_twice_and_its_figure_draws(two_runs):
-    a, b = ((folder / "result.nc").read_bytes() for folder in two_runs)
+def test_a_run_is_the_same_twice_and_its_figure_draws(folders):
+    a, b = ((folder / "result.nc").read_bytes() for folder in folders)
     assert a == b
-    assert (two_runs[0] / "figure.png").stat().st_size > 10_000
+    assert (folders[0] / "figure.png").stat().st_size > 10_000
 
 
 def test_the_record_holds_what_the_library_measures(dataset):
@@ -78,7 +50,7 @@ def test_it_says_where_the_formula_goes_wrong_and_by_how_much(dataset):
 
 def test_another_cell_is_refused_before_anything_is_measured(capsys, tmp_path):
     for spec, message in (("gru", "carry with fields h and c"), ("", "name of an LSTM")):
-        flags = [*SMALL, f"--cell={spec}", f"--workdir={tmp_path / 'out'}"]
-        assert study.main(carousel.EXPERIMENT, flags) == 1
+        flags = [*FLAGS, f"--cell={spec}", f"--workdir={tmp_path / 'out'}"]
+        assert study.main(EXPERIMENT, flags) == 1
         assert message in capsys.readouterr().err
         assert not (tmp_path / "out").exists()

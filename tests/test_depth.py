@@ -1,35 +1,27 @@
 """The study of depth: its record, its numbers again by the library and by hand, its verdict."""
 
-import runpy
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from studies import load
 
 from gradflow import flow, study, unroll
 from gradflow.cells import lstm
 from gradflow.cells.stack import stack
 
-FILE = Path(__file__).parents[1] / "experiments" / "depth.py"
-MODULE = runpy.run_path(str(FILE))
-EXPERIMENT = MODULE["EXPERIMENT"]
-TINY = ["--quick", "--cell=lstm", "--hidden_size=3", "--num_seeds=2", "--num_steps=8", "--lags=1,8"]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("depth")
-    for name in ("one", "two"):
-        assert study.main(EXPERIMENT, [*TINY, f"--workdir={folder / name}"]) == 0
-    return folder / "one", folder / "two"
-
-
-@pytest.fixture(scope="module")
-def dataset(folders):
-    return study.read_dataset(folders[0] / "result.nc")
+MODULE = load("depth")
+EXPERIMENT = MODULE.EXPERIMENT
+FLAGS = [
+    "--quick",
+    "--cell=lstm",
+    "--hidden_size=3",
+    "--num_seeds=2",
+    "--num_steps=8",
+    "--lags=1,8",
+]
 
 
 def given():

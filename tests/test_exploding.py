@@ -1,40 +1,24 @@
 """The study of exploding gradients: its theory, its sweep, its record and its verdicts."""
 
 import math
-import runpy
 from functools import partial
-from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray
+from studies import load
 
-from gradflow import flow, study
+from gradflow import flow
 from gradflow.cells import resolve, rnn
 
-FILE = Path(__file__).parents[1] / "experiments" / "exploding.py"
-exploding = SimpleNamespace(**runpy.run_path(str(FILE)))
+exploding = load("exploding")
 EXPERIMENT = exploding.EXPERIMENT
 
 
 def quick(**given):
     return EXPERIMENT.resolve(given, quick=True)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
-    for folder in folders:
-        assert study.main(EXPERIMENT, ["--quick", f"--workdir={folder}"]) == 0
-    return folders
-
-
-@pytest.fixture(scope="module")
-def dataset(folders):
-    return study.read_dataset(folders[0] / "result.nc")
 
 
 def drawn(cell, config, count, stream):

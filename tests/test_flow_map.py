@@ -1,18 +1,15 @@
 """The map of gradient flow: what it records, and what it says of a flow that is known."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray
+from studies import load
 
 from gradflow import study
 
-FILE = Path(__file__).parents[1] / "experiments" / "flow_map.py"
 QUARTER_LIFE = "def cell(input_size, hidden_size):\n" + "".join(
     f"    {line}\n"
     for line in (
@@ -27,15 +24,7 @@ QUARTER_LIFE = "def cell(input_size, hidden_size):\n" + "".join(
 )
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("flow_map_under_test", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-flow_map = load()
+flow_map = load("flow_map")
 
 
 def quick(**given):

@@ -1,14 +1,11 @@
 """The study of forecasting: its training against a plain loop, its record, and its verdicts."""
 
-import runpy
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from studies import load
 
 from gradflow import flow, study
 from gradflow.interop import read_params
@@ -16,13 +13,10 @@ from gradflow.models.forecasters import dense, forecaster
 from gradflow.tasks import forecasting as f
 from gradflow.train.forecasts import Forecasting, Plan
 
-FOLDER = Path(__file__).parents[1] / "experiments"
-sys.path.insert(0, str(FOLDER))  # the study has its parts beside it
-MODULE = runpy.run_path(str(FOLDER / "forecasting.py"))
-sys.path.remove(str(FOLDER))
-EXPERIMENT = MODULE["EXPERIMENT"]
+MODULE = load("forecasting")
+EXPERIMENT = MODULE.EXPERIMENT
 AHEAD = 10
-TINY = ["--quick", "--models=naive,linear,dense,rnn", "--num_windows=64", "--probe=log_norms"]
+FLAGS = ["--quick", "--models=naive,linear,dense,rnn", "--num_windows=64", "--probe=log_norms"]
 
 
 def walk(num_steps: int) -> np.ndarray:
@@ -78,22 +72,13 @@ def test_the_loss_sits_where_the_task_has_it():
         Forecasting(forecaster("rnn", 2, 3), {"two": data["one"]}, plan)
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("forecasting")
-    for name in ("one", "two"):
-        assert study.main(EXPERIMENT, [*TINY, f"--workdir={folder / name}"]) == 0
-    return folder / "one", folder / "two"
-
-
 def test_the_same_command_gives_the_same_bits(folders):
     one, two = ((folder / "result.nc").read_bytes() for folder in folders)
     assert one == two
     assert (folders[0] / "figure.png").stat().st_size > 10_000
 
 
-def test_the_record_and_the_trained_cell(folders):
-    dataset = study.read_dataset(folders[0] / "result.nc")
+def test_the_record_and_the_trained_cell(folders, dataset):
     assert dataset.mse.sel(model="rnn").notnull().all()
     assert dataset.mse.sel(model="dense", column="seq2seq").isnull().all()
     ten = f.windows(f.two_sines(10_000, 30), AHEAD)
@@ -106,8 +91,7 @@ def test_the_record_and_the_trained_cell(folders):
     np.testing.assert_allclose(dataset.log_norm.sel(model="rnn", lag=0), 0, atol=1e-12)
 
 
-def test_what_is_probed_last_is_the_flow_through_what_trained(folders):
-    dataset = study.read_dataset(folders[0] / "result.nc")
+def test_what_is_probed_last_is_the_flow_through_what_trained(folders, dataset):
     cell = forecaster("rnn", 4, AHEAD).cell
     shapes = jax.eval_shape(cell.init, jax.random.key(0))
     params = read_params(folders[0] / "params" / "rnn.safetensors", shapes)
@@ -120,8 +104,7 @@ def test_what_is_probed_last_is_the_flow_through_what_trained(folders):
     assert dataset.log_norms.sel(model="dense").isnull().all()
 
 
-def test_the_verdicts_are_read_from_the_numbers(folders):
-    dataset = study.read_dataset(folders[0] / "result.nc")
+def test_the_verdicts_are_read_from_the_numbers(dataset):
     fixed = dataset.mse * 0 + 0.01
     fixed.loc[{"column": ["iterated", "own"]}] = 0.02
     said = EXPERIMENT.closing(dataset.assign(mse=fixed))
@@ -155,7 +138,7 @@ def test_the_errors_of_rolling_origins_are_those_of_a_loop(real):
         np.testing.assert_allclose(at.forecast.sel(model="seasonal"), season)
     changes = dataset.sel(view="returns", model="naive", origin=250)
     np.testing.assert_allclose(changes.square, returns[250:260] ** 2, rtol=1e-9)
-    price = MODULE["closing"].__globals__["closing_real"].__globals__["_price_error"]
+    price = MODULE.closing.__globals__["closing_real"].__globals__["_price_error"]
     moved = np.diff(values)[dataset.sel(view="returns").dropna("origin", how="all").origin]
     found = price(dataset.sel(view="returns"), "naive")
     assert found == pytest.approx(np.sqrt(np.mean(moved**2)))

@@ -1,38 +1,22 @@
 """The study of gates: its record against the library and closed forms, and its verdicts."""
 
 import math
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 import xarray
+from studies import load
 
-from gradflow import flow, study
+from gradflow import flow
 from gradflow.cells import lstm
 
-FILE = Path(__file__).parents[1] / "experiments" / "gates.py"
-gates = SimpleNamespace(**runpy.run_path(str(FILE)))
+gates = load("gates")
 EXPERIMENT = gates.EXPERIMENT
 
 
 def quick(**given):
     return EXPERIMENT.resolve(given, quick=True)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
-    for folder in folders:
-        assert study.main(EXPERIMENT, ["--quick", f"--workdir={folder}"]) == 0
-    return folders
-
-
-@pytest.fixture(scope="module")
-def dataset(folders):
-    return study.read_dataset(folders[0] / "result.nc")
 
 
 @pytest.fixture(scope="module")

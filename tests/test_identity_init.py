@@ -1,13 +1,10 @@
 """The study of the identity as a start: its record, numbers by NumPy, and its verdicts."""
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
 import jax
 import numpy as np
 import pytest
 import xarray
+from studies import load
 
 from gradflow import study
 from gradflow.cells import rnn
@@ -15,8 +12,7 @@ from gradflow.tasks import resolve_task
 from gradflow.train.loop import Training
 from gradflow.train.optimisers import resolve_optimiser
 
-FILE = Path(__file__).parents[1] / "experiments" / "identity_init.py"
-module = SimpleNamespace(**runpy.run_path(str(FILE)))
+module = load("identity_init")
 EXPERIMENT = module.EXPERIMENT
 RATES = (0.001, 0.1)
 GIVEN = {"learning_rates": RATES, "activations": ("relu",)}
@@ -25,14 +21,6 @@ FLAGS = ["--quick", "--learning_rates=0.001,0.1", "--activations=relu"]
 
 def quick(**given):
     return EXPERIMENT.resolve(given, quick=True)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("identity_init")
-    for name in ("one", "two"):
-        assert study.main(EXPERIMENT, [*FLAGS, f"--workdir={folder / name}"]) == 0
-    return folder / "one", folder / "two"
 
 
 @pytest.fixture(scope="module")

@@ -1,30 +1,17 @@
 """The study of chaos: its record, its numbers again in NumPy, its verdict."""
 
-import runpy
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import xarray
+from studies import load
 
-from gradflow import study
 from gradflow.cells import rnn
 
-FILE = Path(__file__).parents[1] / "experiments" / "lyapunov.py"
-MODULE = runpy.run_path(str(FILE))
-EXPERIMENT = MODULE["EXPERIMENT"]
+MODULE = load("lyapunov")
+EXPERIMENT = MODULE.EXPERIMENT
 SIZE, GAIN, BURN_IN, NUM_STEPS = 5, 4.0, 20, 200
-TINY = ["--quick", f"--hidden_sizes={SIZE}", f"--gains=0.5,{GAIN}", f"--num_steps={NUM_STEPS}"]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lyapunov")
-    for name in ("one", "two"):
-        assert study.main(EXPERIMENT, [*TINY, f"--workdir={folder / name}"]) == 0
-    return folder / "one", folder / "two"
+FLAGS = ["--quick", f"--hidden_sizes={SIZE}", f"--gains=0.5,{GAIN}", f"--num_steps={NUM_STEPS}"]
 
 
 def test_the_same_command_gives_the_same_bits(folders):
@@ -55,8 +42,8 @@ def by_numpy(run):
     return log_det / NUM_STEPS, lost
 
 
-def test_exponents_and_times_are_those_of_numpy(folders):
-    nets = study.read_dataset(folders[0] / "result.nc").sel(hidden_size=SIZE, gain=GAIN)
+def test_exponents_and_times_are_those_of_numpy(dataset):
+    nets = dataset.sel(hidden_size=SIZE, gain=GAIN)
     found = [by_numpy(run) for run in range(3)]
     np.testing.assert_allclose(nets.exponent.sum("index"), [s for s, _ in found], atol=1e-8)
     # In chaos rounding may move the time of a loss by a step.
@@ -87,8 +74,8 @@ def test_the_verdict_is_read_from_the_numbers():
     time = np.log(1e6) / 0.2
     exponent = [-0.5, -0.1, 0.2]
     good = record(exponent, [np.inf, np.inf, time], [0.5, 1.0, 0.6])
-    np.testing.assert_allclose(MODULE["crossing"](good), 4 / 3)
-    np.testing.assert_allclose(MODULE["over_predicted"](good).values[0, 2], 1.0)
+    np.testing.assert_allclose(MODULE.crossing(good), 4 / 3)
+    np.testing.assert_allclose(MODULE.over_predicted(good).values[0, 2], 1.0)
     assert EXPERIMENT.closing(good).count(": supported") == 3
     for steps, right in (
         ([np.inf, np.inf, 2 * time], [0.5, 1.0, 0.6]),
@@ -102,7 +89,7 @@ def test_the_verdict_is_read_from_the_numbers():
 
 def test_gains_that_are_as_good_as_the_best_count_alike():
     tied = record([-1.0, -1.0, -1.0], [np.inf] * 3, [1.0, 0.5, 0.995])
-    np.testing.assert_allclose(MODULE["best_gains"](tied), 1.0)  # √(0.5 · 2)
+    np.testing.assert_allclose(MODULE.best_gains(tied), 1.0)  # √(0.5 · 2)
 
 
 def test_a_figure_without_chaos_says_so():
@@ -112,5 +99,5 @@ def test_a_figure_without_chaos_says_so():
 
 
 def test_training_is_in_single_precision():
-    assert MODULE["_single"](jnp.zeros(2)).dtype == jnp.float32
-    assert MODULE["_single"](jnp.zeros(2, int)).dtype == jnp.zeros(0, int).dtype
+    assert MODULE._single(jnp.zeros(2)).dtype == jnp.float32
+    assert MODULE._single(jnp.zeros(2, int)).dtype == jnp.zeros(0, int).dtype

@@ -1,47 +1,20 @@
 """The page of all measurements: its record is the library's, and its figure draws."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import jax
 import numpy as np
-import pytest
+from studies import load
 
-from gradflow import flow, study
+from gradflow import flow
 from gradflow.cells import lstm
 
-FILE = Path(__file__).parents[1] / "experiments" / "measurements.py"
+page = load("measurements")
+EXPERIMENT = page.EXPERIMENT
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("measurements_under_test", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-page = load()
-
-
-@pytest.fixture(scope="module")
-def two_runs(tmp_path_factory):
-    folders = [tmp_path_factory.mktemp(name) / "out" for name in ("a", "b")]
-    for folder in folders:
-        assert study.main(page.EXPERIMENT, ["--quick", f"--workdir={folder}"]) == 0
-    return folders
-
-
-@pytest.fixture
-def dataset(two_runs):
-    return study.read_dataset(two_runs[0] / "result.nc")
-
-
-def test_a_run_is_the_same_twice_and_its_figure_draws(two_runs):
-    a, b = ((folder / "result.nc").read_bytes() for folder in two_runs)
+def test_a_run_is_the_same_twice_and_its_figure_draws(folders):
+    a, b = ((folder / "result.nc").read_bytes() for folder in folders)
     assert a == b
-    assert (two_runs[0] / "figure.png").stat().st_size > 10_000
+    assert (folders[0] / "figure.png").stat().st_size > 10_000
 
 
 def test_the_record_holds_what_the_library_measures(dataset):

@@ -1,40 +1,23 @@
 """The study of normalisation and noise: its cells, its record and its verdicts."""
 
 import math
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray
+from studies import load
 
-from gradflow import study
 from gradflow.cells import LSTMCarry, lstm
 from gradflow.cells.dropout import with_dropout, zoneout
 
-FILE = Path(__file__).parents[1] / "experiments" / "normalisation.py"
-normalisation = SimpleNamespace(**runpy.run_path(str(FILE)))
+normalisation = load("normalisation")
 EXPERIMENT = normalisation.EXPERIMENT
 
 
 def quick(**given):
     return EXPERIMENT.resolve(given, quick=True)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
-    for folder in folders:
-        assert study.main(EXPERIMENT, ["--quick", f"--workdir={folder}"]) == 0
-    return folders
-
-
-@pytest.fixture(scope="module")
-def dataset(folders):
-    return study.read_dataset(folders[0] / "result.nc")
 
 
 @pytest.fixture

@@ -1,28 +1,16 @@
 """The study of parallel evaluation: its record, its number again by the library, its verdict."""
 
-import runpy
-from pathlib import Path
-
 import jax
 import numpy as np
-import pytest
+from studies import load
 
 from gradflow import study, unroll
 from gradflow.cells import rnn
 
-FILE = Path(__file__).parents[1] / "experiments" / "parallel_in_time.py"
-MODULE = runpy.run_path(str(FILE))
-EXPERIMENT = MODULE["EXPERIMENT"]
-TINY = ["--quick", "--num_steps=40", "--hidden_size=5", "--gains=0.4,6", "--num_seeds=2"]
+MODULE = load("parallel_in_time")
+EXPERIMENT = MODULE.EXPERIMENT
+FLAGS = ["--quick", "--num_steps=40", "--hidden_size=5", "--gains=0.4,6", "--num_seeds=2"]
 SECONDS = ["scan_seconds", "newton_seconds"]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("parallel_in_time")
-    for name in ("one", "two"):
-        assert study.main(EXPERIMENT, [*TINY, f"--workdir={folder / name}"]) == 0
-    return folder / "one", folder / "two"
 
 
 def test_the_same_command_gives_the_same_bits_but_for_the_clock(folders):
@@ -32,8 +20,7 @@ def test_the_same_command_gives_the_same_bits_but_for_the_clock(folders):
     assert (folders[0] / "figure.png").stat().st_size > 10_000
 
 
-def test_iterations_and_exponent_are_those_of_newton_s_method_in_numpy(folders):
-    dataset = study.read_dataset(folders[0] / "result.nc")
+def test_iterations_and_exponent_are_those_of_newton_s_method_in_numpy(dataset):
     k_params, k_inputs = jax.random.split(jax.random.key(0))
     cell = rnn(4, 5, recurrent_init="normal(gain=1)")
     params = cell.init(jax.random.split(k_params, 2)[1])
@@ -56,8 +43,7 @@ def test_iterations_and_exponent_are_those_of_newton_s_method_in_numpy(folders):
     np.testing.assert_allclose(scanned.carries, s, atol=1e-14)
 
 
-def test_the_verdict_is_read_from_the_numbers(folders):
-    dataset = study.read_dataset(folders[0] / "result.nc")
+def test_the_verdict_is_read_from_the_numbers(dataset):
     shape = dataset.exponent.shape
     made = {
         "exponent": np.array([[-0.5, -0.4], [0.2, 0.3]]),

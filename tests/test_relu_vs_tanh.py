@@ -1,92 +1,28 @@
-"""The study of ReLU against tanh: its mixed cell, its paths counted by hand, and its verdicts."""
+"""The study of ReLU against tanh: its record by NumPy, its sweep of the gain, and its verdicts."""
 
-import itertools
 import math
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray
-from oracle import jit
+from studies import load
 
-from gradflow import study, unroll
+from gradflow import study
 from gradflow.cells import rnn
 
-FILE = Path(__file__).parents[1] / "experiments" / "relu_vs_tanh.py"
-module = SimpleNamespace(**runpy.run_path(str(FILE)))
-EXPERIMENT = module.EXPERIMENT
+MODULE = load("relu_vs_tanh")
+EXPERIMENT, gain_sweep = MODULE.EXPERIMENT, MODULE._gain_sweep
 
 
 def quick(**given):
     return EXPERIMENT.resolve(given, quick=True)
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("relu_vs_tanh")
-    for name in ("one", "two"):
-        assert study.main(EXPERIMENT, ["--quick", f"--workdir={folder / name}"]) == 0
-    return folder / "one", folder / "two"
-
-
-@pytest.fixture(scope="module")
-def dataset(folders):
-    return study.read_dataset(folders[0] / "result.nc")
-
-
 def test_the_same_command_gives_the_same_bits_and_a_figure(folders):
     one, two = ((folder / "result.nc").read_bytes() for folder in folders)
     assert one == two
     assert (folders[0] / "figure.png").stat().st_size > 20_000
-
-
-def test_the_mixed_cell_is_the_plain_net_of_its_activation(key):
-    names = ("tanh", "relu")
-    params, x = rnn(2, 3).init(key), jax.random.normal(key, (5, 2))
-
-    def loss(cell, params):
-        return jnp.sum(unroll(cell, params, x).outputs ** 3)
-
-    def both(params):
-        mixed = [
-            jax.value_and_grad(lambda p: loss(module.mixed(names, 2, 3), p))(
-                {"phi": jnp.asarray(index), "net": params}
-            )
-            for index in (0.0, 1.0)
-        ]
-        plain = [
-            jax.value_and_grad(lambda p, name=name: loss(rnn(2, 3, activation=name), p))(params)
-            for name in names
-        ]
-        return mixed, plain
-
-    for (value, slope), (expected, gradient) in zip(*jit(both)(params), strict=True):
-        np.testing.assert_allclose(value, expected, rtol=1e-12)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), slope["net"], gradient
-        )
-        assert slope["phi"] == 0
-
-
-def test_live_paths_are_those_that_are_counted_one_by_one():
-    rng = np.random.default_rng(0)
-    W_h = rng.normal(size=(3, 3)) * np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1]])
-    slopes = rng.normal(size=(4, 3)) * np.array([[1, 0, 1], [1, 1, 1], [1, 1, 0], [0, 1, 1]])
-    expected = [1.0]
-    for lag in range(1, 5):
-        chains = itertools.product(range(3), repeat=lag + 1)
-        paths = [c for c in chains if all(W_h[j, i] for i, j in itertools.pairwise(c))]
-        live = [c for c in paths if all(slopes[4 - lag + n, i] for n, i in enumerate(c[1:]))]
-        expected.append(len(live) / len(paths))
-    found = module.log_live_paths(jnp.asarray(W_h), jnp.asarray(slopes))
-    np.testing.assert_allclose(np.exp(found), expected, rtol=1e-12)
-    slopes[1] = 0
-    found = module.log_live_paths(jnp.asarray(W_h), jnp.asarray(slopes))
-    np.testing.assert_array_equal(np.isfinite(found), [True, True, True, False, False])
 
 
 def test_the_record_is_that_of_plain_nets(dataset):
@@ -151,11 +87,11 @@ def test_what_has_blown_up_and_from_which_gain():
         [[2.2, 2.4, inf], [-inf, 1, 2]],
         [[0, 8, nan], [-inf, 6, 6.8]],
     )  # log 10 = 2.30, log 1000 = 6.91
-    blown, exploded = module.blown_up(data), module.exploded(data)
+    blown, exploded = gain_sweep.blown_up(data), gain_sweep.exploded(data)
     np.testing.assert_array_equal(blown, [[False, True, True], [False, False, False]])
     np.testing.assert_array_equal(exploded, [[False, True, True], [False, False, False]])
-    np.testing.assert_array_equal(module.boundaries(blown), [1.5, inf])
-    assert module.boundaries(data.log_size_end > 2)[0] == 0.5
+    np.testing.assert_array_equal(gain_sweep.boundaries(blown), [1.5, inf])
+    assert gain_sweep.boundaries(data.log_size_end > 2)[0] == 0.5
 
 
 def test_the_verdict_is_read_from_the_numbers(dataset):

@@ -1,40 +1,22 @@
 """The study of images read pixel by pixel: its numbers by NumPy, its verdict, bad input."""
 
-import runpy
 import struct
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import xarray
+from studies import load
 
 from gradflow import study
 from gradflow.cells import resolve
 from gradflow.interop import read_description, read_params
 from gradflow.tasks.image_tasks import digit_sequences, digits
 
-FILE = Path(__file__).parents[1] / "experiments" / "sequential_images.py"
-sys.path.insert(0, str(FILE.parent))  # what the studies share is beside it
-MODULE = runpy.run_path(str(FILE))
-sys.path.remove(str(FILE.parent))
-EXPERIMENT = MODULE["EXPERIMENT"]
+MODULE = load("sequential_images")
+EXPERIMENT = MODULE.EXPERIMENT
 IMAGES = digit_sequences("test", permuted=True)
-TINY = ["--quick", "--cells=tanh", "--orders=permuted", "--hidden_size=5", "--probe=log_norms"]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    for name in ("one", "two"):
-        assert study.main(EXPERIMENT, [*TINY, f"--workdir={folder / name}"]) == 0
-    return folder / "one", folder / "two"
-
-
-@pytest.fixture(scope="module")
-def dataset(folders):
-    return study.read_dataset(folders[0] / "result.nc")
+FLAGS = ["--quick", "--cells=tanh", "--orders=permuted", "--hidden_size=5", "--probe=log_norms"]
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +82,7 @@ def test_the_accuracy_is_that_of_all_held_out_images(dataset, folders):
         h = np.maximum(x[:, None] * params["W_x"][1].T + h @ params["W_h"][1].T + params["b"][1], 0)
     said = (h @ readout["W"][1].T + readout["b"][1]).argmax(axis=1)
     both = {"cell": params, "readout": readout}
-    found = MODULE["accuracy"](cell, both, IMAGES)
+    found = MODULE.accuracy(cell, both, IMAGES)
     assert found[1] == np.mean(said == IMAGES.labels)
 
 

@@ -1,36 +1,20 @@
 """The study of the lags that a weight gradient sees: its record, numbers by NumPy, verdict."""
 
-import runpy
-from pathlib import Path
-
 import jax
 import numpy as np
 import optax
 import pytest
 import xarray
+from studies import load
 
 from gradflow import study, unroll
 from gradflow.cells import rnn
 
-FILE = Path(__file__).parents[1] / "experiments" / "timescales.py"
-MODULE = runpy.run_path(str(FILE))
-EXPERIMENT = MODULE["EXPERIMENT"]
-LAST, TRAINED, EVERY = MODULE["PLACES"]
+MODULE = load("timescales")
+EXPERIMENT = MODULE.EXPERIMENT
+LAST, TRAINED, EVERY = MODULE.PLACES
 SIZE, NUM_STEPS, DELAY = 4, 9, 3
-TINY = ["--quick", "--cells=rnn", f"--hidden_size={SIZE}", f"--num_steps={NUM_STEPS}"]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("timescales")
-    for name in ("one", "two"):
-        assert study.main(EXPERIMENT, [*TINY, f"--workdir={folder / name}"]) == 0
-    return folder / "one", folder / "two"
-
-
-@pytest.fixture(scope="module")
-def dataset(folders):
-    return study.read_dataset(folders[0] / "result.nc")
+FLAGS = ["--quick", "--cells=rnn", f"--hidden_size={SIZE}", f"--num_steps={NUM_STEPS}"]
 
 
 def test_the_same_command_gives_the_same_bits(folders):
@@ -90,7 +74,7 @@ def test_training_is_that_of_updates_one_by_one():
     config = EXPERIMENT.resolve({"num_updates": 4, "hidden_size": SIZE, "num_steps": 6}, quick=True)
     cell = rnn(2, SIZE)
     params = cell.init(jax.random.key(1))
-    along = MODULE["_train"](config, cell, params, jax.random.key(2))
+    along = MODULE._train(config, cell, params, jax.random.key(2))
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
 
     @jax.jit
@@ -99,7 +83,7 @@ def test_training_is_that_of_updates_one_by_one():
 
         def loss(params):
             def one(x):
-                return MODULE["every_loss"](config, x)(unroll(cell, params, x).outputs)
+                return MODULE.every_loss(config, x)(unroll(cell, params, x).outputs)
 
             return jax.numpy.mean(jax.vmap(one, 1)(inputs))
 
@@ -121,7 +105,7 @@ def test_the_lag_within_which_most_is_heard(dataset):
     one = dataset.isel(lag=slice(0, 4), parameter=[0])
     with np.errstate(divide="ignore"):
         one = one.assign(log_share=one.log_share * 0 + np.log(norms))
-    np.testing.assert_array_equal(MODULE["reach"](one.sel(cell="rnn"), LAST), 2)
+    np.testing.assert_array_equal(MODULE.reach(one.sel(cell="rnn"), LAST), 2)
 
 
 def test_the_verdict_is_read_from_the_numbers(dataset):

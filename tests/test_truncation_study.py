@@ -1,11 +1,9 @@
 """The study of truncation: its windows and biases against the definition, its verdict."""
 
-import runpy
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
+from studies import load
 
 from gradflow import study
 from gradflow.cells import gru
@@ -14,19 +12,15 @@ from gradflow.train.direction import compare
 from gradflow.train.gradient import full_gradient, tbptt_gradient
 from gradflow.train.model import init_model
 
-FILE = Path(__file__).parents[1] / "experiments" / "truncation.py"
-MODULE = runpy.run_path(str(FILE))
-EXPERIMENT = MODULE["EXPERIMENT"]
+MODULE = load("truncation")
+EXPERIMENT = MODULE.EXPERIMENT
 MEASURED = ["seconds"]  # which no two runs have the same
 
 
 @pytest.fixture(scope="module")
-def datasets(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("truncation")
-    for name in ("one", "two"):
-        assert study.main(EXPERIMENT, ["--quick", f"--workdir={folder / name}"]) == 0
-    assert (folder / "one" / "figure.png").stat().st_size > 10_000
-    return [study.read_dataset(folder / name / "result.nc") for name in ("one", "two")]
+def datasets(folders):
+    assert (folders[0] / "figure.png").stat().st_size > 10_000
+    return [study.read_dataset(folder / "result.nc") for folder in folders]
 
 
 def test_the_same_command_gives_the_same_numbers_but_for_the_seconds(datasets):
@@ -37,9 +31,9 @@ def test_the_same_command_gives_the_same_numbers_but_for_the_seconds(datasets):
 
 
 def test_each_task_has_its_windows_up_to_the_whole_sequence(datasets):
-    copied, added = (MODULE["of_task"](datasets[0], t) for t in ("delayed_copy", "adding"))
+    copied, added = (MODULE.of_task(datasets[0], t) for t in ("delayed_copy", "adding"))
     np.testing.assert_array_equal(copied.k, [2, 4, 8])
-    np.testing.assert_array_equal(MODULE["reach"](copied), [0.5, 1, 2])
+    np.testing.assert_array_equal(MODULE.reach(copied), [0.5, 1, 2])
     np.testing.assert_array_equal(added.k, [4, 8])
     for data in (copied, added):
         whole = data.isel(window=-1)
@@ -70,9 +64,9 @@ def test_the_bias_at_birth_is_that_of_the_nets_as_they_are_drawn(datasets):
 def test_a_loss_at_the_end_goes_back_k_steps_however_the_sequence_is_cut(key):
     task, cell = resolve_task("adding(num_steps=6)"), gru(2, 3)
     params, batch = init_model(cell, 1, key), task.sample(key, 4)
-    problem = MODULE["Problem"]("adding", 6, 6, at_end=True)
-    assert MODULE["truncation"](problem, 3) == (6, 3) and MODULE["truncation"](problem, 6) is None
-    assert MODULE["truncation"](problem._replace(at_end=False), 3) == (3, 3)
+    problem = MODULE.Problem("adding", 6, 6, at_end=True)
+    assert MODULE.truncation(problem, 3) == (6, 3) and MODULE.truncation(problem, 6) is None
+    assert MODULE.truncation(problem._replace(at_end=False), 3) == (3, 3)
 
     @jax.jit
     def gradients(params):
@@ -104,10 +98,10 @@ def test_the_verdict_goes_by_what_the_windows_solve_and_the_bias_at_birth(
 
 
 def test_the_long_form_is_longer():
-    problems = MODULE["problems"](EXPERIMENT.resolve({}, full=True))
+    problems = MODULE.problems(EXPERIMENT.resolve({}, full=True))
     assert (problems["delayed_copy"].needed, problems["adding"].num_steps) == (16, 64)
-    short = MODULE["problems"](EXPERIMENT.config())["delayed_copy"]
-    assert MODULE["windows"](EXPERIMENT.config(), short) == [2, 4, 7, 8, 12, 16, 32]
+    short = MODULE.problems(EXPERIMENT.config())["delayed_copy"]
+    assert MODULE.windows(EXPERIMENT.config(), short) == [2, 4, 7, 8, 12, 16, 32]
 
 
 def test_a_delay_that_leaves_nothing_to_say_is_refused():

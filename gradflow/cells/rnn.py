@@ -1,7 +1,7 @@
 """The vanilla recurrent net of Elman, with any activation, and the identity RNN of Le."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -113,3 +113,44 @@ def irnn(
         recurrent_init=identity(scale),
         input_init=input_init,
     )
+
+
+def switched_rnn(activations: Sequence[str], input_size: int, hidden_size: int) -> Cell:
+    """The vanilla RNN whose activation is a parameter: φ is the one whose index is ``phi``.
+
+    Its parameters are ``{"phi": (), "net": those of the rnn}``, so that runs side by side may
+    differ in their activation, by one program. φ by phi has no derivative: no optimiser moves it.
+
+    Args:
+      activations: Names, as `rnn` takes them.
+      input_size: Of x.
+      hidden_size: Of h.
+
+    Raises:
+      ValueError: For an unknown name.
+    """
+    phis = [resolve_activation(name) for name in activations]
+    plain = rnn(input_size, hidden_size)
+
+    def init(key: Key) -> Params:
+        net = plain.init(key)
+        return {"phi": jnp.zeros((), net["b"].dtype), "net": net}
+
+    def step(params: Params, h: Array, x: Array) -> tuple[Array, Array]:
+        index = jax.lax.stop_gradient(params["phi"]).astype(int)
+        h = jax.lax.switch(index, phis, affine(params["net"], h, x))
+        return h, h
+
+    return plain._replace(init=init, step=step)
+
+
+def with_each_activation(params: Params, count: int) -> Params:
+    """Parameters of a `switched_rnn`, with axes of runs in front, once for each activation.
+
+    All are along one axis, the first activation's first.
+    """
+    axes = params["phi"].ndim
+    index = jnp.arange(count, dtype=params["phi"].dtype).reshape(-1, *(1 for _ in range(axes)))
+    spread = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), params)
+    spread = spread | {"phi": spread["phi"] + index}
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[1 + axes :]), spread)

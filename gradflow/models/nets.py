@@ -1,13 +1,18 @@
 """The usual nets over a sequence, by name: ``gru``, ``bi_lstm(pooling='max')``, ``conv``."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
+
+import jax.numpy as jnp
 
 from gradflow.cell import Cell, Params
 from gradflow.cells import resolve
 from gradflow.models.bidirectional import bidirectional
 from gradflow.models.pooling import POOLINGS, convolution, pooled
-from gradflow.models.shapes import Model, many_to_many, many_to_one
+from gradflow.models.shapes import Model, Sequence, Vector, many_to_many, many_to_one
 from gradflow.spec import parse_spec, unknown_name
+from gradflow.unroll import unroll
 
 
 class Net(NamedTuple):
@@ -18,12 +23,15 @@ class Net(NamedTuple):
       cell: The forward cell of the first layer; None without recurrence.
       cell_spec: Its spec, as `gradflow.cells.resolve` takes it.
       recurrent_dropout: The rate that `gradflow.models.text.text_classifier` is to take.
+      above: (parameters of all layers, h_1 ... h_L of that cell, x_1 ... x_L) -> what the last
+        layer gives, of one sequence without padding: the rest of the net, as a function of h.
     """
 
     layers: tuple[Model, ...]
     cell: Cell | None
     cell_spec: str = ""
     recurrent_dropout: float = 0.0
+    above: Callable[[Params, Sequence, Sequence], Vector] | None = None
 
     def cell_params(self, layers: Params) -> Params:
         """The parameters of that cell, of those of all layers."""
@@ -63,7 +71,8 @@ def resolve_net(spec: str, input_size: int, hidden_size: int) -> Net:
     first = make(input_size, hidden_size)
     top = make(hidden_size, hidden_size) if kind == "two" else first
     lower = (many_to_many(first),) if kind == "two" else ()
-    return Net((*lower, _read(kind, top, pooling)), first, cell_spec, float(rate))
+    layers = (*lower, _read(kind, top, pooling))
+    return Net(layers, first, cell_spec, float(rate), partial(_above, kind, top, pooling))
 
 
 def _read(kind: str, cell: Cell, pooling: str) -> Model:
@@ -73,3 +82,16 @@ def _read(kind: str, cell: Cell, pooling: str) -> Model:
         both = bidirectional(cell, cell, last=last)
         return both if last else pooled(both, pooling)
     return many_to_one(cell) if last else pooled(many_to_many(cell), pooling)
+
+
+def _above(
+    kind: str, top: Cell, pooling: str, layers: Params, h: Sequence, inputs: Sequence
+) -> Vector:
+    if kind == "two":
+        return _read("", top, pooling).apply(layers[1], h)
+    if kind == "bi":
+        back = unroll(top, layers[0]["backward"], inputs[::-1]).outputs
+        if pooling == "last":
+            return jnp.concatenate([h[-1], back[-1]])
+        h = jnp.concatenate([h, back[::-1]], axis=-1)
+    return {"last": h[-1], "max": jnp.max(h, axis=0), "mean": jnp.mean(h, axis=0)}[pooling]
