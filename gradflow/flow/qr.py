@@ -88,6 +88,9 @@ def log_frame(
     Source: Stewart 2008, doi:10.1137/070682563.
     """
     unit, largest = unit_scale(matrix)
+    if len(unit) == 1:  # by itself it depends on none, and a decomposition costs more than a step
+        size = jnp.linalg.norm(unit, axis=1)
+        return unit / jnp.where(size > 0, size, 1)[:, None], jnp.log(size) + jnp.log(largest)
     frame, diagonal = _orthonormalise(unit)
     suspect = jnp.finfo(matrix.dtype).eps ** 0.75 * jnp.linalg.norm(unit, axis=1)
     ended = jnp.cumsum(largest[::-1])[::-1] == 0  # no more rows but zeros

@@ -287,6 +287,16 @@ def test_frames_of_rows_that_depend_on_others(size):
     np.testing.assert_array_equal(np.delete(log_diagonal, rest), -np.inf)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-300, 0.0])
+def test_the_frame_of_one_row_is_its_direction(scale):
+    row = jnp.array([[3.0, -4.0, 12.0]]) * scale
+    frame, log_diagonal = jax.jit(log_frame)(row)
+    direction = np.array([[3.0, -4.0, 12.0]]) / 13 if scale else np.zeros((1, 3))
+    np.testing.assert_allclose(frame, direction, rtol=1e-15)
+    size = np.log(13) + np.log(scale) if scale else -np.inf
+    np.testing.assert_allclose(log_diagonal, [size], rtol=1e-14)
+
+
 def test_panels_by_cholesky_are_those_of_householder():
     matrix = np.random.default_rng(0).normal(size=(20, 30)) * np.logspace(0, -5, 20)[:, None]
     matrix[18:] = 0

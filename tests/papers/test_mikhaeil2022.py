@@ -130,7 +130,9 @@ def test_the_maps_of_the_theorems_have_their_exponents_in_closed_form(dataset):
         flow.lyapunov_exponents(cell, params, jnp.zeros((400, 0)), burn_in=10, carry=carry)
         for cell, params, carry in paper.maps()
     ]
-    np.testing.assert_allclose([one.exponents[0] for one in largest], dataset.rate, atol=1e-6)
+    # The tent's tangent vector is (1, 0) or (1, 1), by the side on which chaos ends up.
+    ends = np.log(2) / 390
+    np.testing.assert_allclose([one.exponents[0] for one in largest], dataset.rate, atol=ends)
 
 
 def test_a_killed_training_ends_where_the_whole_one_does(tmp_path, monkeypatch, flow_of_300):
