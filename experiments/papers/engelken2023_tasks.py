@@ -16,7 +16,7 @@ units, 75 exponents, T = 300, 500 epochs of flossing and 3,001 updates.
 
     python experiments/papers/engelken2023_tasks.py
 
-Takes about four minutes on two cores, with smaller nets, shorter sequences and fewer epochs than
+Takes about three minutes on one core, with smaller nets, shorter sequences and fewer epochs than
 the paper's, which --full has, for hours. A killed run goes on from its last evaluation.
 """
 

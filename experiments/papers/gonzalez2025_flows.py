@@ -19,7 +19,7 @@ are those of the authors' code.
 
     python experiments/papers/gonzalez2025_flows.py
 
-Takes about three minutes on two cores.
+Takes about three minutes on one core.
 """
 
 from collections.abc import Callable, Mapping

@@ -21,7 +21,7 @@ RNNs", NeurIPS, Fig. 1 (a) and theorems 1 and 2, and its code (DurstewitzLab/Cha
 
     python experiments/papers/mikhaeil2022.py
 
-Takes about five minutes on two cores; as large as the paper, under --full, many hours. A killed run
+Takes about four minutes on one core; as large as the paper, under --full, many hours. A killed run
 goes on from its last checkpoint.
 """
 

@@ -12,7 +12,7 @@ Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, section 4.1, and the pre
 
     python experiments/papers/pascanu2013_pathological.py
 
-Takes about eight minutes on two cores, as all is less than in the paper: T = 20 for up to 200,
+Takes about ten minutes on one core, as all is less than in the paper: T = 20 for up to 200,
 random lengths from 20 to 50 for 50 to 200, 10,000 updates for 5 million, 1,000 fresh sequences an
 evaluation for 10,000; and, to learn in so few updates, learning rates above the paper's .01 (.001
 for the permutation): .1 for marked values and the permutation, .3 for memorisation, whose loss is a

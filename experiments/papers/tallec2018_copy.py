@@ -14,7 +14,7 @@ Source: Tallec & Ollivier 2018, arXiv:1804.11188, Fig. 1 and section 4.
 
     python experiments/papers/tallec2018_copy.py
 
-Takes about six minutes on two cores; T = 500, K = 10 and 128 units, under --full, take hours. A
+Takes about ten minutes on one core; T = 500, K = 10 and 128 units, under --full, take hours. A
 killed run goes on from its last evaluation.
 """
 

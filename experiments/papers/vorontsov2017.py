@@ -16,7 +16,7 @@ Source: Vorontsov, Trabelsi, Kadoury, Pal 2017, arXiv:1702.00071, Figs. 1, 3 and
 
     python experiments/papers/vorontsov2017.py
 
-Takes about three minutes on one core, one net a margin; --full has five, and 5000 updates.
+Takes about two minutes on one core, one net a margin; --full has five, and 5000 updates.
 """
 
 from collections.abc import Callable

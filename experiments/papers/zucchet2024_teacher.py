@@ -19,7 +19,7 @@ Source: Zucchet, Orvieto 2024, arXiv:2405.21064, Fig. 3 A and B.
 
     python experiments/papers/zucchet2024_teacher.py
 
-Takes about six minutes on two cores; the sizes of the paper, by --full, are for an accelerator.
+Takes about twelve minutes on one core; the sizes of the paper, by --full, are for an accelerator.
 A killed run goes on from its last evaluation.
 """
 
