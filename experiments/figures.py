@@ -92,6 +92,11 @@ GALLERY: dict[str, Picture] = {
     "forecasting_bitcoin": Picture(
         forecasting.EXPERIMENT, ("--data=bitcoin", "--data_dir=data"), ("data/coin_Bitcoin.csv",)
     ),
+    "forecasting_sunspots": Picture(
+        forecasting.EXPERIMENT,
+        ("--data=sunspots", "--data_dir=data"),
+        ("data/SN_m_tot_V2.0.csv",),
+    ),
     "sequential_images": Picture(sequential_images.EXPERIMENT),
     "seq2seq": Picture(seq2seq.EXPERIMENT),
     "classification": Picture(
