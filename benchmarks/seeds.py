@@ -5,6 +5,9 @@ norm, Adam), float32: `gradflow.train.advance` on one run and on several, in tur
 counted. A row of a Markdown table for each cell.
 
     python benchmarks/seeds.py --cells=rnn,gru,lstm --seeds=5
+    JAX_NUM_CPU_DEVICES=2 python benchmarks/seeds.py
+
+The second has two devices, as the studies have one for each core; runs are shared out to them.
 """
 
 from collections.abc import Callable, Sequence

@@ -17,10 +17,7 @@ run again; they are told in turns, and the median is taken.
 """
 
 import importlib.util
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import app, flags
+from turns import answer, medians_of_processes
 
 from gradflow.cells import resolve
 from gradflow.models.nets import resolve_net
@@ -222,42 +220,12 @@ PEERS: dict[str, tuple[Peer, Peer]] = {
 """By name: how it runs a classifier, and a model of characters."""
 
 
-def work(peer: str, name: str, sizes: Sizes) -> None:
-    """Runs once for every line that comes in, and answers each with the seconds it took."""
-    run = PEERS[peer][name.startswith(CHAR)](name, sizes)
-    run()
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        run()
-        print(time.perf_counter() - start, flush=True)
-
-
-def start_worker(peer: str, name: str, sizes: str) -> subprocess.Popen:
-    """A process of this script that is one peer."""
-    flags_of = [f"--worker={peer}", f"--models={name}", f"--sizes={sizes}"]
-    flags_of += [f"--words={_WORDS.value}", f"--updates={_UPDATES.value}"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, __file__, *flags_of], **pipes)
-
-
 def measured(name: str, sizes: str, peers: Sequence[str]) -> dict[str, float]:
     """The median time of a run of each peer in seconds, each in its own process, in turns."""
-    workers = {peer: start_worker(peer, name, sizes) for peer in peers}
-    times: dict[str, list[float]] = {peer: [] for peer in peers}
-    for worker in workers.values():
-        assert worker.stdout is not None
-        if worker.stdout.readline().strip() != "ready":
-            raise RuntimeError(f"a peer of {peers} did not come up; its message is above")
-    for _ in range(_REPEATS.value):
-        for peer, worker in workers.items():
-            assert worker.stdin is not None and worker.stdout is not None
-            worker.stdin.write("run\n")
-            worker.stdin.flush()
-            times[peer].append(float(worker.stdout.readline()))
-    for worker in workers.values():
-        worker.communicate()
-    return {peer: statistics.median(taken) for peer, taken in times.items()}
+    flags_of = [__file__, f"--models={name}", f"--sizes={sizes}"]
+    flags_of += [f"--words={_WORDS.value}", f"--updates={_UPDATES.value}"]
+    commands = {peer: [*flags_of, f"--worker={peer}"] for peer in peers}
+    return medians_of_processes(commands, _REPEATS.value)
 
 
 def contests() -> list[tuple[str, str]]:
@@ -289,7 +257,8 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if _WORKER.value:
         ((name, sizes),) = contests()
-        work(_WORKER.value, name, Sizes.parse(sizes, _WORDS.value))
+        peer = PEERS[_WORKER.value][name.startswith(CHAR)]
+        answer(peer(name, Sizes.parse(sizes, _WORDS.value)))
         return
     here = [p for p in _PEERS.value if p != "torch" or importlib.util.find_spec("torch")]
     print("\n".join(table(here)))

@@ -12,15 +12,14 @@ import dataclasses
 import importlib.util
 import math
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from absl import app, flags
+from turns import answer, medians_of_processes
 
 from gradflow import unroll
 from gradflow.cells import CELLS
@@ -104,45 +103,11 @@ def run_of(peer: str, name: str, shape: Shape) -> Callable[[], Any]:
     return lambda: jax.block_until_ready(compiled(*arguments))
 
 
-def work(peer: str, name: str, shape: Shape) -> None:
-    """Runs once for every line that comes in, and answers each with the seconds it took."""
-    run = run_of(peer, name, shape)
-    run()
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        run()
-        print(time.perf_counter() - start, flush=True)
-
-
 def measured(name: str, shape: str, peers: Sequence[str]) -> dict[str, float]:
     """The median time of each peer in seconds, each in its own process, in turns."""
-    workers = {peer: start_worker(peer, name, shape) for peer in peers}
-    for worker in workers.values():
-        assert worker.stdout is not None
-        if worker.stdout.readline().strip() != "ready":
-            raise RuntimeError(f"a peer of {peers} did not come up; its message is above")
-    times: dict[str, list[float]] = {peer: [] for peer in peers}
-    for _ in range(_REPEATS.value):
-        for peer, worker in workers.items():
-            assert worker.stdin is not None and worker.stdout is not None
-            worker.stdin.write("run\n")
-            worker.stdin.flush()
-            times[peer].append(float(worker.stdout.readline()))
-    for worker in workers.values():
-        worker.communicate()
-    return {peer: statistics.median(taken) for peer, taken in times.items()}
-
-
-def start_worker(peer: str, name: str, shape: str) -> subprocess.Popen:
-    """A process of this script that is one peer."""
-    flags_of = [f"--worker={peer}", f"--cells={name}", f"--shapes={shape}"]
-    return subprocess.Popen(
-        [sys.executable, __file__, *flags_of],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    flags_of = [__file__, f"--cells={name}", f"--shapes={shape}"]
+    commands = {peer: [*flags_of, f"--worker={peer}"] for peer in peers}
+    return medians_of_processes(commands, _REPEATS.value)
 
 
 def gradient_error(name: str, shape: Shape) -> float:
@@ -195,7 +160,7 @@ def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     del argv
     if _WORKER.value:
-        work(_WORKER.value, _CELLS.value[0], Shape.parse(_SHAPES.value[0]))
+        answer(run_of(_WORKER.value, _CELLS.value[0], Shape.parse(_SHAPES.value[0])))
     elif _MEMORY.value:
         print("| cell | shape | method | remat | MB | of the plain scan's |\n" + "|---" * 6 + "|")
         for name in _CELLS.value:

@@ -7,11 +7,14 @@ rows that rounding has lost are left out, and rises for small nets, whose pointw
     python benchmarks/work.py
     python benchmarks/work.py --num_steps=100,1000 --hidden_sizes=64,256 --plot=work.png
     python benchmarks/work.py --long
+    python benchmarks/work.py --chunk_steps=20000
 
 With --long, for an LSTM: the memory that the compiler plans for each measurement at T = 1,000,000,
-and the time a step, measured at a smaller T.
+and the time a step, measured at a smaller T. With --chunk_steps all those steps are really run by
+`log_norms`, in chunks.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +26,7 @@ from turns import medians
 
 from gradflow import flow
 from gradflow.cells import lstm, rnn
+from gradflow.study.provenance import memory
 from gradflow.unroll import unroll
 
 INPUT_SIZE = 16
@@ -34,6 +38,9 @@ _HIDDEN_SIZES = flags.DEFINE_list("hidden_sizes", ["64", "128", "256", "512"], "
 _REPEATS = flags.DEFINE_integer("repeats", 1, "Runs of each after the first.", lower_bound=1)
 _PLOT = flags.DEFINE_string("plot", None, "A PNG file to draw the table in.")
 _LONG = flags.DEFINE_boolean("long", False, "Memory and time of a very long sequence instead.")
+_CHUNK_STEPS = flags.DEFINE_integer(
+    "chunk_steps", None, "Steps of a chunk, for a run of T = 1,000,000 instead.", lower_bound=1
+)
 _MEASURED = flags.DEFINE_integer("measured_steps", 2000, "T of the times of --long.", lower_bound=1)
 
 
@@ -115,6 +122,19 @@ def report_long() -> None:
         print(f"| {name} | {size:.1f} | {1e6 * step:.0f} | {minutes:.1f} |", flush=True)
 
 
+def report_chunked(chunk_steps: int) -> None:
+    """Prints what `log_norms` of a very long sequence took in chunks: seconds, and memory."""
+    cell = lstm(INPUT_SIZE, LONG_HIDDEN_SIZE)
+    inputs = jax.random.normal(jax.random.key(1), (LONG_NUM_STEPS, INPUT_SIZE))
+    run = flow.in_chunks(flow.log_norms, chunk_steps=chunk_steps)
+    start = time.perf_counter()
+    found = run(cell, cell.init(jax.random.key(0)), inputs)
+    seconds = time.perf_counter() - start
+    peak = (memory()["host_peak_bytes"] or 0) / 2**30
+    print(f"T = {LONG_NUM_STEPS}: {seconds:.1f} s with compilation, at most {peak:.1f} GiB held;")
+    print(f"log norm {found[-1]:.2f} at the last lag")
+
+
 def gibibytes(compiled: jax.stages.Compiled) -> float:
     """What the compiler plans for the arguments, the result, and everything between."""
     plan = compiled.memory_analysis()
@@ -129,7 +149,12 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"no arguments beside the flags are expected, got {argv[1:]}")
     jax.config.update("jax_enable_x64", True)
-    report_long() if _LONG.value else report_work()
+    if _CHUNK_STEPS.value:
+        report_chunked(_CHUNK_STEPS.value)
+    elif _LONG.value:
+        report_long()
+    else:
+        report_work()
 
 
 if __name__ == "__main__":

@@ -173,12 +173,6 @@ def per_character(dataset: "xarray.Dataset") -> "xarray.DataArray":
     return dataset.bits.weighted(dataset.length).mean("stretch")
 
 
-def horizons(log_norm: "xarray.DataArray") -> np.ndarray:
-    """The first lag at which each curve is 1e-3 or less; infinite where it never is."""
-    gone = log_norm.transpose(..., "lag").values <= np.log(HORIZON)
-    return np.where(gone.any(axis=-1), gone.argmax(axis=-1), np.inf)
-
-
 def interval(dataset: "xarray.Dataset", spec: str) -> tuple[float, float]:
     """95 % of the bits at the end: over seeds, or of one seed over the stretches of text."""
     last = dataset.sel(cell=spec).isel(update=-1)
@@ -292,7 +286,9 @@ def _row(spec: str, dataset: "xarray.Dataset") -> dict[str, str]:
     data = dataset.sel(cell=spec)
     low, high = interval(dataset, spec)
     ends = per_character(data).isel(update=-1)
-    reached = [np.median(horizons(data.log_norm.isel(probe_update=at))) for at in (0, -1)]
+    reached = [
+        np.median(flow.horizons(data.log_norm.isel(probe_update=at).values)) for at in (0, -1)
+    ]
     longest = dataset.sizes["lag"] - 1
     return {
         "cell": spec,
@@ -318,7 +314,7 @@ def _verdicts(dataset: "xarray.Dataset") -> list[str]:
         saved = flow.estimate((last.sel(cell="rnn") - last.sel(cell=spec)).values.ravel())
         fewer.append(f"{spec}: {study.verdict(saved.low > 0)} ({saved:+.3f})")
         reached = [
-            np.median(horizons(dataset.log_norm.sel(cell=c).isel(probe_update=-1)))
+            np.median(flow.horizons(dataset.log_norm.sel(cell=c).isel(probe_update=-1).values))
             for c in (spec, "rnn")
         ]
         further[spec] = reached[0] > reached[1]

@@ -198,12 +198,6 @@ def _measure_form(config: Config, form: str) -> "xarray.Dataset":
     )
 
 
-def horizons(log_norm: np.ndarray) -> np.ndarray:
-    """The first lag at which each curve is 1e-3 or less, over the last axis; inf if at none."""
-    gone = np.asarray(log_norm) <= math.log(HORIZON)
-    return np.where(gone.any(axis=-1), gone.argmax(axis=-1), np.inf)
-
-
 def log_forget(bias: ArrayLike) -> np.ndarray:
     """log σ(b): the decay per step of a cell with the forget gate alone."""
     return -np.log1p(np.exp(-np.asarray(bias)))
@@ -256,7 +250,7 @@ def _draw_settings_norms(ax: "Axes", dataset: "xarray.Dataset") -> None:
 def _draw_horizons(ax: "Axes", dataset: "xarray.Dataset") -> None:
     longest = dataset.sizes["lag"] - 1
     fixed = dataset.isel(setting=np.isfinite(dataset.bias.values))
-    reached = np.minimum(horizons(fixed.log_norm.values), longest)
+    reached = np.minimum(flow.horizons(fixed.log_norm.values), longest)
     bias = fixed.bias.values
     alone = math.log(HORIZON) / log_forget(bias)
     look = study.figure.cell_style("lstm", 0)
@@ -353,7 +347,7 @@ def _steps(lag: float, longest: int) -> str:
 
 
 def _row(data: "xarray.Dataset") -> dict[str, str]:
-    reached = float(np.median(horizons(data.log_norm.values)))
+    reached = float(np.median(flow.horizons(data.log_norm.values)))
     bias, found = float(data.bias), flow.summary(data.log_norm.values)
     return {
         "forget bias": str(data.setting.values),
@@ -369,7 +363,9 @@ def _form_row(log_norms: "xarray.DataArray") -> dict[str, str]:
     return {
         "form": str(log_norms.form.values),
         "decay per step": f"{flow.summary(log_norms.values).decay:.4f}",
-        "horizon": _steps(float(np.median(horizons(log_norms.values))), log_norms.sizes["lag"] - 1),
+        "horizon": _steps(
+            float(np.median(flow.horizons(log_norms.values))), log_norms.sizes["lag"] - 1
+        ),
     }
 
 
@@ -384,7 +380,7 @@ def _formula(dataset: "xarray.Dataset") -> str:
 
 def _verdict(dataset: "xarray.Dataset") -> str:
     fixed = dataset.isel(setting=np.isfinite(dataset.bias.values))
-    reached = horizons(fixed.log_norm.values)
+    reached = flow.horizons(fixed.log_norm.values)
     ascending = np.diff(np.minimum(np.median(reached, axis=0), 1e9)) >= 0
     further = bool(ascending.all() and (reached[:, -1] > reached[:, 0]).all())
     rates = np.apply_along_axis(slope, -1, fixed.log_norm.values).mean(axis=0)

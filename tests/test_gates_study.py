@@ -103,9 +103,7 @@ def test_every_form_is_measured_as_what_it_is_called(dataset, last_run):
         np.testing.assert_allclose(found, np.log(np.linalg.norm(jacobian.h, 2)), atol=1e-6)
 
 
-def test_horizons_and_the_gate_alone():
-    curves = np.log(np.array([[1.0, 0.1, 1e-3, 1e-4], [1.0, 0.5, 0.4, 0.3]]))
-    np.testing.assert_array_equal(gates.horizons(curves), [2, np.inf])
+def test_the_decay_of_the_gate_alone():
     np.testing.assert_allclose(gates.log_forget([0.0, 3.0]), np.log(1 / (1 + np.exp([0.0, -3.0]))))
 
 

@@ -18,7 +18,7 @@ Arjovsky, Shah, Bengio 2016, arXiv:1511.06464 (the task and its line).
 
     python experiments/papers/kerg2019_copy.py
 
-Takes about five minutes on one core, with the first two nets and the LSTM; --full has all five,
+Takes about three minutes on two cores, with the first two nets and the LSTM; --full has all five,
 T = 100 and 300 beside 200, and takes hours. A killed run goes on from its last evaluation.
 """
 

@@ -12,7 +12,7 @@ grids over rate and clipping, T = 150 to 400); the baseline: Tallec & Ollivier 2
 
     python experiments/papers/le2015.py
 
-Takes about six minutes on two cores. A killed run goes on from its last evaluation.
+Takes about four minutes on two cores. A killed run goes on from its last evaluation.
 """
 
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, Fig. 7, eq. 9 and 10.
     python experiments/papers/pascanu2013_order.py
     python experiments/papers/pascanu2013_order.py --init=smart --lengths=50
 
-Takes about ten minutes on two cores: short lengths, one panel, and 20,000 updates where the paper
+Takes about five minutes on two cores: short lengths, one panel, and 20,000 updates where the paper
 has 5 million. With --full in `run.py` it has three panels, lengths to 100, 50,000 updates and
 Ω without clipping, for hours. A killed run goes on from its last evaluation.
 """
@@ -93,10 +93,12 @@ def cell_of(init: str, input_size: int, hidden_size: int) -> Cell:
     return resolve(f"{spec}, input_init='normal(std={std})')")(input_size, hidden_size)
 
 
-def start(training: Training, config: Config, std: float) -> Runs:
+def start(
+    training: Training, config: study.Config, *, std: float, learning_rate: float = LEARNING_RATE
+) -> Runs:
     """The runs before any update, with a readout of the paper's law."""
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    runs = begin(training, keys, jnp.full(config.num_seeds, LEARNING_RATE))
+    runs = begin(training, keys, jnp.full(config.num_seeds, learning_rate))
     k_readout = jax.random.fold_in(jax.random.key(config.seed), 1)
     readout = runs.params["readout"]
     W = std * jax.random.normal(k_readout, readout["W"].shape, readout["W"].dtype)
@@ -116,7 +118,7 @@ def train(config: Config, init: str, method: str, length: int, folder: Any) -> "
         batch_size=20,
         eval_size=config.eval_size,
     )
-    runs = start(training, config, INITS[init][2])
+    runs = start(training, config, std=INITS[init][2])
     drawn = radius(runs.params)
     schedule = Schedule(config.num_updates, config.eval_every)
     identity = {"init": init, "method": method, "length": length, "updates": config.num_updates}

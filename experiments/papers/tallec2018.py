@@ -35,6 +35,7 @@ from gradflow.train import Progress, Schedule, Training, begin, resolve_optimise
 
 if TYPE_CHECKING:
     import xarray
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from gradflow import Cell
@@ -146,24 +147,30 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     return found
 
 
+def draw_losses(ax: "Axes", loss: "xarray.DataArray") -> None:
+    """The loss from either bias against the update in thousands: standard blue, chrono red."""
+    looks = {
+        "standard": {"color": "#0072B2", "linestyle": "--", "label": "forget bias 1"},
+        "chrono": {"color": "#D55E00", "linestyle": "-", "label": "chrono"},
+    }
+    for init, look in looks.items():
+        data = loss.sel(init=init)
+        study.figure.band(ax, data["update"] / 1000, data, "seed", **look)
+    ax.set(xlabel="thousand updates", yscale="log")
+
+
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """The test error against the update, a panel for each length: standard blue, chrono red."""
+    """The test error against the update, a panel for each length."""
     from matplotlib.figure import Figure
 
     lengths = dataset.length.values
     fig = Figure(figsize=(1.2 + 3.4 * len(lengths), 3.2))
     axes = fig.subplots(1, len(lengths), squeeze=False)[0]
-    looks = {
-        "standard": {"color": "#0072B2", "linestyle": "--", "label": "forget bias 1"},
-        "chrono": {"color": "#D55E00", "linestyle": "-", "label": "chrono"},
-    }
     for ax, length in zip(axes, lengths, strict=True):
-        for init, look in looks.items():
-            data = dataset.loss.sel(length=length, init=init)
-            study.figure.band(ax, data["update"] / 1000, data, "seed", **look)
+        draw_losses(ax, dataset.loss.sel(length=length))
         ax.axhline(1 / 6, color="black", lw=0.8, ls=(0, (1, 1)), label="answer 1")
         ax.axhline(REACHED, color="0.5", lw=0.8, ls=(0, (1, 1)), label="counted as learnt")
-        ax.set(xlabel="thousand updates", yscale="log", title=f"Adding problem, T = {length}")
+        ax.set_title(f"Adding problem, T = {length}")
     axes[0].set_ylabel("test error (squared)")
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return fig

@@ -16,7 +16,7 @@ from gradflow.flow.norms import log_norms
 from gradflow.flow.paths import StepsByPath, steps_by_path
 from gradflow.flow.runs import jit_to_run_once, over_runs, side_by_side
 from gradflow.flow.spectrum import effective_rank, log_condition, log_singular_values
-from gradflow.flow.summary import Summary, summary
+from gradflow.flow.summary import Summary, horizons, summary
 
 __all__ = [
     "Decomposition",
@@ -37,6 +37,7 @@ __all__ = [
     "first_broken_step",
     "gate_histograms",
     "gates",
+    "horizons",
     "in_chunks",
     "jit_to_run_once",
     "leading_singular_values",

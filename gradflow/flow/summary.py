@@ -78,7 +78,7 @@ def summary(
         rate=rate,
         interval=interval,
         half_life=np.log(2) / -rate if rate < 0 else np.inf,
-        horizon=_first(median <= np.log(HORIZON)),
+        horizon=float(horizons(median)),
         dead_lag=_first(np.any(curves == -np.inf, axis=0)),
         broken_lag=broken_lag,
         broken_step=float(np.min(steps, initial=np.inf, where=steps >= 0)),
@@ -96,6 +96,12 @@ def slope(log_norms: Sequence[float] | np.ndarray) -> float:
     if len(lags) < 2:
         return -np.inf
     return float(np.polyfit(lags, curve[lags], 1)[0])
+
+
+def horizons(log_norms: Float[ArrayLike, "*curves lags"]) -> Float[np.ndarray, "*curves"]:
+    """The first lag at which each curve is 1e-3 or less; infinite where it never is."""
+    gone = np.asarray(log_norms) <= np.log(HORIZON)
+    return np.where(gone.any(axis=-1), gone.argmax(axis=-1), np.inf)
 
 
 def _first(condition: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gradflow.flow.summary import slope, summary
+from gradflow.flow.summary import horizons, slope, summary
 
 LAGS = np.arange(101)
 SLOPES = np.array([-0.11, -0.1, -0.09])
@@ -32,6 +32,12 @@ def test_the_word(slopes, word):
     found = summary(np.multiply.outer(slopes, LAGS))
     assert found.word == word
     assert (found.half_life == np.inf) == (found.rate > 0)
+
+
+def test_each_curve_has_its_horizon():
+    rows = [0.0, -2.3, -7.0, -9.2], [0.0, -0.7, -6.9, -1.2], [0.0, -0.7, -np.inf, np.nan]
+    curves = np.array(rows)
+    np.testing.assert_array_equal(horizons(curves), [2, np.inf, 2])
 
 
 def test_what_is_dead_or_broken_is_said_with_its_lag_and_step():

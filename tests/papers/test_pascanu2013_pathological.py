@@ -6,6 +6,7 @@ import numpy as np
 import pascanu2013_pathological as pathological
 import pytest
 import xarray
+from pascanu2013_order import start
 
 from gradflow.tasks import resolve_task
 from gradflow.train import advance, evaluate
@@ -34,8 +35,8 @@ def order_of(batch):
         assert (x[:length].sum(axis=-1) == 1).all() and (x[length:] == 0).all()
         places = np.flatnonzero(x[:, :2].any(axis=-1))
         assert len(places) == 2
-        for place, start in zip(places, (length // 10, 5 * length // 10), strict=True):
-            assert start <= place < start + length // 10
+        for place, first in zip(places, (length // 10, 5 * length // 10), strict=True):
+            assert first <= place < first + length // 10
         lengths.append(length)
         classes.append(x[places[0], 1] + 2 * x[places[1], 1])
     return np.array(lengths), np.array(classes)
@@ -61,7 +62,7 @@ def test_an_error_is_what_a_loop_counts_and_what_an_evaluation_has(name):
     fixed = task._replace(sample=lambda _, size: task.sample(key, size))
     problem = pathological.PROBLEMS[name]
     training = pathological.training_of(problem, fixed, CONFIG)
-    runs = pathological.start(problem, training, CONFIG)
+    runs = start(training, CONFIG, std=0.1, learning_rate=problem.learning_rate)
     # Of a size at which about as many are right as wrong.
     scale = {"addition": 1.0, "bits5": 0.3}[name]
     bias = {"addition": 0.45, "bits5": 0.0}[name]
@@ -98,7 +99,7 @@ def test_an_update_is_the_clipped_gradient_of_the_loss_and_omega():
     batch = task.sample(jax.random.key(5), 20)
     fixed = task._replace(sample=lambda key, size: batch)
     training = pathological.training_of(problem, fixed, CONFIG)
-    runs = pathological.start(problem, training, CONFIG)
+    runs = start(training, CONFIG, std=0.1, learning_rate=problem.learning_rate)
     first = jax.tree.map(lambda leaf: leaf[0], runs.params)
 
     def loss(outputs, readout):

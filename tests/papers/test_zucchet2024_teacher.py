@@ -1,5 +1,6 @@
 """The linear teacher and its students: eigenvalues, responses, the infinite batch, the updates."""
 
+import _linear_systems
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +31,9 @@ def dense(teacher):
 @pytest.mark.parametrize("nu_0", NUS)
 def test_the_teacher_s_moduli_are_those_of_the_paper_and_its_angles_those_of_the_matrix(nu_0):
     raw = np.random.default_rng(7).standard_normal((10, 10)) / np.sqrt(10)
-    before, after = (np.linalg.eigvals(m) for m in (raw, paper.draw_teacher(7, nu_0)[0].A))
+    before, after = (
+        np.linalg.eigvals(m) for m in (raw, _linear_systems.draw_teacher(7, nu_0)[0].A)
+    )
     moved = (nu_0 + (1 - nu_0) * np.tanh(abs(before))) * before / abs(before)
     distances = abs(after[:, None] - moved[None])
     assert distances.min(axis=0).max() < 1e-12 and distances.min(axis=1).max() < 1e-12
@@ -38,18 +41,18 @@ def test_the_teacher_s_moduli_are_those_of_the_paper_and_its_angles_those_of_the
 
 
 def test_a_student_that_is_the_teacher_has_no_loss():
-    T, teacher = 30, paper.draw_teacher(1, 0.9)[0]
-    g = paper.response(teacher, T)
+    T, teacher = 30, _linear_systems.draw_teacher(1, 0.9)[0]
+    g = _linear_systems.response(teacher, T)
     for infinite in (True, False):
         batch = paper.task_of(g, infinite=infinite).sample(jax.random.key(0), 5)
-        said = predict(paper.student("RNN", 10), dense(teacher), batch.inputs)
+        said = predict(_linear_systems.student("RNN", 10), dense(teacher), batch.inputs)
         assert batch_loss("squared", said, batch) < 1e-24
         assert batch_loss("squared", 0 * said, batch) > 0.1
 
 
 def test_the_impulse_gives_the_expected_loss_under_white_input():
     """E (y - y*)² at every step, from the covariance of both states: P <- M P Mᵀ + N Nᵀ."""
-    T, teacher, other = 12, *(paper.draw_teacher(seed, 0.8)[0] for seed in (1, 2))
+    T, teacher, other = 12, *(_linear_systems.draw_teacher(seed, 0.8)[0] for seed in (1, 2))
     zero = np.zeros((10, 10))
     M = np.block([[teacher.A, zero], [zero, other.A]])
     N, c = np.append(teacher.B, other.B), np.append(-teacher.C, other.C)
@@ -60,12 +63,12 @@ def test_the_impulse_gives_the_expected_loss_under_white_input():
         total += c @ P @ c + 2 * skip * (c @ N) + skip**2
     found = {}
     for infinite, size in ((True, 1), (False, 20000)):
-        task = paper.task_of(paper.response(teacher, T), infinite=infinite)
+        task = paper.task_of(_linear_systems.response(teacher, T), infinite=infinite)
         batch = task.sample(jax.random.key(0), size)
-        said = predict(paper.student("RNN", 10), dense(other), batch.inputs)
+        said = predict(_linear_systems.student("RNN", 10), dense(other), batch.inputs)
         scale = paper.factor(T, infinite=infinite)
         found[infinite] = scale * float(batch_loss("squared", said, batch))
-        first = jnp.zeros_like(said) + batch.inputs * paper.response(teacher, 1)
+        first = jnp.zeros_like(said) + batch.inputs * _linear_systems.response(teacher, 1)
         nothing = float(batch_loss("squared", first, batch))
         np.testing.assert_allclose(task.baseline, nothing, rtol=1e-9 if infinite else 0.03)
     np.testing.assert_allclose(found[True], total / (2 * T), rtol=1e-12)
@@ -75,7 +78,7 @@ def test_the_impulse_gives_the_expected_loss_under_white_input():
 @pytest.mark.parametrize("name", paper.RATES)
 def test_a_student_answers_an_impulse_by_powers_of_its_matrix(name):
     units, nu_0, T = 4, 0.5, 6
-    params = paper.draw_student(name, units, nu_0, np.random.default_rng(0))
+    params = _linear_systems.draw_student(name, units, nu_0, np.random.default_rng(0))
     cell, W = params["cell"], params["readout"]["W"][0]
     if "W_h" in cell:
         A = cell["W_h"]
@@ -102,10 +105,10 @@ def test_a_student_answers_an_impulse_by_powers_of_its_matrix(name):
         h = A @ h
     wanted[0] += W[-1]
     x = jnp.zeros((T, 1, 1)).at[0].set(1.0)
-    found = predict(paper.student(name, units), jax.tree.map(jnp.asarray, params), x)
+    found = predict(_linear_systems.student(name, units), jax.tree.map(jnp.asarray, params), x)
     np.testing.assert_allclose(found[:, 0, 0], wanted, rtol=1e-10, atol=1e-12)
     own = jax.tree.map(jnp.asarray, params["cell"])
-    carries = unroll(paper.student(name, units), own, x[:, 0]).carries
+    carries = unroll(_linear_systems.student(name, units), own, x[:, 0]).carries
     np.testing.assert_array_equal(carries.x[1:], x[:, 0])
 
 

@@ -1,0 +1,148 @@
+"""Linear systems of one input and output: a dense teacher, and students by their form of A.
+
+::
+
+    y_t = C h_t + D x_t      h_t = A h_{t-1} + B x_t
+
+Source: Zucchet, Orvieto 2024, arXiv:2405.21064, Fig. 3, and its code.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradflow import Cell
+from gradflow.cells import lru, rnn
+
+if TYPE_CHECKING:
+    from gradflow import Carry, Params
+
+TEACHER_UNITS = 10
+
+
+class Skip(NamedTuple):
+    """A carry, and the input that led to it."""
+
+    s: "Carry"
+    x: jax.Array
+
+
+def with_skip(cell: Cell) -> Cell:
+    """The cell with x_t beside its h_t, so that a linear readout of both is C h_t + D x_t."""
+
+    def hidden(carry: Skip) -> jax.Array:
+        return jnp.concatenate([cell.hidden(carry.s), carry.x])
+
+    def step(params: "Params", carry: Skip, x: jax.Array) -> tuple[Skip, jax.Array]:
+        carry = Skip(cell.step(params, carry.s, x)[0], x)
+        return carry, hidden(carry)
+
+    return Cell(cell.init, step, lambda: Skip(cell.initial_carry(), jnp.zeros(1)), hidden)
+
+
+def blocks(num_blocks: int) -> Cell:
+    """h_t = A h_{t-1} + B x_t with A of 2 x 2 blocks."""
+
+    def step(params: "Params", h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        turned = jnp.sum(params["W_h"] * h.reshape(-1, 1, 2), axis=-1)
+        h = turned.ravel() + params["W_x"] @ x
+        return h, h
+
+    shapes = {"W_h": (num_blocks, 2, 2), "W_x": (2 * num_blocks, 1)}
+    return Cell(partial(_zeros, shapes), step, lambda: jnp.zeros(2 * num_blocks))
+
+
+def complex_diagonal(units: int) -> Cell:
+    """s_t = λ ∘ s_{t-1} + γ ∘ B x_t with λ as its real and imaginary part; s is (2, units)."""
+
+    def step(params: "Params", s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        (a, b), (re, im) = params["lambda"], s
+        enter = params.get("gamma", 1.0) * (params["W_x"] @ x)
+        s = jnp.stack([a * re - b * im, b * re + a * im]) + enter
+        return s, s.ravel()
+
+    shapes = {"lambda": (2, units), "W_x": (2, units, 1)}
+    return Cell(partial(_zeros, shapes), step, lambda: jnp.zeros((2, units)))
+
+
+def _zeros(shapes: Mapping[str, tuple[int, ...]], key: jax.Array) -> dict[str, jax.Array]:
+    """Parameters to be put in: all are drawn by `draw_student`."""
+    del key
+    return {name: jnp.zeros(shape) for name, shape in shapes.items()}
+
+
+def student(name: str, units: int) -> Cell:
+    """The cell of a student."""
+    if name == "RNN":
+        return with_skip(rnn(1, units, activation="identity"))
+    if name == "LRU":
+        return with_skip(lru(1, units))
+    if name in ("block diagonal", "more neurons"):
+        return with_skip(blocks(units // 2 if name == "block diagonal" else units))
+    return with_skip(complex_diagonal(units))
+
+
+def with_moduli(matrices: np.ndarray, nu_0: float) -> tuple[np.ndarray, np.ndarray]:
+    """Matrices with the eigenvalues l moved to the moduli ν_0 + (1 - ν_0) tanh|l|, and these."""
+    values, vectors = np.linalg.eig(matrices)
+    moduli = nu_0 + (1 - nu_0) * np.tanh(np.abs(values))
+    moved = moduli * np.exp(1j * np.angle(values))
+    return (vectors * moved[..., None, :] @ np.linalg.inv(vectors)).real, moduli
+
+
+class Teacher(NamedTuple):
+    """y_t = C h_t + D x_t with h_t = A h_{t-1} + B x_t; scalar in and out."""
+
+    A: np.ndarray
+    B: np.ndarray
+    C: np.ndarray
+    D: float
+
+
+def draw_teacher(seed: int, nu_0: float) -> tuple[Teacher, np.ndarray]:
+    """The teacher of a seed, and the moduli that its eigenvalues were given."""
+    rng, n = np.random.default_rng(seed), TEACHER_UNITS
+    A, moduli = with_moduli(rng.standard_normal((n, n)) / np.sqrt(n), nu_0)
+    B, C = rng.standard_normal(n), rng.standard_normal(n) / np.sqrt(n)
+    return Teacher(A, B, C, float(rng.standard_normal())), moduli
+
+
+def response(teacher: Teacher, num_steps: int) -> np.ndarray:
+    """What it says to an impulse, g_0 ... g_{T-1}."""
+    h, g = teacher.B, np.empty(num_steps)
+    for k in range(num_steps):
+        g[k] = teacher.C @ h
+        h = teacher.A @ h
+    g[0] += teacher.D
+    return g
+
+
+def draw_student(name: str, units: int, nu_0: float, rng: np.random.Generator) -> "Params":
+    """A student's parameters at the start, by the laws of the authors' code."""
+    real = name in ("RNN", "block diagonal", "more neurons")
+    n = 2 * units if name == "more neurons" else units
+    skip = rng.standard_normal((1, 1))
+    if real:
+        size = n if name == "RNN" else 2
+        shape = (n, n) if name == "RNN" else (n // 2, 2, 2)
+        cell = {
+            "W_h": with_moduli(rng.standard_normal(shape) / np.sqrt(size), 0.0)[0],
+            "W_x": rng.standard_normal((n, 1)),
+        }
+        C = rng.standard_normal((1, n)) / np.sqrt(n)
+        cell |= {"b": np.zeros(n)} if name == "RNN" else {}
+    else:
+        modulus = np.sqrt(rng.uniform(nu_0**2, 1, n))
+        angle, B = rng.uniform(0, 2 * np.pi, n), rng.standard_normal((2, n, 1)) / np.sqrt(n)
+        gamma = np.sqrt(1 - modulus**2)
+        cell = {"lambda": np.stack([modulus * np.cos(angle), modulus * np.sin(angle)]), "W_x": B}
+        cell |= {"gamma": gamma} if name == "with γ" else {}
+        if name == "LRU":
+            logs = {"nu": np.log(-np.log(modulus)), "theta": np.log(angle), "gamma": np.log(gamma)}
+            cell = {**logs, "W_x": {"re": B[0], "im": B[1]}}
+        C = rng.standard_normal((1, 2 * n))
+    return {"cell": cell, "readout": {"W": np.hstack([C, skip]), "b": np.zeros(1)}}
