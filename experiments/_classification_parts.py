@@ -257,4 +257,4 @@ class Trainer:
         def measure(own: "Params", inputs: jax.Array) -> jax.Array:
             return flow.over_runs(partial(flow.log_norms, cell, own))(inputs)
 
-        return flow.jit_to_run_once(measure)
+        return jax.jit(measure)

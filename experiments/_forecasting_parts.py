@@ -75,7 +75,7 @@ def log_norms(net: Forecaster, params: Any, inputs: np.ndarray) -> np.ndarray:
 
     with jax.enable_x64(True):
         exact = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
-        found = np.asarray(flow.jit_to_run_once(flow.over_runs(one))(exact))
+        found = np.asarray(jax.jit(flow.over_runs(one))(exact))
     return found.reshape(-1, found.shape[-1])
 
 

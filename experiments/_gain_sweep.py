@@ -55,7 +55,7 @@ def sweep(
     def of_run(params: "Params", x: jax.Array) -> tuple[jax.Array, ...]:
         return jax.lax.map(lambda gain: one(params, x, gain), jnp.asarray(gains, x.dtype))
 
-    found = flow.jit_to_run_once(flow.over_runs(of_run))(params, inputs)
+    found = jax.jit(flow.over_runs(of_run))(params, inputs)
     names = ("log_size_half", "log_size_end", "log_norm_end")
     return {name: np.asarray(values) for name, values in zip(names, found, strict=True)}
 

@@ -104,7 +104,7 @@ def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
         input_size=config.input_size,
     )
     measure = flow.over_runs(lambda key, x: flow.log_norms(cell, cell.init(key), x))
-    norms = flow.jit_to_run_once(measure)(jax.random.split(k_params, config.num_seeds), inputs)
+    norms = jax.jit(measure)(jax.random.split(k_params, config.num_seeds), inputs)
     nats = {"units": "nats", "norm": "spectral"}
     return xarray.Dataset(
         {"log_norm": (("cell", "run", "lag"), np.asarray(norms)[None], nats)},

@@ -27,7 +27,7 @@ Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, algorithm 1 and Fig. 7.
     python experiments/clipping.py --full
     python experiments/clipping.py --clippings=none,adjoint --num_updates=3000
 
-Takes two to three minutes on two cores at the defaults, hours, by estimate, in full. A killed run
+Takes two minutes on two cores at the defaults, hours, by estimate, in full. A killed run
 goes on from its last evaluation.
 """
 

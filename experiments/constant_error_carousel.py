@@ -124,7 +124,7 @@ def _measure(config: Config, spec: str, cell: "Cell", inputs: jax.Array) -> "xar
         )
 
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0), config.num_seeds)
-    norms, paths, f = flow.jit_to_run_once(flow.over_runs(one_run))(keys, inputs)
+    norms, paths, f = jax.jit(flow.over_runs(one_run))(keys, inputs)
     terms = [*flow.Decomposition._fields, "total"]
     return xarray.Dataset(
         {

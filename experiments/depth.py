@@ -117,7 +117,7 @@ def _measure_stack(config: Config, skip: str, inputs: jax.Array) -> "xarray.Data
 
     layers, cell = _make(config, skip)
     measure = flow.over_runs(lambda key, x: layer_norms(layers, cell, cell.init(key), x))
-    norms = flow.jit_to_run_once(measure)(_keys(config), inputs)
+    norms = jax.jit(measure)(_keys(config), inputs)
     layer = np.arange(1, config.num_layers + 1)
     dims = ("skip", "run", "lag", "target", "source")
     return xarray.Dataset(
@@ -178,7 +178,7 @@ def _measure_directions(config: Config, inputs: jax.Array) -> "xarray.Dataset":
             ]
         )
 
-    norms = flow.jit_to_run_once(flow.over_runs(one_run))(_keys(config), inputs)
+    norms = jax.jit(flow.over_runs(one_run))(_keys(config), inputs)
     offsets = np.arange(config.num_steps) - config.num_steps // 2
     return xarray.Dataset(
         {

@@ -220,7 +220,7 @@ def _measure(config: Config, name: str) -> "xarray.Dataset":
         {
             "exponent": (
                 ("cell", "run", "gain"),
-                np.asarray(flow.jit_to_run_once(sweep)(*few))[None],
+                np.asarray(jax.jit(sweep)(*few))[None],
                 {"units": "nats per step"},
             ),
             "theory": (("cell", "gain"), [theory], {"units": "nats per step"}),
@@ -251,7 +251,7 @@ def _log_norms(cell: Cell, gains: np.ndarray, params: "Params", inputs: jax.Arra
     def one(params: "Params", x: jax.Array, gain: jax.Array) -> jax.Array:
         return flow.log_norms(cell, {"cell": params, "gain": gain}, x, norm="frobenius")
 
-    measure = flow.jit_to_run_once(flow.over_runs(one))
+    measure = jax.jit(flow.over_runs(one))
     runs = len(inputs)
     return np.stack([measure(params, inputs, jnp.full(runs, gain)) for gain in gains])
 
@@ -269,7 +269,7 @@ def _log_gradients(
 
     over_gains = jax.vmap(one, in_axes=(None, None, 0))
     measure = flow.over_runs(lambda params, x: over_gains(params, x, jnp.asarray(gains)))
-    return np.asarray(flow.jit_to_run_once(measure)(params, inputs)).T
+    return np.asarray(jax.jit(measure)(params, inputs)).T
 
 
 def _measure_line(config: Config) -> "xarray.Dataset":
@@ -304,7 +304,7 @@ def _measure_line(config: Config) -> "xarray.Dataset":
         each = partial(over_places, params, D, x)
         return jax.lax.map(lambda gain: each(gain, jnp.asarray(places)), jnp.asarray(gains))
 
-    measure = flow.jit_to_run_once(flow.over_runs(one))
+    measure = jax.jit(flow.over_runs(one))
     losses, slopes = measure(params, directions["W_h"], inputs)
     dims = ("run", "factor", "place")
     return xarray.Dataset(

@@ -82,7 +82,7 @@ def _kind(cell: str, preset: str) -> str | None:
 def _measurement(kind: str, input_size: int, hidden_size: int) -> "tuple[Cell, Callable]":
     """A cell, and what measures all runs of it: compiled once for all frameworks."""
     cell = resolve(kind)(input_size, hidden_size)
-    return cell, flow.jit_to_run_once(flow.over_runs(partial(flow.log_norms, cell)))
+    return cell, jax.jit(flow.over_runs(partial(flow.log_norms, cell)))
 
 
 def _measure(config: Config, name: str, preset: str, kind: str) -> "xarray.Dataset":
@@ -97,7 +97,7 @@ def _measure(config: Config, name: str, preset: str, kind: str) -> "xarray.Datas
         input_size=config.input_size,
     )
     cell, measure = _measurement(kind, config.input_size, config.hidden_size)
-    draw = flow.jit_to_run_once(flow.over_runs(with_preset(cell, preset).init))
+    draw = jax.jit(flow.over_runs(with_preset(cell, preset).init))
     norms = measure(draw(jax.random.split(k_params, config.num_seeds)), inputs)
     dims = ("cell", "preset", "run", "lag")
     return xarray.Dataset(

@@ -194,9 +194,7 @@ def _begin(config: Config, training: Training, activation: str) -> Runs:
     def draw(key: jax.Array) -> Any:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(c.init(key) for c in cells))
 
-    drawn = flow.jit_to_run_once(jax.vmap(draw, out_axes=1))(
-        jax.random.split(k_cells, config.num_seeds)
-    )
+    drawn = jax.jit(jax.vmap(draw, out_axes=1))(jax.random.split(k_cells, config.num_seeds))
 
     def per_run(leaf: jax.Array) -> jax.Array:
         shape = len(starts), *by_rate, *leaf.shape[2:]

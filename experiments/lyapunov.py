@@ -119,7 +119,7 @@ def _measure(config: Config, size: int) -> "xarray.Dataset":
             jnp.asarray(config.gains), jnp.arange(config.num_seeds), indexing="ij"
         )
     )
-    exponents, steps = flow.jit_to_run_once(flow.over_runs(one_run))(gains, _keys(config)[keys])
+    exponents, steps = jax.jit(flow.over_runs(one_run))(gains, _keys(config)[keys])
     shape = len(config.gains), config.num_seeds
     dims = ("hidden_size", "gain", "run")
     return xarray.Dataset(
@@ -194,7 +194,7 @@ def _train(config: Config) -> "xarray.Dataset":
 
     gains = jnp.asarray(config.gains, jnp.float32)
     by_seed = jax.vmap(jax.vmap(one_run, (None, 0)), (0, None))
-    right = flow.jit_to_run_once(by_seed)(gains, _keys(config))
+    right = jax.jit(by_seed)(gains, _keys(config))
     return xarray.Dataset(
         {"share_right": (("gain", "run"), np.asarray(right, float), {"units": "1"})},
         coords={"gain": ("gain", list(config.gains), {"units": "1"})},

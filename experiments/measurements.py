@@ -90,7 +90,7 @@ def _measure(config: Config, cell: "Cell", inputs: jax.Array) -> "xarray.Dataset
     import xarray
 
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0), config.num_seeds)
-    results = flow.jit_to_run_once(flow.over_runs(partial(_one_run, cell)))(keys, inputs)
+    results = jax.jit(flow.over_runs(partial(_one_run, cell)))(keys, inputs)
     dims = {
         "log_norm": ("lag",),
         "log_norm_map": ("later", "earlier"),

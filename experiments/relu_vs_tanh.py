@@ -105,7 +105,7 @@ def draw(config: Config, input_size: int) -> tuple["Params", jax.Array]:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(c.init(key) for c in cells))
 
     keys = jax.random.split(k_params, config.num_seeds)
-    net = flow.jit_to_run_once(jax.vmap(one, out_axes=1))(keys)
+    net = jax.jit(jax.vmap(one, out_axes=1))(keys)
     inputs = jax.random.normal(k_inputs, (config.num_seeds, config.num_steps, input_size))
     return {"phi": jnp.zeros(net["b"].shape[:2], net["b"].dtype), "net": net}, inputs
 
@@ -155,7 +155,7 @@ def _measure(config: Config, nets: tuple["Params", jax.Array]) -> "xarray.Datase
     shape = len(config.activations), *nets[0]["phi"].shape
     params = with_each_activation(nets[0], shape[0])
     inputs = jnp.tile(nets[1], (shape[0] * shape[1], 1, 1))
-    found = flow.jit_to_run_once(flow.over_runs(one))(params, inputs)
+    found = jax.jit(flow.over_runs(one))(params, inputs)
     norms, live, sizes = (np.asarray(values).reshape(*shape, -1) for values in found)
     runs = ("activation", "init", "run")
     return xarray.Dataset(

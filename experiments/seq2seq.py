@@ -170,7 +170,7 @@ def _norms(net: Rewriter, pairs: Pairs, stages: "Iterable[Params]") -> tuple:
         return flow.over_runs(lambda *pair: log_adjoints(net, params, Pairs(*pair)))(*pairs)
 
     with jax.enable_x64(True):
-        measure = flow.jit_to_run_once(flow.over_runs(of_net))
+        measure = jax.jit(flow.over_runs(of_net))
         norms = [jax.device_get(measure(jax.tree.map(np.float64, params))) for params in stages]
     return ("stage", "seed", "sequence", "step"), np.stack(norms)
 

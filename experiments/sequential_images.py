@@ -264,7 +264,7 @@ def log_norms(cell: "Cell", params: "Params", probed: Sequences) -> np.ndarray:
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["cell"])
     with jax.enable_x64(True):
         x = jnp.swapaxes(probed.at(np.arange(len(probed.pixels))).inputs, 0, 1)
-        measure = flow.jit_to_run_once(flow.over_runs(lambda one: of_run(one, x)))
+        measure = jax.jit(flow.over_runs(lambda one: of_run(one, x)))
         return jax.device_get(measure(params))
 
 

@@ -181,7 +181,7 @@ def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
         return last, shares(born, x, every_loss(config, x))
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    along, every = flow.jit_to_run_once(flow.over_runs(one_run))(keys)
+    along, every = jax.jit(flow.over_runs(one_run))(keys)
     norms, adjoint = (  # by place: birth, end, and a loss at every step
         np.concatenate([last[:, [0, -1]], at_birth[:, None]], axis=1)
         for last, at_birth in zip(jax.device_get(along), jax.device_get(every), strict=True)

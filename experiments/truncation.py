@@ -240,7 +240,7 @@ def _bias(config: Config, training: Training) -> "Callable[[Params], Comparison]
         cut = tbptt_gradient(task.loss, cell, params, batch, k1=k1, k2=k2)
         return compare(cut.value["cell"], exact.value["cell"])
 
-    return flow.jit_to_run_once(flow.over_runs(one))
+    return jax.jit(flow.over_runs(one))
 
 
 def _cost(config: Config, training: Training) -> tuple[float, float]:

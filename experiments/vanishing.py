@@ -213,8 +213,8 @@ def _measure(
         )
 
     keys = jnp.repeat(jax.random.split(key, config.num_seeds), config.num_sequences)
-    params = flow.jit_to_run_once(flow.over_runs(init))(keys)
-    results = flow.jit_to_run_once(flow.over_runs(one_run))(params, inputs)
+    params = jax.jit(flow.over_runs(init))(keys)
+    results = jax.jit(flow.over_runs(one_run))(params, inputs)
     norms, spectra = (np.asarray(result) for result in results)
     nats = {"units": "nats", "norm": config.norm, **block}
     return xarray.Dataset(

@@ -174,4 +174,4 @@ def trainer(
         params = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
         return jax.lax.map(partial(look, margin, k_look), params)
 
-    return flow.jit_to_run_once(flow.over_runs(one))
+    return jax.jit(flow.over_runs(one))

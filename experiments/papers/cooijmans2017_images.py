@@ -143,7 +143,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
     def over_gammas(measure: Any) -> Any:
         each = lambda run: jax.lax.map(lambda g: measure(cell, run, g), gammas)  # noqa: E731
-        return flow.jit_to_run_once(each)
+        return jax.jit(each)
 
     runs = [draw(config, key, found) for key in keys]
     measure = over_gammas(mean_norms)

@@ -79,7 +79,7 @@ def norms(config: Config, activation: str, law: str, gains: tuple[float, ...]) -
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     runs = jnp.tile(keys, len(gains)), jnp.repeat(jnp.asarray(gains), config.num_seeds)
-    found = np.asarray(flow.jit_to_run_once(flow.over_runs(one))(*runs))
+    found = np.asarray(jax.jit(flow.over_runs(one))(*runs))
     return found.reshape(len(gains), config.num_seeds, len(LAGS))
 
 

@@ -143,7 +143,7 @@ def bound_gap(config: Config, activation: str, gamma: float) -> float:
         return jnp.max(norms[1:] - jnp.arange(1, 61) * rate)
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    return float(jnp.max(flow.jit_to_run_once(flow.over_runs(gap))(keys)))
+    return float(jnp.max(jax.jit(flow.over_runs(gap))(keys)))
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":

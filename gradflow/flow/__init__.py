@@ -14,7 +14,7 @@ from gradflow.flow.lyapunov import LyapunovExponents, lyapunov_exponents
 from gradflow.flow.norm_map import log_norm_map
 from gradflow.flow.norms import log_norms
 from gradflow.flow.paths import StepsByPath, steps_by_path
-from gradflow.flow.runs import jit_to_run_once, over_runs, side_by_side
+from gradflow.flow.runs import over_runs, shared_out, side_by_side
 from gradflow.flow.spectrum import effective_rank, log_condition, log_singular_values
 from gradflow.flow.summary import Summary, horizons, summary
 
@@ -39,7 +39,6 @@ __all__ = [
     "gates",
     "horizons",
     "in_chunks",
-    "jit_to_run_once",
     "leading_singular_values",
     "log_adjoint_norms",
     "log_condition",
@@ -50,6 +49,7 @@ __all__ = [
     "lyapunov_exponents",
     "over_runs",
     "saturation",
+    "shared_out",
     "side_by_side",
     "steps_by_path",
     "summary",

@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+_RUNS = "runs"
 
 
 def over_runs(measure: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,28 +30,34 @@ def side_by_side(one_run: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """
 
     def all_runs(runs: Any) -> Any:
-        devices = jax.local_devices()
-        num_runs = len(jax.tree.leaves(runs)[0])
-        share = -(-num_runs // len(devices))
-        num_devices = -(-num_runs // share)
-        if num_devices == 1:
+        mesh, share = _shares(runs)
+        if mesh.size == 1:
             return jax.vmap(one_run)(runs)
-        mesh, along = Mesh(np.array(devices[:num_devices]), ("runs",)), PartitionSpec("runs")
+        along = PartitionSpec(_RUNS)
         shared = jax.shard_map(
             jax.vmap(one_run), mesh=mesh, in_specs=along, out_specs=along, check_vma=False
         )
-        padded = jnp.arange(num_devices * share) % num_runs
+        padded = jnp.arange(mesh.size * share) % _length(runs)
         found = shared(jax.tree.map(lambda leaf: leaf[padded], runs))
-        return jax.tree.map(lambda leaf: leaf[:num_runs], found)
+        return jax.tree.map(lambda leaf: leaf[: _length(runs)], found)
 
     return all_runs
 
 
-def jit_to_run_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`jax.jit` for what runs once or a few times: half the time to compile.
+def shared_out(runs: Any) -> Any:
+    """Runs where `side_by_side` leaves them, so that a program of theirs is compiled only once."""
+    mesh, share = _shares(runs)
+    along = PartitionSpec(_RUNS) if mesh.size * share == _length(runs) else PartitionSpec()
+    return jax.device_put(runs, NamedSharding(mesh, along)) if mesh.size > 1 else runs
 
-    On the CPU, LLVM optimises at level 1 in place of 3. The products are a library's either way.
-    """
-    if jax.default_backend() != "cpu":
-        return jax.jit(function)
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 1})
+
+def _shares(runs: Any) -> tuple[Mesh, int]:
+    """The devices that the runs are shared out to, and how many runs each has."""
+    devices = jax.local_devices()
+    share = -(-_length(runs) // len(devices))
+    num_devices = -(-_length(runs) // share)
+    return Mesh(np.array(devices[:num_devices]), (_RUNS,)), share
+
+
+def _length(runs: Any) -> int:
+    return len(jax.tree.leaves(runs)[0])

@@ -17,7 +17,13 @@ from gradflow.study.experiment import Experiment
 from gradflow.study.figure import save
 from gradflow.study.flags import Request, help_text, parse
 from gradflow.study.record import RESULT, Record, default_workdir, read_environment
-from gradflow.study.settings import compilation_cache, cores_as_devices, log_level, precision
+from gradflow.study.settings import (
+    compilation_cache,
+    compile_sooner,
+    cores_as_devices,
+    log_level,
+    precision,
+)
 from gradflow.study.store import read_dataset, to_json
 
 if TYPE_CHECKING:
@@ -76,6 +82,7 @@ def _perform(experiment: Experiment, request: Request, command: str) -> None:
     )
     workdir = request.options.workdir
     folder = Path(workdir) if workdir else default_workdir(experiment.name, config)
+    compile_sooner()
     cores_as_devices()
     caching = compilation_cache(request.options.compilation_cache_dir)
     with precision(config, **{**caching, **request.jax}):

@@ -23,6 +23,9 @@ QUICK_COMPILATION = (
 )
 """XLA's flags for what computes little: it compiles in under half the time, to slower programs."""
 
+SOONER = "--xla_backend_optimization_level=2"
+"""XLA's flag that halves the time of compiling, to programs that are as fast."""
+
 WORTH_KEEPING = 0.1
 """Seconds of compiling from which a program is kept."""
 
@@ -64,6 +67,17 @@ def cores_as_devices() -> None:
     available = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
     with contextlib.suppress(RuntimeError):  # it has looked for them
         jax.config.update("jax_num_cpu_devices", len(available))
+
+
+def compile_sooner() -> None:
+    """Sets `SOONER` for this process and those that it starts, unless a level is set already.
+
+    A study runs each of its programs once or a few times. It has to come before JAX has looked
+    for devices.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_backend_optimization_level" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {SOONER}".strip()
 
 
 def compilation_cache(folder: str | None) -> dict[str, Any]:

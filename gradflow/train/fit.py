@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradflow import flow
 from gradflow.train.keeper import Keeper
 from gradflow.train.loop import Runs, Training, advance, evaluate
 from gradflow.train.probes import Probing, probe, probe_shapes
@@ -101,7 +102,7 @@ def fit(
       ValueError: If the cell lacks what a probe measures, or the keeper has another training.
     """
     look = partial(_look, training, schedule, probing, keeper)
-    progress = _empty(training, runs, schedule, probing)
+    progress = _empty(training, flow.shared_out(runs), schedule, probing)
     stored = None if keeper is None else keeper.restore(_to_arrays(progress))
     if stored is None:
         progress = look(progress, {}, {})
@@ -194,5 +195,5 @@ def _to_arrays(progress: Progress) -> Any:
 
 
 def _from_arrays(progress: Progress, stored: Progress) -> Progress:
-    runs = jax.tree.map(jnp.array, stored.runs)._replace(key=progress.runs.key)
+    runs = flow.shared_out(jax.tree.map(jnp.array, stored.runs._replace(key=progress.runs.key)))
     return stored._replace(runs=runs, update=int(stored.update))

@@ -99,7 +99,7 @@ def _beginner(training: Training) -> Callable[[Key, Array, Array], Runs]:
         zero, never = jnp.zeros((), jnp.int32), jnp.full((), NEVER, jnp.int32)
         return Runs(key, learning_rate, clip_threshold, params, opt_state, zero, never, never)
 
-    return flow.jit_to_run_once(jax.vmap(one_run))
+    return jax.jit(jax.vmap(one_run))
 
 
 def advance(training: Training, runs: Runs, num_updates: int) -> tuple[Runs, Means]:

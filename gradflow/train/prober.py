@@ -83,7 +83,7 @@ def _to_float64(tree: Any) -> Any:
 
 @functools.cache
 def _compiled(measure: Measure) -> Callable[..., Values]:
-    return flow.jit_to_run_once(partial(_medians, measure))
+    return jax.jit(partial(_medians, measure))
 
 
 def _medians(measure: Measure, params: Params, sequences: Any) -> dict[str, Array]:

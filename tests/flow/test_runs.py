@@ -26,14 +26,26 @@ for number in (1, 2, 3, 4, 5, 7):
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
     share = -(-number // len(devices))
     assert len(found["largest"].devices()) == -(-number // share), number
+    placed = flow.shared_out(runs)
+    np.testing.assert_array_equal(placed[1], runs[1])
+    for like in jax.tree.leaves(found):
+        for leaf in jax.tree.leaves(placed):
+            assert leaf.sharding.is_equivalent_to(like.sharding, leaf.ndim), number
 
 task = resolve_task("adding(num_steps=6)")
 sizes = {"batch_size": 4, "eval_size": 8}
 training = Training(resolve("gru")(2, 4), task, resolve_optimiser("adam"), **sizes)
 runs = begin(training, jax.random.split(jax.random.key(1), 3), jnp.array([1e-2, 1e-3, jnp.nan]))
+compiled = []
+jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
+runs, known = flow.shared_out(runs), 0
 for _ in range(2):
-    runs, means = advance(training, runs, 3)
     runs, found = evaluate(training, runs)
+    runs, means = advance(training, runs, 3)
+    programs = compiled.count("/jax/core/compile/backend_compile_duration")
+    assert programs > 0 and known in (0, programs), (known, programs)
+    known = programs
+runs, found = evaluate(training, runs)
 assert len(runs.update.devices()) == min(len(devices), 3)
 print(*np.asarray([means["train_loss"], found["loss"], runs.died_at]).ravel().tolist())
 """

@@ -10,6 +10,7 @@ from gradflow.study.settings import (
     CACHE,
     compilation_cache,
     compile_quickly,
+    compile_sooner,
     cores_as_devices,
 )
 
@@ -54,6 +55,19 @@ def test_flags_are_set_that_xla_knows_and_none_over_the_user_s(monkeypatch):
         monkeypatch.setattr(settings, "QUICK_COMPILATION", flags)
         monkeypatch.delenv("XLA_FLAGS")
         compile_quickly()
+        assert os.environ["XLA_FLAGS"] == found
+
+
+def test_llvm_optimises_less_unless_it_has_been_told_how_much(monkeypatch):
+    for before, found in (
+        (None, settings.SOONER),
+        ("--xla_dump_to=", f"--xla_dump_to= {settings.SOONER}"),
+        ("--xla_backend_optimization_level=3", "--xla_backend_optimization_level=3"),
+    ):
+        monkeypatch.delenv("XLA_FLAGS", raising=False)
+        if before is not None:
+            monkeypatch.setenv("XLA_FLAGS", before)
+        compile_sooner()
         assert os.environ["XLA_FLAGS"] == found
 
 
