@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Num
 
 from gradflow.cell import Key, Params
-from gradflow.flow import over_runs
+from gradflow.flow import over_runs, side_by_side
 from gradflow.spec import unknown_name
 from gradflow.tasks.forecasting import Split, Windows
 from gradflow.train.epochs import Learner, fit_epochs
@@ -104,12 +104,14 @@ class Forecasting:
         del key  # there is no noise
         inputs, targets = batch
 
-        def one(params: Params, x: Array, y: Array, weights: Array) -> Array:
+        def one(run: tuple[Params, Array, Array, Array]) -> Array:
+            params, x, y, weights = run
             y = jnp.moveaxis(y[:, self.net.first - 1 :: self.net.stride], 0, 1)
             errors = (self.net.train(params, _of(x)) - y) ** 2
             return jnp.sum(weights * jnp.mean(errors, axis=1))
 
-        return jnp.sum(jax.vmap(one)(params, inputs, targets, self.weights(inputs.shape[-1])))
+        runs = params, inputs, targets, self.weights(inputs.shape[-1])
+        return jnp.sum(side_by_side(one)(runs))
 
     def batches(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Each run's own order of the windows, the same for a seed's every task."""

@@ -124,7 +124,10 @@ class Rewriters:
 
     def __init__(self, net: Any, data: Rewriting, plan: Plan) -> None:
         self.net, self.data, self.plan = net, data, plan
-        self._judge = jax.jit(jax.vmap(partial(judge, net), (0, None)))
+        self._judge = jax.jit(self._judged)
+
+    def _judged(self, params: Params, pairs: Pairs) -> dict[str, Float[Array, " seeds"]]:
+        return flow.side_by_side(lambda own: judge(self.net, own, pairs))(params)
 
     def fit(
         self, born: Params, *, watch: Watch | None = None, keeper: Keeper | None = None
@@ -150,12 +153,13 @@ class Rewriters:
         """The sum of all seeds' losses, of a batch with the seeds in front."""
         del key  # there is no noise but the batch
 
-        def of_net(params: Params, pairs: Pairs) -> Array:
+        def of_net(run: tuple[Params, Pairs]) -> Array:
+            params, pairs = run
             sources, targets = pairs.sources.T, pairs.targets.T
             logits = self.net.forced(params, sources, targets, lengths=pairs.lengths)
             return cross_entropy(logits, targets)
 
-        return jnp.sum(jax.vmap(of_net)(params, batch))
+        return jnp.sum(flow.side_by_side(of_net)((params, batch)))
 
     def batches(self, epoch: int) -> Iterator[Pairs]:
         """Each seed's own pairs, drawn with repetition."""

@@ -26,6 +26,11 @@ for number in (1, 2, 3, 4, 5, 7):
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
     share = -(-number // len(devices))
     assert len(found["largest"].devices()) == -(-number // share), number
+    in_turn = jax.jit(flow.over_runs(lambda key, x: one((key, x))))(*runs)
+    jax.tree.map(np.testing.assert_array_equal, in_turn, wanted)
+    assert in_turn["largest"].devices() == found["largest"].devices(), number
+    nested = flow.over_runs(lambda x: jnp.sum(flow.side_by_side(jnp.sum)(x)))(runs[1])
+    np.testing.assert_array_equal(nested, jnp.sum(runs[1], axis=(1, 2)))
     placed = flow.shared_out(runs)
     np.testing.assert_array_equal(placed[1], runs[1])
     for like in jax.tree.leaves(found):
