@@ -97,7 +97,7 @@ def _measure(config: Config, name: str, preset: str, kind: str) -> "xarray.Datas
         input_size=config.input_size,
     )
     cell, measure = _measurement(kind, config.input_size, config.hidden_size)
-    draw = jax.jit(flow.over_runs(with_preset(cell, preset).init))
+    draw = jax.jit(partial(jax.lax.map, with_preset(cell, preset).init))
     norms = measure(draw(jax.random.split(k_params, config.num_seeds)), inputs)
     dims = ("cell", "preset", "run", "lag")
     return xarray.Dataset(

@@ -213,7 +213,7 @@ def _measure(
         )
 
     keys = jnp.repeat(jax.random.split(key, config.num_seeds), config.num_sequences)
-    params = jax.jit(flow.over_runs(init))(keys)
+    params = jax.jit(partial(jax.lax.map, init))(keys)
     results = jax.jit(flow.over_runs(one_run))(params, inputs)
     norms, spectra = (np.asarray(result) for result in results)
     nats = {"units": "nats", "norm": config.norm, **block}

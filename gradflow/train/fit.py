@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import flow
 from gradflow.train.keeper import Keeper
-from gradflow.train.loop import Runs, Training, advance, evaluate
+from gradflow.train.loop import Runs, Training, advance, evaluate, placed
 from gradflow.train.probes import Probing, probe, probe_shapes
 
 Arrays = dict[str, np.ndarray]
@@ -102,12 +101,12 @@ def fit(
       ValueError: If the cell lacks what a probe measures, or the keeper has another training.
     """
     look = partial(_look, training, schedule, probing, keeper)
-    progress = _empty(training, flow.shared_out(runs), schedule, probing)
+    progress = _empty(training, placed(training, runs), schedule, probing)
     stored = None if keeper is None else keeper.restore(_to_arrays(progress))
     if stored is None:
         progress = look(progress, {}, {})
     else:
-        progress = _from_arrays(progress, stored)
+        progress = _from_arrays(training, progress, stored)
     yield progress
     while not _is_over(progress, schedule):
         start = time.perf_counter()
@@ -194,6 +193,7 @@ def _to_arrays(progress: Progress) -> Any:
     return jax.device_get(progress._replace(runs=runs, update=update))
 
 
-def _from_arrays(progress: Progress, stored: Progress) -> Progress:
-    runs = flow.shared_out(jax.tree.map(jnp.array, stored.runs._replace(key=progress.runs.key)))
+def _from_arrays(training: Training, progress: Progress, stored: Progress) -> Progress:
+    runs = jax.tree.map(jnp.array, stored.runs)._replace(key=progress.runs.key)
+    runs = placed(training, runs)
     return stored._replace(runs=runs, update=int(stored.update))

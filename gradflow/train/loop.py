@@ -121,13 +121,17 @@ def advance(training: Training, runs: Runs, num_updates: int) -> tuple[Runs, Mea
 def _advance(
     training: Training, runs: Runs, num_updates: int, arrays: dict[str, Any]
 ) -> tuple[Runs, Means]:
-    training = _over(training, arrays)
+    return flow.side_by_side(partial(_advance_one, _over(training, arrays), num_updates))(runs)
 
-    def one_run(run: Runs) -> tuple[Runs, Means]:
-        run, each = jax.lax.scan(partial(_update, training), run, length=num_updates)
-        return run, jax.tree.map(partial(jnp.mean, axis=0), each)
 
-    return flow.side_by_side(one_run)(runs)
+def _advance_one(training: Training, num_updates: int, run: Runs) -> tuple[Runs, Means]:
+    run, each = jax.lax.scan(partial(_update, training), run, length=num_updates)
+    return run, jax.tree.map(partial(jnp.mean, axis=0), each)
+
+
+def placed(training: Training, runs: Runs) -> Runs:
+    """Runs on the devices on which `advance` leaves them."""
+    return flow.shared_out(partial(_advance_one, training, 1), runs)
 
 
 def _over(training: Training, arrays: dict[str, Any]) -> Training:
