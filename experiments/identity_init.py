@@ -291,8 +291,8 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     activations = [str(name) for name in dataset.activation.values]
     tasks = [str(name) for name in dataset.task.values]
     fig = Figure(figsize=(7.0, 2.1 * len(activations) + 4.0))
-    rows = *(1.0 for _ in activations), 0.95, 0.95
-    *upper, middle, lower = fig.subfigures(len(rows), 1, height_ratios=rows, squeeze=False)[:, 0]
+    rows = *(1.0 for _ in activations), 1.8
+    *upper, lower = fig.subfigures(len(rows), 1, height_ratios=rows, squeeze=False)[:, 0]
     for row, activation in zip(upper, activations, strict=True):
         data = dataset.sel(activation=activation, task=tasks[0])
         panels = row.subplots(1, dataset.sizes["look"], sharey=True)
@@ -302,14 +302,14 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
             ax.set_title(f"{activation}, {when}")
         panels[0].set_ylabel(r"$\log_{10}\,\|\partial h_T/\partial h_k\|$")
     pairs = [(task, name) for task in tasks for name in activations]
-    for row, draw in ((middle, _draw_losses), (lower, _draw_radii)):
-        panels = row.subplots(1, len(pairs), sharey=draw is _draw_radii, squeeze=False)[0]
-        for ax, (task, name) in zip(panels, pairs, strict=True):
-            draw(ax, dataset.sel(task=task, activation=name))
-            ax.set_title(f"{task.partition('(')[0]}, {name}")
-        panels[0].set_ylabel(
-            {_draw_losses: "loss", _draw_radii: r"largest $|\lambda|$ of $W_h$"}[draw]
-        )
+    losses, radii = lower.subplots(2, len(pairs), sharex=True, squeeze=False)
+    for above, below, (task, name) in zip(losses, radii, pairs, strict=True):
+        _draw_losses(above, dataset.sel(task=task, activation=name))
+        _draw_radii(below, dataset.sel(task=task, activation=name))
+        above.set_title(f"{task.partition('(')[0]}, {name}")
+        below.sharey(radii[0])
+    losses[0].set_ylabel("loss")
+    radii[0].set_ylabel(r"largest $|\lambda|$ of $W_h$")
     lower.supxlabel("update", fontsize=9)
     handles = upper[0].axes[0].get_legend_handles_labels()
     fig.legend(*handles, loc="outside upper center", ncols=4, handlelength=3.2)
