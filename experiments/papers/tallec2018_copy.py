@@ -219,8 +219,8 @@ EXPERIMENT = study.Experiment(
         "num_recalled": 10,
         "hidden_size": 128,
         "batch_size": 32,
-        "num_updates": 20000,
-        "num_seeds": 2,
+        "num_updates": 40000,
+        "num_seeds": 5,
     },
     doc=__doc__,
 )
