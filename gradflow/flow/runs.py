@@ -1,9 +1,8 @@
 """Many runs of one measurement or of one training, on all devices of this process.
 
-Where jaxlib has LAPACK work on a batch of matrices, it cuts the batch up for threads that all
-devices share, and has one of these wait for the others: a batch on each device, and all may be
-waiting, for ever. So runs that decompose matrices are taken in turn, a matrix at a time, and those
-with batches of their own stay on one device.
+Batches for LAPACK, one on each device, may wait for each other for ever (see `gradflow.lapack`).
+So runs that decompose matrices are taken in turn, a matrix at a time, and those with batches of
+their own stay on one device.
 """
 
 import math
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gradflow.flow.decomposed import decomposed
+from gradflow.lapack import decomposed
 
 _RUNS = "runs"
 

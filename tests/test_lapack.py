@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 import pytest
 
-from gradflow.flow.decomposed import decomposed
+from gradflow.lapack import decomposed
 
 BY_LAPACK = {
     "cholesky": jnp.linalg.cholesky,
