@@ -16,7 +16,7 @@ from gradflow.flow.spectral import by_decomposition
 from gradflow.flow.steps import log_scaled, rescale
 from gradflow.flow.tridiagonal import largest_eigenvalue
 
-FIRST_STEPS, MORE_STEPS, MOST_STEPS = 8, 4, 48
+FIRST_STEPS, MORE_STEPS, MOST_STEPS = 6, 3, 48
 """Lanczos steps before the first look at what has been found, between two looks, and at most."""
 
 STRAGGLERS = 0.03

@@ -10,11 +10,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gradflow.cell import whole_carry
 from gradflow.flow.lanczos import Matrices, log_spectral_norms
 from gradflow.flow.qr import flat_rows
+from gradflow.flow.runs import over_runs
 from gradflow.flow.steps import Rows, log_scaled, pull_rows, rescale, unit_rows
 from gradflow.flow.sweep import Problem
 
@@ -30,29 +32,47 @@ _Side = tuple[Float[Array, "_ _ _"], Int[Array, " _"]]
 
 
 def log_norms_by_tiles(problem: Problem) -> Float[Array, "later earlier"]:
-    """Log norms for every pair, as [t, k]; what stands above the diagonal means nothing."""
+    """Log norms for every pair, as [t, k]; what stands above the diagonal means nothing.
+
+    On a CPU the rows of tiles are shared out to all devices.
+    """
     count = problem.steps.num_steps + 1
     side = _side(problem, count)
     num_blocks = -(-count // side)
     dtype = jnp.result_type(*jax.tree.leaves(problem.steps.last))
 
-    def row_of_tiles(block: Array, result: Array) -> Array:
+    def row_of_tiles(block: Array) -> Float[Array, "later earlier"]:
         start = block * side
         norms, later = _diagonal_tile(problem, side, start)
-        result = jax.lax.dynamic_update_slice(result, norms, (start, start))
+        row = jnp.full((side, num_blocks * side), jnp.nan, dtype)
+        row = jax.lax.dynamic_update_slice(row, norms, (0, start))
 
         def tile(number: Array, state: tuple[tuple[Rows, Array], Array]) -> tuple:
-            border, result = state
+            border, row = state
             stop = start - number * side
             border, earlier = _pull_through(problem, side, stop, border)
             norms = _norms_of_products(problem, later, earlier)
-            return border, jax.lax.dynamic_update_slice(result, norms, (start, stop - side))
+            return border, jax.lax.dynamic_update_slice(row, norms, (0, stop - side))
 
         border = unit_rows(problem.steps, whole_carry), jnp.zeros((), jnp.int32)
-        return jax.lax.fori_loop(0, block, tile, (border, result))[1]
+        return jax.lax.fori_loop(0, block, tile, (border, row))[1]
 
-    result = jnp.full((num_blocks * side,) * 2, jnp.nan, dtype)
-    return jax.lax.fori_loop(0, num_blocks, row_of_tiles, result)[:count, :count]
+    if jax.default_backend() == "cpu":
+        order = _evenly(num_blocks, len(jax.local_devices()))
+        rows = over_runs(row_of_tiles)(jnp.asarray(order))[np.argsort(order)]
+    else:
+        rows = jax.lax.map(row_of_tiles, jnp.arange(num_blocks))
+    return rows.reshape(num_blocks * side, -1)[:count, :count]
+
+
+def _evenly(num_blocks: int, num_devices: int) -> Int[np.ndarray, " blocks"]:
+    """An order of the rows whose equal parts have as many tiles; row b has b + 1.
+
+    The longest row goes to the first device, the next to the second, ... and on the way back again.
+    """
+    turns = np.arange(num_blocks)[::-1] % (2 * num_devices)
+    device = np.minimum(turns, 2 * num_devices - 1 - turns)
+    return np.argsort(device, stable=True)
 
 
 def _side(problem: Problem, count: int) -> int:
