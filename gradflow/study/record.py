@@ -15,8 +15,10 @@ import contextlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 CONFIG, RESULT, ENVIRONMENT, DONE = "config.json", "result.nc", "env.json", "DONE"
 PARTS, UNITS = "parts", "units"
+SECONDS = "seconds"
+"""The attribute of a stored unit that says how long it took."""
+
 # In the order of removal: without its marks first, and nameable as a run of ours until the end.
 _FILES = (DONE, ENVIRONMENT, "figure.pdf", "figure.png", RESULT, CONFIG)
 _MEND = "choose another --workdir"
@@ -47,6 +52,7 @@ class Record:
       identity: The experiment's name and its configuration.
       overwrite: Whether what an earlier run left there counts for nothing.
       reused: How many datasets it did not have to compute.
+      reused_seconds: How long the units of these took, in the processes that computed them.
       units: The names of the units of work that it has asked for.
     """
 
@@ -54,6 +60,7 @@ class Record:
     identity: Mapping[str, Any]
     overwrite: bool = False
     reused: int = 0
+    reused_seconds: float = 0.0
     units: set[str] = field(default_factory=set)
 
     def check(self) -> None:
@@ -141,7 +148,12 @@ class Units:
                 "the name all that the unit depends on"
             )
         self.record.units.add(name)
-        return self.record.keep(f"{PARTS}/{self._stem(name)}.nc", thunk)
+        reused = self.record.reused
+        dataset = self.record.keep(f"{PARTS}/{self._stem(name)}.nc", partial(_timed, thunk))
+        seconds = dataset.attrs.pop(SECONDS, 0.0)
+        if self.record.reused > reused:
+            self.record.reused_seconds += seconds
+        return dataset
 
     def folder(self, name: str, /) -> Path:
         """Makes the folder of a unit; it lasts until the run is overwritten."""
@@ -152,6 +164,12 @@ class Units:
 
     def _stem(self, name: str) -> str:
         return f"{sanitise(name)}-{digest(self.record.identity, name)}"
+
+
+def _timed(thunk: "Callable[[], xarray.Dataset]") -> "xarray.Dataset":
+    start = time.perf_counter()
+    dataset = thunk()
+    return dataset.assign_attrs({SECONDS: time.perf_counter() - start})
 
 
 def read_environment(folder: Path) -> dict[str, Any]:

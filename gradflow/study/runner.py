@@ -145,7 +145,7 @@ def _measure(
         )
     environment = {
         "command": command,
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": round(time.perf_counter() - start + record.reused_seconds, 3),
         "reused_units": record.reused,
         "precision": config.precision,
         **provenance.machine(),

@@ -82,3 +82,13 @@ def test_losses_are_judged_by_the_line():
 def test_an_unknown_net_is_said():
     with pytest.raises(ValueError, match=r"net 'RNN-orht'.*RNN-orth"):
         run(Config(nets=("RNN-orht",)))
+
+
+def test_tasks_of_two_lengths_stand_in_one_dataset():
+    sizes = {"hidden_size": 4, "batch_size": 2, "num_updates": 2, "eval_every": 1, "eval_size": 4}
+    found = run(Config(nets=("RNN-orth",), lengths=(3, 5), num_seeds=2, **sizes))
+    for length, steps in ((3, 23), (5, 25)):
+        norms = found.log_norm.sel(length=length).dropna("lag")
+        assert norms.sizes["lag"] == steps + 1 and norms.lag[-1] == steps
+        assert abs(norms.sel(when="birth")).max() < 1e-4
+    kerg2019_copy.figure(found)

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,17 @@ def test_a_unit_is_done_once_for_all_runs_of_the_same_configuration(tmp_path):
         "experiment": "tiny",
         "config": {"size": 3, "gains": [0.5, 1.0]},
     }
+
+
+def test_the_seconds_of_units_that_another_process_did_are_known(tmp_path, monkeypatch):
+    clock = iter((10.0, 17.5, 20.0, 20.25))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    first, again = (Record(tmp_path / "run", IDENTITY) for _ in range(2))
+    for record, seconds in ((first, 0.0), (again, 7.5)):
+        assert record.once("a", Work()).attrs == {}
+        assert record.reused_seconds == seconds
+    again.once("b", Work())
+    assert again.reused_seconds == 7.5
 
 
 def test_a_unit_is_the_same_whether_it_was_stored_or_not(tmp_path):
