@@ -328,7 +328,7 @@ def _draw_confusion(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.set_yticks(range(len(classes)), classes, fontsize=7)
     ax.grid(False)
     said = words_of(spec).replace("\n", ", ")
-    ax.set(xlabel="said", ylabel="true class", title=f"Per cent of a class, {said}")
+    ax.set(xlabel="said", ylabel="true class", title=f"Per cent of a class\n{said}")
 
 
 def closing(dataset: "xarray.Dataset") -> str:
