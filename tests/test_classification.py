@@ -152,6 +152,7 @@ def test_texts_that_are_probed_are_whole_and_of_one_length():
     assert PARTS.alike(Part(texts, np.arange(7)), 9)[1].tolist() == [1, 2, 4]
 
 
+@pytest.mark.usefixtures("folders")
 def test_epochs_between_two_probings(fits):
     trainer, _ = fits["gru", 0]
     config = dataclasses.replace(trainer.config, probe_every=3)
