@@ -5,10 +5,12 @@ compiles, runs once, and then waits to be told to run again; they are told in tu
 is taken. The gradients of the two ways of ours are compared, and the temporary memory of their
 compiled programs is printed with --memory (also by remat), which needs no idle machine.
 
-    python benchmarks/train.py --cells=lstm,gru,rnn --repeats=7
+    JAX_NUM_CPU_DEVICES=2 python benchmarks/train.py --cells=lstm,gru,rnn --repeats=7
+
+With a device a core, as the studies have it, ours share the batch out to them; PyTorch has a thread
+a core, and Flax is on one device with all threads, as without that setting.
 """
 
-import dataclasses
 import importlib.util
 import math
 import statistics
@@ -19,10 +21,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import app, flags
+from passes import Shape, gradient, ready
 from turns import answer, medians_of_processes
-
-from gradflow import unroll
-from gradflow.cells import CELLS
 
 SHAPES = "32x200x64x128,32x96x128x512,16x1024x64x256,128x96x64x128,1x1000x32x64,16x784x1x128"
 OURS = {"planned": ("planned", "none"), "scan": ("scan", "none"), "auto": ("auto", "none")}
@@ -33,37 +33,6 @@ _PEERS = flags.DEFINE_list("peers", ["auto", "scan", "flax", "torch"], "Who is t
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Runs of each, in turns.", lower_bound=1)
 _MEMORY = flags.DEFINE_boolean("memory", False, "Print temporary memory, and time nothing.")
 _WORKER = flags.DEFINE_string("worker", None, "Be this peer: for the script's own use.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """What is run."""
-
-    batch: int
-    num_steps: int
-    input_size: int
-    hidden_size: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Shape":
-        """From ``batch x T x input x hidden`` without the blanks."""
-        return cls(*map(int, text.split("x")))
-
-    @property
-    def inputs(self) -> tuple[int, int, int]:
-        """The inputs' shape, time first."""
-        return self.num_steps, self.batch, self.input_size
-
-
-def ours(name: str, shape: Shape, method: str, remat: str) -> tuple[Any, tuple[Any, Any]]:
-    """The jitted gradient, and its arguments."""
-    cell = CELLS[name](shape.input_size, shape.hidden_size)
-    arguments = cell.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), shape.inputs)
-
-    def loss(params: Any, inputs: jax.Array) -> jax.Array:
-        return jnp.mean(unroll(cell, params, inputs, method=method, remat=remat).outputs ** 2)
-
-    return jax.jit(jax.grad(loss)), arguments
 
 
 def flax(name: str, shape: Shape) -> tuple[Any, tuple[Any, Any]]:
@@ -98,9 +67,7 @@ def run_of(peer: str, name: str, shape: Shape) -> Callable[[], Any]:
     """What a peer runs."""
     if peer == "torch":
         return torch_run(name, shape)
-    gradient, arguments = flax(name, shape) if peer == "flax" else ours(name, shape, *OURS[peer])
-    compiled = gradient.lower(*arguments).compile()
-    return lambda: jax.block_until_ready(compiled(*arguments))
+    return ready(*(flax(name, shape) if peer == "flax" else gradient(name, shape, *OURS[peer])))
 
 
 def measured(name: str, shape: str, peers: Sequence[str]) -> dict[str, float]:
@@ -114,8 +81,8 @@ def gradient_error(name: str, shape: Shape) -> float:
     """The greatest error of planned gradients, relative to the norm of each one."""
     results = []
     for method in ("planned", "scan"):
-        gradient, arguments = ours(name, shape, method, "none")
-        results.append(gradient(*arguments))
+        jitted, arguments = gradient(name, shape, method)
+        results.append(jitted(*arguments))
     errors = jax.tree.map(
         lambda a, b: jnp.linalg.norm(a - b) / jnp.maximum(jnp.linalg.norm(b), 1e-30), *results
     )
@@ -127,8 +94,8 @@ def memory_rows(name: str, shape: str) -> list[str]:
     sizes = {}
     for method in ("scan", "planned"):
         for remat in ("none", "step", "sqrt"):
-            gradient, arguments = ours(name, Shape.parse(shape), method, remat)
-            analysis = gradient.lower(*arguments).compile().memory_analysis()
+            jitted, arguments = gradient(name, Shape.parse(shape), method, remat)
+            analysis = jitted.lower(*arguments).compile().memory_analysis()
             sizes[method, remat] = analysis.temp_size_in_bytes / 1e6
     plain = sizes["scan", "none"]
     return [
@@ -160,6 +127,8 @@ def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     del argv
     if _WORKER.value:
+        if _WORKER.value == "flax":  # would not use a second one, and has more threads without it
+            jax.config.update("jax_num_cpu_devices", 1)
         answer(run_of(_WORKER.value, _CELLS.value[0], Shape.parse(_SHAPES.value[0])))
     elif _MEMORY.value:
         print("| cell | shape | method | remat | MB | of the plain scan's |\n" + "|---" * 6 + "|")

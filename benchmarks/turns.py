@@ -9,6 +9,9 @@ from typing import Any
 
 import jax
 
+REST = 0.2
+"""Seconds before each turn, in which the threads of the process before stop waiting for work."""
+
 
 def medians(contestants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """The median wall time of each in seconds, after a first run of each that is not counted."""
@@ -55,6 +58,7 @@ def medians_of_processes(commands: Mapping[str, Sequence[str]], repeats: int) ->
     for _ in range(repeats):
         for name, process in started.items():
             assert process.stdin is not None and process.stdout is not None
+            time.sleep(REST)
             process.stdin.write("run\n")
             process.stdin.flush()
             times[name].append(float(process.stdout.readline()))

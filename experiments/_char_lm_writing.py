@@ -14,7 +14,7 @@ from gradflow.data.characters import encode
 from gradflow.study.config import sanitise
 from gradflow.study.flags import parse
 from gradflow.study.record import default_workdir
-from gradflow.train.language import write as write_symbols
+from gradflow.train.writing import write as write_symbols
 
 
 def params_file(record: Path, spec: str) -> Path:

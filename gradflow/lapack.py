@@ -6,7 +6,8 @@ several seeds, take all the threads of a small machine and wait for each other f
 decomposition at a time waits for nobody.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -78,6 +79,11 @@ def decomposed(function: Callable[..., Any], *arguments: Any) -> list[tuple[int,
       *arguments: Arrays, or their shapes as `jax.eval_shape` gives them.
     """
     return list(_shapes(jax.make_jaxpr(function)(*arguments).jaxpr))
+
+
+def in_batches(shapes: Iterable[tuple[int, ...]]) -> bool:
+    """Whether any of these is more than one matrix: two devices could then wait for each other."""
+    return any(math.prod(shape[:-2]) > 1 and min(shape[-2:]) > 1 for shape in shapes)
 
 
 def _shapes(jaxpr: Any) -> Iterator[tuple[int, ...]]:

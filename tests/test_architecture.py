@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "flow": RUNNING | {"lapack"},
     "interop": RUNNING,
     "models": RUNNING,
-    "train": RUNNING | {"flow", "tasks"},
+    "train": RUNNING | {"flow", "lapack", "tasks"},
     "gradflow": FOUNDATION | {"unroll"},  # what the package itself re-exports
 }
 

@@ -14,8 +14,8 @@ Source: Tallec & Ollivier 2018, arXiv:1804.11188, Fig. 1 and section 4.
 
     python experiments/papers/tallec2018_copy.py
 
-Takes about five minutes on two cores; T = 500, K = 10 and 128 units, under --full, take hours. A
-killed run goes on from its last evaluation.
+Takes about five minutes on two cores. --full of `run.py` has T = 500, K = 10 and 128 units, as the
+paper, with two seeds and 20,000 updates. A killed run goes on from its last evaluation.
 """
 
 from collections.abc import Callable
@@ -91,7 +91,8 @@ def train(
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Both initialisations at every length; dimensions init, length, seed, update.
 
-    Chrono goes first, until every seed is below half of the line, and the others as far as it.
+    Chrono goes first, until every seed is below half of the line, and the others as far as it; but
+    not at all where chrono does not get there, for then nothing hangs on them.
     """
     import xarray
 
@@ -103,6 +104,8 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     def pair(length: int) -> "xarray.Dataset":
         bound = BELOW * copy(length, config.num_recalled).baseline
         chrono = unit("chrono", length, partial(all_below, bound))
+        if not np.isfinite(np.median(first_below(chrono.loss, bound))):
+            return xarray.concat([xarray.full_like(chrono, np.nan), chrono], dim="init")
         reached = chrono.loss.notnull().any("seed")
         stop = int(chrono["update"].values[reached.values].max())
         standard = unit("standard", length, lambda progress: progress.update >= stop)
@@ -161,7 +164,7 @@ def _copied(data: "xarray.Dataset") -> Claim:
         others = np.nan
         lowest = float(chrono.min("update").median("seed"))
         reached = float(data["update"].where(chrono.notnull().any("seed")).max())
-        measured = f"down to {lowest:.3g} of it after {reached:.0f} updates"
+        measured = f"down to {lowest:.3g} of it in {reached:.0f} updates; the others were not run"
     return statement(
         f"fig1-copy{length}",
         f"at T = {length} chrono goes below the line of no memory while a forget bias of 1 stays",
@@ -218,9 +221,8 @@ EXPERIMENT = study.Experiment(
         "lengths": (500,),
         "num_recalled": 10,
         "hidden_size": 128,
-        "batch_size": 32,
-        "num_updates": 40000,
-        "num_seeds": 5,
+        "num_updates": 20000,
+        "num_seeds": 2,
     },
     doc=__doc__,
 )

@@ -5,7 +5,6 @@ So runs that decompose matrices are taken in turn, a matrix at a time, and those
 their own stay on one device.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gradflow.lapack import decomposed
+from gradflow.lapack import decomposed, in_batches
 
 _RUNS = "runs"
 
@@ -94,7 +93,7 @@ def _sharing(one_run: Callable[[Any], Any], runs: Any) -> _Sharing | None:
     if jax.default_backend() == "cpu":
         first = jax.eval_shape(lambda runs: jax.tree.map(lambda leaf: leaf[0], runs), runs)
         shapes = decomposed(one_run, first)
-    if any(math.prod(shape[:-2]) > 1 and min(shape[-2:]) > 1 for shape in shapes):
+    if in_batches(shapes):
         return None
     mesh = Mesh(np.array(devices[: -(-_length(runs) // share)]), (_RUNS,))
     return _Sharing(mesh, share, bool(shapes))

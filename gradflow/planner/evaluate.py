@@ -71,10 +71,8 @@ class Evaluator:
                 stacks = self._multiply(side, vector, [self._begun(b) for b in users])
                 self.stacks.update(zip(users, stacks, strict=True))
                 self._multiplied.add(side)
-        stack = self._begun(index)
-        starts = [sum(block.sizes[:i]) for i in range(len(block.sizes))]
-        for affine, first, size in zip(block.maps, starts, block.sizes, strict=True):
-            self._known[affine.root] = stack[:, first : first + size]
+        maps = split(self._begun(index), block.sizes)
+        self._known.update(zip((affine.root for affine in block.maps), maps, strict=True))
 
     def stack(self, index: int) -> Stack:
         """A block, complete."""
@@ -116,9 +114,13 @@ def multiplier(plan: Plan, weights: Weights) -> Multiply:
 
 def add_parts(product: Float[Array, "... sizes"], stacks: Sequence[Stack]) -> list[Stack]:
     """Adds to each stack its part of a product with the matrices of all."""
-    ends = [0]
-    for stack in stacks:
-        ends.append(ends[-1] + stack.shape[-1])
-    return [
-        stack + product[..., a:b] for stack, a, b in zip(stacks, ends[:-1], ends[1:], strict=True)
-    ]
+    parts = split(product, [stack.shape[-1] for stack in stacks])
+    return [stack + part for stack, part in zip(stacks, parts, strict=True)]
+
+
+def split(stack: Float[Array, "... sizes"], sizes: Sequence[int]) -> Sequence[Array]:
+    """Parts of these sizes along the last axis.
+
+    On the way back they are concatenated; slices would be padded to the whole and added up.
+    """
+    return jax.lax.split(stack, sizes, axis=stack.ndim - 1) if len(sizes) > 1 else [stack]

@@ -27,7 +27,7 @@ class Rule(NamedTuple):
 
 RULES = (
     Rule(weights=0, batch=math.inf, scan=True, hoist=False, chunk=32),
-    Rule(weights=12_000, batch=64, scan=False, hoist=False, chunk=32),
+    Rule(weights=0, batch=63, scan=False, hoist=False, chunk=32),
 )
 """For CPU: the last one whose sizes fit is followed."""
 

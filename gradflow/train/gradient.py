@@ -14,7 +14,8 @@ from gradflow.train.adjoint_clipping import counted
 from gradflow.train.clip_record import Unclipped
 from gradflow.train.model import predict, read_out
 from gradflow.train.objective import batch_loss, step_losses
-from gradflow.train.truncation import truncated_gradient
+from gradflow.train.sharing import over_shares
+from gradflow.train.truncation import Window, truncated_gradient
 
 Regulariser = Callable[[Loss, Cell, Params, Array], Array]
 """(loss of the outputs, cell, its parameters, inputs (T, B, input)) -> scalar."""
@@ -39,10 +40,16 @@ class Gradient(NamedTuple):
 def full_gradient(kind: str, cell: Cell, params: Params, batch: Batch) -> Gradient:
     """The loss of a batch and its gradient, through all steps."""
 
-    def loss(params: Params) -> Array:
-        return batch_loss(kind, predict(cell, params, batch.inputs), batch)
+    def share(shared: tuple[Params, Array], batch: Batch) -> tuple[tuple[Array, Params], tuple[()]]:
+        params, weight = shared
 
-    value, gradient = jax.value_and_grad(loss)(params)
+        def loss(params: Params) -> Array:
+            predictions = predict(cell, params, batch.inputs)
+            return jnp.sum(step_losses(kind, predictions, batch)) / weight
+
+        return jax.value_and_grad(loss)(params), ()
+
+    (value, gradient), _ = over_shares(share, (params, jnp.sum(batch.weights)), batch)
     return Gradient(value, jnp.zeros_like(value), gradient)
 
 
@@ -55,8 +62,12 @@ def tbptt_gradient(
         predictions = read_out(params["readout"], outputs)
         return step_losses(kind, predictions, batch._replace(targets=extra[0], weights=extra[1]))
 
-    extra = batch.targets, batch.weights / jnp.sum(batch.weights)
-    loss, gradient = truncated_gradient(losses, cell, params, batch.inputs, extra, k1=k1, k2=k2)
+    def share(params: Params, batch: Batch) -> tuple[Window, tuple[()]]:
+        extra = batch.targets, batch.weights
+        return truncated_gradient(losses, cell, params, batch.inputs, extra, k1=k1, k2=k2), ()
+
+    weights = batch.weights / jnp.sum(batch.weights)
+    (loss, gradient), _ = over_shares(share, params, batch._replace(weights=weights))
     return Gradient(loss, jnp.zeros_like(loss), gradient)
 
 

@@ -9,14 +9,12 @@ the text is read and begins again.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -27,7 +25,8 @@ from gradflow.train.clipping import Clipping
 from gradflow.train.model import init_model, read_out
 from gradflow.train.objective import step_losses
 from gradflow.train.optimisers import Optimiser
-from gradflow.train.truncation import Stream, window_gradient
+from gradflow.train.sharing import on_one, over_shares
+from gradflow.train.truncation import Stream, Window, window_gradient
 from gradflow.unroll import unroll
 
 Codes = Int[Array, "steps streams"]
@@ -93,11 +92,12 @@ def begin(language: Language, key: Key, num_streams: int) -> State:
     return jax.tree.map(partial(jnp.array, copy=True), state)  # each leaf its own, to be reused
 
 
-@partial(jax.jit, static_argnums=(0, 3), donate_argnums=1)
 def advance(
     language: Language, state: State, codes: Codes, num_updates: int
 ) -> tuple[State, Float[Array, " updates"]]:
     """Makes a number of updates; ``state`` is given up to what is returned.
+
+    Several devices share the streams out.
 
     Args:
       language: What is trained.
@@ -109,6 +109,13 @@ def advance(
     Returns:
       The state, and the mean loss of each update's window, in nats a symbol.
     """
+    return on_one(_advance(language, state, codes, num_updates))
+
+
+@partial(jax.jit, static_argnums=(0, 3), donate_argnums=1)
+def _advance(
+    language: Language, state: State, codes: Codes, num_updates: int
+) -> tuple[State, Float[Array, " updates"]]:
     return jax.lax.scan(lambda s, _: _update(language, s, codes), state, length=num_updates)
 
 
@@ -119,15 +126,26 @@ def _update(language: Language, state: State, codes: Codes) -> tuple[State, Floa
     s_0 = stream.start(language.cell, state.params["cell"], language.one_hot(cut[:1]), None)
     carry = jax.tree.map(lambda a, b: jnp.where(place == 0, a, b), s_0, state.carry)
     inputs = language.one_hot(cut[:-1])
-    before = Stream(carry, inputs[:0], jnp.ones((0, inputs.shape[1]), bool))
     weights = jnp.full(cut[1:].shape, 1 / cut[1:].size)
-    found = (inputs, Batch(inputs, cut[1:], weights))
-    after, result = window_gradient(_losses, language.cell, state.params, before, found, k2=window)
+    found = carry, Batch(inputs, cut[1:], weights)
+    share = partial(_share, language)
+    result, carry = over_shares(share, state.params, found, axes=(0, 1))
     steps, opt_state = language.transformation.update(
         result.gradient, state.opt_state, state.params
     )
     params = optax.apply_updates(state.params, steps)
-    return State(params, opt_state, after.carry, state.update + 1), result.loss
+    return State(params, opt_state, carry, state.update + 1), result.loss
+
+
+def _share(
+    language: Language, params: Params, streams: tuple[Carry, Batch]
+) -> tuple[Window, Carry]:
+    """The loss of some of the streams in a window, its gradient, and their carry after it."""
+    carry, batch = streams
+    before = Stream(carry, batch.inputs[:0], jnp.ones((0, batch.inputs.shape[1]), bool))
+    found, k2 = (batch.inputs, batch), language.window
+    after, result = window_gradient(_losses, language.cell, params, before, found, k2=k2)
+    return result, after.carry
 
 
 def _losses(params: Params, outputs: Array, batch: Any) -> Float[Array, " steps"]:
@@ -180,37 +198,3 @@ def bits(
     s_0 = stream.start(language.cell, params["cell"], language.one_hot(inputs[0]), None)
     _, nats = jax.lax.scan(one, s_0, (inputs, targets, counts))
     return jnp.sum(nats, axis=0) / jnp.sum(counts, axis=(0, 1)) / math.log(2)
-
-
-def write(
-    cell: Cell, params: Params, codes: Int[np.ndarray, " n"], key: Key, temperature: float
-) -> Iterator[int]:
-    """Reads some symbols and goes on without end, each drawn from softmax((W h + b)/temperature).
-
-    Raises:
-      ValueError: If there is no symbol to begin from, or the temperature is not above zero.
-    """
-    if not len(codes):
-        raise ValueError("a symbol at least to begin from is expected, got none")
-    if not 0 < temperature < math.inf:
-        raise ValueError(
-            f"a temperature above zero is expected, got {temperature}; 1 is as trained"
-        )
-
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-
-    @jax.jit
-    def step(carry: Carry, code: Array, key: Key) -> tuple[Carry, Array]:
-        x = jax.nn.one_hot(code, len(params["readout"]["b"]), dtype=dtype)
-        carry, h = cell.step(params["cell"], carry, x)
-        return carry, jax.random.categorical(key, read_out(params["readout"], h) / temperature)
-
-    carry = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), cell.initial_carry())
-    code = jnp.asarray(codes[0])
-    for number in range(2**31 - 1):
-        carry, drawn = step(carry, code, jax.random.fold_in(key, number))
-        if number + 1 < len(codes):
-            code = jnp.asarray(codes[number + 1])
-        else:
-            yield int(drawn)
-            code = drawn

@@ -18,6 +18,7 @@ from gradflow.tasks.task import Batch
 from gradflow.train.clip_record import clip_stats, norm_ratio
 from gradflow.train.model import init_model, predict
 from gradflow.train.objective import batch_loss
+from gradflow.train.sharing import on_one
 from gradflow.train.training import Training, gradient, transformation
 
 __all__ = ["NEVER", "Means", "Runs", "Training", "advance", "begin", "evaluate"]
@@ -105,8 +106,8 @@ def _beginner(training: Training) -> Callable[[Key, Array, Array], Runs]:
 def advance(training: Training, runs: Runs, num_updates: int) -> tuple[Runs, Means]:
     """Makes a number of updates in every run; ``runs`` is given up to what is returned.
 
-    A run whose loss or parameters are no longer finite is NaN from there on, and disturbs none
-    of the others.
+    Several devices share the runs out, or the sequences of a single one. A run whose loss or
+    parameters are no longer finite is NaN from there on, and disturbs none of the others.
 
     Returns:
       The runs, and the means over these updates of ``train_loss``, the task's loss;
@@ -114,7 +115,8 @@ def advance(training: Training, runs: Runs, num_updates: int) -> tuple[Runs, Mea
       came; ``clip_share``, whether the clipping acted; ``clip_cosine``, that of the angle between
       the gradient before and after; and ``clip_ratio``, its norm after over that before.
     """
-    return _advance(training, runs, num_updates, training.task.arrays)
+    found = _advance(training, runs, num_updates, training.task.arrays)
+    return on_one(found) if len(runs.update) == 1 else found
 
 
 @partial(jax.jit, static_argnums=(0, 2), donate_argnums=1)

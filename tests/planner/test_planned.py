@@ -231,10 +231,10 @@ def test_auto_scans_a_single_sequence():
     assert str(run("auto")(params)) == str(run("scan")(params)) != str(run("planned")(params))
 
 
-def test_auto_plans_steps_of_many_weights_and_batches_that_are_not_large():
-    for hidden, batch, way in ((HIDDEN, B, "scan"), (64, B, "planned"), (64, 128, "scan")):
+def test_auto_plans_batches_that_are_not_large():
+    for batch, way in ((B, "planned"), (128, "scan")):
         x = jax.ShapeDtypeStruct((T, batch, INPUT), float)
-        cell = lstm(INPUT, hidden)
+        cell = lstm(INPUT, HIDDEN)
         params = jax.eval_shape(cell.init, jax.random.key(0))
         run = lambda m, c=cell: jax.make_jaxpr(lambda p, xs: unroll(c, p, xs, method=m))  # noqa: E731
         assert str(run("auto")(params, x)) == str(run(way)(params, x))

@@ -15,9 +15,9 @@ from gradflow.train.language import (
     begin,
     bits,
     num_windows,
-    write,
 )
 from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train.writing import write
 
 NUM_SYMBOLS, WINDOW = 4, 3
 CELL = gru(NUM_SYMBOLS, 3)
