@@ -6,8 +6,8 @@
 
 The exit code is 1 if a run fails, or if a claim that the ledger has as reproduced no longer is;
 the ledger then keeps what it had, unless ``--accept`` takes the new verdicts. ``--quick`` takes
-seconds a paper and leaves the ledger as it is; ``--full`` is as large as the paper. A finished
-run of the same code is not run again, unless by ``--overwrite``.
+seconds a paper and leaves the ledger as it is; ``--full`` is longer, up to the paper's own size. A
+finished run of the same code is not run again, unless by ``--overwrite``.
 """
 
 import contextlib

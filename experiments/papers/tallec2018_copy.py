@@ -192,7 +192,8 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         ax.axhline(line, color="black", lw=0.8, ls=(0, (1, 1)), label="no memory")
         ax.set_title(f"Copy task, T = {length}")
     axes[0].set_ylabel("test loss (nats a step)")
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    drawn = [line for line in axes[-1].get_lines() if np.isfinite(line.get_ydata()).any()]
+    axes[-1].legend(handles=drawn, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return fig
 
 
