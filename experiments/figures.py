@@ -145,7 +145,8 @@ def _tuples(config: dict) -> dict:
 
 def page(folder: Path) -> str:
     """The gallery as Markdown: each picture with its question, its command and what came out."""
-    return "\n".join([HEAD, *(_section(name, folder) for name in GALLERY)])
+    drawn = [name for name in GALLERY if (folder / f"{name}.json").exists()]
+    return "\n".join([HEAD, *(_section(name, folder) for name in drawn)])
 
 
 def _section(name: str, folder: Path) -> str:

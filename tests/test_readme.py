@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,7 +96,16 @@ def test_every_command_of_the_pages_is_understood(command, monkeypatch):
     assert isinstance(experiment.resolve(request.given), experiment.config)
 
 
-def test_the_gallery_is_what_its_records_say(monkeypatch):
+@pytest.fixture
+def page(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    page = runpy.run_path(str(ROOT / "experiments" / "figures.py"))["page"]
+    return runpy.run_path(str(ROOT / "experiments" / "figures.py"))["page"]
+
+
+def test_the_gallery_is_what_its_records_say(page):
     assert (ROOT / "figures" / "README.md").read_text() == page(ROOT / "figures")
+
+
+def test_the_gallery_leaves_out_what_was_not_drawn(page, tmp_path):
+    shutil.copy(ROOT / "figures" / "vanishing.json", tmp_path)
+    assert [line for line in page(tmp_path).splitlines() if line[:3] == "## "] == ["## vanishing"]
