@@ -15,7 +15,7 @@ Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, Fig. 7, eq. 9 and 10.
     python experiments/papers/pascanu2013_order.py --init=smart --lengths=50
 
 Takes about five minutes on two cores: short lengths, one panel, and 20,000 updates where the paper
-has 5 million. With --full in `run.py` it has two panels and lengths to 100, for half an hour. A
+has 5 million. With --full in `run.py` it has two panels and lengths to 100, for most of an hour. A
 killed run goes on from its last evaluation.
 """
 

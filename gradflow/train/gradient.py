@@ -37,8 +37,10 @@ class Gradient(NamedTuple):
     unclipped: Unclipped | None = None
 
 
-def full_gradient(kind: str, cell: Cell, params: Params, batch: Batch) -> Gradient:
-    """The loss of a batch and its gradient, through all steps."""
+def full_gradient(
+    kind: str, cell: Cell, params: Params, batch: Batch, *, shared: bool = True
+) -> Gradient:
+    """The loss of a batch and its gradient, through all steps, on all devices or on one."""
 
     def share(shared: tuple[Params, Array], batch: Batch) -> tuple[tuple[Array, Params], tuple[()]]:
         params, weight = shared
@@ -49,12 +51,13 @@ def full_gradient(kind: str, cell: Cell, params: Params, batch: Batch) -> Gradie
 
         return jax.value_and_grad(loss)(params), ()
 
-    (value, gradient), _ = over_shares(share, (params, jnp.sum(batch.weights)), batch)
+    args = (params, jnp.sum(batch.weights)), batch
+    (value, gradient), _ = over_shares(share, *args) if shared else share(*args)
     return Gradient(value, jnp.zeros_like(value), gradient)
 
 
 def tbptt_gradient(
-    kind: str, cell: Cell, params: Params, batch: Batch, *, k1: int, k2: int
+    kind: str, cell: Cell, params: Params, batch: Batch, *, k1: int, k2: int, shared: bool = True
 ) -> Gradient:
     """The same, truncated: `gradflow.train.truncation` says how."""
 
@@ -66,8 +69,8 @@ def tbptt_gradient(
         extra = batch.targets, batch.weights
         return truncated_gradient(losses, cell, params, batch.inputs, extra, k1=k1, k2=k2), ()
 
-    weights = batch.weights / jnp.sum(batch.weights)
-    (loss, gradient), _ = over_shares(share, params, batch._replace(weights=weights))
+    args = params, batch._replace(weights=batch.weights / jnp.sum(batch.weights))
+    (loss, gradient), _ = over_shares(share, *args) if shared else share(*args)
     return Gradient(loss, jnp.zeros_like(loss), gradient)
 
 

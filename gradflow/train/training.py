@@ -72,12 +72,15 @@ def gradient(
 ) -> Gradient:
     """What one run's update goes by, before it is clipped other than inside the recurrence."""
     kind, cell, clipping = training.task.loss, training.cell, training.clipping
+    # A regulariser is of the whole batch: every device would compute all of it, and its
+    # decompositions would wait for each other.
+    shared = training.regulariser is None
 
     def compute(cell: Cell, params: Params) -> Gradient:
         if training.truncation is None:
-            return full_gradient(kind, cell, params, batch)
+            return full_gradient(kind, cell, params, batch, shared=shared)
         k1, k2 = training.truncation
-        return tbptt_gradient(kind, cell, params, batch, k1=k1, k2=k2)
+        return tbptt_gradient(kind, cell, params, batch, k1=k1, k2=k2, shared=shared)
 
     if clipping.wrap is None:
         found = compute(cell, params)

@@ -8,12 +8,15 @@ import pytest
 
 PROGRAM = """
 import warnings
+from dataclasses import replace
 from functools import partial
 import jax, jax.numpy as jnp, numpy as np
 from gradflow import flow
 from gradflow.cells import resolve
 from gradflow.tasks import resolve_task
 from gradflow.train import Training, advance, begin, over_shares, resolve_optimiser
+from gradflow.train import resolve_regulariser
+from gradflow.train.training import gradient
 from gradflow.train import language
 from gradflow.train.clipping import resolve_clipping
 from gradflow.train.sharing import LEAST
@@ -65,6 +68,13 @@ for truncation in (None, (2, 4)):
     assert programs() == known, "compiled twice"
     assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(runs))
     printed += [means["train_loss"][0], means["grad_norm"][0], runs.params["cell"]["r"]["b"][0, 1]]
+
+regular = replace(training, regulariser=resolve_regulariser("flossing"), truncation=None)
+for one, number in ((replace(training, truncation=None), min(len(devices), 2)), (regular, 1)):
+    batch = task.sample(jax.random.key(3), 2 * LEAST)
+    params = jax.tree.map(lambda leaf: leaf[0], runs.params)
+    found = jax.jit(partial(gradient, one))(params, batch)
+    assert len(found.loss.devices()) == number, "a regulariser is of the whole batch"
 
 model = language.Language(
     resolve("lstm")(5, 4), 5, resolve_optimiser("adam"), resolve_clipping("none"), 3, 10
