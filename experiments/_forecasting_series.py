@@ -24,7 +24,7 @@ from _forecasting_parts import (
     together,
 )
 
-from gradflow import study
+from gradflow import statistics, study
 from gradflow.data.published_series import PUBLISHED, read_published
 from gradflow.data.series import Series, read_series
 from gradflow.models.forecasters import Forecaster
@@ -273,7 +273,7 @@ def _ratios(
     data = dataset.square.dropna("origin", how="all")
     for leads in ([1], data.lead.values):
         own, other = (data.sel(model=m, lead=leads).mean("lead").values for m in (name, to))
-        low, high = f.block_bootstrap(own, other, 4 * AHEAD)
+        low, high = statistics.block_bootstrap(own, other, 4 * AHEAD)
         found.append((float(own.mean() / other.mean()), low, high))
     return found
 

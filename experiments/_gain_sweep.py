@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import Cell, flow, unroll
+from gradflow import Cell, flow, statistics, unroll
 from gradflow.flow.summary import HORIZON
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def said(gains: np.ndarray) -> str:
     """The mean of the boundaries that there are, and in how many runs there is one."""
     there = gains[np.isfinite(gains)]
     runs = f"{len(there)} of {len(gains)} runs"
-    return f"{flow.estimate(there):z.2f}, {runs}" if len(there) else f"none, {runs}"
+    return f"{statistics.estimate(there):z.2f}, {runs}" if len(there) else f"none, {runs}"
 
 
 def draw_shares(

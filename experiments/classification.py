@@ -42,7 +42,7 @@ import _probes
 import numpy as np
 from _classification_parts import SETTINGS, Setting, Trainer, check_probes, read_corpus
 
-from gradflow import flow, study
+from gradflow import flow, statistics, study
 from gradflow.models.nets import resolve_net
 from gradflow.spec import parse_spec, split_specs
 from gradflow.study.config import sanitise
@@ -370,7 +370,7 @@ def _steps(lag: float, longest: int) -> str:
 
 
 def _mean(values: np.ndarray) -> str:
-    low, high = flow.bootstrap(values)
+    low, high = statistics.interval(values)
     return f"{values.mean():.3f}" + (f" [{low:.3f}, {high:.3f}]" if np.isfinite(low) else "")
 
 
@@ -396,7 +396,7 @@ def _verdict(dataset: "xarray.Dataset", gated: list[str]) -> str:
         return "gated cells against the tanh RNN: not measured, which takes rnn, and lstm or gru"
     share, said = correct(dataset).mean("example"), []
     for spec in gated:
-        more = flow.estimate(share.sel(model=spec).values - share.sel(model="rnn").values)
+        more = statistics.estimate(share.sel(model=spec).values - share.sel(model="rnn").values)
         reached = [
             np.median(np.minimum(horizons(dataset.log_norm.sel(model=m, when="trained")), 1e9))
             for m in (spec, "rnn")

@@ -41,7 +41,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import flow, study
+from gradflow import statistics, study
 from gradflow.cells import resolve
 from gradflow.spec import parse_spec, split_specs, unknown_name
 from gradflow.structure import check_structure
@@ -379,7 +379,8 @@ def _verdict(data: "xarray.Dataset") -> str:
     if middle is None:
         return f"{task}: whether clipping buys success was not measured, without global_norm"
     clipped, plain = (final_losses(data.sel(setting=name)) for name in (middle, "none"))
-    ratio, more = flow.estimate(np.log10(clipped / plain)), flow.estimate(gain(data, middle))
+    ratio = statistics.estimate(np.log10(clipped / plain))
+    more = statistics.estimate(gain(data, middle))
     return (
         f"{task}: clipping the global norm at {THRESHOLDS['global_norm'][1]:g} learns better than "
         f"none: {study.verdict(ratio.high < 0)} (log10 ratio of final losses {ratio:+.2f}; "

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import flow, study, unroll
+from gradflow import flow, statistics, study, unroll
 from gradflow.cells import resolve
 from gradflow.cells.stack import stack
 from gradflow.flow.steps import log_scaled, pull_rows, rescale, trajectory
@@ -283,7 +283,7 @@ def closing(dataset: "xarray.Dataset") -> str:
         {"skip": SKIPS[str(skip)]}
         | {
             f"factor per layer {place}": (
-                f"{flow.estimate(slopes.sel(skip=skip).values).map(np.exp):.3f}"
+                f"{statistics.estimate(slopes.sel(skip=skip).values).map(np.exp):.3f}"
             )
             for place, slopes in by_place.items()
         }
@@ -294,12 +294,16 @@ def closing(dataset: "xarray.Dataset") -> str:
 
 
 def _verdict(place: str, slopes: "xarray.DataArray") -> str:
-    falls = flow.estimate(slopes.sel(skip="none").values).high < 0
-    undone = flow.estimate(slopes.sel(skip="residual").values).high >= 0
+    none, residual = (slopes.sel(skip=skip).values for skip in ("none", "residual"))
+    falls = statistics.estimate(none).high < 0
+    # A wide interval that reaches 0 is no evidence by itself, so the same seeds must also gain.
+    gain = statistics.estimate(residual - none)
+    undone = gain.low > 0 and statistics.estimate(residual).high >= 0
     word = study.verdict(falls and undone)
     return (
         f"{place} the flow {'falls' if falls else 'does not fall'} with depth without a skip and "
-        f"{'does not' if undone else 'falls'} with the residual: the claim is {word} by this run"
+        f"{'does not' if undone else 'falls'} with the residual (which adds {gain:+.3f} nats a "
+        f"layer): the claim is {word} by this run"
     )
 
 

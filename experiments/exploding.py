@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import Cell, flow, study
+from gradflow import Cell, flow, statistics, study
 from gradflow.cells import resolve
 from gradflow.initializers.meanfield import ACTIVATIONS, critical_gain, gaussian_mean
 from gradflow.spec import unknown_name
@@ -325,7 +325,12 @@ def crossing(gains: np.ndarray, exponents: np.ndarray) -> float:
 
 
 def log_excess(log_norms: np.ndarray) -> float:
-    """log10 of the mean over the median of norms, from their natural logarithms."""
+    """log10 of the mean over the median of norms, from their natural logarithms.
+
+    Where the norms are spread over orders of magnitude, the largest that were not drawn make up the
+    mean: of 200 lognormal norms with sigma = 3 this is 0.3 too small, and an interval covers the
+    truth 0.64 of the time. Its lower end is a bound all the same.
+    """
     log_mean = np.logaddexp.reduce(log_norms) - math.log(len(log_norms))
     return float((log_mean - np.median(log_norms)) / math.log(10))
 
@@ -424,21 +429,21 @@ def closing(dataset: "xarray.Dataset") -> str:
 def _row(name: str, data: "xarray.Dataset") -> dict[str, str]:
     theory = float(data.critical)
     found = np.array([crossing(data.gain.values, run) for run in data.exponent.values])
-    gain = flow.estimate(found)
-    excess = flow.estimate(data.log_gradient.isel(factor=-1).values, log_excess)
+    gain = statistics.estimate(found)
+    excess = statistics.estimate(data.log_gradient.isel(factor=-1).values, log_excess)
     return {
         "cell": name,
         "critical gain: theory": f"{theory:.3f}",
         "measured": f"{gain:.3f}",
         "within 10 %": study.verdict(abs(gain.value / theory - 1) <= TOLERANCE),
-        "log10 mean/median norm": f"{excess:.1f}",
+        "log10 mean/median norm": f"{excess.value:.1f}, at least {excess.low:.1f}",
         "heavy tail": study.verdict(excess.low > math.log10(HEAVY)),
     }
 
 
 def _line_verdict(dataset: "xarray.Dataset") -> str:
     ratios = roughness(dataset.slope.values)
-    change = flow.estimate(ratios[:, -1] - ratios[:, 0])
+    change = statistics.estimate(ratios[:, -1] - ratios[:, 0])
     first, last = dataset.factor.values[[0, -1]]
     return (
         "loss of tanh on the line, log10 of the steepest over the median slope, at "

@@ -104,7 +104,11 @@ def _measure(config: Config) -> "xarray.Dataset":
             "later": ("later", steps, {"units": "steps"}),
             "earlier": ("earlier", steps, {"units": "steps"}),
         },
-        attrs={"cell": config.cell, "lags": sorted(set(config.lags))},
+        attrs={
+            "cell": config.cell,
+            "lags": sorted(set(config.lags)),
+            "num_networks": config.num_seeds,
+        },
     )
 
 
@@ -169,9 +173,10 @@ def _draw_along_time(ax: "Axes", dataset: "xarray.Dataset") -> None:
 
 
 def mean_by_lag(dataset: "xarray.Dataset", first: int, last: int) -> np.ndarray:
-    """The mean log norm over the pairs first <= k <= t <= last, of shape (run, lag)."""
+    """The mean log norm over the pairs first <= k <= t <= last, (network, sequence, lag)."""
     part = dataset.isel(later=slice(first, last + 1), earlier=slice(first, last + 1))
-    return np.stack([at_lag(part, lag).mean(axis=1) for lag in range(last - first + 1)], axis=1)
+    curves = [at_lag(part, lag).mean(axis=1) for lag in range(last - first + 1)]
+    return np.stack(curves, axis=1).reshape(dataset.attrs["num_networks"], -1, len(curves))
 
 
 def closing(dataset: "xarray.Dataset") -> str:
@@ -187,7 +192,9 @@ def closing(dataset: "xarray.Dataset") -> str:
     # A slope is linear in its curve: that of the difference is the difference of the slopes.
     with np.errstate(invalid="ignore"):
         change = flow.summary(late - early)
-    return f"{study.table(rows)}\n{_verdict(change)}"
+    one = dataset.attrs["num_networks"] == 1 < dataset.sizes["run"]
+    over = "\n(intervals over the input sequences of one network)" if one else ""
+    return f"{study.table(rows)}\n{_verdict(change)}{over}"
 
 
 def _row(steps: str, s: flow.Summary) -> dict[str, str]:

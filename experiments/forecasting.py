@@ -9,7 +9,7 @@ naive forecast, that of a season before, and ARIMA. The claims: a net that is as
 at once does better than one that goes on from its own; on real series something beats the naive
 forecast. At the end, log ‖∂h_T/∂h_k‖ through the trained nets, on windows of the test.
 
-Intervals are 95 %, by bootstrap: over seeds for generated series, over blocks of origins for real
+Intervals are 95 %: over seeds for generated series, by the block bootstrap over origins for real
 ones. Forecasts are drawn with 80 %: quantiles, at each lead, of the errors on the validation part.
 
 Source: Géron 2019, Hands-On Machine Learning, 2nd ed., chapter 15, and its notebook.
@@ -54,7 +54,7 @@ from _forecasting_parts import (
 )
 from _forecasting_series import TRUTH, closing_real, draw_origins, draw_ratios, run_real
 
-from gradflow import flow, study
+from gradflow import statistics, study
 from gradflow.models.forecasters import Forecaster, dense, forecaster
 from gradflow.spec import split_specs
 from gradflow.tasks import forecasting as f
@@ -469,7 +469,7 @@ def _iterated(dataset: "xarray.Dataset") -> Iterator[str]:
         logs = logs.dropna("model", how="all").drop_sel(model="linear", errors="ignore")
         if not logs.size:
             continue
-        ratio = flow.estimate(logs.mean("model").values).map(np.exp)
+        ratio = statistics.estimate(logs.mean("model").values).map(np.exp)
         least = float(np.exp(logs.mean("seed").min()))
         yield (
             f"ten at once is better than ten iterated, {words}: {study.verdict(ratio.low > 1)} "

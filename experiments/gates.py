@@ -30,11 +30,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gradflow import flow, study
+from gradflow import flow, statistics, study
 from gradflow.cells import lstm, resolve
-from gradflow.flow.summary import HORIZON, slope
+from gradflow.flow.summary import HORIZON
 from gradflow.initializers import chrono
 from gradflow.spec import unknown_name
+from gradflow.statistics import slope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -374,7 +375,7 @@ def _formula(dataset: "xarray.Dataset") -> str:
     off = (at.sel(product="product_forget") - at.sel(product="exact_total")).values
     return (
         f"diag(f) alone against the exact dc_T/dc_k at lag {int(dataset.lag[-1])}, forget bias 1: "
-        f"{flow.estimate(off):+.1f} decades"
+        f"{statistics.estimate(off):+.1f} decades"
     )
 
 

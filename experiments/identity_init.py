@@ -40,7 +40,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import flow, study
+from gradflow import statistics, study
 from gradflow.cells import rnn
 from gradflow.initializers.meanfield import ACTIVATIONS
 from gradflow.spec import split_specs, unknown_name
@@ -364,11 +364,11 @@ def _row(data: "xarray.Dataset") -> dict[str, str]:
         "start": str(data.start.values),
         "rate": f"{float(data.rate):g}",
         "lag": f"{far(data)}",
-        "log10 norm there, birth": f"{flow.estimate(decades[0]):z.1f}",
-        "end": f"{flow.estimate(decades[-1]):z.1f}",
-        "largest |λ|, end": f"{flow.estimate(last.modulus.isel(index=0).values):z.2f}",
-        "final loss": f"{flow.estimate(last.loss.values):z.4f}",
-        "correct": f"{flow.estimate(last.share_correct.values):z.2f}",
+        "log10 norm there, birth": f"{statistics.estimate(decades[0]):z.1f}",
+        "end": f"{statistics.estimate(decades[-1]):z.1f}",
+        "largest |λ|, end": f"{statistics.estimate(last.modulus.isel(index=0).values):z.2f}",
+        "final loss": f"{statistics.estimate(last.loss.values):z.4f}",
+        "correct": f"{statistics.estimate(last.share_correct.values):z.2f}",
     }
 
 
@@ -388,7 +388,7 @@ def carried(decades: np.ndarray) -> bool:
     return bool(abs(np.mean(decades)) <= math.log10(KEPT))
 
 
-def gains(data: "xarray.Dataset", start: str) -> dict[str, flow.Estimate]:
+def gains(data: "xarray.Dataset", start: str) -> dict[str, statistics.Estimate]:
     """log(final loss of a start / that of each start that is not the identity), over seeds.
 
     The runs of a seed have the same sequences, and are compared with each other.
@@ -396,7 +396,7 @@ def gains(data: "xarray.Dataset", start: str) -> dict[str, flow.Estimate]:
     loss = np.log(data.loss.isel(update=-1))
     others = [str(name) for name in data.start.values if not STARTS[str(name)].is_identity]
     ratios = {name: (loss.sel(start=start) - loss.sel(start=name)).values for name in others}
-    return {name: flow.estimate(ratio) for name, ratio in ratios.items()}
+    return {name: statistics.estimate(ratio) for name, ratio in ratios.items()}
 
 
 def _verdicts(best: "xarray.Dataset") -> list[str]:

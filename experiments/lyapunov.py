@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradflow import flow, study, unroll
+from gradflow import flow, statistics, study, unroll
 from gradflow.cells import rnn
 from gradflow.tasks import delayed_copy
 
@@ -319,16 +319,16 @@ def _draw_learning(ax: "Axes", dataset: "xarray.Dataset") -> None:
 
 def closing(dataset: "xarray.Dataset") -> str:
     """Where chaos begins, how long a perturbation lasts, where nets learn; and the verdict."""
-    gains = crossing(dataset)
+    gains, lost = crossing(dataset), over_predicted(dataset)
     rows = [
         {
             "width": str(size),
             "λ₁ = 0 at gain": _mean(of_width),
-            "time to lose / predicted": _mean(over_predicted(dataset).sel(hidden_size=size).values),
+            "time to lose / predicted": _mean(by_seed(lost.sel(hidden_size=size))),
         }
         for size, of_width in zip(dataset.hidden_size.values, gains, strict=True)
     ]
-    ratio = _of_finite(over_predicted(dataset).values)
+    ratio = _of_finite(by_seed(lost))
     predicted = 1 / WITHIN <= ratio.low <= ratio.high <= WITHIN
     means = (
         np.nanmean(gains, axis=1) if np.isfinite(gains).any(axis=1).all() else np.array([np.nan])
@@ -342,6 +342,11 @@ def closing(dataset: "xarray.Dataset") -> str:
     }
     said = "\n".join(f"{name}: {study.verdict(holds)} by this run" for name, holds in parts.items())
     return f"{study.table(rows)}\n{words}\n{said}"
+
+
+def by_seed(values: "xarray.DataArray") -> np.ndarray:
+    """The mean of what each seed has: its widths and gains start from the same keys."""
+    return values.mean([name for name in values.dims if name != "run"]).values
 
 
 def best_gains(dataset: "xarray.Dataset") -> np.ndarray:
@@ -363,10 +368,10 @@ def _learning(dataset: "xarray.Dataset", edge: float) -> tuple[bool, str]:
     return -np.log(WITHIN) <= best.low <= best.high <= np.log(WITHIN), words
 
 
-def _of_finite(values: np.ndarray) -> flow.Estimate:
+def _of_finite(values: np.ndarray) -> statistics.Estimate:
     """The mean of the finite values with its interval; NaN for less than two."""
     finite = values[np.isfinite(values)]
-    return flow.estimate(finite) if len(finite) > 1 else flow.Estimate(np.nan, np.nan, np.nan)
+    return statistics.estimate(finite if len(finite) > 1 else np.full(1, np.nan))
 
 
 def _mean(values: np.ndarray) -> str:

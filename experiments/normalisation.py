@@ -39,12 +39,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import Cell, flow, study
+from gradflow import Cell, flow, statistics, study
 from gradflow.cells import gru, gru_layer_norm, lstm, lstm_layer_norm, rnn
 from gradflow.cells.layer_norm import normalise
 from gradflow.cells.stack import stack
-from gradflow.flow.summary import slope
 from gradflow.initializers.meanfield import gaussian_mean
+from gradflow.statistics import slope
 
 if TYPE_CHECKING:
     import xarray
@@ -62,7 +62,7 @@ INPUT_SHARES = (1.0, 0.1)
 SAME = 0.1
 """Up to which share of a decay another one counts as the same."""
 
-Claimed = Callable[[flow.Estimate, float], bool]
+Claimed = Callable[[statistics.Estimate, float], bool]
 """(the change, what it was before) -> whether the claim holds."""
 
 
@@ -425,7 +425,7 @@ def closing(dataset: "xarray.Dataset") -> str:
 
 
 def _row(change: str, before: np.ndarray, after: np.ndarray, claimed: Claimed) -> dict[str, str]:
-    difference = flow.estimate(after - before)
+    difference = statistics.estimate(after - before)
     return {
         "change": change,
         "log decay a step": f"{before.mean():+.4f}",
@@ -440,7 +440,7 @@ def _batch_rows(dataset: "xarray.Dataset") -> list[dict[str, str]]:
     rows = []
     for at, share in enumerate(dataset.input_share.values):
         means = rates[:, at].mean(axis=0)
-        ends = [f"{flow.estimate(rates[:, at, end]):+.4f}" for end in (0, -1)]
+        ends = [f"{statistics.estimate(rates[:, at, end]):+.4f}" for end in (0, -1)]
         falls = bool((np.diff(means) < 0).all())
         rows.append(
             {

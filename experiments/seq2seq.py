@@ -38,7 +38,7 @@ import _probes
 import jax
 import numpy as np
 
-from gradflow import flow, study
+from gradflow import flow, statistics, study
 from gradflow.cells import resolve
 from gradflow.interop import save_params
 from gradflow.models.rewriter import Rewriter
@@ -323,11 +323,11 @@ def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
     birth, end = (reaching(data).sel(stage=stage) / np.log(10) for stage in STAGES)
     return {
         "cell": cell,
-        "sequences right": f"{flow.estimate(data.sequences.values):.3f}",
+        "sequences right": f"{statistics.estimate(data.sequences.values):.3f}",
         "characters, forced": f"{float(data.forced.mean()):.4f}",
         "free": f"{float(data.free.mean()):.4f}",
-        "∂L/∂s₁ over ∂L/∂s_T (decades) at birth": f"{flow.estimate(birth.values):.2f}",
-        "at the end": f"{flow.estimate(end.values):.2f}",
+        "∂L/∂s₁ over ∂L/∂s_T (decades) at birth": f"{statistics.estimate(birth.values):.2f}",
+        "at the end": f"{statistics.estimate(end.values):.2f}",
     }
 
 
@@ -342,8 +342,8 @@ def _gates(last: "xarray.Dataset") -> str:
 
 def _above_zero(values: "xarray.DataArray") -> str:
     """The verdict on each cell: whether the interval of its mean over seeds is above 0."""
-    of = {str(cell): flow.estimate(values.sel(cell=cell).values) for cell in values.cell.values}
-    return study.verdicts({cell: found.low > 0 for cell, found in of.items()})
+    found = {str(c): statistics.estimate(values.sel(cell=c).values) for c in values.cell.values}
+    return study.verdicts({cell: mean.low > 0 for cell, mean in found.items()})
 
 
 EXPERIMENT = study.Experiment(

@@ -40,7 +40,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradflow import flow, study
+from gradflow import flow, statistics, study
 from gradflow.cells import resolve
 from gradflow.interop import save_params
 from gradflow.spec import parse_spec, split_specs, unknown_name
@@ -351,7 +351,7 @@ def closing(dataset: "xarray.Dataset") -> str:
     ]
     first = dataset.isel(order=0)
     lift = reaching(first).sel(stage="end") - reaching(first).sel(stage="birth")
-    held = {str(c): flow.estimate(lift.sel(cell=c).values).low > 0 for c in lift.cell.values}
+    held = {str(c): statistics.estimate(lift.sel(cell=c).values).low > 0 for c in lift.cell.values}
     return "\n".join(
         [
             study.table(rows),
@@ -383,9 +383,9 @@ def _row(data: "xarray.Dataset") -> dict[str, str]:
         "order": order,
         "cell": name,
         "learning rate": f"{float(data.learning_rate):g}",
-        "accuracy": f"{flow.estimate(data.accuracy.values):.3f}",
-        "flow at birth": f"{flow.estimate(birth):.1f}",
-        "at the end": f"{flow.estimate(end):.1f}",
+        "accuracy": f"{statistics.estimate(data.accuracy.values):.3f}",
+        "flow at birth": f"{statistics.estimate(birth):.1f}",
+        "at the end": f"{statistics.estimate(end):.1f}",
     }
     if data.attrs.get("data") == "mnist":
         published = PUBLISHED.get(name)

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradflow import flow, study, unroll
+from gradflow import flow, statistics, study, unroll
 from gradflow.cells import resolve
 from gradflow.spec import split_specs
 from gradflow.structure import check_structure
@@ -354,27 +354,27 @@ def closing(dataset: "xarray.Dataset") -> str:
     )
 
 
-def widened(data: "xarray.Dataset") -> flow.Estimate:
+def widened(data: "xarray.Dataset") -> statistics.Estimate:
     """By how many steps the lag of SHARE grew in the training, over seeds."""
     heard = reaches(data.log_share_along)
-    return flow.estimate(heard[:, -1] - heard[:, 0])
+    return statistics.estimate(heard[:, -1] - heard[:, 0])
 
 
 def _row(cell: str, data: "xarray.Dataset") -> tuple[dict[str, str], bool]:
     last, trained, every = PLACES
     adjoints = slopes(data.log_adjoint.sel(place=last))
-    adjoint = flow.estimate(adjoints)
-    difference = flow.estimate(slopes(recurrent(data.log_share.sel(place=last))) - adjoints)
-    level = flow.estimate(slopes(recurrent(data.log_share.sel(place=every))))
+    adjoint = statistics.estimate(adjoints)
+    difference = statistics.estimate(slopes(recurrent(data.log_share.sel(place=last))) - adjoints)
+    level = statistics.estimate(slopes(recurrent(data.log_share.sel(place=every))))
     room = ALIKE * abs(adjoint.value)
     row = {
         "cell": cell,
         "rate of ∂L/∂hₖ": f"{adjoint:.3f}",
         "of W_h less that": f"{difference:.3f}",
         "of W_h, loss at every step": f"{level:.3f}",
-        "90 % lag at birth": f"{flow.estimate(reach(data, last)):.1f}",
-        "trained": f"{flow.estimate(reach(data, trained)):.1f}",
-        "every": f"{flow.estimate(reach(data, every)):.1f}",
+        "90 % lag at birth": f"{statistics.estimate(reach(data, last)):.1f}",
+        "trained": f"{statistics.estimate(reach(data, trained)):.1f}",
+        "every": f"{statistics.estimate(reach(data, every)):.1f}",
     }
     return row, all(-room <= found.low <= found.high <= room for found in (difference, level))
 

@@ -40,7 +40,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import flow, study
+from gradflow import flow, statistics, study
 from gradflow.cells import resolve
 from gradflow.structure import check_structure
 from gradflow.tasks import resolve_task
@@ -344,7 +344,7 @@ def closing(dataset: "xarray.Dataset") -> str:
 def _row(task: str, data: "xarray.Dataset") -> dict[str, str]:
     at, seeds = data.solved_at.values[np.isfinite(data.solved_at.values)], data.sizes["seed"]
     biases = {
-        f"{title}, {stage}": f"{flow.estimate(data[name].sel(stage=stage).values):.3f}"
+        f"{title}, {stage}": f"{statistics.estimate(data[name].sel(stage=stage).values):.3f}"
         for stage in STAGES
         for name, title in (("cosine", "cosine"), ("norm_ratio", "norm ratio"))
     }
@@ -371,7 +371,7 @@ def _verdicts(data: "xarray.Dataset") -> list[str]:
     ]
     if len(below):
         cosines = data.cosine.sel(stage="birth").transpose("window", "seed").values
-        cosine = flow.estimate(cosines[at < 1][-1])
+        cosine = statistics.estimate(cosines[at < 1][-1])
         words.append(
             "the bias at birth does not tell it: "
             f"{study.verdict(cosine.value > HIGH_COSINE)} "

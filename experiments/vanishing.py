@@ -103,7 +103,9 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
         once(f"cell={name}", partial(_measure, config, name, *_model(subject, inputs), inputs))
         for name, subject in study.progress(subjects.items(), "cells")
     ]
-    return xarray.concat(parts, dim="cell", join="outer")
+    # A trained network is one, whatever the number of seeds, which then draw inputs alone.
+    networks = config.num_seeds if config.params is None else 1
+    return xarray.concat(parts, dim="cell", join="outer").assign_attrs(num_networks=networks)
 
 
 def _drawn(config: Config) -> dict[str, Subject]:
@@ -273,7 +275,7 @@ def _draw_norms(ax: "Axes", data: "xarray.Dataset", style: dict) -> None:
     decades = data.log_norm / np.log(10)
     line = study.figure.band(ax, data.lag, decades, "run", label=str(data.cell.values), **style)
     # The fit is drawn thin, through the middle of the curve that it was fitted to.
-    rate = flow.summary(data.log_norm.values).rate / np.log(10)
+    rate = _summary(data).rate / np.log(10)
     median = decades.median("run")
     finite = np.isfinite(median)
     if np.isfinite(rate) and finite.any():
@@ -313,12 +315,20 @@ def _label_ends(ax: "Axes", ends: list[tuple[int, float, int]]) -> None:
 
 
 def closing(dataset: "xarray.Dataset") -> str:
-    """The table of what each curve comes to."""
-    return study.table([_row(str(c), dataset.sel(cell=c)) for c in dataset.cell.values])
+    """The table of what each curve comes to, and what its intervals are over, if not networks."""
+    rows = study.table([_row(str(c), dataset.sel(cell=c)) for c in dataset.cell.values])
+    one = dataset.attrs["num_networks"] == 1 < dataset.sizes["run"]
+    return f"{rows}\n(intervals over the input sequences of one network)" if one else rows
+
+
+def _summary(data: "xarray.Dataset") -> flow.Summary:
+    """What the curves of one cell come to, those of one network as one value."""
+    curves = data.log_norm.values
+    return flow.summary(curves.reshape(data.attrs["num_networks"], -1, curves.shape[-1]))
 
 
 def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
-    s = flow.summary(data.log_norm.values)
+    s = _summary(data)
     return {
         "cell": cell,
         "decay per step": f"{s.decay:.4f}",

@@ -208,10 +208,12 @@ def test_the_verdict_is_read_from_the_numbers(dataset):
         changed = two.assign(predicted=held, log_norm=log_norm * 0 - fall)
         return EXPERIMENT.closing(changed)
 
-    good = closing([10, 12, 30, 24], [2, 1])
-    assert "gru: supported (+0.333" in good
-    assert "rnn loses and gru keeps: 14 " in good and "gru loses and rnn keeps: 0;" in good
-    assert "gru: not supported" in closing([10, 12, 30, 24], [1, 2])
+    good = closing([10, 11, 30, 30], [2, 1])
+    assert "gru: supported (+0.406" in good
+    assert "rnn loses and gru keeps: 20 " in good and "gru loses and rnn keeps: 0;" in good
+    assert "gru: not supported (+0.406" in closing([10, 11, 30, 30], [1, 2])
+    # Two seeds whose differences are 20 and 12 texts of 48 decide nothing.
+    assert "gru: not supported (+0.333" in closing([10, 12, 30, 24], [2, 1])
     assert "gru: not supported" in closing([10, 30, 12, 24], [2, 1])
     alone = EXPERIMENT.closing(dataset.sel(model=["conv"]))
     assert "not measured, which takes rnn, and lstm or gru" in alone

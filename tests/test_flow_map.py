@@ -8,7 +8,7 @@ import pytest
 import xarray
 from studies import load
 
-from gradflow import study
+from gradflow import flow, study
 
 QUARTER_LIFE = "def cell(input_size, hidden_size):\n" + "".join(
     f"    {line}\n"
@@ -38,7 +38,7 @@ def dataset_of(log_norm, lags=(1,)):
     return xarray.Dataset(
         {"log_norm": (("run", "later", "earlier"), log_norm, names)},
         coords={"later": later, "earlier": later},
-        attrs={"cell": "mine", "lags": list(lags)},
+        attrs={"cell": "mine", "lags": list(lags), "num_networks": len(log_norm)},
     )
 
 
@@ -81,7 +81,7 @@ def test_at_lag_and_mean_by_lag_read_the_right_pairs():
     marked = np.where(t[:, None] >= t, 10.0 * t[:, None] + t, np.nan)[None]  # "tk" as a number
     dataset = dataset_of(marked)
     np.testing.assert_array_equal(flow_map.at_lag(dataset, 3), [[30, 41]])
-    np.testing.assert_array_equal(flow_map.mean_by_lag(dataset, 2, 4), [[33, 37.5, 42]])
+    np.testing.assert_array_equal(flow_map.mean_by_lag(dataset, 2, 4), [[[33, 37.5, 42]]])
 
 
 def test_a_decay_that_changes_in_the_middle_is_not_stationary():
@@ -96,6 +96,20 @@ def test_a_decay_that_changes_in_the_middle_is_not_stationary():
     steady += 1e-3 * np.nan_to_num(np.tril(np.random.default_rng(0).normal(size=steady.shape)))
     assert "stationary in time" in (closing := flow_map.closing(dataset_of(steady)))
     assert "not stationary" not in closing
+
+
+def test_sequences_of_one_network_are_no_networks():
+    noise = 1 + 0.01 * np.arange(4)[:, None, None]
+    of_four = dataset_of(-0.1 * noise * lag_of(20))
+    of_one = of_four.assign_attrs(num_networks=1)
+    of_two = of_four.assign_attrs(num_networks=2)
+    said = "(intervals over the input sequences of one network)"
+    assert said in flow_map.closing(of_one)
+    assert said not in flow_map.closing(of_four) + flow_map.closing(of_two)
+    wider, narrower = (
+        np.diff(flow.summary(flow_map.mean_by_lag(d, 0, 10)).interval) for d in (of_two, of_four)
+    )
+    assert wider > 3 * narrower
 
 
 def test_one_run_leaves_it_undecided():

@@ -175,7 +175,7 @@ def test_the_closing_line_says_what_held():
     closing = EXPERIMENT.closing(record_of(-0.1, -0.21, -0.3, -0.1, (-0.1, -0.2, -0.3)))
     assert "not supported" not in closing and closing.count("supported") == 8
     row = next(line for line in closing.splitlines() if line.startswith("lstm: layer norm within"))
-    assert "-0.2000" in row and "-0.1000  +0.1000 [+0.0999, +0.1001]" in row
+    assert "-0.2000" in row and "-0.1000  +0.1000 [+0.0998, +0.1002]" in row
     closing = EXPERIMENT.closing(record_of(-0.3, -0.15, -0.1, -0.3, (-0.2, -0.1, -0.3)))
     assert closing.count("not supported") == 8
     closing = EXPERIMENT.closing(record_of(-0.3, -0.21, -0.3, -0.1, (-0.1, -0.2, -0.3)))

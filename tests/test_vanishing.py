@@ -118,7 +118,9 @@ def test_trained_parameters_are_measured_as_they_are(tmp_path, trained, capsys):
     assert study.main(EXPERIMENT, ["--quick", *flags, f"--workdir={out}"]) == 0
     log_norm = study.read_dataset(out / "result.nc").log_norm
     assert list(log_norm.cell.values) == ["rnn #1", "rnn #2"]
-    assert "rnn #2" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "rnn #2" in shown
+    assert "(intervals over the input sequences of one network)" in shown
     inputs = jax.random.normal(jax.random.fold_in(jax.random.key(0), 1), (2, 20, 5))
     for found, (cell, params) in zip(log_norm.values, trained.values(), strict=True):
         for run, x in zip(found, inputs, strict=True):

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from _claims import OWN, Claim, Paper, statement, verdicts
 
-from gradflow import Cell, flow, study
+from gradflow import Cell, flow, statistics, study
 from gradflow.cells.layer_norm import normalise
 from gradflow.initializers import orthogonal
 from gradflow.tasks.image_tasks import Sequences, digit_sequences, mnist_sequences
@@ -215,7 +215,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
 
 
 def _interval(values: np.ndarray) -> str:
-    low, high = flow.bootstrap(values)
+    low, high = statistics.interval(values)
     return f"[{low:.3g}, {high:.3g}]"
 
 

@@ -1,6 +1,5 @@
 """Lyapunov exponents of a driven net: how fast its tangent vectors grow, all of them."""
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Carry, Cell, Params, whole_carry
+from gradflow.flow.closed_over import open_cell
 from gradflow.flow.growths import (
     Plan,
     Problem,
@@ -17,6 +17,7 @@ from gradflow.flow.growths import (
     growths_by_steps,
     growths_by_stretches,
 )
+from gradflow.flow.mean_error import standard_error_of_mean
 from gradflow.flow.steps import trajectory
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
@@ -28,8 +29,10 @@ class LyapunovExponents(NamedTuple):
       exponents: Their estimates from all T' counted steps; -inf where the gradient is cut.
       running: The estimates on the way: ``running[i]`` is from the first i + 1 counted steps.
         (What is measured over several steps at once counts as growth in equal parts.)
-      standard_error: Of the exponents as means over correlated steps, by batch means; NaN with
-        too few steps to tell, and where an exponent is not finite.
+      standard_error: Of the exponents as means over correlated steps, such that
+        ``exponents ± 1.96 * standard_error`` are intervals of 95 % (`standard_error_of_mean`). NaN
+        with 8 counted steps or fewer, and where an exponent is not finite. It is of one
+        trajectory: networks of other seeds differ by more.
     """
 
     exponents: Float[Array, " exponents"]
@@ -92,6 +95,7 @@ def lyapunov_exponents(
     plan = Plan(num_exponents, burn_in, qr_every, time_reversed)
     inputs = check_inputs(inputs)
     mask = valid_steps(inputs, lengths, mask)
+    cell, params, carry = open_cell(cell, params, inputs, carry)
     return _exponents(cell, plan, (params, inputs, carry, mask))
 
 
@@ -186,24 +190,4 @@ def statistics(
     passed = jnp.minimum(index + 1, count)[:, None]
     growths = jnp.where(index[:, None] < count, growths, 0)
     running = jnp.where(passed > 0, jnp.cumsum(growths, axis=0) / passed, jnp.nan)
-    return LyapunovExponents(running[-1], running, _standard_error(growths, count))
-
-
-def _standard_error(
-    growths: Float[Array, "counted exponents"], count: Int[Array, ""] | int
-) -> Float[Array, " exponents"]:
-    """The standard error of the mean of correlated growths, from means over √T' batches in a row.
-
-    Source: Flegal & Jones 2010, arXiv:0811.1729.
-    """
-    most = math.isqrt(len(growths))
-    batches = jnp.floor(jnp.sqrt(jnp.asarray(count, growths.dtype))).astype(int)
-    size = jnp.maximum(count // jnp.maximum(batches, 1), 1)
-    index = jnp.arange(len(growths))
-    place = index - (count - batches * size)  # what is left over comes first and is left out
-    inside = (place >= 0) & (index < count)
-    batch = jnp.where(inside, place // size, most)
-    means = jax.ops.segment_sum(growths, batch, most + 1)[:most] / size
-    used = (jnp.arange(most) < batches)[:, None]
-    spread = jnp.std(means, axis=0, ddof=1, where=used)
-    return jnp.where(batches > 1, spread / jnp.sqrt(batches.astype(spread.dtype)), jnp.nan)
+    return LyapunovExponents(running[-1], running, standard_error_of_mean(growths, count))

@@ -1,12 +1,11 @@
 """One row for a curve of log norms against lag: how fast it falls, and how far it reaches."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
-from gradflow.flow.estimate import Estimate, bootstrap
+from gradflow.statistics import Estimate, estimate, slope
 
 HORIZON = 1e-3
 """The norm at which a gradient counts as gone."""
@@ -17,7 +16,8 @@ class Summary(NamedTuple):
 
     Attributes:
       rate: Slope of log norm against lag, in nats a step; the mean over the curves.
-      interval: Its 95 % confidence interval, by bootstrap over the curves; NaN for one curve.
+      interval: Its 95 % confidence interval over the seeds, or over the sequences of a single
+        seed; NaN for one curve.
       half_life: Steps in which the norm halves, log 2/|rate|, where it falls; else infinite.
       horizon: First lag at which the median norm is 1e-3 or less; infinite where it never is.
       dead_lag: First lag at which some curve is exactly zero (-inf); infinite where none is.
@@ -47,11 +47,17 @@ def summary(
     *,
     broken_steps: Int[ArrayLike, "*trajectories"] = -1,
 ) -> Summary:
-    """Summarises curves of log norms whose last axis is the lag.
+    """Summarises curves of log norms whose last axis is the lag and whose first is the seed.
 
-    The slope of a curve is that of its least-squares line over its finite lags. The word is
-    ``stable`` where that line changes by less than a factor of ten over the lags measured, or
-    the interval of the rate holds zero; ``undefined`` where a curve is broken.
+    The slope of a curve is that of its least-squares line over its finite lags. The unit of the
+    interval is the seed: sequences of one network are alike, and count as one value, the mean of
+    their slopes. So curves of shape (seeds, lags) give one value a curve, and curves of shape
+    (seeds, sequences, lags) one value a seed. Of a single seed, (1, sequences, lags), each
+    sequence is a value: the interval is then of this one network over input sequences, and says
+    nothing of networks with another seed.
+
+    The word is ``stable`` where that line changes by less than a factor of ten over the lags
+    measured, or the interval of the rate holds zero; ``undefined`` where a curve is broken.
 
     Args:
       log_norms: The curves.
@@ -67,16 +73,15 @@ def summary(
             f"log norms at two lags or more, along the last axis, are expected, "
             f"got shape {curves.shape}; measure at least one step"
         )
+    rate, *interval = estimate(_rates(curves))
     curves = curves.reshape(-1, curves.shape[-1])
-    rates = np.array([slope(curve) for curve in curves])
-    rate, interval = float(np.mean(rates)), bootstrap(rates)
     steps = np.asarray(broken_steps, np.float64)
     broken_lag = _first(np.any(np.isnan(curves) | (curves == np.inf), axis=0))
     with np.errstate(invalid="ignore"):  # between two infinities lies a NaN, which is no lag
         median = np.median(curves, axis=0)
     return Summary(
         rate=rate,
-        interval=interval,
+        interval=(interval[0], interval[1]),
         half_life=np.log(2) / -rate if rate < 0 else np.inf,
         horizon=float(horizons(median)),
         dead_lag=_first(np.any(curves == -np.inf, axis=0)),
@@ -86,16 +91,11 @@ def summary(
     )
 
 
-def slope(log_norms: Sequence[float] | np.ndarray) -> float:
-    """The slope of the least-squares line through the finite points of one curve, per lag.
-
-    A curve with fewer than two of them after lag 0 was cut at once: -inf.
-    """
-    curve = np.asarray(log_norms, np.float64)
-    lags = np.flatnonzero(np.isfinite(curve))
-    if len(lags) < 2:
-        return -np.inf
-    return float(np.polyfit(lags, curve[lags], 1)[0])
+def _rates(curves: Float[np.ndarray, "*curves lags"]) -> Float[np.ndarray, " units"]:
+    """One slope for each seed, the mean over its curves; or one for each curve of a single seed."""
+    rates = np.apply_along_axis(slope, -1, curves)
+    several = rates.ndim > 1 and len(rates) > 1
+    return rates.reshape(len(rates), -1).mean(axis=1) if several else rates.ravel()
 
 
 def horizons(log_norms: Float[ArrayLike, "*curves lags"]) -> Float[np.ndarray, "*curves"]:
@@ -109,7 +109,7 @@ def _first(condition: np.ndarray) -> float:
     return float(places[0]) if len(places) else np.inf
 
 
-def _word(rate: float, interval: tuple[float, float], num_lags: int) -> str:
+def _word(rate: float, interval: list[float], num_lags: int) -> str:
     undecided = interval[0] <= 0 <= interval[1]
     if undecided or abs(rate) * num_lags < np.log(10):
         return "stable"

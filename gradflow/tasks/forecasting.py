@@ -12,8 +12,6 @@ from jaxtyping import Float, Float32, Num
 SHARES = (0.7, 0.1)
 """Of a series, what a model is fitted to and what it is chosen by; the rest is the test."""
 
-RESAMPLES = 1000
-
 
 def two_sines(num_series: int, num_steps: int) -> Float32[np.ndarray, "series steps"]:
     """Sums of two sines and noise, drawn by NumPy's old generator with seed 42, as published.
@@ -131,22 +129,3 @@ def linear(
 
 def _with_one(inputs: np.ndarray) -> np.ndarray:
     return np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
-
-
-def block_bootstrap(
-    errors: Float[np.ndarray, " origins"], reference: Float[np.ndarray, " origins"], block: int
-) -> tuple[float, float]:
-    """The 95 % interval of mean(errors) / mean(reference), by blocks of successive origins.
-
-    Errors of neighbouring origins are of much the same values, and so are drawn together: the
-    circular block bootstrap, of both series at the same origins.
-
-    Source: Politis & Romano 1992, "A circular block-resampling procedure for stationary data".
-    """
-    count, block = len(errors), min(block, len(errors))
-    sums = np.cumsum(np.concatenate([np.zeros((1, 2)), np.tile([errors, reference], 2).T]), axis=0)
-    rng = np.random.default_rng(0)
-    starts = rng.integers(count, size=(RESAMPLES, -(-count // block)))
-    totals = np.sum(sums[starts + block] - sums[starts], axis=1)
-    low, high = np.quantile(totals[:, 0] / totals[:, 1], [0.025, 0.975])
-    return float(low), float(high)

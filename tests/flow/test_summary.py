@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from gradflow.flow.summary import horizons, slope, summary
+from gradflow.flow.summary import horizons, summary
+from gradflow.statistics import estimate, slope
 
 LAGS = np.arange(101)
 SLOPES = np.array([-0.11, -0.1, -0.09])
@@ -12,7 +13,8 @@ SLOPES = np.array([-0.11, -0.1, -0.09])
 def test_lines_have_their_slope_half_life_and_horizon():
     found = summary(SLOPES[:, None] * LAGS)
     np.testing.assert_allclose(found.rate, -0.1, rtol=1e-12)
-    assert found.interval[0] < -0.1 < found.interval[1] and found.interval[1] < -0.09 + 1e-9
+    half = 4.3027 * 0.01 / np.sqrt(3)  # Student's t with two degrees of freedom
+    np.testing.assert_allclose(found.interval, [-0.1 - half, -0.1 + half], rtol=1e-4)
     np.testing.assert_allclose(found.half_life, np.log(2) / 0.1, rtol=1e-12)
     assert found.horizon == np.ceil(np.log(1e3) / 0.1)  # of the median
     assert found.word == "vanishing"
@@ -32,6 +34,25 @@ def test_the_word(slopes, word):
     found = summary(np.multiply.outer(slopes, LAGS))
     assert found.word == word
     assert (found.half_life == np.inf) == (found.rate > 0)
+
+
+def test_the_seed_is_the_unit_and_of_one_seed_the_sequence():
+    slopes = np.array([[-0.11, -0.13], [-0.10, -0.08], [-0.08, -0.12]])
+    curves = slopes[..., None] * LAGS
+    found = summary(curves)
+    np.testing.assert_allclose(found.interval, estimate(slopes.mean(axis=1))[1:], rtol=1e-10)
+    np.testing.assert_allclose(found.rate, slopes.mean(), rtol=1e-10)
+    one = summary(curves.reshape(1, 6, -1))
+    np.testing.assert_allclose(one.interval, estimate(slopes.ravel())[1:], rtol=1e-10)
+    assert one.interval == summary(curves.reshape(6, -1)).interval
+    assert np.isnan(summary(curves[0, 0]).interval).all()
+
+
+def test_the_decay_is_the_factor_of_a_step():
+    curves = np.array([-0.2, -0.1, -0.3])[:, None] * np.arange(9)
+    found = summary(curves)
+    np.testing.assert_allclose(found.decay, np.exp([found.rate, *found.interval]), rtol=1e-14)
+    assert f"{found.decay:.3f}" == f"{estimate(curves[:, 1]).map(np.exp):.3f}"
 
 
 def test_each_curve_has_its_horizon():

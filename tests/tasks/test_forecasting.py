@@ -53,18 +53,6 @@ def test_the_seasonal_naive_repeats_the_newest_known_season():
         f.seasonal_naive(SERIES, 20, 7, 22)
 
 
-def test_the_bootstrap_draws_both_errors_together_and_in_blocks():
-    errors = SERIES**2 + 1
-    assert f.block_bootstrap(2 * errors, errors, 5) == pytest.approx((2, 2))
-    ones = np.ones_like(errors)
-    low, high = f.block_bootstrap(errors, ones, 1)
-    assert low < errors.mean() < high
-    slow = f.block_bootstrap(errors, ones, 12)  # errors of a random walk are alike for long
-    assert slow[1] - slow[0] > 1.5 * (high - low)
-    draws = np.random.default_rng(1).choice(errors, (1000, len(errors))).mean(axis=1)
-    assert (low, high) == pytest.approx(np.quantile(draws, [0.025, 0.975]), rel=0.1)
-
-
 @pytest.mark.parametrize("order", [(1, 0, 0), (1, 1, 1)])
 def test_arima_from_an_origin_is_what_statsmodels_forecasts(order):
     model = pytest.importorskip("statsmodels.tsa.arima.model")
