@@ -45,20 +45,23 @@ def _one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+_cholesky = _one_at_a_time(lambda matrix: jnp.linalg.cholesky(matrix))
 _eigh = _one_at_a_time(lambda matrix: tuple(jnp.linalg.eigh(matrix)))
-_eigenvalues = _one_at_a_time(lambda matrix: jnp.linalg.eigvalsh(matrix))
 _qr = _one_at_a_time(lambda matrix: tuple(jnp.linalg.qr(matrix)))
 _singular_values = _one_at_a_time(lambda matrix: jnp.linalg.svd(matrix, compute_uv=False))
+
+
+def cholesky(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """The lower factor of a symmetric matrix, NaN if it is not positive definite.
+
+    As `jnp.linalg.cholesky`.
+    """
+    return _cholesky(matrix)
 
 
 def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
     """Eigenvalues, ascending, and eigenvectors of a symmetric matrix, as `jnp.linalg.eigh`."""
     return _eigh(matrix)
-
-
-def eigenvalues(matrix: Float[Array, "n n"]) -> Float[Array, " n"]:
-    """Eigenvalues of a symmetric matrix, ascending, as `jnp.linalg.eigvalsh`."""
-    return _eigenvalues(matrix)
 
 
 def qr(matrix: Float[Array, "n m"]) -> tuple[Float[Array, "n k"], Float[Array, "k m"]]:

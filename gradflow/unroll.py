@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gradflow.cell import Carry, Cell, Params
+from gradflow.padding import copying_step, fill_padding
 from gradflow.planner import METHODS, REMATS, way_of
 from gradflow.spec import unknown_name
 
@@ -210,11 +211,4 @@ def mask_cell(
     if valid is None:
         return cell, inputs
 
-    def step(params: Params, carry: Carry, x: tuple[Array, Array]) -> tuple[Carry, Array]:
-        value, is_real = x
-        # What stands in the padding, be it NaN, must not reach a derivative either.
-        new, _ = cell.step(params, carry, jnp.where(is_real, value, 0))
-        carry = jax.tree.map(lambda a, b: jnp.where(is_real, a, b), new, carry)
-        return carry, cell.hidden(carry)
-
-    return cell._replace(step=step), (inputs, valid)
+    return cell._replace(step=copying_step(cell)), (fill_padding(inputs, valid), valid)

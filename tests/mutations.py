@@ -1,16 +1,18 @@
-"""Plants the seven bugs that tests of this subject let through, and sees that a test dies of each.
+"""Plants bugs that tests of this subject let through, and sees that a test dies of each.
 
     python tests/mutations.py
 
-Each bug goes alone into a copy of the project, against which the three sacred tests are run: values
-and Jacobians against an independent implementation, log norms against automatic differentiation
-of the whole unroll, and the closed form at long lag. Takes some minutes.
+Each bug goes alone into a copy of the project. Against the first seven the three sacred tests are
+run: values and Jacobians against an independent implementation, log norms against automatic
+differentiation of the whole unroll, and the closed form at long lag. The others make a certificate
+or an interval promise too much. Takes some minutes.
 """
 
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,8 @@ SACRED = [
     "tests/flow/test_norms.py::test_closed_form_far_beyond_the_range_of_floats",
 ]
 
+CERTIFICATE = ["tests/flow/test_certificate.py", "-k", "family and float64"]
+
 
 class Bug(NamedTuple):
     """A line, or a part of one, and what stands there instead."""
@@ -31,6 +35,7 @@ class Bug(NamedTuple):
     file: str
     right: str
     wrong: str
+    tests: Sequence[str] = SACRED
 
 
 BUGS = [
@@ -64,14 +69,57 @@ BUGS = [
     Bug(
         "lag off by one",
         "flow/sweep.py",
-        "    lag = problem.steps.num_steps - sweep.place\n    return",
-        "    lag = problem.steps.num_steps - sweep.place - 1\n    return",
+        "lambda first, rest: jnp.append(first, rest)",
+        "lambda first, rest: jnp.append(rest, rest[-1])",
     ),
     Bug(
         "product not rescaled",
         "flow/steps.py",
         "    return jax.tree.map(lambda leaf: leaf * factor, rows), exponent + shift",
         "    return rows, exponent + 0 * shift * factor.astype(int)",
+    ),
+    Bug(
+        "search that stops once it looks converged",
+        "flow/spectral.py",
+        "is_certified = (rest < bound) & is_below(coupling * scale[:, None] * scale, "
+        "jnp.ones_like(rest))",
+        "is_certified = jnp.sum(residual[0] ** 2) <= 1e-10 * values[0] * (values[0] - values[1])",
+        CERTIFICATE,
+    ),
+    Bug(
+        "trace of the complement halved",
+        "flow/spectral.py",
+        "rest = jnp.maximum(trace - jnp.sum(values), 0) + rounding",
+        "rest = jnp.maximum(trace - jnp.sum(values), 0) / 2 + rounding",
+        CERTIFICATE,
+    ),
+    Bug(
+        "inertia that is never negative",
+        "flow/spectral.py",
+        "        certified = is_below(later @ later.T, value * margin)",
+        "        certified = jnp.isfinite(jnp.sum(later))",
+        CERTIFICATE,
+    ),
+    Bug(
+        "map certified by the Lanczos residual alone",
+        "flow/lanczos.py",
+        "stage=jnp.where(is_new, jnp.where(",
+        "stage=jnp.where(is_new | is_hopeless, jnp.where(",
+        ["tests/flow/test_certified_map.py", "-k", "short"],
+    ),
+    Bug(
+        "slope of tanh that is rounded to zero",
+        "flow/slopes.py",
+        "    return 4 * _logistic_slope(2 * x)",
+        "    return 1 - jnp.tanh(x) ** 2",
+        ["tests/flow/test_exact_slopes.py"],
+    ),
+    Bug(
+        "interval of a normal quantile",
+        "statistics.py",
+        "    return float(special.stdtrit(freedom, (1 + LEVEL) / 2))",
+        "    return float(special.ndtri((1 + LEVEL) / 2))",
+        ["tests/test_statistics.py"],
     ),
 ]
 
@@ -81,19 +129,19 @@ def plant(bug: Bug, project: Path) -> None:
     file = project / "gradflow" / bug.file
     source = file.read_text()
     if source.count(bug.right) != 1:
-        raise ValueError(f"{bug.file} is expected to hold {bug.right!r} once: mend {bug.name!r}")
+        raise ValueError(f"{bug.file} is expected to hold {bug.right!r} once: correct {bug.name!r}")
     file.write_text(source.replace(bug.right, bug.wrong))
 
 
 def caught(bug: Bug) -> bool:
-    """Whether a sacred test fails in a copy of the project with the bug."""
+    """Whether a test fails in a copy of the project with the bug."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder)
         for part in ("gradflow", "tests", "experiments"):
             shutil.copytree(ROOT / part, project / part)
         shutil.copy(ROOT / "pyproject.toml", project)
         plant(bug, project)
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", *SACRED]
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", *bug.tests]
         # The project's folder comes before the installed package on the path of `-m`.
         result = subprocess.run(command, cwd=project, capture_output=True, text=True)
     if result.returncode not in (0, 1):

@@ -9,8 +9,9 @@ from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.broken import broken_steps, last_broken, void
-from gradflow.flow.reverse import Loss, Recorded, Scaled, linearise, log_norm, pull_back, record
-from gradflow.flow.steps import Select, block
+from gradflow.flow.closed_over import open_cell
+from gradflow.flow.reverse import Loss, Recorded, Scaled, linearise, pull_back, record
+from gradflow.flow.steps import Select, block, log_scaled, rescale
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
 
@@ -55,6 +56,7 @@ def adjoints(
     Source: Werbos 1990, doi:10.1109/5.58337 (ordered derivatives through time).
     """
     mask = valid_steps(check_inputs(inputs), lengths, mask)
+    cell, params, carry = open_cell(cell, params, inputs, carry)
     recorded = record(loss, cell, (params, inputs, carry, mask))
     return numbers(_joined(*scaled_adjoints(cell, recorded)))
 
@@ -87,6 +89,7 @@ def log_adjoint_norms(
         sequence.
     """
     mask = valid_steps(check_inputs(inputs), lengths, mask)
+    cell, params, carry = open_cell(cell, params, inputs, carry)
     select = block(cell, source)
     recorded = record(loss, cell, (params, inputs, carry, mask))
     return log_sizes(select, _joined(*scaled_adjoints(cell, recorded)))
@@ -121,7 +124,12 @@ def numbers(scaled: Scaled) -> Carry:
 
 def log_sizes(select: Select, scaled: Scaled) -> Float[Array, " k"]:
     """The log norms of a block of adjoints along a leading axis."""
-    return jax.vmap(lambda value: log_norm(select(value)))(scaled.value) + scaled.log_scale()
+
+    def log_size(value: Carry, exponent: Array) -> Array:
+        part, exponent = rescale(select(value), exponent)
+        return log_scaled(jnp.linalg.norm(part), exponent)
+
+    return jax.vmap(log_size)(*scaled)
 
 
 def _joined(first: Scaled, rest: Scaled) -> Scaled:

@@ -13,6 +13,7 @@ from gradflow.cell import Carry, Cell
 from gradflow.flow.broken import broken_steps, void
 from gradflow.flow.reverse import carries_after
 from gradflow.flow.steps import trajectory
+from gradflow.padding import fill_padding
 from gradflow.unroll import check_inputs, start
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
@@ -101,7 +102,9 @@ def run_in_chunks(
     inputs = check_inputs(inputs)
     jax.eval_shape(partial(_run_on, cell), (params, inputs, carry, mask))  # says what does not fit
     carry = start(cell, params, inputs, carry)
-    inputs, mask = np.asarray(inputs), None if mask is None else np.asarray(mask)
+    if mask is not None:  # a chunk may have no real step of its own
+        inputs, mask = fill_padding(inputs, mask), np.asarray(mask)
+    inputs = np.asarray(inputs)
     chunks = Chunks([], [], None, cutter.progress)
     outputs = []
     for first in cutter.progress(range(0, len(inputs), cutter.chunk_steps)):

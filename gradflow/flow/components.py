@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.broken import broken_pairs, broken_steps, last_broken, void
+from gradflow.flow.closed_over import open_cell, own_params
 from gradflow.flow.reverse import NOTHING, Loss, Recorded, Scaled, linearise, pull_back, record
 from gradflow.flow.shares import log_shares, pull_both
 from gradflow.flow.steps import Steps
@@ -47,7 +48,8 @@ def components(
 
     Returns:
       A pytree like the parameters, each leaf (T,), index = k - 1: natural logarithms, exact far
-      below the smallest float, and exactly -inf for a step without a share. NaN for the steps up
+      below the smallest float, and exactly -inf for a step without a share, as for a parameter that
+      is not floating. NaN for the steps up
       to one at which the trajectory is not finite.
 
     Raises:
@@ -57,7 +59,9 @@ def components(
     Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, eq. 3 to 5.
     """
     mask = valid_steps(check_inputs(inputs), lengths, mask)
-    return log_components(cell, record(loss, cell, (params, inputs, carry, mask)))[1]
+    cell, params, carry = open_cell(cell, params, inputs, carry)
+    recorded = record(loss, cell, (params, inputs, carry, mask))
+    return own_params(log_components(cell, recorded)[1])
 
 
 def component_map(
@@ -90,8 +94,9 @@ def component_map(
     Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, eq. 4.
     """
     mask = valid_steps(check_inputs(inputs), lengths, mask)
+    cell, params, carry = open_cell(cell, params, inputs, carry)
     recorded = record(losses, cell, (params, inputs, carry, mask), per_step=True)
-    return _log_component_map(cell, recorded)
+    return own_params(_log_component_map(cell, recorded))
 
 
 def component_gradients(
@@ -113,7 +118,9 @@ def component_gradients(
       unit of the parameter; the sum over that axis is ∂L/∂θ.
     """
     mask = valid_steps(check_inputs(inputs), lengths, mask)
-    return _component_gradients(cell, record(loss, cell, (params, inputs, carry, mask)))
+    cell, params, carry = open_cell(cell, params, inputs, carry)
+    recorded = record(loss, cell, (params, inputs, carry, mask))
+    return own_params(_component_gradients(cell, recorded))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.broken import broken_steps, void
+from gradflow.flow.closed_over import open_cell
+from gradflow.flow.exact_slopes import exact_slopes
 from gradflow.flow.lstm_form import (
     LSTMGates,
     Readout,
@@ -104,6 +106,7 @@ def decomposition(
     gradient is the first term alone.
     """
     mask = valid_steps(check_inputs(inputs), lengths, mask)
+    cell, params, carry = open_cell(cell, params, inputs, carry)
     result, mismatch = measure(all_terms, cell, readout, (params, inputs, carry, mask))
     check_equations(mismatch)
     return result
@@ -122,7 +125,8 @@ def measure(
         values = jax.vmap(partial(gates, params))(steps.before, steps.xs)
         values["o"] = _of_last_real(values["o"], is_real)
         o_before = jnp.concatenate([jnp.zeros_like(values["o"][:1]), values["o"][:-1]])
-        result = of_run(Run(steps, gates, readout, o_before, is_real))
+        exact = exact_slopes(gates), exact_slopes(readout)
+        result = of_run(Run(steps, *exact, o_before, is_real))
         mismatch = measure_mismatch(steps, readout, values, is_real)
     has_equations = ~(mismatch > tolerance(mismatch))
     return jax.tree.map(lambda leaf: jnp.where(has_equations, leaf, jnp.nan), result), mismatch

@@ -9,10 +9,11 @@ from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.broken import broken_lags, broken_steps, void
+from gradflow.flow.closed_over import open_cell
 from gradflow.flow.decomposition import Run, measure, step_terms
 from gradflow.flow.lstm_form import Readout, check_equations
 from gradflow.flow.reverse import Scaled, log_norm
-from gradflow.flow.steps import block, pull_rows, rescale, unit_rows
+from gradflow.flow.steps import block, pull_scaled, rescale, unit_rows
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
 
@@ -63,6 +64,7 @@ def decomposition_norms(
       trajectory enters.
     """
     mask = valid_steps(check_inputs(inputs), lengths, mask)
+    cell, params, carry = open_cell(cell, params, inputs, carry)
     result, mismatch = measure(_all_norms, cell, readout, (params, inputs, carry, mask))
     check_equations(mismatch)
     return result
@@ -91,7 +93,7 @@ def _all_norms(run: Run) -> DecompositionNorms:
                 *rescale(later.forget.value * jnp.diagonal(terms.forget), later.forget.exponent)
             ),
             Scaled(*rescale(later.total.value @ total, later.total.exponent)),
-            Scaled(*rescale(pull_rows(run.steps, index, later.rows.value), later.rows.exponent)),
+            Scaled(*pull_scaled(run.steps, index, *later.rows)),
         )
         matrices = *terms, total, jnp.diag(later.forget.value), later.total.value
         norms = jax.lax.map(_log_spectral, jnp.stack([*matrices, *_exact(run, s, o, later.rows)]))

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from gradflow.cell import Carry, Cell, Params
 from gradflow.cells import CELLS
 from gradflow.flow.broken import broken_steps, void
+from gradflow.flow.closed_over import open_cell
 from gradflow.flow.steps import trajectory
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
@@ -50,6 +51,7 @@ def gates(
     """
     check_gates(cell)
     mask = valid_steps(check_inputs(inputs), lengths, mask)
+    cell, params, carry = open_cell(cell, params, inputs, carry)
     return activations(cell, (params, inputs, carry, mask))
 
 

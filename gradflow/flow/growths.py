@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Cell
 from gradflow.flow.broken import broken_steps, void
+from gradflow.flow.graded_frame import graded_frame
 from gradflow.flow.qr import carry_rows, flat_rows, log_frame
-from gradflow.flow.steps import Steps, pull_rows, push_columns, trajectory
+from gradflow.flow.steps import Steps, pull_rows, push_columns, rescale, trajectory, with_room
 
 MOST_STEPS = 8
 """Steps between two QRs, at most, where their number is found by measuring."""
@@ -54,6 +55,15 @@ class Problem(NamedTuple):
             return flat_rows(push_columns(self.steps, place, rows))
         return flat_rows(pull_rows(self.steps, self.steps.num_steps - 1 - place, rows))
 
+    def graded(self, place: Int[Array, ""], frame: Array) -> tuple[Array, Array]:
+        """The frame and its growth after one step, for a step of any condition."""
+        index = self.steps.num_steps - 1 - place if self.plan.time_reversed else place
+        unit, shift = with_room(jnp.eye(frame.shape[1], dtype=frame.dtype))
+        jacobian = flat_rows(pull_rows(self.steps, index, carry_rows(self.steps, unit)))
+        matrix, exponent = rescale(jacobian, jnp.asarray(-shift, jnp.int32))
+        frame, growth = graded_frame(frame, matrix if self.plan.time_reversed else matrix.T)
+        return frame, growth + exponent * math.log(2)
+
     def void(self, growths: Float[Array, "steps exponents"]) -> Float[Array, "steps exponents"]:
         """NaN from the first step on that is broken."""
         broken = broken_steps(self.steps)
@@ -76,10 +86,18 @@ def growths_by_steps(problem: Problem, swept: Swept) -> Float[Array, "steps expo
     """The growth of each direction at every step, by a QR at every step."""
 
     def step(frame: Array, place: Array) -> tuple[Array, Array]:
-        return log_frame(problem.advance(place, frame))
+        enlarged, shift = with_room(frame)
+        return _log_frame(problem.advance(place, enlarged), -shift)
 
     _, growths = jax.lax.scan(step, swept.frame, jnp.arange(problem.steps.num_steps))
     return problem.void(growths)
+
+
+def _log_frame(matrix: Array, exponent: int) -> tuple[Array, Array]:
+    """`log_frame` of 2^exponent · matrix."""
+    rows, scale = rescale(matrix, jnp.asarray(exponent, jnp.int32))
+    frame, growth = log_frame(rows)
+    return frame, growth + scale * math.log(2)
 
 
 class _Stretch(NamedTuple):
@@ -134,16 +152,24 @@ def _try_stretch(problem: Problem, room: int, state: _Stretch) -> _Stretch:
     stop = jnp.where(place < state.burn_in, state.burn_in, state.num_real)
     stop = jnp.minimum(stop, state.num_real)
     length = jnp.minimum(state.length, stop - place)
-    moved = jax.lax.fori_loop(place, place + length, problem.advance, state.frame)
-    frame, growth = log_frame(moved)
-    rates = jnp.broadcast_to(growth / length, (room, len(growth)))
-    growths = jax.lax.dynamic_update_slice(state.growths, rates, (place, 0))
-    if plan.qr_every is not None:
-        return state._replace(place=place + length, frame=frame, growths=growths)
+    enlarged, shift = with_room(state.frame)
+    moved = jax.lax.fori_loop(place, place + length, problem.advance, enlarged)
+    frame, growth = _log_frame(moved, -shift)
     # What was cut before this stretch stays cut, however short it is.
     alive = jnp.any(state.frame != 0, axis=1)
     span = jnp.max(growth, initial=0, where=alive) - jnp.min(growth, initial=0, where=alive)
     most = (DIGITS - 1) * math.log(jnp.finfo(growth.dtype).eps)
+    if plan.qr_every in (None, 1):
+        # A loop of at most one turn, which under vmap is skipped where no sequence needs it.
+        frame, growth, _ = jax.lax.while_loop(
+            lambda found: found[2],
+            lambda _: (*problem.graded(place, state.frame), jnp.zeros((), bool)),
+            (frame, growth, (length == 1) & ~(span <= most)),
+        )
+    rates = jnp.broadcast_to(growth / length, (room, len(growth)))
+    growths = jax.lax.dynamic_update_slice(state.growths, rates, (place, 0))
+    if plan.qr_every is not None:
+        return state._replace(place=place + length, frame=frame, growths=growths)
     good = (span <= most) | (length == 1)
     longer = jnp.where(span * (length + 1) <= most * length, state.length + 1, state.length)
     return state._replace(

@@ -27,6 +27,7 @@ from gradflow.flow.norms import check_norm, log_norms, norms_through
 from gradflow.flow.reverse import Loss, Recorded, Scaled, by_outputs, check_loss, forward
 from gradflow.flow.spectrum import log_singular_values, spectrum_through
 from gradflow.flow.steps import block
+from gradflow.flow.sweep import Products
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
 
@@ -90,7 +91,12 @@ def _log_norms(
 ) -> np.ndarray:
     check_norm(norm)
     kind = norm, source, target
-    return _by_lag(cutter, cell, partial(norms_through, cell, kind), kind[1:], given)
+
+    def through(arguments: tuple, products: Products | None) -> tuple[Products, Array]:
+        swept, certificate = norms_through(cell, kind, arguments, products)
+        return swept, certificate.lower
+
+    return _by_lag(cutter, cell, through, kind[1:], given)
 
 
 def _log_singular_values(

@@ -2,7 +2,9 @@
 
 Lanczos steps on G = M Mᵀ for all of the matrices together: a step is one product with each M and
 one with each Mᵀ, which are done as a few large ones where the matrices have factors in common.
-No matrix is decomposed, and none need be formed.
+Few matrices are formed or decomposed, and each value that is returned is certified. (`spectral`
+is the search for one large matrix: it tracks a block of vectors, whose small eigenvalue problems
+would cost more than the products here.)
 """
 
 from collections.abc import Callable
@@ -12,18 +14,40 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from gradflow.flow.spectral import by_decomposition
-from gradflow.flow.steps import log_scaled, rescale
-from gradflow.flow.tridiagonal import largest_eigenvalue
+from gradflow.flow.certificate import (
+    DECOMPOSED,
+    DIRECT,
+    SEARCHED,
+    WARM,
+    Certified,
+    certify_one_by_one,
+    tolerance_of,
+)
+from gradflow.flow.steps import log_scaled
+from gradflow.flow.tridiagonal import (
+    Tridiagonal,
+    is_below_extended,
+    largest_eigenpair,
+    leading_eigenvectors,
+)
 
-FIRST_STEPS, MORE_STEPS, MOST_STEPS = 6, 3, 48
-"""Lanczos steps before the first look at what has been found, between two looks, and at most."""
+MOST_STEPS = 24
+"""Lanczos steps at most."""
 
-STRAGGLERS = 0.03
-"""Share of the matrices that is left to be decomposed: for so few, a step of all is too much."""
+STRAGGLERS = 0.01
+"""Fraction of the matrices that may be left to a decomposition: for so few, a step of all of them
+costs more."""
 
-RESIDUAL = 1e-6
-"""Residual of an eigenvalue of G, as a share of it, at which it counts as found, in float64."""
+RESIDUAL = 1e-5
+"""Residual of an eigenvalue of G, relative to it, at which further steps are pointless where the
+trace does not decide: the value is then right to 1e-10 over the relative gap to the next."""
+
+HOPELESS = 0.98
+"""Trace of the complement, relative to θ, from which on it is not waited for to decide."""
+
+GENERIC = 1e-5
+"""Share of a generic vector in every start, so that no direction has no component in it at all. Its
+square is below the tolerance, so that a start that was right remains right."""
 
 Apply = Callable[[Float[Array, "*matrices before"]], Float[Array, "*matrices after"]]
 """A vector for each matrix -> its product with that matrix."""
@@ -36,11 +60,15 @@ class Matrices(NamedTuple):
       push: v -> M v, from the columns' space to the rows'.
       pull: u -> Mᵀ u.
       form: The matrix at a flat index among them, for the few that are decomposed.
+      trace: tr G = ‖M‖_F².
+      rounding: A bound on the rounding error of the trace.
     """
 
     push: Apply
     pull: Apply
     form: Callable[[Int[Array, ""]], Float[Array, "rows columns"]]
+    trace: Float[Array, "*matrices"]
+    rounding: Float[Array, "*matrices"]
 
 
 class _Krylov(NamedTuple):
@@ -48,128 +76,142 @@ class _Krylov(NamedTuple):
 
     taken: Int[Array, ""]
     """How many steps."""
-    vector: Float[Array, "*matrices rows"]
-    before: Float[Array, "*matrices rows"]
-    diagonal: Float[Array, "most *matrices"]
-    beside: Float[Array, "most *matrices"]
-    """``beside[j]`` couples the j-th vector to the next."""
-    scale: Float[Array, "*matrices"]
-    """The largest entry of the tridiagonal matrix."""
+    basis: Float[Array, "most *matrices rows"]
+    tridiagonal: Tridiagonal
     value: Float[Array, "*matrices"]
     """The largest eigenvalue so far."""
-    found: Bool[Array, "*matrices"]
+    stage: Int[Array, "*matrices"]
+    """Which stage has certified it; -1 where none has."""
+    counted: Int[Array, "*matrices"]
+    """The steps that its value comes from."""
+    is_settled: Bool[Array, "*matrices"]
+    """Whether no further step is needed for it, be it certified or not."""
 
 
-def log_spectral_norms(
-    matrices: Matrices, like: Float[Array, "*matrices rows"]
-) -> Float[Array, "*matrices"]:
-    """The natural logarithm of the largest singular value of each matrix.
-
-    An eigenvalue of G lies within the residual ‖r‖ of the Ritz value θ, and θ is within ‖r‖²/gap
-    of it. That it is the largest follows from the start: no coordinate of it is small, so that a
-    direction cannot stay unseen before ‖r‖ has shrunk to `RESIDUAL` · θ, unless it differs from θ
-    by about as little. There is no reorthogonalisation: what is lost by it are further copies of
-    values that have been found.
-
-    Args:
-      matrices: The matrices, with entries not far from 1.
-      like: Zeros: the number of matrices and of their rows, and the float type.
-
-    Returns:
-      Logarithms; -inf where a matrix is exactly zero.
-
-    Source: Golub & Van Loan 2013, section 10.1; Paige 1980, doi:10.1016/0024-3795(80)90167-6
-    (values found without reorthogonalisation).
-    """
-    start = jnp.broadcast_to(_start(like.shape[-1], like.dtype), like.shape)
-    # Entries of the factors are near 1, but what is left of a product may be far smaller.
-    pulled = matrices.pull(start)
-    is_zero = jnp.all(pulled == 0, axis=-1)
-    largest = jnp.max(jnp.abs(pulled), axis=-1)
-    _, exponent = jnp.frexp(jnp.where(jnp.isfinite(largest), largest, 1))
-    factor = jnp.ldexp(jnp.ones((), like.dtype), -exponent)[..., None]
-
-    def apply(vector: Array) -> Array:
-        return factor * matrices.push(factor * matrices.pull(vector))
-
-    last = _iterate(apply, start)
-    log_values = log_scaled(jnp.where(is_zero, 0, jnp.sqrt(last.value)), exponent)
-    return _decompose(matrices, log_values, last.found | is_zero)
-
-
-def _start(size: int, dtype: jnp.dtype) -> Float[Array, " rows"]:
-    """A unit vector whose entries are all of about the same size."""
+def generic_vector(size: int, dtype: jnp.dtype) -> Float[Array, " rows"]:
+    """A unit vector whose entries are all of about the same size, the same at every call."""
     key_sign, key_size = jax.random.split(jax.random.key(0))
     sizes = jax.random.uniform(key_size, (size,), dtype, 0.5, 1.5)
     vector = jax.random.rademacher(key_sign, (size,), dtype) * sizes
     return vector / jnp.linalg.norm(vector)
 
 
-def _iterate(apply: Apply, start: Array) -> _Krylov:
-    """Lanczos steps until the largest eigenvalue of nearly each matrix is found."""
+def log_spectral_norms(
+    matrices: Matrices, start: Float[Array, "*matrices rows"]
+) -> tuple[Certified, Float[Array, "*matrices rows"]]:
+    """The natural logarithm of the largest singular value of each matrix, with certified bounds.
+
+    After j steps G is the tridiagonal T_j on the Lanczos vectors, coupled by β_j to one direction
+    of their complement, on which its largest eigenvalue is at most its trace ρ = tr G - tr T_j.
+    So the largest eigenvalue of ::
+
+        ⎡ T_j       β_j e_j ⎤
+        ⎣ β_j e_jᵀ  ρ       ⎦
+
+    is an upper bound, and that of T_j, θ, a lower one. Where they agree within the tolerance the
+    norm is certified. Where ρ stays above θ, the Cholesky factorisation of θ (1 + 2 tolerance) I
+    - G decides, and where that does not exist, the eigenvalues of G.
+
+    There is no reorthogonalisation: as long as no residual ‖G u - θ u‖ is below `RESIDUAL` · θ, the
+    Lanczos vectors are orthogonal to eps / `RESIDUAL` (Paige), and once one is, the matrix is
+    settled and its further steps are not looked at.
+
+    Args:
+      matrices: The matrices, with entries not far from 1.
+      start: Guesses at the leading left singular vectors, of norm 1.
+
+    Returns:
+      The logs of the bounds, -inf where a matrix is exactly zero, with the stage that decided; and
+      the leading left singular vectors.
+
+    Source: Golub & Van Loan 2013, section 10.1; Paige 1980, doi:10.1016/0024-3795(80)90167-6.
+    """
+    start = start + GENERIC * generic_vector(start.shape[-1], start.dtype)
+    start = start / jnp.linalg.norm(start, axis=-1, keepdims=True)
+    # Entries of the factors are near 1, but what is left of a product may be far smaller.
+    pulled = matrices.pull(start)
+    is_zero = jnp.all(pulled == 0, axis=-1)
+    largest = jnp.max(jnp.abs(pulled), axis=-1)
+    _, exponent = jnp.frexp(jnp.where(jnp.isfinite(largest), largest, 1))
+    factor = jnp.ldexp(jnp.ones((), start.dtype), -exponent)
+
+    def apply(vector: Array) -> Array:
+        scale = factor[..., None]
+        return scale * matrices.push(scale * matrices.pull(vector))
+
+    trace, rounding = (square * factor * factor for square in (matrices.trace, matrices.rounding))
+    last = _iterate(apply, trace + rounding, start, is_zero)
+    log_values = log_scaled(jnp.sqrt(last.value), exponent)
+    lower, stage, vectors = certify_one_by_one(
+        matrices.form, log_values, last.stage, _leading(last)
+    )
+    upper = jnp.where(stage == DECOMPOSED, lower, lower + tolerance_of(lower.dtype))
+    return Certified(lower, upper, stage), vectors
+
+
+def _iterate(apply: Apply, trace: Array, start: Array, is_zero: Array) -> _Krylov:
+    """Lanczos steps until nearly every matrix is settled."""
     *shape, _ = start.shape
-    tolerance = max(RESIDUAL, _rounding(start.dtype))
     zeros = jnp.zeros((MOST_STEPS, *shape), start.dtype)
+    is_known = is_zero | jnp.isnan(trace)
     first = _Krylov(
         taken=jnp.zeros((), int),
-        vector=start,
-        before=jnp.zeros_like(start),
-        diagonal=zeros,
-        beside=zeros,
-        scale=zeros[0],
-        value=zeros[0],
-        found=zeros[0] > 0,
+        basis=jnp.zeros((MOST_STEPS + 1, *start.shape), start.dtype).at[0].set(start),
+        tridiagonal=Tridiagonal(zeros, zeros),
+        value=0 * trace,  # NaN stays
+        stage=jnp.where(is_known, DIRECT, -1),
+        counted=jnp.ones(shape, int),
+        is_settled=is_known,
     )
 
     def improve(state: _Krylov) -> _Krylov:
-        more = jnp.where(state.taken == 0, FIRST_STEPS, MORE_STEPS)
-        state = jax.lax.fori_loop(0, more, lambda _, s: _step(apply, s), state)
-        value, share = largest_eigenvalue(state.diagonal, state.beside, state.taken)
-        residual = state.beside[state.taken - 1] * share
-        value = jnp.where(state.found, state.value, value)
-        # `not >` lets a NaN end the search.
-        return state._replace(value=value, found=state.found | ~(residual > tolerance * value))
+        return _look(_step(apply, state), trace)
 
     def unfinished(state: _Krylov) -> Bool[Array, ""]:
-        return (jnp.mean(~state.found) > STRAGGLERS) & (state.taken < MOST_STEPS)
+        return (jnp.mean(~state.is_settled) > STRAGGLERS) & (state.taken < MOST_STEPS)
 
     return jax.lax.while_loop(unfinished, improve, first)
 
 
-def _rounding(dtype: jnp.dtype) -> float:
-    return 16 * float(jnp.finfo(dtype).eps)
-
-
 def _step(apply: Apply, state: _Krylov) -> _Krylov:
-    j, vector = state.taken, state.vector
-    back = jnp.where(j > 0, state.beside[j - 1], 0)
-    image = apply(vector) - back[..., None] * state.before
+    j, (diagonal, beside) = state.taken, state.tridiagonal
+    vector = state.basis[j]
+    back = jnp.where(j > 0, beside[j - 1], 0)
+    image = apply(vector) - back[..., None] * state.basis[j - 1]
     along = jnp.sum(image * vector, axis=-1)
     rest = image - along[..., None] * vector
     length = jnp.sqrt(jnp.sum(rest**2, axis=-1))
-    scale = jnp.maximum(state.scale, jnp.maximum(along, length))
-    # What rounding alone has left would bring a second copy of the values found.
-    length = jnp.where(length <= _rounding(vector.dtype) * scale, 0, length)
+    following = rest * jnp.where(length == 0, 0, 1 / length)[..., None]
     return state._replace(
         taken=j + 1,
-        vector=rest * jnp.where(length == 0, 0, 1 / length)[..., None],
-        before=vector,
-        diagonal=state.diagonal.at[j].set(along),
-        beside=state.beside.at[j].set(length),
-        scale=scale,
+        basis=state.basis.at[j + 1].set(following),
+        tridiagonal=Tridiagonal(diagonal.at[j].set(along), beside.at[j].set(length)),
     )
 
 
-def _decompose(matrices: Matrices, log_values: Array, found: Array) -> Array:
-    """The log norms, of which those not found are taken from a decomposition, one by one."""
+def _look(state: _Krylov, trace: Array) -> _Krylov:
+    """The largest eigenvalues so far, and whether they are certified, or as good as they get."""
+    value, share = largest_eigenpair(state.tridiagonal, state.taken)
+    value = jnp.where(state.is_settled, state.value, value)
+    rest = jnp.maximum(trace - jnp.sum(state.tridiagonal.diagonal, axis=0), 0)
+    bound = value * (1 + 2 * tolerance_of(value.dtype))
+    is_new = ~state.is_settled & is_below_extended(state.tridiagonal, state.taken, rest, bound)
+    residual = state.tridiagonal.beside[state.taken - 1] * share
+    # `not >` lets a NaN end the search.
+    is_hopeless = ~(residual > RESIDUAL * value) & ~(rest < HOPELESS * value)
+    return state._replace(
+        value=value,
+        stage=jnp.where(is_new, jnp.where(state.taken == 1, WARM, SEARCHED), state.stage),
+        counted=jnp.where(state.is_settled, state.counted, state.taken),
+        is_settled=state.is_settled | is_new | is_hopeless,
+    )
 
-    def one(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        log_values, found = state
-        index = jnp.argmin(found)
-        matrix, exponent = rescale(matrices.form(index), jnp.zeros((), jnp.int32))
-        log_value = log_scaled(by_decomposition(matrix), exponent)
-        return log_values.at[index].set(log_value), found.at[index].set(True)
 
-    start = log_values.ravel(), found.ravel()
-    log_values, _ = jax.lax.while_loop(lambda state: ~jnp.all(state[1]), one, start)
-    return log_values.reshape(found.shape)
+def _leading(state: _Krylov) -> Float[Array, "*matrices rows"]:
+    """The Ritz vectors."""
+    shares = leading_eigenvectors(state.tridiagonal, state.counted, state.value)
+
+    def add(j: Array, total: Array) -> Array:
+        return total + shares[j][..., None] * state.basis[j]
+
+    return jax.lax.fori_loop(0, state.taken, add, jnp.zeros_like(state.basis[0]))

@@ -41,7 +41,7 @@ def lstm_gates(cell: Cell, *, padded: bool) -> LSTMGates:
     def gates(params: Params, carry: Carry, x: Any) -> dict[str, Array]:
         if padded:
             value, is_real = x
-            real = given(params, carry, jnp.where(is_real, value, 0))
+            real = given(params, carry, value)
             copy = {"f": jnp.where(is_real, real["f"], 1), "i": jnp.where(is_real, real["i"], 0)}
             return real | copy
         return given(params, carry, x)

@@ -10,10 +10,11 @@ from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.broken import broken_lags, void
+from gradflow.flow.closed_over import open_cell
 from gradflow.flow.decomposition import Run, measure
 from gradflow.flow.lstm_form import Readout, check_equations
 from gradflow.flow.reverse import Scaled, carries_after, log_norm
-from gradflow.flow.steps import Rows, block, rescale, unit_rows
+from gradflow.flow.steps import Rows, block, rescale, unit_rows, with_room
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
 
@@ -61,6 +62,7 @@ def steps_by_path(
       Numbers of steps; NaN from the lag at which a NaN or an infinity of the trajectory enters.
     """
     mask = valid_steps(check_inputs(inputs), lengths, mask)
+    cell, params, carry = open_cell(cell, params, inputs, carry)
     result, mismatch = measure(_steps_by_path, cell, readout, (params, inputs, carry, mask))
     check_equations(mismatch)
     return result
@@ -77,7 +79,8 @@ def _log_norms(run: Run, factors: StepsByPath) -> Float[Array, " lags"]:
     def back(later: Scaled, at: tuple) -> tuple[Scaled, Array]:
         s, x, is_real, after, o = at
         step = partial(_scaled_step, run, factors, (s, x, is_real, after))
-        rows = Scaled(*rescale(_pull(step, s, later.value), later.exponent))
+        enlarged, shift = with_room(later.value)
+        rows = Scaled(*rescale(_pull(step, s, enlarged), later.exponent - shift))
         by_c = _pull(partial(_along_c, run, s, o), s.c, rows.value)
         return rows, log_norm(by_c, order=2) + rows.log_scale()
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Carry, Cell, Params
-from gradflow.flow.steps import Steps, rescale, trajectory
+from gradflow.flow.exact_slopes import exact_slopes
+from gradflow.flow.steps import Steps, rescale, trajectory, with_exact_slopes, with_room
 from gradflow.unroll import Mask, mask_cell
 
 Loss = Callable[[Float[Array, "steps hidden"]], Float[Array, "*steps"]]
@@ -86,7 +87,7 @@ def check_loss(loss: Loss, cell: Cell, arguments: tuple, *, per_step: bool = Fal
 def by_outputs(loss: Loss, outputs: Array, *, per_step: bool = False) -> Array:
     """∂L/∂h_1 ... ∂L/∂h_T."""
     with jax.default_matmul_precision("highest"):
-        return jax.grad(partial(_total, loss, per_step))(outputs)
+        return jax.grad(exact_slopes(partial(_total, loss, per_step)))(outputs)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -101,7 +102,8 @@ def forward(cell: Cell, arguments: tuple) -> tuple[Carry, Carry, Array]:
 def linearise(cell: Cell, recorded: Recorded) -> tuple[Steps, Scaled]:
     """The trajectory's steps, and (∂L/∂h_k) (∂h_k/∂s_k) for k = 1 ... T along a leading axis."""
     masked, xs = mask_cell(cell, recorded.inputs, None, recorded.mask)
-    steps = Steps(masked, recorded.params, recorded.before, recorded.last, xs)
+    exact = with_exact_slopes(masked)
+    steps = Steps(exact, recorded.params, recorded.before, recorded.last, xs)
     _, vjp = jax.vjp(jax.vmap(cell.hidden), carries_after(steps))
     # Where h is a part of the carry the rest is zero, and the compiler would work its scales out
     # before it runs, step by step: 16 s at T = 100,000.
@@ -146,8 +148,9 @@ def pull_back(
     def body(later: Scaled, step: tuple[Carry, Any, Scaled]) -> tuple[Scaled, Scaled]:
         s, x, direct = step
         adjoint, exponent = _add(later, direct)
+        adjoint, shift = with_room(adjoint)
         pulled, kept = pull(s, x, adjoint)
-        return _normalise(pulled, exponent), Scaled(kept, exponent)
+        return _normalise(pulled, exponent - shift), Scaled(kept, exponent - shift)
 
     nothing = Scaled(jax.tree.map(jnp.zeros_like, steps.last), jnp.asarray(NOTHING, jnp.int32))
     start = nothing if later is None else later

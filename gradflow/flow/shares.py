@@ -10,8 +10,8 @@ from jax.extend import core
 from jaxtyping import Array
 
 from gradflow.cell import Carry, Params
-from gradflow.flow.reverse import Scaled, log_norm, pull_back
-from gradflow.flow.steps import Steps
+from gradflow.flow.reverse import Scaled, pull_back
+from gradflow.flow.steps import Steps, log_scaled, rescale
 
 _OUTER = (((), ()), ((), ()))
 """The dimension numbers of a product that sums over nothing."""
@@ -20,9 +20,24 @@ _OUTER = (((), ()), ((), ()))
 def pull_both(
     steps: Steps, params: Params, s: Carry, x: Any, adjoint: Carry
 ) -> tuple[Params, Carry]:
-    """The adjoint times ∂⁺s_k/∂θ, and times J_k."""
-    _, vjp = jax.vjp(lambda params, s: steps.cell.step(params, s, x)[0], params, s)
-    return vjp(adjoint)
+    """The adjoint times ∂⁺s_k/∂θ, and times J_k; zero for a parameter that is not floating."""
+    leaves, tree = jax.tree.flatten(params)
+    moving = [
+        i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+    ]
+
+    def step(moved: list[Array], s: Carry) -> Carry:
+        given = dict(enumerate(leaves)) | dict(zip(moving, moved, strict=True))
+        return steps.cell.step(jax.tree.unflatten(tree, given.values()), s, x)[0]
+
+    _, vjp = jax.vjp(step, [leaves[i] for i in moving], s)
+    shares, pulled = vjp(adjoint)
+    dtype = jnp.result_type(*jax.tree.leaves(s))
+    every = {
+        i: jnp.zeros(jnp.shape(leaf), dtype) for i, leaf in enumerate(leaves) if i not in moving
+    }
+    every |= dict(zip(moving, shares, strict=True))
+    return jax.tree.unflatten(tree, [every[i] for i in range(len(leaves))]), pulled
 
 
 def log_shares(steps: Steps, direct: Scaled, later: Scaled | None = None) -> tuple[Scaled, Params]:
@@ -35,14 +50,20 @@ def log_shares(steps: Steps, direct: Scaled, later: Scaled | None = None) -> tup
     """
     factored = factored_pull(steps)
 
-    def pull(s: Carry, x: Any, adjoint: Carry) -> tuple[Carry, list[Array]]:
+    def pull(s: Carry, x: Any, adjoint: Carry) -> tuple[Carry, list[Scaled]]:
         shares, pulled = factored(s, x, adjoint)
-        logs = [jnp.stack([log_norm(factor) for factor in share]) for share in shares]
-        return pulled, [jnp.sum(log) for log in logs]
+        return pulled, [_norm_of_product(share) for share in shares]
 
     first, kept = pull_back(steps, direct, pull, later)
-    norms = [norm + kept.log_scale() for norm in kept.value]
+    norms = [log_scaled(norm.value, norm.exponent + kept.exponent) for norm in kept.value]
     return first, jax.tree.unflatten(jax.tree.structure(steps.params), norms)
+
+
+def _norm_of_product(factors: list[Array]) -> Scaled:
+    """The norm of an outer product of factors, whose powers of two add up without rounding."""
+    scaled = [rescale(factor.ravel(), jnp.zeros((), jnp.int32)) for factor in factors]
+    norms = jnp.stack([jnp.linalg.norm(factor) for factor, _ in scaled])
+    return Scaled(jnp.prod(norms), jnp.sum(jnp.stack([exponent for _, exponent in scaled])))
 
 
 def factored_pull(
@@ -67,7 +88,8 @@ def factored_pull(
     def pull(s: Carry, x: Any, adjoint: Carry) -> tuple[list[list[Array]], Carry]:
         leaves = jax.tree.leaves((steps.params, s, x, adjoint))
         results = iter(core.jaxpr_as_fun(program)(*leaves))
-        shares = [[next(results) for _ in pair] for pair in factors]
+        # A parameter that has no share has the literal 0, which is no array.
+        shares = [[jnp.asarray(next(results)) for _ in pair] for pair in factors]
         return shares, jax.tree.unflatten(jax.tree.structure(s), list(results))
 
     return pull

@@ -1,5 +1,6 @@
 """All singular values of ∂h_T/∂h_k at every lag T - k, and what is read from them."""
 
+import math
 from functools import partial
 
 import jax
@@ -9,9 +10,10 @@ from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.broken import broken_lags, void
+from gradflow.flow.closed_over import open_cell
 from gradflow.flow.jacobi import graded_svd
 from gradflow.flow.qr import carry_rows, flat_rows
-from gradflow.flow.steps import block, pull_rows, trajectory, unit_rows
+from gradflow.flow.steps import block, pull_scaled, trajectory, unit_rows
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
 
 Spectrum = tuple[Float[Array, " rank"], Float[Array, "rank carry"]]
@@ -66,6 +68,7 @@ def log_singular_values(
       ValueError: For an unknown block, or inputs that are not one sequence.
     """
     mask = valid_steps(check_inputs(inputs), lengths, mask)
+    cell, params, carry = open_cell(cell, params, inputs, carry)
     return spectrum_through(cell, (source, target), (params, inputs, carry, mask))[1]
 
 
@@ -87,8 +90,11 @@ def spectrum_through(
 
     def back(state: Spectrum, lag: Array) -> tuple[Spectrum, Array]:
         log_values, vectors = state
-        pulled = flat_rows(pull_rows(steps, steps.num_steps - lag, carry_rows(steps, vectors)))
-        log_values, vectors = graded_svd(log_values, jnp.where(lag == 0, vectors, pulled))
+        rows, exponent = pull_scaled(
+            steps, steps.num_steps - lag, carry_rows(steps, vectors), jnp.zeros((), jnp.int32)
+        )
+        moved = log_values + jnp.where(lag == 0, 0, exponent) * math.log(2)
+        log_values, vectors = graded_svd(moved, jnp.where(lag == 0, vectors, flat_rows(rows)))
         part = jax.vmap(source)(carry_rows(steps, vectors))
         if part.shape == vectors.shape:  # all of the carry, in whatever order
             return (log_values, vectors), log_values

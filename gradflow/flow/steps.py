@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from gradflow.cell import Carry, Cell, Params, whole_carry
+from gradflow.flow.exact_slopes import exact_slopes
 from gradflow.unroll import Lengths, Mask, check_inputs, mask_cell, unroll
 
 Rows = PyTree[Float[Array, "_ ..."]]
@@ -27,7 +28,8 @@ class Steps(NamedTuple):
     """A trajectory, ready to be linearised: step t goes from ``before[t-1]`` with ``xs[t-1]``.
 
     Attributes:
-      cell: The cell; with padding, the one whose padded steps copy the carry.
+      cell: The cell; with padding, the one whose padded steps copy the carry. Its step has
+        `exact_slopes`.
       params: Its parameters.
       before: s_0 ... s_{T-1}, the carry's pytree with a leading axis T.
       last: s_T.
@@ -76,7 +78,15 @@ def trajectory(
     masked, xs = mask_cell(cell, inputs, lengths, mask)
     before = jax.tree.map(lambda leaf: leaf[:-1], carries)
     last = jax.tree.map(lambda leaf: leaf[-1], carries)
-    return Steps(masked, params, before, last, xs)
+    return Steps(with_exact_slopes(masked), params, before, last, xs)
+
+
+def with_exact_slopes(cell: Cell) -> Cell:
+    """The cell to be linearised: saturated units have slopes that are not rounded to zero.
+
+    The trajectory comes from the cell itself, as in training.
+    """
+    return cell._replace(step=exact_slopes(cell.step))
 
 
 def pull_rows(steps: Steps, index: Int[Array, ""], rows: Rows) -> Rows:
@@ -91,6 +101,33 @@ def push_columns(steps: Steps, index: Int[Array, ""], columns: Rows) -> Rows:
     carry, x = steps.at(index)
     _, jvp = jax.linearize(lambda s: steps.cell.step(steps.params, s, x)[0], carry)
     return jax.vmap(jvp)(columns)
+
+
+def with_room(rows: Rows) -> tuple[Rows, int]:
+    """2^shift · rows, and shift, for rows with entries near 1 that are to go through a step.
+
+    Where the step is a product of small factors, such as 1e-155 · 1e-155, the product with a row
+    near 1 is below the normal numbers and the hardware flushes it to 0. A row near 2^341 in
+    float64, or 2^42 in float32, leaves room for it.
+    """
+    dtype = jnp.result_type(*jax.tree.leaves(rows))
+    shift = jnp.finfo(dtype).maxexp // 3
+    return jax.tree.map(lambda leaf: leaf * 2.0**shift, rows), shift
+
+
+def pull_scaled(
+    steps: Steps, index: Int[Array, ""], rows: Rows, exponent: Int[Array, ""]
+) -> tuple[Rows, Int[Array, ""]]:
+    """2^exponent · rows · J_t, rescaled, where neither the factors nor their product underflow.
+
+    Args:
+      steps: The steps.
+      index: t - 1.
+      rows: Rows with entries near 1, as `rescale` leaves them.
+      exponent: Theirs.
+    """
+    rows, shift = with_room(rows)
+    return rescale(pull_rows(steps, index, rows), exponent - shift)
 
 
 def rescale(rows: Rows, exponent: Int[Array, ""]) -> tuple[Rows, Int[Array, ""]]:

@@ -1,51 +1,30 @@
-"""The sweep back from T through all steps, with a norm at each: dense, or thinned out.
+"""The sweep back from T through all steps, with the norm of a block at each.
 
-Most of the time goes into pulling the rows; so there should be few of them (`thinning`), and the
-norm should cost little beside it (`spectral`).
+Most of the time goes into pulling the rows; so the norm should cost little beside it (`spectral`).
 """
 
 from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Cell
-from gradflow.flow.spectral import spectral_norm, start_vectors
+from gradflow.flow.certificate import DIRECT, Certified
+from gradflow.flow.spectral import Tracked, spectral_norm, start_vectors
 from gradflow.flow.steps import (
     Rows,
     Select,
     Steps,
     block,
     log_scaled,
-    pull_rows,
+    pull_scaled,
     rescale,
     trajectory,
     unit_rows,
 )
-from gradflow.flow.thinning import Lost, column_basis, fits, nothing_lost, thin
-from gradflow.lapack import qr
 
 Norm: TypeAlias = Literal["spectral", "frobenius"]
-
-SPECTRAL_TOLERANCE = 1e-9
-"""Relative error of the iterative spectral norm, in float64."""
-
-STEPS_BETWEEN_TESTS = 64
-"""Steps after which it is tried to thin the rows out."""
-
-WORTH_THINNING = 1e10
-"""Steps times rows cubed from which the time saved outweighs that of compiling for it."""
-
-NARROWEST = 32
-"""Fewest rows to thin out to."""
-
-ROUNDING = 64 * float(np.finfo(np.float64).eps)
-"""Share of each leaf of the carry that may be left out."""
-
-DOUBT = 1e-10
-"""Share of a norm up to which what was left out may grow."""
 
 
 class Problem(NamedTuple):
@@ -57,19 +36,13 @@ class Problem(NamedTuple):
     target: Select
 
 
-class _Sweep(NamedTuple):
-    """The state of a sweep back through the steps, from T to 1."""
+class Products(NamedTuple):
+    """How far a sweep has come: 2^exponent · rows is the product so far."""
 
-    place: Int[Array, ""]
-    """The step to be pulled through next, counted from 0; -1 at the end."""
     rows: Rows
     exponent: Int[Array, ""]
-    vectors: Float[Array, "rows block"]
-    """Where the search for the spectral norm starts."""
-    lost: Lost
-    log_norms: Float[Array, " lags"]
-    doubt: Float[Array, ""]
-    """The largest share, so far, that what was lost may have in a norm."""
+    tracked: Tracked
+    """Where the search for the next spectral norm starts."""
 
 
 def prepare(cell: Cell, kind: tuple[Norm, str, str], arguments: tuple) -> Problem:
@@ -84,17 +57,44 @@ def prepare(cell: Cell, kind: tuple[Norm, str, str], arguments: tuple) -> Proble
     return Problem(steps, norm, block(cell, source), block(cell, target))
 
 
-def measure(
-    problem: Problem, rows: Rows, exponent: Int[Array, ""], vectors: Array
-) -> tuple[Float[Array, ""], Float[Array, "rows block"]]:
-    """The log norm of the block of 2^exponent · rows, and where to look for the next one."""
+def sweep_back(problem: Problem, products: Products | None = None) -> tuple[Products, Certified]:
+    """Back through all steps: where that leads, and the log norm at each lag with its bounds.
+
+    Args:
+      problem: What is measured.
+      products: Where the sweep has come to in the steps after these; by default there are none, and
+        the norms start at lag 0.
+    """
+
+    def back(products: Products, index: Array) -> tuple[Products, Certified]:
+        rows, exponent = pull_scaled(problem.steps, index, products.rows, products.exponent)
+        return _measured(problem, products._replace(rows=rows, exponent=exponent))
+
+    order = jnp.arange(problem.steps.num_steps)[::-1]
+    if products is not None:
+        return jax.lax.scan(back, products, order)
+    products, at_0 = _measured(problem, _at_the_end(problem))
+    products, norms = jax.lax.scan(back, products, order)
+    return products, jax.tree.map(lambda first, rest: jnp.append(first, rest), at_0, norms)
+
+
+def _at_the_end(problem: Problem) -> Products:
+    rows = unit_rows(problem.steps, problem.target)
+    like = jax.tree.leaves(rows)[0]
+    return Products(rows, jnp.zeros((), jnp.int32), start_vectors(len(like), like.dtype))
+
+
+def _measured(problem: Problem, products: Products) -> tuple[Products, Certified]:
+    """The log norm of the block of a product, and where to look for the next one."""
+    rows, exponent, tracked = products
     if problem.norm == "frobenius":
-        return measure_plainly(problem, rows, exponent), vectors
+        log_norm = measure_plainly(problem, rows, exponent)
+        return products, Certified(log_norm, log_norm, jnp.asarray(DIRECT, jnp.int32))
     # The block may be far smaller than the rest of the carry, and its squares smaller still.
     matrix, exponent = rescale(jax.vmap(problem.source)(rows), exponent)
-    tolerance = max(SPECTRAL_TOLERANCE, 8 * float(jnp.finfo(matrix.dtype).eps))
-    value, vectors = spectral_norm(matrix, vectors, tolerance)
-    return log_scaled(value, exponent), vectors
+    norm, tracked = spectral_norm(matrix, tracked)
+    lower, upper = log_scaled(norm.lower, exponent), log_scaled(norm.upper, exponent)
+    return products._replace(tracked=tracked), Certified(lower, upper, norm.stage)
 
 
 def measure_plainly(problem: Problem, rows: Rows, exponent: Int[Array, ""]) -> Float[Array, ""]:
@@ -104,98 +104,13 @@ def measure_plainly(problem: Problem, rows: Rows, exponent: Int[Array, ""]) -> F
     return log_scaled(jnp.linalg.norm(matrix, ord=order), exponent)
 
 
-def _start(problem: Problem) -> _Sweep:
-    rows = unit_rows(problem.steps, problem.target)
-    exponent = jnp.zeros((), jnp.int32)
-    like = jax.tree.leaves(rows)[0]
-    log_norm, vectors = measure(problem, rows, exponent, start_vectors(len(like), like.dtype))
-    num_steps = problem.steps.num_steps
-    return _Sweep(
-        place=jnp.asarray(num_steps - 1, jnp.int32),
-        rows=rows,
-        exponent=exponent,
-        vectors=vectors,
-        lost=nothing_lost(rows),
-        log_norms=jnp.full(num_steps + 1, -jnp.inf, like.dtype).at[0].set(log_norm),
-        doubt=jnp.zeros((), like.dtype),
-    )
+def sweep_back_plainly(problem: Problem) -> Float[Array, " lags"]:
+    """The same log norms by a decomposition a step: slower, and reverse mode goes through."""
 
+    def back(state: tuple[Rows, Array], index: Array) -> tuple[tuple[Rows, Array], Array]:
+        rows, exponent = pull_scaled(problem.steps, index, *state)
+        return (rows, exponent), measure_plainly(problem, rows, exponent)
 
-def _back(problem: Problem, sweep: _Sweep) -> _Sweep:
-    """One step further back; past the first step, nothing that counts."""
-    rows, exponent = rescale(pull_rows(problem.steps, sweep.place, sweep.rows), sweep.exponent)
-    log_norm, vectors = measure(problem, rows, exponent, sweep.vectors)
-    lag = problem.steps.num_steps - sweep.place
-    return sweep._replace(
-        place=sweep.place - 1,
-        rows=rows,
-        exponent=exponent,
-        vectors=vectors,
-        log_norms=sweep.log_norms.at[lag].set(log_norm, mode="drop"),
-    )
-
-
-def _back_with_lost(problem: Problem, sweep: _Sweep) -> _Sweep:
-    """One step further back with the rows that were left out beside it."""
-    lost = Lost(
-        *rescale(pull_rows(problem.steps, sweep.place, sweep.lost.rows), sweep.lost.exponent)
-    )
-    moved = _back(problem, sweep)
-    size = jnp.linalg.norm(jax.vmap(problem.source)(lost.rows))
-    lag = problem.steps.num_steps - sweep.place
-    share = jnp.exp(log_scaled(size, lost.exponent) - moved.log_norms[lag])
-    counts = (sweep.place >= 0) & (size > 0)
-    doubt = jnp.where(counts, jnp.maximum(sweep.doubt, share), sweep.doubt)
-    return moved._replace(lost=lost, doubt=doubt)
-
-
-def _widths(rows: int, num_steps: int, dtype: jnp.dtype) -> list[int]:
-    """The numbers of rows to thin down to, one after the other."""
-    if dtype != jnp.float64 or num_steps * rows**3 < WORTH_THINNING:
-        return []
-    return [rows >> halvings for halvings in (1, 2, 3) if rows >> halvings >= NARROWEST]
-
-
-def _back_until_thin(problem: Problem, sweep: _Sweep, width: int) -> _Sweep:
-    """Goes back until the rows fit into ``width``, or to the end; then thins them."""
-
-    def unfinished(state: tuple[_Sweep, Bool[Array, ""]]) -> Bool[Array, ""]:
-        return (state[0].place >= 0) & ~state[1]
-
-    def advance(state: tuple[_Sweep, Bool[Array, ""]]) -> tuple[_Sweep, Bool[Array, ""]]:
-        sweep = jax.lax.fori_loop(
-            0, STEPS_BETWEEN_TESTS, lambda _, s: _back_with_lost(problem, s), state[0]
-        )
-        return sweep, fits(sweep.rows, column_basis(sweep.rows, width), ROUNDING)
-
-    sweep, _ = jax.lax.while_loop(unfinished, advance, (sweep, jnp.zeros((), bool)))
-    basis = column_basis(sweep.rows, width)
-    rows, lost = thin(sweep.rows, sweep.exponent, basis, sweep.lost)
-    vectors, _ = qr(basis.T @ sweep.vectors)
-    return sweep._replace(rows=rows, lost=lost, vectors=vectors)
-
-
-def _sweep_dense(problem: Problem) -> Float[Array, " lags"]:
-    """All rows at every step."""
-    num_steps = problem.steps.num_steps
-    return jax.lax.fori_loop(
-        0, num_steps, lambda _, s: _back(problem, s), _start(problem)
-    ).log_norms
-
-
-def sweep_back(problem: Problem) -> Float[Array, " lags"]:
-    """Fewer rows as rounding allows; all of them after all where that shows as unsafe."""
-    sweep = _start(problem)
-    like = jax.tree.leaves(sweep.rows)[0]
-    widths = _widths(len(like), problem.steps.num_steps, like.dtype)
-    if not widths:
-        return _sweep_dense(problem)
-    for width in widths:
-        sweep = _back_until_thin(problem, sweep, width)
-    sweep = jax.lax.while_loop(lambda s: s.place >= 0, lambda s: _back_with_lost(problem, s), sweep)
-    log_norms, _ = jax.lax.while_loop(
-        lambda state: state[1],
-        lambda state: (_sweep_dense(problem), jnp.zeros((), bool)),
-        (sweep.log_norms, sweep.doubt > DOUBT),
-    )
-    return log_norms
+    first = unit_rows(problem.steps, problem.target), jnp.zeros((), jnp.int32)
+    _, log_norms = jax.lax.scan(back, first, jnp.arange(problem.steps.num_steps)[::-1])
+    return jnp.append(measure_plainly(problem, *first), log_norms)

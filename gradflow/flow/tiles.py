@@ -2,11 +2,13 @@
 
 With m a step between them, P(t, k) = P(t, m) P(m, k), so that a tile of b² pairs is known by 2 b
 matrices, and a vector for each pair goes through all of its products in a few large ones. Most
-of the products are never formed.
+of the products are never formed. The leading left singular vector of ∂target_t/∂source_k hardly
+depends on k once k is far from t: the search for a pair starts from that of (t, m).
 """
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +16,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gradflow.cell import whole_carry
-from gradflow.flow.lanczos import Matrices, log_spectral_norms
+from gradflow.flow.certificate import DIRECT, Certified
+from gradflow.flow.lanczos import Matrices, generic_vector, log_spectral_norms
 from gradflow.flow.qr import flat_rows
 from gradflow.flow.runs import over_runs
-from gradflow.flow.steps import Rows, log_scaled, pull_rows, rescale, unit_rows
+from gradflow.flow.steps import Rows, log_scaled, pull_scaled, rescale, unit_rows
 from gradflow.flow.sweep import Problem
 
 FEWEST, MOST = 8, 32
@@ -27,42 +30,58 @@ pairs lie in tiles on the diagonal, whose products are formed."""
 MOST_ENTRIES = 2**15
 """Entries of one vector over the carry for each pair of a tile: 256 KiB, which the cache holds."""
 
-_Side = tuple[Float[Array, "_ _ _"], Int[Array, " _"]]
-"""For each step along a side of a tile a matrix with entries near 1, and its exponent."""
+_Border = tuple[Rows, Int[Array, ""]]
+"""The rows of the identity pulled back to a step, and their exponent."""
 
 
-def log_norms_by_tiles(problem: Problem) -> Float[Array, "later earlier"]:
+class _Side(NamedTuple):
+    """For each step along a side of a tile a matrix with entries near 1, and its exponent.
+
+    ``gram`` is AᵀA for later steps and B Bᵀ for earlier ones, on the carry.
+    """
+
+    matrices: Float[Array, "steps _ _"]
+    exponents: Int[Array, " steps"]
+    grams: Float[Array, "steps carry carry"]
+
+
+def norms_by_tiles(problem: Problem) -> Certified:
     """Log norms for every pair, as [t, k]; what stands above the diagonal means nothing.
 
-    On a CPU the rows of tiles are shared out to all devices.
+    On a CPU the rows of tiles are distributed over all devices.
     """
     count = problem.steps.num_steps + 1
     side = _side(problem, count)
     num_blocks = -(-count // side)
-    dtype = jnp.result_type(*jax.tree.leaves(problem.steps.last))
 
-    def row_of_tiles(block: Array) -> Float[Array, "later earlier"]:
+    def row_of_tiles(block: Array) -> Certified:
         start = block * side
-        norms, later = _diagonal_tile(problem, side, start)
-        row = jnp.full((side, num_blocks * side), jnp.nan, dtype)
-        row = jax.lax.dynamic_update_slice(row, norms, (0, start))
+        norms, later, vectors = _diagonal_tile(problem, side, start)
+        empty = jax.tree.map(lambda leaf: jnp.zeros((side, num_blocks * side), leaf.dtype), norms)
 
-        def tile(number: Array, state: tuple[tuple[Rows, Array], Array]) -> tuple:
-            border, row = state
+        def tile(number: Array, state: tuple[_Border, Array, Certified]) -> tuple:
+            border, vectors, row = state
             stop = start - number * side
             border, earlier = _pull_through(problem, side, stop, border)
-            norms = _norms_of_products(problem, later, earlier)
-            return border, jax.lax.dynamic_update_slice(row, norms, (0, stop - side))
+            norms, vectors = _norms_of_products(problem, later, earlier, vectors)
+            return border, vectors, _placed(row, norms, stop - side)
 
         border = unit_rows(problem.steps, whole_carry), jnp.zeros((), jnp.int32)
-        return jax.lax.fori_loop(0, block, tile, (border, row))[1]
+        return jax.lax.fori_loop(0, block, tile, (border, vectors, _placed(empty, norms, start)))[2]
 
     if jax.default_backend() == "cpu":
         order = _evenly(num_blocks, len(jax.local_devices()))
-        rows = over_runs(row_of_tiles)(jnp.asarray(order))[np.argsort(order)]
+        rows = over_runs(row_of_tiles)(jnp.asarray(order))
+        rows = jax.tree.map(lambda leaf: leaf[np.argsort(order)], rows)
     else:
         rows = jax.lax.map(row_of_tiles, jnp.arange(num_blocks))
-    return rows.reshape(num_blocks * side, -1)[:count, :count]
+    return jax.tree.map(lambda leaf: leaf.reshape(num_blocks * side, -1)[:count, :count], rows)
+
+
+def _placed(row: Certified, norms: Certified, column: Int[Array, ""]) -> Certified:
+    return jax.tree.map(
+        lambda whole, part: jax.lax.dynamic_update_slice(whole, part, (0, column)), row, norms
+    )
 
 
 def _evenly(num_blocks: int, num_devices: int) -> Int[np.ndarray, " blocks"]:
@@ -86,10 +105,11 @@ def _side(problem: Problem, count: int) -> int:
 
 def _diagonal_tile(
     problem: Problem, side: int, start: Int[Array, ""]
-) -> tuple[Float[Array, "later earlier"], _Side]:
+) -> tuple[Certified, _Side, Float[Array, "later rows"]]:
     """The norms for start <= k <= t < start + side, and S_target P(t, start) for these t.
 
-    The rows of all t go back together, each from the step after which it is a later one.
+    The rows of all t go back together, each from the step after which it is a later one. The
+    leading left singular vectors of P(t, start) come last.
     """
     unit = unit_rows(problem.steps, problem.target)
     rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (side, *leaf.shape)), unit)
@@ -97,22 +117,22 @@ def _diagonal_tile(
 
     def back(state: tuple[Rows, Array], offset: Array) -> tuple[tuple[Rows, Array], tuple]:
         rows, exponents = state
-        together = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows)
-        pulled = pull_rows(problem.steps, start + offset, together)
-        pulled = jax.tree.map(lambda new, old: new.reshape(old.shape), pulled, rows)
-        moved = jax.vmap(rescale)(pulled, exponents)
+        pull = partial(pull_scaled, problem.steps, start + offset)
+        moved = jax.vmap(pull)(rows, exponents)
         rows, exponents = jax.tree.map(
-            lambda new, old: jnp.where(_beside(offsets > offset, new), new, old),
-            moved,
-            (rows, exponents),
+            lambda new, old: jnp.where(_beside(offsets > offset, new), new, old), moved, state
         )
         blocks = jax.vmap(jax.vmap(problem.source))(rows)
+        # A zero where k > t, which takes no search.
+        blocks = jnp.where(_beside(offsets >= offset, blocks), blocks, 0)
         return (rows, exponents), (blocks, exponents)
 
     first = rows, jnp.zeros(side, jnp.int32)
     (rows, exponents), (blocks, scales) = jax.lax.scan(back, first, offsets, reverse=True)
-    norms = _norms_of_blocks(problem, blocks.reshape(-1, *blocks.shape[2:]), scales.ravel())
-    return norms.reshape(side, side).T, (jax.vmap(flat_rows)(rows), exponents)
+    norms, vectors = _norms_of_blocks(problem, blocks, scales)
+    matrices = jax.vmap(flat_rows)(rows)
+    grams = jnp.einsum("tic,tid->tcd", matrices, matrices)
+    return norms, _Side(matrices, exponents, grams), vectors
 
 
 def _beside(condition: Array, array: Array) -> Array:
@@ -120,50 +140,77 @@ def _beside(condition: Array, array: Array) -> Array:
 
 
 def _pull_through(
-    problem: Problem, side: int, stop: Int[Array, ""], border: tuple[Rows, Array]
-) -> tuple[tuple[Rows, Array], _Side]:
+    problem: Problem, side: int, stop: Int[Array, ""], border: _Border
+) -> tuple[_Border, _Side]:
     """P(m, k) S_sourceᵀ for k = stop - side ... stop - 1, from the rows P(m, stop)."""
 
-    def back(state: tuple[Rows, Array], offset: Array) -> tuple[tuple[Rows, Array], tuple]:
-        rows, exponent = rescale(pull_rows(problem.steps, stop - side + offset, state[0]), state[1])
-        return (rows, exponent), rescale(jax.vmap(problem.source)(rows), exponent)
+    def back(border: _Border, offset: Array) -> tuple[_Border, tuple]:
+        border = pull_scaled(problem.steps, stop - side + offset, *border)
+        return border, rescale(jax.vmap(problem.source)(border[0]), border[1])
 
-    return jax.lax.scan(back, border, jnp.arange(side), reverse=True)
+    border, (matrices, exponents) = jax.lax.scan(back, border, jnp.arange(side), reverse=True)
+    grams = jnp.einsum("kcj,kdj->kcd", matrices, matrices)
+    return border, _Side(matrices, exponents, grams)
 
 
 def _norms_of_blocks(
-    problem: Problem, blocks: Float[Array, "t rows columns"], exponents: Int[Array, " t"]
-) -> Float[Array, " t"]:
-    """The log norms of products that are there."""
+    problem: Problem, blocks: Float[Array, "k t rows columns"], exponents: Int[Array, "k t"]
+) -> tuple[Certified, Float[Array, "t rows"]]:
+    """The log norms of products that are there, as [t, k], and the vectors of the first k."""
     # They may be far smaller than the rest of the carry, and their squares smaller still.
-    blocks, exponents = jax.vmap(rescale)(blocks, exponents)
+    blocks, exponents = jax.vmap(jax.vmap(rescale))(blocks, exponents)
+    trace = jnp.sum(blocks**2, axis=(-2, -1))
+    start = jnp.broadcast_to(generic_vector(blocks.shape[2], blocks.dtype), blocks.shape[:3])
     if problem.norm == "frobenius":
-        return log_scaled(jnp.linalg.norm(blocks, axis=(1, 2)), exponents)
+        return _certain(log_scaled(jnp.sqrt(trace), exponents).T), start[0]
+    side = blocks.shape[1]
     matrices = Matrices(
-        push=lambda v: jnp.einsum("tij,tj->ti", blocks, v),
-        pull=lambda u: jnp.einsum("tij,ti->tj", blocks, u),
-        form=lambda index: blocks[index],
+        push=lambda v: jnp.einsum("ktij,ktj->kti", blocks, v),
+        pull=lambda u: jnp.einsum("ktij,kti->ktj", blocks, u),
+        form=lambda index: blocks[index // side, index % side],
+        trace=trace,
+        rounding=_rounding(trace, blocks.shape[2]),
     )
-    norms = log_spectral_norms(matrices, jnp.zeros(blocks.shape[:2], blocks.dtype))
-    return norms + exponents * math.log(2)
+    norms, vectors = log_spectral_norms(matrices, start)
+    return jax.tree.map(jnp.transpose, _scaled(norms, exponents)), vectors[0]
 
 
 def _norms_of_products(
-    problem: Problem, later: _Side, earlier: _Side
-) -> Float[Array, "later earlier"]:
-    """The log norms of A_t B_k for every t and k of a tile."""
-    (a, a_exponents), (b, b_exponents) = later, earlier
+    problem: Problem, later: _Side, earlier: _Side, vectors: Float[Array, "later rows"]
+) -> tuple[Certified, Float[Array, "later rows"]]:
+    """The log norms of A_t B_k for every t and k of a tile, and the vectors of its first k."""
+    (a, a_exponents, _), (b, b_exponents, _) = later, earlier
     exponents = a_exponents[:, None] + b_exponents
     if problem.norm == "frobenius":
         products = jax.lax.map(partial(_log_frobenius, a), b).T
-        return products + exponents * math.log(2)
+        return _certain(products + exponents * math.log(2)), vectors
+    # tr (A B)(A B)ᵀ = ⟨Aᵀ A, B Bᵀ⟩: no product need be formed for it. It may cancel.
+    trace = jnp.einsum("tcd,kcd->tk", later.grams, earlier.grams)
+    squares = [jnp.trace(side.grams, axis1=1, axis2=2) for side in (later, earlier)]
     matrices = Matrices(
         push=lambda v: jnp.einsum("tic,tkc->tki", a, jnp.einsum("kcj,tkj->tkc", b, v)),
         pull=lambda u: jnp.einsum("kcj,tkc->tkj", b, jnp.einsum("tic,tki->tkc", a, u)),
         form=lambda index: a[index // len(b)] @ b[index % len(b)],
+        trace=trace,
+        rounding=_rounding(jnp.outer(squares[0], squares[1]), a.shape[2]),
     )
-    norms = log_spectral_norms(matrices, jnp.zeros((len(a), len(b), a.shape[1]), a.dtype))
-    return norms + exponents * math.log(2)
+    start = jnp.broadcast_to(vectors[:, None], (len(a), len(b), a.shape[1]))
+    norms, vectors = log_spectral_norms(matrices, start)
+    return _scaled(norms, exponents), vectors[:, 0]
+
+
+def _rounding(squares: Array, size: int) -> Array:
+    """A bound on the rounding error of sums of products whose moduli sum to this at most."""
+    return 4 * size * jnp.finfo(squares.dtype).eps * squares
+
+
+def _certain(log_norms: Array) -> Certified:
+    return Certified(log_norms, log_norms, jnp.full(log_norms.shape, DIRECT))
+
+
+def _scaled(norms: Certified, exponents: Int[Array, "t k"]) -> Certified:
+    shift = exponents * math.log(2)
+    return norms._replace(lower=norms.lower + shift, upper=norms.upper + shift)
 
 
 def _log_frobenius(a: Float[Array, "t rows carry"], b: Array) -> Float[Array, " t"]:

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from gradflow.jaxprs import apply_equation
+
 PARAMS, INPUT, CARRY = range(3)
 """What a value depends on: on parameters and constants alone, on x as well, on the carry too."""
 
@@ -27,13 +29,10 @@ class Node:
 
     def apply(self, *values: Any) -> list[Any]:
         """The results for values of the operands."""
-        variables = [v for v in self.eqn.invars if not isinstance(v, core.Literal)]
-        once = dict(zip(variables, values, strict=True))  # c * c takes one variable twice
-        kept = [v for v in self.eqn.outvars if type(v) is core.Var]
-        jaxpr = self.source.replace(
-            constvars=[], invars=list(once), outvars=kept, eqns=[self.eqn], effects=self.eqn.effects
-        )
-        return core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, []))(*once.values())
+        given = iter(values)
+        operands = [None if isinstance(v, core.Literal) else next(given) for v in self.eqn.invars]
+        results = apply_equation(self.source, self.eqn, operands)
+        return [r for r, v in zip(results, self.eqn.outvars, strict=True) if type(v) is core.Var]
 
 
 @dataclass

@@ -54,6 +54,19 @@ def check_positive(field: dataclasses.Field[Any], value: Any) -> None:
         raise ValueError(f"{kind} expected{example(field.default)}")
 
 
+def check_seed(field: dataclasses.Field[Any], value: Any) -> None:
+    """Refuses a number that is no seed, in the field that is called seed.
+
+    A random key of JAX's takes the lower 32 bits of a number if 64-bit types are off, so that
+    4294967296 would silently be the seed 0 again.
+
+    Raises:
+      ValueError: If the value is not within 0 ... 2^32 - 1.
+    """
+    if field.name == "seed" and not 0 <= value < 2**32:
+        raise ValueError(f"a whole number from 0 to {2**32 - 1} is expected, for example 0")
+
+
 @dataclass(frozen=True)
 class Config:
     """What every experiment lets the user choose; an experiment adds its own fields.
@@ -62,7 +75,8 @@ class Config:
     tuple of any length of one of these.
 
     Raises:
-      ValueError: If a field declared positive holds a number that is not above zero.
+      ValueError: If a field declared positive holds a number that is not above zero, or the seed
+        is not a whole number of 32 bits.
     """
 
     seed: int = field(0, help="The seed that every random number of the run comes from.")
@@ -74,6 +88,7 @@ class Config:
             value = getattr(self, one.name)
             try:
                 check_positive(one, value)
+                check_seed(one, value)
             except ValueError as error:
                 raise ValueError(f"{one.name}={text(value)}: {error}") from None
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax.extend import core
 from jaxtyping import Array
 
+from gradflow.jaxprs import apply_equation, evaluate
+
 _POINTWISE = frozenset(
     "atan atanh cbrt cos erf erf_inv erfc exp exp2 expm1 integer_pow log log1p logistic rsqrt sin "
     "sinh cosh sqrt square tan tanh asin asinh acos acosh".split()
@@ -30,49 +32,20 @@ def hold_slopes(function: Callable) -> Callable:
 
     def held(*arguments: Any) -> Any:
         closed, out = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        results = _evaluate(closed, jax.tree.leaves(arguments))
+        results = evaluate(closed, jax.tree.leaves(arguments), _apply)
         return jax.tree.unflatten(jax.tree.structure(out), results)
 
     return held
 
 
-def _evaluate(closed: core.ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
-    jaxpr = closed.jaxpr
-    variables = [*jaxpr.constvars, *jaxpr.invars]
-    values = dict(zip(variables, [*closed.consts, *arguments], strict=True))
-
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else values[atom]
-
-    for equation in jaxpr.eqns:
-        results = _apply(jaxpr, equation, [read(atom) for atom in equation.invars])
-        values.update(zip(equation.outvars, results, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
-
-
 def _apply(jaxpr: core.Jaxpr, equation: core.JaxprEqn, arguments: Sequence[Any]) -> Sequence[Any]:
     params = equation.params
     if equation.primitive.name in _CALLS:
-        return _evaluate(params["jaxpr" if "jaxpr" in params else "call_jaxpr"], arguments)
+        inner = params["jaxpr" if "jaxpr" in params else "call_jaxpr"]
+        return evaluate(inner, arguments, _apply)
     if equation.primitive.name not in _POINTWISE:
-        return _as_it_is(jaxpr, equation, arguments)
-    return [_tangent(lambda z: _as_it_is(jaxpr, equation, [z])[0], *arguments)]
-
-
-def _as_it_is(
-    jaxpr: core.Jaxpr, equation: core.JaxprEqn, arguments: Sequence[Any]
-) -> Sequence[Any]:
-    """One equation by itself, as a program."""
-    pairs = zip(equation.invars, arguments, strict=True)
-    given = {atom: value for atom, value in pairs if not isinstance(atom, core.Literal)}
-    alone = jaxpr.replace(
-        constvars=[],
-        invars=list(given),  # x * x takes one variable twice
-        outvars=equation.outvars,
-        eqns=[equation],
-        effects=equation.effects,
-    )
-    return core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))(*given.values())
+        return apply_equation(jaxpr, equation, arguments)
+    return [_tangent(lambda z: apply_equation(jaxpr, equation, [z])[0], *arguments)]
 
 
 def _tangent(function: Callable[[Array], Array], z: Array) -> Array:

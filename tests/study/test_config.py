@@ -23,6 +23,13 @@ def test_a_field_of_the_base_is_checked_in_a_subclass():
         tiny.Config(num_seeds=0)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**64])
+def test_a_seed_that_a_random_key_would_fold_into_another_is_refused(seed):
+    with pytest.raises(ValueError, match=rf"seed={seed}: a whole number from 0 to 4294967295 is"):
+        tiny.Config(seed=seed)
+    assert tiny.Config(seed=2**32 - 1).seed == 2**32 - 1
+
+
 def test_the_label_names_what_differs_from_the_defaults():
     assert label(tiny.Config()) == "default"
     changed = tiny.Config(gains=(0.5, 2.0), norm="frobenius", cells=("lstm(b=2)",), centre=True)

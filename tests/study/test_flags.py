@@ -54,6 +54,8 @@ def test_optional_may_be_written_either_way_round():
     ("argument", "message"),
     [
         ("--num_steps=0", "flag --num_steps=0: a number above zero is expected, for example 6"),
+        ("--seed=4294967296", "flag --seed=4294967296: a whole number from 0 to 4294967295 is"),
+        ("--seed=-1", "flag --seed=-1: a whole number from 0 to 4294967295 is expected"),
         ("--num_steps=2.5", "flag --num_steps=2.5: an integer is expected, for example 6"),
         ("--gains=1,-1", "flag --gains=1,-1: numbers above zero are expected, for example 0.5"),
         ("--gains=1,x", "flag --gains=1,x: a comma-separated list, each a number, is expected"),
