@@ -1,8 +1,8 @@
 """What `log_norms` costs against the work it does, and what a very long sequence takes.
 
 The work of one step is taken as n³, for a vanilla net of n units: all rows through one product.
-The table is the time over T n³; where it is flat, the cost is that of the products. (It falls where
-rows that rounding has lost are left out, and rises for small nets, whose pointwise work counts.)
+The table is the time over T n³; where it is flat, the cost is that of the products. (It rises for
+small networks, whose pointwise work and searches count.)
 
     python benchmarks/work.py
     python benchmarks/work.py --num_steps=100,1000 --hidden_sizes=64,256 --plot=work.png

@@ -159,11 +159,15 @@ def _try_stretch(problem: Problem, room: int, state: _Stretch) -> _Stretch:
     alive = jnp.any(state.frame != 0, axis=1)
     span = jnp.max(growth, initial=0, where=alive) - jnp.min(growth, initial=0, where=alive)
     most = (DIGITS - 1) * math.log(jnp.finfo(growth.dtype).eps)
-    if plan.qr_every in (None, 1):
-        # A loop of at most one turn, which under vmap is skipped where no sequence needs it.
+    if plan.qr_every in (None, 1) and len(growth) > 1:  # one row alone loses no digits to others
+        # A loop of at most one turn, which under vmap is skipped where no sequence needs it. The
+        # barrier keeps XLA from moving the work out of the loop, where it would always be done.
         frame, growth, _ = jax.lax.while_loop(
             lambda found: found[2],
-            lambda _: (*problem.graded(place, state.frame), jnp.zeros((), bool)),
+            lambda found: (
+                *problem.graded(place, jax.lax.optimization_barrier((state.frame, found[2]))[0]),
+                jnp.zeros((), bool),
+            ),
             (frame, growth, (length == 1) & ~(span <= most)),
         )
     rates = jnp.broadcast_to(growth / length, (room, len(growth)))

@@ -72,9 +72,7 @@ def test_its_gradient_is_that_of_a_parameter(name):
     assert np.any(found != 0)
 
 
-@pytest.mark.parametrize(
-    "measure", [flow.log_singular_values, flow.cut_slopes, flow.log_norms], ids=str
-)
+@pytest.mark.parametrize("measure", [flow.log_singular_values, flow.cut_slopes, flow.log_norms])
 def test_values_are_the_same_under_jit_and_vmap(measure):
     both = jnp.stack([W, 2 * W])
     found = jax.jit(jax.vmap(lambda W: measure(closing_over(W), B, X)))(both)
