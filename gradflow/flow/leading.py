@@ -38,9 +38,9 @@ def leading_singular_values(
     """The logarithms of the singular values of ∂target_T/∂source_k that rounding leaves.
 
     One singular value decomposition a lag, of the rescaled product. No search is involved: each
-    value has an absolute error of at most 256 eps σ_1, that of the rounded product, so a relative
-    error of 256 eps σ_1/σ_i. (Rounding accumulates beyond that only where the directions that lead
-    at one lag are cut at a later one.) What is not above 256 eps σ_1 has no digit left and is NaN;
+    value has an absolute error of at most (256 + 4 lag) eps σ_1, that of the rounded product, so a
+    relative error of σ_1/σ_i times as much. (Rounding accumulates beyond that only where directions
+    that lead at one lag are cut at a later one.) What is not above that error is NaN;
     `log_singular_values` has all of them, at every lag, for a decomposition a step. NaN altogether
     from the lag at which a NaN or an infinity of the trajectory enters.
 
@@ -94,7 +94,8 @@ def _leading(
         rows, exponent = jax.lax.fori_loop(*span, back, state)
         matrix, shift = rescale(jax.vmap(source)(rows), exponent)
         values = singular_values(matrix)
-        lost = values <= 256 * jnp.finfo(values.dtype).eps * values[0]
+        error = (256 + 4 * span[1]) * jnp.finfo(values.dtype).eps
+        lost = values <= error * values[0]
         kept = jnp.where(lost & (values[0] > 0), jnp.nan, values)
         return (rows, exponent), log_scaled(kept, shift)
 
