@@ -34,7 +34,7 @@ from gradflow.flow.tridiagonal import (
 MOST_STEPS = 24
 """Lanczos steps at most."""
 
-STRAGGLERS = 0.01
+STRAGGLERS = 0.03
 """Fraction of the matrices that may be left to a decomposition: for so few, a step of all of them
 costs more."""
 
