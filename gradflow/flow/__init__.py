@@ -2,6 +2,7 @@
 
 from gradflow.flow.adjoint import adjoints, log_adjoint_norms
 from gradflow.flow.broken import first_broken_step
+from gradflow.flow.certificate import NormCertificate
 from gradflow.flow.components import component_gradients, component_map, components
 from gradflow.flow.cut_slopes import CutSlopes, cut_slopes
 from gradflow.flow.decomposition import Decomposition, decomposition
@@ -13,7 +14,7 @@ from gradflow.flow.leading import leading_singular_values
 from gradflow.flow.live_paths import log_live_paths
 from gradflow.flow.lyapunov import LyapunovExponents, lyapunov_exponents
 from gradflow.flow.norm_map import log_norm_map, norm_map_certificate
-from gradflow.flow.norms import NormCertificate, log_norms, norm_certificate
+from gradflow.flow.norms import log_norms, norm_certificate
 from gradflow.flow.paths import StepsByPath, steps_by_path
 from gradflow.flow.runs import over_runs, shared_out, side_by_side
 from gradflow.flow.spectrum import effective_rank, log_condition, log_singular_values

@@ -15,23 +15,24 @@ from gradflow.flow.steps import log_scaled, rescale
 from gradflow.lapack import cholesky, eigh
 
 DIRECT, WARM, SEARCHED, INERTIA, DECOMPOSED = range(5)
-"""The stage that decided: decomposed for its size (or exactly zero), the trace bound on the vectors
-of the step before, the trace bound after further cycles, a Cholesky factorisation, a
-decomposition."""
+"""The stages of a certificate, as `NormCertificate` explains them."""
 
 
-class Certified(NamedTuple):
-    """A norm between two bounds that agree within the tolerance.
+class NormCertificate(NamedTuple):
+    """Bounds on log spectral norms, in nats: index = lag, or [t, k] for a map.
 
     Attributes:
-      lower: The root of a Rayleigh quotient of A Aᵀ: never above the norm but by rounding.
+      lower: From a Rayleigh quotient: never above the norm but by rounding.
       upper: Never below the norm but by rounding.
-      stage: Which stage decided, `DIRECT` ... `DECOMPOSED`.
+      stage: Which stage decided. 0: a decomposition, for there are few rows, or the block is
+        exactly zero; 1: the trace bound on the vectors that the step before left; 2: the
+        trace bound after further steps of the search; 3: a Cholesky factorisation; 4: a
+        decomposition, because nothing else did. -1 where nothing is measured.
     """
 
-    lower: Float[Array, ""]
-    upper: Float[Array, ""]
-    stage: Int[Array, ""]
+    lower: Float[Array, "*lags"]
+    upper: Float[Array, "*lags"]
+    stage: Int[Array, "*lags"]
 
 
 def tolerance_of(dtype: jnp.dtype) -> float:

@@ -19,7 +19,7 @@ from gradflow.flow.certificate import (
     DIRECT,
     SEARCHED,
     WARM,
-    Certified,
+    NormCertificate,
     certify_one_by_one,
     tolerance_of,
 )
@@ -98,7 +98,7 @@ def generic_vector(size: int, dtype: jnp.dtype) -> Float[Array, " rows"]:
 
 def log_spectral_norms(
     matrices: Matrices, start: Float[Array, "*matrices rows"]
-) -> tuple[Certified, Float[Array, "*matrices rows"]]:
+) -> tuple[NormCertificate, Float[Array, "*matrices rows"]]:
     """The natural logarithm of the largest singular value of each matrix, with certified bounds.
 
     After j steps G is the tridiagonal T_j on the Lanczos vectors, coupled by β_j to one direction
@@ -146,7 +146,7 @@ def log_spectral_norms(
         matrices.form, log_values, last.stage, _leading(last)
     )
     upper = jnp.where(stage == DECOMPOSED, lower, lower + tolerance_of(lower.dtype))
-    return Certified(lower, upper, stage), vectors
+    return NormCertificate(lower, upper, stage), vectors
 
 
 def _iterate(apply: Apply, trace: Array, start: Array, is_zero: Array) -> _Krylov:

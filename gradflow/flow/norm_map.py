@@ -8,8 +8,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.broken import broken_pairs, void
+from gradflow.flow.certificate import NormCertificate
 from gradflow.flow.closed_over import open_cell
-from gradflow.flow.norms import NormCertificate, certificate_of, check_norm
+from gradflow.flow.norms import certificate_of, check_norm
 from gradflow.flow.steps import Rows, pull_scaled, unit_rows
 from gradflow.flow.sweep import Norm, Problem, measure_plainly, prepare
 from gradflow.flow.tiles import norms_by_tiles

@@ -1,15 +1,14 @@
 """The size of ∂h_T/∂h_k at every lag T - k, and of any other block of the carry."""
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.broken import broken_lags, void
-from gradflow.flow.certificate import Certified
+from gradflow.flow.certificate import NormCertificate
 from gradflow.flow.closed_over import open_cell
 from gradflow.flow.sweep import Norm, Products, prepare, sweep_back, sweep_back_plainly
 from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
@@ -90,23 +89,6 @@ def _(cell: Cell, kind: tuple[Norm, str, str], primals: tuple, tangents: tuple) 
     return jax.jvp(plain, primals, tangents)
 
 
-class NormCertificate(NamedTuple):
-    """Bounds on log spectral norms, in nats: index = lag, or [t, k] for a map.
-
-    Attributes:
-      lower: From a Rayleigh quotient: never above the norm but by rounding.
-      upper: Never below the norm but by rounding.
-      stage: Which stage decided. 0: a decomposition, for there are few rows, or the block is
-        exactly zero; 1: the trace bound on the vectors that the step before left; 2: the
-        trace bound after further steps of the search; 3: a Cholesky factorisation; 4: a
-        decomposition, because nothing else did. -1 where nothing is measured.
-    """
-
-    lower: Float[Array, "*lags"]
-    upper: Float[Array, "*lags"]
-    stage: Int[Array, "*lags"]
-
-
 def norm_certificate(
     cell: Cell,
     params: Params,
@@ -156,7 +138,7 @@ def norms_through(
         return products, certificate_of(norms, broken)
 
 
-def certificate_of(norms: Certified, broken: Bool[Array, "*lags"]) -> NormCertificate:
+def certificate_of(norms: NormCertificate, broken: Bool[Array, "*lags"]) -> NormCertificate:
     """The certificate of log norms, NaN where they go through a step that is broken."""
     lower, upper = void(broken, (norms.lower, norms.upper))
     return NormCertificate(lower, upper, jnp.where(jnp.isnan(lower), -1, norms.stage))

@@ -18,7 +18,7 @@ from gradflow.flow.certificate import (
     INERTIA,
     SEARCHED,
     WARM,
-    Certified,
+    NormCertificate,
     by_decomposition,
     is_below,
     tolerance_of,
@@ -78,7 +78,7 @@ def start_vectors(rows: int, dtype: jnp.dtype) -> Tracked:
 
 def spectral_norm(
     matrix: Float[Array, "rows columns"], tracked: Tracked
-) -> tuple[Certified, Tracked]:
+) -> tuple[NormCertificate, Tracked]:
     """The spectral norm between certified bounds, and where to look for that of a like matrix.
 
     With orthonormal vectors Q, H = Qᵀ G Q, R = G Q - Q H, and C the compression of G to the
@@ -101,7 +101,7 @@ def spectral_norm(
     """
     if matrix.shape[0] <= SMALL:
         norm = by_decomposition(matrix)
-        return Certified(norm, norm, jnp.asarray(DIRECT, jnp.int32)), tracked
+        return NormCertificate(norm, norm, jnp.asarray(DIRECT, jnp.int32)), tracked
     margin = 1 + 2 * tolerance_of(matrix.dtype)
     trace = jnp.sum(matrix**2)
     ritz, cycles = _search(matrix, trace, tracked, margin)
@@ -115,7 +115,7 @@ def spectral_norm(
     pause = jnp.where(failed, last_pause, jnp.maximum(tracked.pause - 1, 0))
     lower = jnp.sqrt(value)
     upper = jnp.where(stage == DECOMPOSED, lower, jnp.sqrt(value * margin))
-    return Certified(lower, upper, stage), Tracked(vectors, pause, last_pause)
+    return NormCertificate(lower, upper, stage), Tracked(vectors, pause, last_pause)
 
 
 def _search(

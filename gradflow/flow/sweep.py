@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Cell
-from gradflow.flow.certificate import DIRECT, Certified
+from gradflow.flow.certificate import DIRECT, NormCertificate
 from gradflow.flow.spectral import Tracked, spectral_norm, start_vectors
 from gradflow.flow.steps import (
     Rows,
@@ -57,7 +57,9 @@ def prepare(cell: Cell, kind: tuple[Norm, str, str], arguments: tuple) -> Proble
     return Problem(steps, norm, block(cell, source), block(cell, target))
 
 
-def sweep_back(problem: Problem, products: Products | None = None) -> tuple[Products, Certified]:
+def sweep_back(
+    problem: Problem, products: Products | None = None
+) -> tuple[Products, NormCertificate]:
     """Back through all steps: where that leads, and the log norm at each lag with its bounds.
 
     Args:
@@ -66,7 +68,7 @@ def sweep_back(problem: Problem, products: Products | None = None) -> tuple[Prod
         the norms start at lag 0.
     """
 
-    def back(products: Products, index: Array) -> tuple[Products, Certified]:
+    def back(products: Products, index: Array) -> tuple[Products, NormCertificate]:
         rows, exponent = pull_scaled(problem.steps, index, products.rows, products.exponent)
         return _measured(problem, products._replace(rows=rows, exponent=exponent))
 
@@ -84,17 +86,17 @@ def _at_the_end(problem: Problem) -> Products:
     return Products(rows, jnp.zeros((), jnp.int32), start_vectors(len(like), like.dtype))
 
 
-def _measured(problem: Problem, products: Products) -> tuple[Products, Certified]:
+def _measured(problem: Problem, products: Products) -> tuple[Products, NormCertificate]:
     """The log norm of the block of a product, and where to look for the next one."""
     rows, exponent, tracked = products
     if problem.norm == "frobenius":
         log_norm = measure_plainly(problem, rows, exponent)
-        return products, Certified(log_norm, log_norm, jnp.asarray(DIRECT, jnp.int32))
+        return products, NormCertificate(log_norm, log_norm, jnp.asarray(DIRECT, jnp.int32))
     # The block may be far smaller than the rest of the carry, and its squares smaller still.
     matrix, exponent = rescale(jax.vmap(problem.source)(rows), exponent)
     norm, tracked = spectral_norm(matrix, tracked)
     lower, upper = log_scaled(norm.lower, exponent), log_scaled(norm.upper, exponent)
-    return products._replace(tracked=tracked), Certified(lower, upper, norm.stage)
+    return products._replace(tracked=tracked), NormCertificate(lower, upper, norm.stage)
 
 
 def measure_plainly(problem: Problem, rows: Rows, exponent: Int[Array, ""]) -> Float[Array, ""]:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gradflow.cell import whole_carry
-from gradflow.flow.certificate import DIRECT, Certified
+from gradflow.flow.certificate import DIRECT, NormCertificate
 from gradflow.flow.lanczos import Matrices, generic_vector, log_spectral_norms
 from gradflow.flow.qr import flat_rows
 from gradflow.flow.runs import over_runs
@@ -24,8 +24,7 @@ from gradflow.flow.steps import Rows, log_scaled, pull_scaled, rescale, unit_row
 from gradflow.flow.sweep import Problem
 
 FEWEST, MOST = 8, 32
-"""Steps along the side of a tile: with few, more is pulled back to their borders; with many, more
-pairs lie in tiles on the diagonal, whose products are formed."""
+"""Steps along a tile's side: few mean more pulling to borders, many more products to form."""
 
 MOST_ENTRIES = 2**15
 """Entries of one vector over the carry for each pair of a tile: 256 KiB, which the cache holds."""
@@ -37,7 +36,7 @@ _Border = tuple[Rows, Int[Array, ""]]
 class _Side(NamedTuple):
     """For each step along a side of a tile a matrix with entries near 1, and its exponent.
 
-    ``gram`` is AᵀA for later steps and B Bᵀ for earlier ones, on the carry.
+    ``grams`` are AᵀA for later steps and B Bᵀ for earlier ones, on the carry.
     """
 
     matrices: Float[Array, "steps _ _"]
@@ -45,7 +44,7 @@ class _Side(NamedTuple):
     grams: Float[Array, "steps carry carry"]
 
 
-def norms_by_tiles(problem: Problem) -> Certified:
+def norms_by_tiles(problem: Problem) -> NormCertificate:
     """Log norms for every pair, as [t, k]; what stands above the diagonal means nothing.
 
     On a CPU the rows of tiles are distributed over all devices.
@@ -54,12 +53,12 @@ def norms_by_tiles(problem: Problem) -> Certified:
     side = _side(problem, count)
     num_blocks = -(-count // side)
 
-    def row_of_tiles(block: Array) -> Certified:
+    def row_of_tiles(block: Array) -> NormCertificate:
         start = block * side
         norms, later, vectors = _diagonal_tile(problem, side, start)
         empty = jax.tree.map(lambda leaf: jnp.zeros((side, num_blocks * side), leaf.dtype), norms)
 
-        def tile(number: Array, state: tuple[_Border, Array, Certified]) -> tuple:
+        def tile(number: Array, state: tuple[_Border, Array, NormCertificate]) -> tuple:
             border, vectors, row = state
             stop = start - number * side
             border, earlier = _pull_through(problem, side, stop, border)
@@ -78,17 +77,16 @@ def norms_by_tiles(problem: Problem) -> Certified:
     return jax.tree.map(lambda leaf: leaf.reshape(num_blocks * side, -1)[:count, :count], rows)
 
 
-def _placed(row: Certified, norms: Certified, column: Int[Array, ""]) -> Certified:
+def _placed(
+    row: NormCertificate, norms: NormCertificate, column: Int[Array, ""]
+) -> NormCertificate:
     return jax.tree.map(
         lambda whole, part: jax.lax.dynamic_update_slice(whole, part, (0, column)), row, norms
     )
 
 
 def _evenly(num_blocks: int, num_devices: int) -> Int[np.ndarray, " blocks"]:
-    """An order of the rows whose equal parts have as many tiles; row b has b + 1.
-
-    The longest row goes to the first device, the next to the second, ... and on the way back again.
-    """
+    """An order of the rows, dealt to the devices in snake order; row b has b + 1 tiles."""
     turns = np.arange(num_blocks)[::-1] % (2 * num_devices)
     device = np.minimum(turns, 2 * num_devices - 1 - turns)
     return np.argsort(device, stable=True)
@@ -105,7 +103,7 @@ def _side(problem: Problem, count: int) -> int:
 
 def _diagonal_tile(
     problem: Problem, side: int, start: Int[Array, ""]
-) -> tuple[Certified, _Side, Float[Array, "later rows"]]:
+) -> tuple[NormCertificate, _Side, Float[Array, "later rows"]]:
     """The norms for start <= k <= t < start + side, and S_target P(t, start) for these t.
 
     The rows of all t go back together, each from the step after which it is a later one. The
@@ -155,7 +153,7 @@ def _pull_through(
 
 def _norms_of_blocks(
     problem: Problem, blocks: Float[Array, "k t rows columns"], exponents: Int[Array, "k t"]
-) -> tuple[Certified, Float[Array, "t rows"]]:
+) -> tuple[NormCertificate, Float[Array, "t rows"]]:
     """The log norms of products that are there, as [t, k], and the vectors of the first k."""
     # They may be far smaller than the rest of the carry, and their squares smaller still.
     blocks, exponents = jax.vmap(jax.vmap(rescale))(blocks, exponents)
@@ -177,7 +175,7 @@ def _norms_of_blocks(
 
 def _norms_of_products(
     problem: Problem, later: _Side, earlier: _Side, vectors: Float[Array, "later rows"]
-) -> tuple[Certified, Float[Array, "later rows"]]:
+) -> tuple[NormCertificate, Float[Array, "later rows"]]:
     """The log norms of A_t B_k for every t and k of a tile, and the vectors of its first k."""
     (a, a_exponents, _), (b, b_exponents, _) = later, earlier
     exponents = a_exponents[:, None] + b_exponents
@@ -204,11 +202,11 @@ def _rounding(squares: Array, size: int) -> Array:
     return 4 * size * jnp.finfo(squares.dtype).eps * squares
 
 
-def _certain(log_norms: Array) -> Certified:
-    return Certified(log_norms, log_norms, jnp.full(log_norms.shape, DIRECT))
+def _certain(log_norms: Array) -> NormCertificate:
+    return NormCertificate(log_norms, log_norms, jnp.full(log_norms.shape, DIRECT))
 
 
-def _scaled(norms: Certified, exponents: Int[Array, "t k"]) -> Certified:
+def _scaled(norms: NormCertificate, exponents: Int[Array, "t k"]) -> NormCertificate:
     shift = exponents * math.log(2)
     return norms._replace(lower=norms.lower + shift, upper=norms.upper + shift)
 

@@ -82,7 +82,9 @@ def is_below_extended(
     ::
 
         ⎡ T     β e ⎤
-        ⎣ β eᵀ  c   ⎦ < x   if and only if   x - c - β² / (x - ...) > 0   where T < x
+        ⎣ β eᵀ  c   ⎦ < x   if and only if   x - c > β² / (-p)   where T < x
+
+    with p the last pivot of T - x = L D Lᵀ, which is negative.
 
     Args:
       matrix: The matrices T, whose eigenvalues lie below the bound.
