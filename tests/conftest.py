@@ -21,13 +21,14 @@ def pytest_configure(config: pytest.Config) -> None:
     # Most of a run is XLA compiling small programs. What the tests assert is mathematics, which
     # does not hang on how hard the compiler tries; XLA_FLAGS= ./run.sh test compiles as users do.
     compile_quickly()
-    # The workers of one run share what one of them has compiled, under the run's own folder.
-    cache = os.environ.setdefault(
-        "GRADFLOW_TEST_CACHE", tempfile.mkdtemp(prefix="gradflow-test-cache-")
-    )
+    # The workers of one run share what one of them has compiled: in the folder that the variable
+    # names, which outlives the run, or in one of the run's own.
+    if "GRADFLOW_TEST_CACHE" not in os.environ:
+        folder = Path(tempfile.mkdtemp(prefix="gradflow-test-cache-"))
+        os.environ["GRADFLOW_TEST_CACHE"] = str(folder)
+        config.add_cleanup(lambda: _remove(folder))
+    cache = os.environ["GRADFLOW_TEST_CACHE"]
     os.environ["GRADFLOW_COMPILATION_CACHE"] = cache  # that of experiments run as commands
-    if not hasattr(config, "workerinput"):
-        config.add_cleanup(lambda: _remove(Path(cache)))
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_compilation_cache_dir", cache)
