@@ -138,7 +138,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     for ax in panels[len(cells) :]:
         ax.set_axis_off()
     panels[0].set(xlim=(0, dataset.sizes["lag"] - 1), ylim=DECADES, yticks=(-20, -10, 0))
-    words = {found.word for _, found in cells}
+    words = {found.regime for _, found in cells}
     lines = [Line2D([], [], color=COLORS[word], label=word) for word in COLORS if word in words]
     fig.legend(handles=lines, loc="outside upper center", ncols=len(lines))
     fig.supxlabel("lag T − k (steps)", fontsize=9)
@@ -148,7 +148,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
 def _draw(ax: "Axes", data: "xarray.Dataset", cell: str, found: flow.Summary) -> None:
     decades = data.log_norm / np.log(10)
-    study.figure.band(ax, data.lag, decades, "run", color=COLORS[found.word])
+    study.figure.band(ax, data.lag, decades, "run", color=COLORS[found.regime])
     ax.axhline(-3, color="black", lw=0.4)
     title = cell.replace("(", "\n(") if len(cell) > TITLE_WIDTH else cell
     ax.set_title(title, fontsize=6, pad=2)
@@ -175,7 +175,7 @@ def closing(dataset: "xarray.Dataset") -> str:
                 "horizon": f"{found.horizon:.0f}" if np.isfinite(found.horizon) else f"> {lag}",
                 "decay per step": f"{np.exp(found.rate):.4f}",
                 f"log10 norm at lag {lag}": f"{float(last.sel(cell=cell)):.1f}",
-                "word": found.word,
+                "word": found.regime,
             }
             for cell, found in _by_horizon(dataset)
         ]

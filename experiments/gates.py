@@ -356,7 +356,7 @@ def _row(data: "xarray.Dataset") -> dict[str, str]:
         "forget gate alone": f"{np.exp(log_forget(bias)):.4f}" if np.isfinite(bias) else "",
         "mean f": f"{float(data.mean_f.mean()):.3f}",
         "horizon": _steps(reached, data.sizes["lag"] - 1),
-        "word": found.word,
+        "word": found.regime,
     }
 
 

@@ -334,9 +334,9 @@ def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
         "decay per step": f"{s.decay:.4f}",
         "half-life": f"{s.half_life:.1f}",
         "horizon": f"{s.horizon:.0f}" if np.isfinite(s.horizon) else f"> {data.sizes['lag'] - 1}",
-        "word": s.word
+        "word": s.regime
         + (f" (exactly 0 from lag {s.dead_lag:.0f})" if s.dead_lag < np.inf else "")
-        + (f" (NaN from lag {s.broken_lag:.0f})" if s.broken_lag < np.inf else ""),
+        + (f" (NaN from lag {s.nonfinite_lag:.0f})" if s.nonfinite_lag < np.inf else ""),
     }
 
 

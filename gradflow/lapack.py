@@ -1,19 +1,10 @@
-"""Decompositions that are safe under `jax.vmap` on the CPU, and which are in a function.
-
-jaxlib (0.10) spreads a batch of decompositions over the CPU's thread pool, from which it is itself
-run, and waits there. Two batches at once, such as the orthogonal matrices of two gates for
-several seeds, take all the threads of a small machine and wait for each other for ever. One
-decomposition at a time waits for nobody.
-"""
+"""A detector of matrix decompositions inside a function."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.custom_batching import sequential_vmap
-from jaxtyping import Array, Float
 
 PRIMITIVES = frozenset(
     (
@@ -34,44 +25,6 @@ PRIMITIVES = frozenset(
     )
 )
 """Of the primitives of JAX that LAPACK computes on a CPU."""
-
-
-def _one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
-    sequential = sequential_vmap(function)
-
-    def call(matrix: Array) -> Any:
-        return (sequential if jax.default_backend() == "cpu" else function)(matrix)
-
-    return call
-
-
-_cholesky = _one_at_a_time(lambda matrix: jnp.linalg.cholesky(matrix))
-_eigh = _one_at_a_time(lambda matrix: tuple(jnp.linalg.eigh(matrix)))
-_qr = _one_at_a_time(lambda matrix: tuple(jnp.linalg.qr(matrix)))
-_singular_values = _one_at_a_time(lambda matrix: jnp.linalg.svd(matrix, compute_uv=False))
-
-
-def cholesky(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """The lower factor of a symmetric matrix, NaN if it is not positive definite.
-
-    As `jnp.linalg.cholesky`.
-    """
-    return _cholesky(matrix)
-
-
-def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
-    """Eigenvalues, ascending, and eigenvectors of a symmetric matrix, as `jnp.linalg.eigh`."""
-    return _eigh(matrix)
-
-
-def qr(matrix: Float[Array, "n m"]) -> tuple[Float[Array, "n k"], Float[Array, "k m"]]:
-    """Q and R of the reduced decomposition, as `jnp.linalg.qr`."""
-    return _qr(matrix)
-
-
-def singular_values(matrix: Float[Array, "n m"]) -> Float[Array, " k"]:
-    """Singular values, descending, as those of `jnp.linalg.svd`; not for differentiation."""
-    return _singular_values(matrix)
 
 
 def decomposed(function: Callable[..., Any], *arguments: Any) -> list[tuple[int, ...]]:

@@ -163,7 +163,7 @@ def test_the_verdict_is_of_the_same_stretches(recorded):
         ("--text=gone", "the file 'gone' is expected in '.'"),
         ("--cell=", "the name of a cell is expected"),
         ("--cell=lsmt", "unknown cell 'lsmt'"),
-        ("--probe=gates", "the probe 'gates' needs a cell with gates"),
+        ("--probe=gates", "The probe 'gates' needs a cell with gates"),
         ("--probe=gate", "unknown probe 'gate'"),
         ("--probe_every=30", "probe_every is expected to be a multiple of eval_every=20"),
         ("--num_streams=900", "two characters at least for each of 900 streams are expected"),

@@ -233,7 +233,7 @@ def test_what_is_given_goes_before_what_the_corpus_has():
         ({"train_file": "a.csv"}, "--train_file is for --data=ag_news alone, got --data=trec"),
         ({"models": ","}, "the name of a model is expected, got ','; try gru"),
         ({"probe": "gate"}, "unknown probe 'gate'"),
-        ({"models": "rnn", "probe": "gates"}, "the probe 'gates' needs a cell with gates"),
+        ({"models": "rnn", "probe": "gates"}, "The probe 'gates' needs a cell with gates"),
         ({"models": "conv", "probe": "gates"}, "a recurrent model is expected for --probe=gates"),
     ],
 )

@@ -208,7 +208,7 @@ def test_a_solved_run_is_marked_in_the_figure_and_counted(recorded):
         ("--regulariser=omgea", "unknown regulariser 'omgea'"),
         ("--truncation=5", "--truncation=k1,k2 is expected"),
         ("--truncation=5,0", "numbers above zero are expected"),
-        ("--probe=gates", "the probe 'gates' needs a cell with gates"),
+        ("--probe=gates", "The probe 'gates' needs a cell with gates"),
         ("--probe_every=30", "probe_every is expected to be a multiple of eval_every=20"),
         ("--num_updates=-60", "a number above zero is expected"),
         ("--hidden_size=-1", "a number above zero is expected"),

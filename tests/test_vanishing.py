@@ -174,7 +174,7 @@ def npy(path, array, **kwargs):
         (["--num_steps=-1"], "num_steps"),
         (["--init=torch", "--gain=2"], "which is a framework"),
         (["--init=orthgonal"], "orthogonal"),
-        (["--source=z"], "no block 'z'"),
+        (["--source=z"], "got 'z'"),
         (["--norm=nuclear"], "nuclear"),
         (["--workdir=file.txt/out"], "file.txt"),
     ],

@@ -11,7 +11,7 @@ from products import as_inputs, given
 from truths import TOLERANCE, beyond, error, fail_if_any, faults, generator, log_norms_by_numpy
 
 from gradflow import flow
-from gradflow.flow.spectral import SMALL
+from gradflow.numerics.spectral import SMALL
 
 SIZE = SMALL + 3
 """Above the size up to which every norm is decomposed."""

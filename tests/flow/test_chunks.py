@@ -115,11 +115,11 @@ def test_what_is_broken_in_one_chunk_is_broken_behind_it(name):
 
 
 def test_bad_input_is_refused(run):
-    with pytest.raises(ValueError, match="chunk_steps is expected to be at least 1, got 0"):
+    with pytest.raises(ValueError, match="Expected chunk_steps of at least 1, got 0"):
         flow.in_chunks(flow.log_norms, chunk_steps=0)
-    with pytest.raises(ValueError, match=r"log_norms, .* gates is expected, got .*log_norm_map.*:"):
+    with pytest.raises(ValueError, match=r"Expected one of .* log_norms, .* gates, got .*_map"):
         flow.in_chunks(flow.log_norm_map)
-    with pytest.raises(ValueError, match="no block 'z'"):
+    with pytest.raises(ValueError, match="got 'z'"):
         flow.in_chunks(flow.log_norms)(*run, source="z")
-    with pytest.raises(ValueError, match=r"at most 30000 steps are expected, got 1000000: .* GiB"):
+    with pytest.raises(ValueError, match=r"Expected at most 30000 steps, got 1000000: .* GiB"):
         flow.log_norm_map(CELL, run[1], jnp.zeros((1_000_000, 2)))

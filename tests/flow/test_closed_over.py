@@ -7,8 +7,8 @@ import pytest
 
 from gradflow import flow
 from gradflow.cell import Cell
+from gradflow.flow.blocks import block
 from gradflow.flow.closed_over import open_cell
-from gradflow.flow.steps import block
 
 X = jax.random.normal(jax.random.key(1), (4, 3))
 W = jax.random.normal(jax.random.key(2), (3, 3))

@@ -12,8 +12,9 @@ from gradflow.cell import Cell
 from gradflow.cells import gru, gru_reset_before, lstm, rnn
 from gradflow.flow.adjoint import log_adjoint_norms
 from gradflow.flow.components import component_gradients, component_map, components
-from gradflow.flow.reverse import linearise, record
-from gradflow.flow.shares import factored_pull
+from gradflow.flow.outer_products import factored_pull
+from gradflow.flow.reverse import linearise, run_with_loss
+from gradflow.flow.trace import trace_of
 from gradflow.unroll import unroll
 
 T = 6
@@ -141,11 +142,12 @@ def test_an_unused_parameter_has_no_share():
 def test_outer_products_are_taken_apart_and_nothing_else(name, factors):
     cell = CELLS[name]
     params, inputs, carry = setup(cell)
-    steps, direct = linearise(cell, record(weighted, cell, (params, inputs, carry, None)))
-    s, x = steps.at(jnp.asarray(3))
+    trace, cotangents = run_with_loss(trace_of, weighted, cell, params, inputs, carry=carry)
+    direct = linearise(trace, cotangents)
+    s, x = jax.tree.map(lambda leaf: leaf[3], (trace.before, trace.xs))
     adjoint = jax.tree.map(lambda leaf: leaf[3], direct.value)
-    shares, _ = factored_pull(steps)(s, x, adjoint)
-    assert [len(share) for share in shares] == jax.tree.leaves(factors)
+    found, _ = factored_pull(trace)(s, x, adjoint)
+    assert [len(one) for one in found] == jax.tree.leaves(factors)
 
 
 @pytest.mark.parametrize("name", ["lstm", "rotation"])
@@ -241,9 +243,9 @@ def test_the_share_of_a_bias_inside_the_carry_is_the_adjoint():
 def test_losses_of_another_shape_are_an_error():
     cell = CELLS["rnn"]
     params, inputs, _ = setup(cell)
-    with pytest.raises(ValueError, match=r"a loss of shape \(6,\) is expected .* got shape \(\)"):
+    with pytest.raises(ValueError, match=r"Expected a loss of shape \(6,\) .* got shape \(\)"):
         component_map(weighted, cell, params, inputs)
-    with pytest.raises(ValueError, match=r"a loss of shape \(\) is expected .* got shape \(6,\)"):
+    with pytest.raises(ValueError, match=r"Expected a loss of shape \(\) .* got shape \(6,\)"):
         components(losses, cell, params, inputs)
-    with pytest.raises(TypeError, match="a floating array is expected"):
+    with pytest.raises(TypeError, match="Expected a loss that returns a floating"):
         component_gradients(lambda h: "large", cell, params, inputs)

@@ -151,21 +151,21 @@ def test_under_jit_and_vmap_it_is_the_same_in_float32():
 
 def test_a_cell_without_gates_is_an_error_that_names_those_with():
     cell = rnn(3, 4)
-    with pytest.raises(ValueError, match="gates is None: give it .*gru.*lstm"):
+    with pytest.raises(ValueError, match="gates is None. Give it .*gru.*lstm"):
         gates(cell, cell.init(jax.random.key(0)), jnp.zeros((T, 3)))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.9, 0.1), (0.5, 0.5), (-0.1, 0.9), (0.1, 1.1)])
 def test_thresholds_out_of_order_are_an_error(low, high):
-    with pytest.raises(ValueError, match=f"0 <= low < high <= 1 is expected, got low={low}"):
+    with pytest.raises(ValueError, match=f"Expected 0 <= low < high <= 1, got low={low}"):
         saturation({"f": jnp.zeros((T, 4))}, low=low, high=high)
 
 
 def test_no_bins_and_wrong_ranges_are_an_error():
     values = {"f": jnp.zeros((T, 4))}
-    with pytest.raises(ValueError, match="at least one bin is expected, got bins=0"):
+    with pytest.raises(ValueError, match="Expected at least one bin, got bins=0"):
         gate_histograms(values, bins=0)
-    with pytest.raises(ValueError, match=r"among \['f'\] are expected, got g: \(0.0, 1.0\)"):
+    with pytest.raises(ValueError, match=r"among \['f'\], got g: \(0.0, 1.0\)"):
         gate_histograms(values, ranges={"g": (0.0, 1.0)})
-    with pytest.raises(ValueError, match=r"got f: \(1.0, 1.0\); correct it"):
+    with pytest.raises(ValueError, match=r"got f: \(1.0, 1.0\)\. Correct it"):
         saturation(values, ranges={"f": (1.0, 1.0)})

@@ -9,8 +9,8 @@ from oracle import random_state
 from products import as_inputs, given, random_rotations, step_jacobians
 
 from gradflow.cells import lstm, rnn
-from gradflow.flow.jacobi import graded_svd
 from gradflow.flow.spectrum import effective_rank, log_condition, log_singular_values
+from gradflow.numerics.jacobi import graded_svd
 
 LSTM_BLOCKS = {"h": np.eye(6)[:3], "c": np.eye(6)[3:], "carry": np.eye(6)}
 

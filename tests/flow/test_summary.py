@@ -17,8 +17,8 @@ def test_lines_have_their_slope_half_life_and_horizon():
     np.testing.assert_allclose(found.interval, [-0.1 - half, -0.1 + half], rtol=1e-4)
     np.testing.assert_allclose(found.half_life, np.log(2) / 0.1, rtol=1e-12)
     assert found.horizon == np.ceil(np.log(1e3) / 0.1)  # of the median
-    assert found.word == "vanishing"
-    assert {found.dead_lag, found.broken_lag, found.broken_step} == {np.inf}
+    assert found.regime == "vanishing"
+    assert {found.dead_lag, found.nonfinite_lag, found.nonfinite_step} == {np.inf}
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_lines_have_their_slope_half_life_and_horizon():
 )
 def test_the_word(slopes, word):
     found = summary(np.multiply.outer(slopes, LAGS))
-    assert found.word == word
+    assert found.regime == word
     assert (found.half_life == np.inf) == (found.rate > 0)
 
 
@@ -65,11 +65,11 @@ def test_what_is_dead_or_broken_is_said_with_its_lag_and_step():
     curves = SLOPES[:, None] * LAGS
     curves[0, 40:] = -np.inf
     curves[2, 60:] = np.nan
-    found = summary(curves, broken_steps=np.array([-1, -1, 17]))
-    assert (found.dead_lag, found.broken_lag, found.broken_step) == (40, 60, 17)
-    assert found.word == "undefined"
+    found = summary(curves, nonfinite_steps=np.array([-1, -1, 17]))
+    assert (found.dead_lag, found.nonfinite_lag, found.nonfinite_step) == (40, 60, 17)
+    assert found.regime == "undefined"
     np.testing.assert_allclose(found.rate, -0.1, rtol=1e-12)  # of what is finite
-    assert summary(curves[1], broken_steps=0).broken_step == 0
+    assert summary(curves[1], nonfinite_steps=0).nonfinite_step == 0
 
 
 def test_a_curve_that_was_cut_at_once_has_no_slope():
@@ -78,5 +78,5 @@ def test_a_curve_that_was_cut_at_once_has_no_slope():
 
 
 def test_one_lag_is_no_curve():
-    with pytest.raises(ValueError, match=r"two lags or more, .* got shape \(1,\); measure"):
+    with pytest.raises(ValueError, match=r"two lags or more .* got shape \(1,\)\. Measure"):
         summary(np.zeros(1))

@@ -128,5 +128,5 @@ def test_bad_probes_are_refused():
     assert resolve_probes(" gates,log_norms, gates", CELL) == ("gates", "log_norms")
     with pytest.raises(ValueError, match="unknown probe 'spectra': did you mean 'spectrum'"):
         resolve_probes("spectra", CELL)
-    with pytest.raises(ValueError, match="the probe 'gates' needs a cell with gates"):
+    with pytest.raises(ValueError, match="The probe 'gates' needs a cell with gates"):
         resolve_probes("gates", rnn(1, 3))
