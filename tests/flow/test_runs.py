@@ -12,7 +12,7 @@ from gradflow import flow
 from gradflow.cells import resolve
 from gradflow.tasks import resolve_task
 from gradflow.train import Training, begin, resolve_optimiser
-from gradflow.train.loop import advance, evaluate, placed
+from gradflow.train.runs import advance, evaluate, placed
 
 def one(run):
     key, x = run
