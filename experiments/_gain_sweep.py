@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow import Cell, flow, statistics, unroll
+from gradflow.devices import map_runs
 from gradflow.flow.summary import HORIZON
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def sweep(
     def of_run(params: "Params", x: jax.Array) -> tuple[jax.Array, ...]:
         return jax.lax.map(lambda gain: one(params, x, gain), jnp.asarray(gains, x.dtype))
 
-    found = jax.jit(flow.over_runs(of_run))(params, inputs)
+    found = jax.jit(map_runs(of_run))(params, inputs)
     names = ("log_size_half", "log_size_end", "log_norm_end")
     return {name: np.asarray(values) for name, values in zip(names, found, strict=True)}
 

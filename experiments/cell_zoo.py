@@ -23,6 +23,7 @@ import numpy as np
 
 from gradflow import flow, study
 from gradflow.cells import CELLS, resolve
+from gradflow.devices import map_runs
 from gradflow.spec import split_specs
 from gradflow.structure import check_structure
 from gradflow.tasks.inputs import make_inputs
@@ -103,7 +104,7 @@ def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
         num_steps=config.num_steps,
         input_size=config.input_size,
     )
-    measure = flow.over_runs(lambda key, x: flow.log_norms(cell, cell.init(key), x))
+    measure = map_runs(lambda key, x: flow.log_norms(cell, cell.init(key), x))
     norms = jax.jit(measure)(jax.random.split(k_params, config.num_seeds), inputs)
     nats = {"units": "nats", "norm": "spectral"}
     return xarray.Dataset(

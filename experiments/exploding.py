@@ -36,6 +36,7 @@ import numpy as np
 
 from gradflow import Cell, flow, statistics, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.initializers.meanfield import ACTIVATIONS, critical_gain, gaussian_mean
 from gradflow.spec import unknown_name
 
@@ -172,7 +173,7 @@ def exponents_by_gain(
         return flow.lyapunov_exponents(cell, params, x, **kind).exponents[0]
 
     over_gains = jax.vmap(one, in_axes=(None, None, 0))
-    return flow.over_runs(lambda params, x: over_gains(params, x, gains))(params, inputs)
+    return map_runs(lambda params, x: over_gains(params, x, gains))(params, inputs)
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
@@ -251,7 +252,7 @@ def _log_norms(cell: Cell, gains: np.ndarray, params: "Params", inputs: jax.Arra
     def one(params: "Params", x: jax.Array, gain: jax.Array) -> jax.Array:
         return flow.log_norms(cell, {"cell": params, "gain": gain}, x, norm="frobenius")
 
-    measure = jax.jit(flow.over_runs(one))
+    measure = jax.jit(map_runs(one))
     runs = len(inputs)
     return np.stack([measure(params, inputs, jnp.full(runs, gain)) for gain in gains])
 
@@ -268,7 +269,7 @@ def _log_gradients(
         return flow.log_adjoint_norms(loss, cell, {"cell": params, "gain": gain}, x)[0]
 
     over_gains = jax.vmap(one, in_axes=(None, None, 0))
-    measure = flow.over_runs(lambda params, x: over_gains(params, x, jnp.asarray(gains)))
+    measure = map_runs(lambda params, x: over_gains(params, x, jnp.asarray(gains)))
     return np.asarray(jax.jit(measure)(params, inputs)).T
 
 
@@ -304,7 +305,7 @@ def _measure_line(config: Config) -> "xarray.Dataset":
         each = partial(over_places, params, D, x)
         return jax.lax.map(lambda gain: each(gain, jnp.asarray(places)), jnp.asarray(gains))
 
-    measure = jax.jit(flow.over_runs(one))
+    measure = jax.jit(map_runs(one))
     losses, slopes = measure(params, directions["W_h"], inputs)
     dims = ("run", "factor", "place")
     return xarray.Dataset(

@@ -23,6 +23,7 @@ import numpy as np
 
 from gradflow import flow, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.presets import PRESETS, with_preset
 from gradflow.spec import unknown_name
 from gradflow.tasks.inputs import make_inputs
@@ -82,7 +83,7 @@ def _kind(cell: str, preset: str) -> str | None:
 def _measurement(kind: str, input_size: int, hidden_size: int) -> "tuple[Cell, Callable]":
     """A cell, and what measures all runs of it: compiled once for all frameworks."""
     cell = resolve(kind)(input_size, hidden_size)
-    return cell, jax.jit(flow.over_runs(partial(flow.log_norms, cell)))
+    return cell, jax.jit(map_runs(partial(flow.log_norms, cell)))
 
 
 def _measure(config: Config, name: str, preset: str, kind: str) -> "xarray.Dataset":

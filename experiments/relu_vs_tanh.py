@@ -40,6 +40,7 @@ import numpy as np
 from gradflow import flow, statistics, study, unroll
 from gradflow.cells import rnn
 from gradflow.cells.rnn import resolve_activation, switched_rnn, with_each_activation
+from gradflow.devices import map_runs
 from gradflow.spec import split_specs
 from gradflow.statistics import slope
 from gradflow.tasks import resolve_task
@@ -156,7 +157,7 @@ def _measure(config: Config, nets: tuple["Params", jax.Array]) -> "xarray.Datase
     shape = len(config.activations), *nets[0]["phi"].shape
     params = with_each_activation(nets[0], shape[0])
     inputs = jnp.tile(nets[1], (shape[0] * shape[1], 1, 1))
-    found = jax.jit(flow.over_runs(one))(params, inputs)
+    found = jax.jit(map_runs(one))(params, inputs)
     norms, live, sizes = (np.asarray(values).reshape(*shape, -1) for values in found)
     runs = ("activation", "init", "run")
     return xarray.Dataset(

@@ -30,6 +30,7 @@ import numpy as np
 
 from gradflow import flow, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.presets import PRESETS, with_preset
 from gradflow.spec import parse_spec, split_specs
 from gradflow.structure import check_structure
@@ -216,7 +217,7 @@ def _measure(
 
     keys = jnp.repeat(jax.random.split(key, config.num_seeds), config.num_sequences)
     params = jax.jit(partial(jax.lax.map, init))(keys)
-    results = jax.jit(flow.over_runs(one_run))(params, inputs)
+    results = jax.jit(map_runs(one_run))(params, inputs)
     norms, spectra = (np.asarray(result) for result in results)
     nats = {"units": "nats", "norm": config.norm, **block}
     return xarray.Dataset(

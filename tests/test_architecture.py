@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "spec": set(),
     "cell": set(),
     "lapack": set(),
+    "devices": set(),
     "statistics": set(),
     "jaxprs": set(),
     "padding": {"cell"},
@@ -39,10 +40,10 @@ MAY_IMPORT = {
     "data": {"spec"},
     "tasks": FOUNDATION | {"data"},
     "study": {"spec"},
-    "flow": RUNNING | {"jaxprs", "lapack", "padding", "statistics"},
+    "flow": RUNNING | {"devices", "jaxprs", "lapack", "padding", "statistics"},
     "interop": RUNNING,
     "models": RUNNING,
-    "train": RUNNING | {"flow", "jaxprs", "lapack", "tasks"},
+    "train": RUNNING | {"devices", "flow", "jaxprs", "lapack", "tasks"},
     "gradflow": FOUNDATION | {"unroll"},  # what the package itself re-exports
 }
 

@@ -27,6 +27,7 @@ from _claims import OWN, Claim, Paper, numbers, statement, verdicts
 
 from gradflow import Cell, flow, study, unroll
 from gradflow.cells import rnn
+from gradflow.devices import map_runs
 
 if TYPE_CHECKING:
     import xarray
@@ -143,7 +144,7 @@ def bound_gap(config: Config, activation: str, gamma: float) -> float:
         return jnp.max(norms[1:] - jnp.arange(1, 61) * rate)
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    return float(jnp.max(jax.jit(flow.over_runs(gap))(keys)))
+    return float(jnp.max(jax.jit(map_runs(gap))(keys)))
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
