@@ -164,7 +164,7 @@ def _draw(ax: "Axes", data: "xarray.Dataset", cell: str, found: flow.Summary) ->
         )
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of what each curve comes to, the farthest horizon first."""
     lag = int(dataset.lag[-1])
     last = (dataset.log_norm.isel(lag=-1) / np.log(10)).median("run")
@@ -187,7 +187,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=4,
+    gallery={"cell_zoo": study.Picture()},
     quick={"cells": "rnn,lstm,gru", "hidden_size": 8, "num_steps": 20, "num_seeds": 3},
     doc=__doc__,
 )

@@ -420,7 +420,7 @@ def _draw_line(ax: "Axes", data: "xarray.Dataset") -> None:
     ax.set_xlim(data.place[0], data.place[-1])
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The critical gain, the tail and the roughness, and whether the claim holds in each."""
     rows = [_row(str(name), dataset.sel(cell=name)) for name in dataset.cell.values]
     return f"{study.table(rows)}\n{_line_verdict(dataset)}"
@@ -457,7 +457,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=6,
+    gallery={"exploding": study.Picture()},
     quick={
         "cells": ("linear", "tanh"),
         "hidden_size": 16,

@@ -179,7 +179,7 @@ def mean_by_lag(dataset: "xarray.Dataset", first: int, last: int) -> np.ndarray:
     return np.stack(curves, axis=1).reshape(dataset.attrs["num_networks"], -1, len(curves))
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The decay per step within the first half against that within the second half."""
     num_steps = dataset.sizes["later"] - 1
     half = num_steps // 2
@@ -214,7 +214,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=3,
+    gallery={"flow_map": study.Picture()},
     quick={"hidden_size": 8, "num_steps": 20, "num_seeds": 3, "lags": (1, 5, 10)},
     doc=__doc__,
 )

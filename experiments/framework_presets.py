@@ -128,7 +128,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The norm at the longest lag, of each framework, in decades: the median over the runs."""
     lag = int(dataset.lag[-1])
     decades = (dataset.log_norm.isel(lag=-1) / np.log(10)).median("run")
@@ -153,7 +153,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=5,
+    gallery={"framework_presets": study.Picture()},
     quick={"hidden_size": 8, "num_steps": 20, "num_seeds": 3},
     doc=__doc__,
 )

@@ -314,7 +314,7 @@ def _label_ends(ax: "Axes", ends: list[tuple[int, float, int]]) -> None:
         placed.append((x, y))
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of what each curve comes to, and what its intervals are over, if not networks."""
     rows = study.table([_row(str(c), dataset.sel(cell=c)) for c in dataset.cell.values])
     one = dataset.attrs["num_networks"] == 1 < dataset.sizes["run"]
@@ -345,7 +345,20 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=1,
+    gallery={
+        "vanishing": study.Picture(("--cell=rnn,lstm,gru",)),
+        "vanishing_digits": study.Picture(
+            (
+                "--cell=rnn,lstm,gru",
+                "--inputs=digits",
+                "--num_steps=64",
+                "--spectrum_lags=1,10,32,64",
+            )
+        ),
+    },
     quick={"hidden_size": 8, "num_steps": 20, "num_seeds": 3, "spectrum_lags": (1, 5, 20)},
     doc=__doc__,
 )
