@@ -219,7 +219,7 @@ def _draw_shares(ax: "Axes", data: "xarray.Dataset") -> None:
         study.figure.band(ax, lags, shares, "run", **look)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """For each cell, where the one-line formula goes wrong, by how much, and what it leaves out."""
     rows = study.table([_row(str(c), dataset.sel(cell=c)) for c in dataset.cell.values])
     decades = dataset.error_at_last_lag / np.log(10)
@@ -248,7 +248,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=8,
+    gallery={"constant_error_carousel": study.Picture()},
     quick={"cell": "lstm,lstm(peephole=True)", "hidden_size": 8, "num_steps": 20, "num_seeds": 3},
     doc=__doc__,
 )

@@ -335,7 +335,7 @@ def _draw_forms(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(loc="lower left", fontsize=6.5)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """Decay and horizon by bias, the error of the one-line formula, and what held."""
     settings = [_row(dataset.sel(setting=name)) for name in dataset.setting.values]
     forms = [_form_row(dataset.log_norm_h.sel(form=form)) for form in dataset.form.values]
@@ -400,7 +400,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=7,
+    gallery={"gates": study.Picture()},
     quick={
         "biases": (0.0, 2.0, 4.0),
         "chrono": (20,),
