@@ -22,7 +22,7 @@ class Net(NamedTuple):
       layers: The lowest first; the last one gives one vector.
       cell: The forward cell of the first layer; None without recurrence.
       cell_spec: Its spec, as `gradflow.cells.resolve` takes it.
-      recurrent_dropout: The rate that `gradflow.models.text.text_classifier` is to take.
+      recurrent_dropout: The rate that `classification.text.text_classifier` is to take.
       above: (parameters of all layers, h_1 ... h_L of that cell, x_1 ... x_L) -> what the last
         layer gives, of one sequence without padding: the rest of the net, as a function of h.
     """

@@ -54,7 +54,7 @@ from forecasting.parts import (
     save_cell,
     together,
 )
-from forecasting.series import TRUTH, closing_real, draw_origins, draw_ratios, run_real
+from forecasting.series import TRUTH, draw_origins, draw_ratios, run_real, summary_real
 from forecasting.training import TASKS, Forecasting, Plan
 from gradflow import statistics, study
 from gradflow.tasks import forecasting as f
@@ -329,13 +329,13 @@ def _draw_errors(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(fontsize=7, handlelength=1.2, **below)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table, whether the claims hold, and the flow beside the accuracy."""
     is_real = dataset.attrs["kind"] == "real"
-    return closing_real(dataset) if is_real else _closing_generated(dataset)
+    return summary_real(dataset) if is_real else _summary_generated(dataset)
 
 
-def _closing_generated(dataset: "xarray.Dataset") -> str:
+def _summary_generated(dataset: "xarray.Dataset") -> str:
     names, rows = [str(name) for name in dataset.model.values], []
     for name in names:
         row = {"model": name}
@@ -412,7 +412,18 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="sequences",
+    order=1,
+    gallery={
+        "forecasting": study.Picture(),
+        "forecasting_bitcoin": study.Picture(
+            ("--data=bitcoin", "--data_dir=data"), ("data/coin_Bitcoin.csv",)
+        ),
+        "forecasting_sunspots": study.Picture(
+            ("--data=sunspots", "--data_dir=data"), ("data/SN_m_tot_V2.0.csv",)
+        ),
+    },
     quick={
         "models": "naive,linear,dense,rnn,conv_gru,batch_norm",
         "hidden_size": 4,

@@ -15,7 +15,6 @@ from gradflow.train.optimisers import Optimiser, resolve_optimiser
 from gradflow.train.probes import Probing, resolve_probes
 from gradflow.train.regularisers import REGULARISERS, resolve_regulariser
 from gradflow.train.runs import Runs, advance, begin, evaluate, fresh_sequences
-from gradflow.train.sharing import over_shares
 from gradflow.train.training import Training
 from gradflow.train.truncation import truncated_gradient, truncation_bias
 
@@ -41,7 +40,6 @@ __all__ = [
     "evaluate",
     "fit",
     "fresh_sequences",
-    "over_shares",
     "resolve_clipping",
     "resolve_optimiser",
     "resolve_probes",

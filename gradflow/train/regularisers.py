@@ -53,8 +53,8 @@ def flossing(
 
         weight / k Σ_{i=1}^k λ_i²      averaged over the sequences
 
-    differentiated through the trajectory and the QR of every step. It does not depend on the loss of
-    the task.
+    differentiated through the trajectory and the QR of every step. The loss of the task plays no
+    part.
 
     Args:
       weight: The factor.

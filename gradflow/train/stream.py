@@ -11,8 +11,8 @@ from gradflow.cell import Carry, Cell, Params
 from gradflow.unroll import start, unroll
 
 StepLosses = Callable[[Params, Float[Array, "steps batch hidden"], PyTree], Float[Array, " steps"]]
-"""(params, outputs, extra) -> the loss of each step; ``extra`` is a pytree of further arrays, such as
-targets and weights, with time along the leading axis."""
+"""(params, outputs, extra) -> the loss of each step; ``extra`` is a pytree of further arrays, such
+as targets and weights, with time along the leading axis."""
 
 
 class Stream(NamedTuple):
