@@ -242,6 +242,9 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+    section="flow",
+    order=8,
+    gallery={"constant_error_carousel": study.Picture()},
     quick={"cell": "lstm,lstm(peephole=True)", "hidden_size": 8, "num_steps": 20, "num_seeds": 3},
     doc=__doc__,
 )

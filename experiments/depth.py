@@ -276,7 +276,7 @@ def rates(dataset: "xarray.Dataset", *, last: int | None = None) -> "xarray.Data
     return values.polyfit("target", 1).polyfit_coefficients.sel(degree=1, drop=True)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The factor per layer with its interval, and whether the flow is as claimed."""
     by_place = {"at lag 1": rates(dataset, last=1), "at the best lag": rates(dataset)}
     rows = [
@@ -325,7 +325,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=10,
+    gallery={"depth": study.Picture()},
     quick={"num_layers": 3, "hidden_size": 6, "num_steps": 12, "num_seeds": 3, "lags": (1, 4, 12)},
     doc=__doc__,
 )

@@ -385,6 +385,9 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+    section="flow",
+    order=7,
+    gallery={"gates": study.Picture()},
     quick={
         "biases": (0.0, 2.0, 4.0),
         "chrono": (20,),

@@ -317,7 +317,7 @@ def _draw_learning(ax: "Axes", dataset: "xarray.Dataset") -> None:
     )
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """Where chaos begins, how long a perturbation lasts, where nets learn; and the verdict."""
     gains, lost = crossing(dataset), over_predicted(dataset)
     rows = [
@@ -384,7 +384,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=12,
+    gallery={"lyapunov": study.Picture()},
     quick={
         "gains": (0.5, 1.2, 3.0),
         "hidden_sizes": (4, 8),

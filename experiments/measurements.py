@@ -249,7 +249,7 @@ def _title(ax: "Axes", title: str, ylabel: str, xlabel: str) -> None:
     ax.set_xlabel(xlabel, fontsize=8)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The decay per step, as each measurement sees it."""
     num_lags = dataset.sizes["lag"]
     from_the_end = dataset.log_adjoint_norm.sel(loss="last step").values[:, ::-1]
@@ -274,7 +274,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=2,
+    gallery={"measurements": study.Picture()},
     quick={"hidden_size": 4, "num_steps": 12, "num_seeds": 2, "input_size": 3},
     doc=__doc__,
 )

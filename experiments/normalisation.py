@@ -402,7 +402,7 @@ def slopes(curves: "xarray.DataArray") -> np.ndarray:
     return np.apply_along_axis(slope, -1, curves.values)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """What each change does to the log decay a step, paired by run, and whether it was claimed."""
     of_net = {str(net): slopes(dataset.log_norm.sel(net=net)) for net in dataset.net.values}
     variational, per_step = slopes(dataset.log_norm_dropout)[..., -1]
@@ -459,7 +459,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=9,
+    gallery={"normalisation": study.Picture()},
     quick={
         "dropout": (0.0, 0.5),
         "zoneout": (0.0, 0.5),

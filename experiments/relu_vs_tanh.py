@@ -334,7 +334,7 @@ def _draw_losses(ax: "Axes", dataset: "xarray.Dataset", init: str) -> None:
     ax.set(yscale="log", xlabel="update", title=f"{task} from {init}", ylim=(None, 6 * baseline))
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """Decay, dead paths, blow-up and loss of each activation, and what held of the claim."""
     rows = [
         _row(dataset.sel(activation=a, init=i)) for i in dataset.init for a in dataset.activation
@@ -395,7 +395,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="training",
+    order=5,
+    gallery={"relu_vs_tanh": study.Picture()},
     quick={
         "activations": ("tanh", "relu", "identity"),
         "inits": "orthogonal,identity",

@@ -304,7 +304,7 @@ def reaching(dataset: "xarray.Dataset") -> "xarray.DataArray":
     return first.median("sequence")
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """What each cell came to, and whether the three claims hold in this run."""
     last = dataset.isel(update=-1)
     rows = [_row(str(cell), last.sel(cell=cell)) for cell in dataset.cell.values]
@@ -351,7 +351,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="sequences",
+    order=3,
+    gallery={"seq2seq": study.Picture()},
     quick={
         "cells": "rnn,lstm",
         "hidden_size": 6,

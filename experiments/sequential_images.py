@@ -342,7 +342,7 @@ def reaching(dataset: "xarray.Dataset") -> "xarray.DataArray":
     return dataset.log_norm.isel(lag=-1).median("image") / np.log(10)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """What each cell came to in each order, and whether the two claims hold in this run."""
     rows = [
         _row(dataset.sel(order=order, cell=cell))
@@ -398,7 +398,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="sequences",
+    order=2,
+    gallery={"sequential_images": study.Picture()},
     quick={
         "cells": "tanh,gru",
         "hidden_size": 6,

@@ -333,7 +333,7 @@ def recurrent(log_share: "xarray.DataArray") -> "xarray.DataArray":
         return 0.5 * np.log(squares.sum("parameter"))
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """For each cell: rates of shares and adjoint, how far each gradient hears, and the verdict."""
     cells = {str(cell): dataset.sel(cell=cell) for cell in dataset.cell.values}
     rows = {cell: _row(cell, data) for cell, data in cells.items()}
@@ -384,7 +384,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=11,
+    gallery={"timescales": study.Picture()},
     quick={
         "cells": "rnn,lstm",
         "hidden_size": 6,

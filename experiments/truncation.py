@@ -331,7 +331,7 @@ def _draw(panels: np.ndarray, data: "xarray.Dataset", look: dict[str, Any]) -> N
     memory.plot(at, data.temporaries / 2**20, **look)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of all windows, and both parts of the claim."""
     rows = [
         _row(task, of_task(dataset, task).isel(window=i))
@@ -385,7 +385,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="training",
+    order=3,
+    gallery={"truncation": study.Picture()},
     quick={
         "hidden_size": 5,
         "num_seeds": 2,

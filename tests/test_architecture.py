@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "testing": FOUNDATION | {"structure"},
     "data": {"spec"},
     "tasks": FOUNDATION | {"data"},
-    "study": {"spec"},
+    "study": {"spec", "statistics"},
     "flow": RUNNING | {"jaxprs", "lapack", "padding", "statistics"},
     "interop": RUNNING,
     "models": RUNNING,

@@ -220,7 +220,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -230,7 +230,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
     quick={
         "nets": ("irnn", "urnn"),
         "hidden_size": 16,

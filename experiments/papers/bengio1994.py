@@ -188,7 +188,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -198,7 +198,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
     quick={"w": (1.25, 2.0), "num_steps": 30, "watch": 5000},
     doc=__doc__,
 )

@@ -244,7 +244,7 @@ def figure_table(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -254,7 +254,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
     quick={"num_starts": 200},
     doc=__doc__,
 )

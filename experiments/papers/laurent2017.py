@@ -239,7 +239,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -249,7 +249,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
     quick={"num_steps": 2000, "num_near": 100, "num_cfn": 10},
     doc=__doc__,
 )

@@ -285,7 +285,7 @@ def figure_products(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -295,7 +295,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure_gain,
-    closing=closing,
+    summary=summary,
     quick={"hidden_size": 10, "num_seeds": 2, "size": 6, "num_steps": 60},
     doc=__doc__,
 )

@@ -331,7 +331,7 @@ def figure_3(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -341,7 +341,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure_6,
-    closing=closing,
+    summary=summary,
     quick={"grid": 201, "settle": 2000, "num_seeds": 2, "hidden_size": 8},
     doc=__doc__,
 )
