@@ -31,6 +31,7 @@ import numpy as np
 
 from gradflow import flow, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.spec import split_specs
 from gradflow.structure import check_structure
 from gradflow.tasks.inputs import make_inputs
@@ -124,7 +125,7 @@ def _measure(config: Config, spec: str, cell: "Cell", inputs: jax.Array) -> "xar
         )
 
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0), config.num_seeds)
-    norms, paths, f = jax.jit(flow.over_runs(one_run))(keys, inputs)
+    norms, paths, f = jax.jit(map_runs(one_run))(keys, inputs)
     terms = [*flow.Decomposition._fields, "total"]
     return xarray.Dataset(
         {

@@ -30,6 +30,7 @@ import optax
 
 from gradflow import flow, statistics, study, unroll
 from gradflow.cells import rnn
+from gradflow.devices import map_runs
 from gradflow.tasks import delayed_copy
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _measure(config: Config, size: int) -> "xarray.Dataset":
             jnp.asarray(config.gains), jnp.arange(config.num_seeds), indexing="ij"
         )
     )
-    exponents, steps = jax.jit(flow.over_runs(one_run))(gains, _keys(config)[keys])
+    exponents, steps = jax.jit(map_runs(one_run))(gains, _keys(config)[keys])
     shape = len(config.gains), config.num_seeds
     dims = ("hidden_size", "gain", "run")
     return xarray.Dataset(

@@ -25,6 +25,7 @@ from jax.scipy.special import logsumexp
 
 from gradflow import flow, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.structure import check_structure
 from gradflow.tasks.inputs import make_inputs
 
@@ -90,7 +91,7 @@ def _measure(config: Config, cell: "Cell", inputs: jax.Array) -> "xarray.Dataset
     import xarray
 
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0), config.num_seeds)
-    results = jax.jit(flow.over_runs(partial(_one_run, cell)))(keys, inputs)
+    results = jax.jit(map_runs(partial(_one_run, cell)))(keys, inputs)
     dims = {
         "log_norm": ("lag",),
         "log_norm_map": ("later", "earlier"),

@@ -43,6 +43,7 @@ from gradflow import Cell, flow, statistics, study
 from gradflow.cells import gru, gru_layer_norm, lstm, lstm_layer_norm, rnn
 from gradflow.cells.layer_norm import normalise
 from gradflow.cells.stack import stack
+from gradflow.devices import map_runs
 from gradflow.initializers.meanfield import gaussian_mean
 from gradflow.statistics import slope
 
@@ -213,7 +214,7 @@ def _measure_net(config: Config, name: str, cell: Cell) -> "xarray.Dataset":
     def one(key: jax.Array, x: jax.Array) -> jax.Array:
         return _log_norms(config, cell, cell.init(key), x, source)
 
-    norms = jax.jit(flow.over_runs(one))(*_draw(config, config.input_size))
+    norms = jax.jit(map_runs(one))(*_draw(config, config.input_size))
     return xarray.Dataset(
         {"log_norm": (("net", "run", "lag"), np.asarray(norms)[None], {"units": "nats"})},
         coords={"net": [name], **_lags(config)},
@@ -233,7 +234,7 @@ def _by_rate(
 
         return jax.lax.map(at, jnp.asarray(rates))
 
-    return np.asarray(jax.jit(flow.over_runs(one))(keys, inputs))
+    return np.asarray(jax.jit(map_runs(one))(keys, inputs))
 
 
 def _noise(config: Config, channels: int) -> jax.Array:
@@ -292,7 +293,7 @@ def _measure_batch(config: Config) -> "xarray.Dataset":
 
         return jax.lax.map(at, jnp.asarray(pairs))[:, ::-1]
 
-    norms = np.asarray(jax.jit(flow.over_runs(one))(keys, inputs))
+    norms = np.asarray(jax.jit(map_runs(one))(keys, inputs))
     shape = len(INPUT_SHARES), len(config.gammas)
     theory = np.reshape([batch_theory(*pair) for pair in pairs], shape)
     return xarray.Dataset(

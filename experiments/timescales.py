@@ -31,6 +31,7 @@ import optax
 
 from gradflow import flow, statistics, study, unroll
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.spec import split_specs
 from gradflow.structure import check_structure
 
@@ -181,7 +182,7 @@ def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
         return last, shares(born, x, every_loss(config, x))
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    along, every = jax.jit(flow.over_runs(one_run))(keys)
+    along, every = jax.jit(map_runs(one_run))(keys)
     norms, adjoint = (  # by place: birth, end, and a loss at every step
         np.concatenate([last[:, [0, -1]], at_birth[:, None]], axis=1)
         for last, at_birth in zip(jax.device_get(along), jax.device_get(every), strict=True)

@@ -40,8 +40,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import flow, statistics, study
+from gradflow import statistics, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.structure import check_structure
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import resolve_clipping
@@ -240,7 +241,7 @@ def _bias(config: Config, training: Training) -> "Callable[[Params], Comparison]
         cut = tbptt_gradient(task.loss, cell, params, batch, k1=k1, k2=k2)
         return compare(cut.value["cell"], exact.value["cell"])
 
-    return jax.jit(flow.over_runs(one))
+    return jax.jit(map_runs(one))
 
 
 def _cost(config: Config, training: Training) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from gradflow import study
 from gradflow.cells import rnn
 
 MODULE = load("relu_vs_tanh")
-EXPERIMENT, gain_sweep = MODULE.EXPERIMENT, MODULE._gain_sweep
+EXPERIMENT, gain_sweep = MODULE.EXPERIMENT, MODULE.gain_sweep
 
 
 def quick(**given):

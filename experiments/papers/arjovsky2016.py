@@ -26,6 +26,7 @@ from _paper import Paper
 
 from gradflow import flow, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.study import Claim, numbers, statement
 from gradflow.tasks.inputs import make_inputs
 
@@ -84,7 +85,7 @@ def measure(config: Config, name: str) -> "xarray.Dataset":
         return flow.log_adjoint_norms(error, cell, cell.init(k_params), x, source=source)
 
     keys = jnp.repeat(jax.random.split(key, config.num_seeds), config.num_sequences)
-    logs = np.asarray(jax.jit(flow.over_runs(one))(keys, inputs))[:, -2::-1]
+    logs = np.asarray(jax.jit(map_runs(one))(keys, inputs))[:, -2::-1]
     logs = logs.reshape(config.num_seeds, config.num_sequences, -1)
     mean = np.logaddexp.reduce(2 * logs, axis=1) / 2
     return xarray.Dataset(

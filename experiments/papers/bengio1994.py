@@ -26,6 +26,7 @@ from _paper import Paper
 
 from gradflow import flow, study, unroll
 from gradflow.cells import rnn
+from gradflow.devices import map_runs
 from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
             "tolerance": tolerance(w, config.watch),
         }
 
-    found = jax.jit(flow.over_runs(one))(jnp.asarray(config.w))
+    found = jax.jit(map_runs(one))(jnp.asarray(config.w))
     dims = {"log_norm": ("w", "lag")}
     return xarray.Dataset(
         {name: (dims.get(name, ("w",)), np.asarray(value)) for name, value in found.items()},

@@ -25,6 +25,7 @@ from _paper import Paper
 
 from gradflow import flow, study, unroll
 from gradflow.cells import LSTMCarry, cfn, gru_reset_before, lstm
+from gradflow.devices import map_runs
 from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _measure(config: Config, net: str, starts: np.ndarray) -> "xarray.Dataset":
 
         return cell.hidden(jax.lax.fori_loop(0, config.num_steps, body, carry(u)))
 
-    exponents, outputs = jax.jit(flow.over_runs(exponent))(jnp.asarray(starts))
+    exponents, outputs = jax.jit(map_runs(exponent))(jnp.asarray(starts))
     noise = np.random.default_rng(config.seed + 1).uniform(-1, 1, (config.num_near, 4))
     near = jax.jit(jax.vmap(last))(jnp.asarray(starts[0] + DISTURBANCE * noise))
     on_attractor = outputs[0, -1]
@@ -154,7 +155,7 @@ def _chaos_free(config: Config) -> np.ndarray:
         return jnp.max(jnp.abs(carries[-1]))
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_cfn)
-    return np.asarray(jax.jit(flow.over_runs(last))(keys))
+    return np.asarray(jax.jit(map_runs(last))(keys))
 
 
 def claims(dataset: "xarray.Dataset") -> list[Claim]:

@@ -26,6 +26,7 @@ from jax.scipy.special import digamma
 
 from gradflow import Cell, flow, study
 from gradflow.cells import gru, rnn
+from gradflow.devices import map_runs
 from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def norms(config: Config, activation: str, law: str, gains: tuple[float, ...]) -
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     runs = jnp.tile(keys, len(gains)), jnp.repeat(jnp.asarray(gains), config.num_seeds)
-    found = np.asarray(jax.jit(flow.over_runs(one))(*runs))
+    found = np.asarray(jax.jit(map_runs(one))(*runs))
     return found.reshape(len(gains), config.num_seeds, len(LAGS))
 
 

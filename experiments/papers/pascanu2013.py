@@ -27,6 +27,7 @@ from _paper import Paper
 
 from gradflow import Cell, flow, study, unroll
 from gradflow.cells import rnn
+from gradflow.devices import map_runs
 from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def bound_gap(config: Config, activation: str, gamma: float) -> float:
         return jnp.max(norms[1:] - jnp.arange(1, 61) * rate)
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    return float(jnp.max(jax.jit(flow.over_runs(gap))(keys)))
+    return float(jnp.max(jax.jit(map_runs(gap))(keys)))
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
