@@ -11,7 +11,7 @@ usage() {
   cat <<EOF
 usage: ./run.sh <experiment> [flags]    runs it; --helpshort lists its flags, --quick takes seconds
        ./run.sh figures [--quick]       draws the gallery again
-       ./run.sh test [pytest arguments]
+       ./run.sh test [--slow] [pytest arguments]   --slow includes the tests that take minutes
        ./run.sh lint
        ./run.sh setup                   makes the environment, in .venv, and installs the project
 PYTHON=python3.12 ./run.sh setup makes it with that Python.
@@ -21,8 +21,13 @@ EOF
 
 experiments() {
   local found
-  found="$(cd "$root/experiments" && find . -name '[a-z]*.py' ! -path ./figures.py | sort)"
+  found="$(cd "$root/experiments" && {
+    find . -maxdepth 1 -name '[a-z]*.py' ! -path ./figures.py
+    find ./papers -name '[a-z]*.py'
+    find . -mindepth 2 -maxdepth 2 -name __main__.py  # a study that is a folder
+  } | sort)"
   found="${found//.\//}"
+  found="${found//\/__main__/}"
   found="${found//.py/}"
   echo "${found//$'\n'/, }"
 }
@@ -102,14 +107,20 @@ prepare() {  # makes what is missing, and costs nothing when nothing is
 
 run_tests() {
   prepare test
-  local argument workers=(-n auto)
+  local argument chosen=(-m "not slow") workers=(-n auto) given=()
   for argument in "$@"; do
     case "$argument" in
+      --slow)
+        chosen=()
+        continue
+        ;;
       -n* | --numprocesses* | no:xdist | -pno:xdist) workers=() ;;
     esac
+    given+=("$argument")
   done
   cd -- "$root"
-  exec "$python" -m pytest ${workers[@]+"${workers[@]}"} "$@"
+  # A "-m" among the given arguments comes last and so replaces the default one.
+  exec "$python" -m pytest ${chosen[@]+"${chosen[@]}"} ${workers[@]+"${workers[@]}"} ${given[@]+"${given[@]}"}
 }
 
 run_linters() {
@@ -121,9 +132,10 @@ run_linters() {
 }
 
 run_experiment() {
-  local name="$1" file="$root/experiments/$1.py"
+  local name="$1" file="$root/experiments/$1.py" folder="$root/experiments/$1"
   shift
-  [[ -f $file ]] || fail "unknown experiment '$name', the known ones are $(experiments)" 2
+  [[ ! -f $folder/__main__.py ]] || file="$folder"
+  [[ -e $file ]] || fail "unknown experiment '$name', the known ones are $(experiments)" 2
   prepare ""
   exec "$python" "$file" "$@"
 }

@@ -30,7 +30,9 @@ import optax
 
 from gradflow import flow, statistics, study, unroll
 from gradflow.cells import rnn
+from gradflow.devices import map_runs
 from gradflow.tasks import delayed_copy
+from gradflow.train import Descent, descend
 
 if TYPE_CHECKING:
     import xarray
@@ -119,7 +121,7 @@ def _measure(config: Config, size: int) -> "xarray.Dataset":
             jnp.asarray(config.gains), jnp.arange(config.num_seeds), indexing="ij"
         )
     )
-    exponents, steps = jax.jit(flow.over_runs(one_run))(gains, _keys(config)[keys])
+    exponents, steps = jax.jit(map_runs(one_run))(gains, _keys(config)[keys])
     shape = len(config.gains), config.num_seeds
     dims = ("hidden_size", "gain", "run")
     return xarray.Dataset(
@@ -181,13 +183,11 @@ def _train(config: Config) -> "xarray.Dataset":
         params = {"cell": own, "readout": jnp.zeros((size, task.output_size))}
         params = jax.tree.map(_single, params)
 
-        def update(state: tuple, key: jax.Array) -> tuple:
-            params, memory = state
-            updates, memory = optimizer.update(jax.grad(loss)(params, key), memory, params)
-            return (optax.apply_updates(params, updates), memory), None
+        def gradient(params: dict, key: jax.Array) -> tuple[dict, None]:
+            return jax.grad(loss)(params, key), None
 
         keys = jax.random.split(k_train, config.num_updates)
-        (params, _), _ = jax.lax.scan(update, (params, optimizer.init(params)), keys)
+        (params, _), _ = descend(gradient, optimizer, Descent.start(optimizer, params), keys)
         batch = jax.tree.map(_single, task.sample(k_test, 8 * config.batch_size))
         right = predictions(params, batch.inputs).argmax(axis=-1) == batch.targets
         return jnp.sum(right * batch.weights) / jnp.sum(batch.weights)
@@ -317,7 +317,7 @@ def _draw_learning(ax: "Axes", dataset: "xarray.Dataset") -> None:
     )
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """Where chaos begins, how long a perturbation lasts, where nets learn; and the verdict."""
     gains, lost = crossing(dataset), over_predicted(dataset)
     rows = [
@@ -384,7 +384,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=12,
+    gallery={"lyapunov": study.Picture()},
     quick={
         "gains": (0.5, 1.2, 3.0),
         "hidden_sizes": (4, 8),

@@ -14,7 +14,7 @@ The claim: from an orthogonal matrix tanh keeps its gradient longer than ReLU, w
 units dead at each step; from the identity ReLU keeps it longer; and ReLU's state blows up from a
 gain of √2 on, where tanh's cannot. Each part is supported by a rule set before the run that is
 shown: the 95 % interval over seeds of the difference in nats a step lies on its side of 0; half of
-ReLU's runs have blown up (as `_gain_sweep` has it) at a gain within 10 % of √2, and none of tanh's.
+ReLU's runs have blown up (see `_kit.gain_sweep`) at a gain within 10 % of √2, and none of tanh's.
 
 Source: Le, Jaitly, Hinton 2015, arXiv:1504.00941; Glorot, Bordes, Bengio 2011 (dead and live
 paths of rectifiers); Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063 (slopes of 1 and of 1/4).
@@ -32,22 +32,24 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import _gain_sweep
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _kit import gain_sweep
 
 from gradflow import flow, statistics, study, unroll
 from gradflow.cells import rnn
 from gradflow.cells.rnn import resolve_activation, switched_rnn, with_each_activation
+from gradflow.devices import map_runs
 from gradflow.numerics.exact_slopes import exact_slopes
 from gradflow.spec import split_specs
 from gradflow.statistics import slope
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import resolve_clipping
-from gradflow.train.fit import Schedule, fit
-from gradflow.train.loop import Training, begin
+from gradflow.train.driver import Schedule, fit
 from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train.runs import begin, fresh_sequences
+from gradflow.train.training import Training
 
 if TYPE_CHECKING:
     import xarray
@@ -188,12 +190,12 @@ def _measure(config: Config, nets: tuple["Params", jax.Array]) -> "xarray.Datase
         b = params["net"]["b"]
         slopes = jax.jvp(by_bias, (b,), (jnp.ones_like(b),))[1]  # φ'(a_t)
         live = log_live_paths(params["net"]["W_h"], slopes)
-        return flow.log_norms(cell, params, x), live, _gain_sweep.log_rms(outputs)
+        return flow.log_norms(cell, params, x), live, gain_sweep.log_rms(outputs)
 
     shape = len(config.activations), *nets[0]["phi"].shape
     params = with_each_activation(nets[0], shape[0])
     inputs = jnp.tile(nets[1], (shape[0] * shape[1], 1, 1))
-    found = jax.jit(flow.over_runs(one))(params, inputs)
+    found = jax.jit(map_runs(one))(params, inputs)
     norms, live, sizes = (np.asarray(values).reshape(*shape, -1) for values in found)
     runs = ("activation", "init", "run")
     return xarray.Dataset(
@@ -221,10 +223,10 @@ def _sweep(config: Config, nets: tuple["Params", jax.Array]) -> "xarray.Dataset"
     params = with_each_activation(first, len(config.activations))
     inputs = jnp.tile(nets[1], (len(config.activations), 1, 1))
     shape = len(config.activations), config.num_seeds, config.num_gains
-    found = _gain_sweep.sweep(cell, params, inputs, gains)
+    found = gain_sweep.sweep(cell, params, inputs, gains)
     return xarray.Dataset(
         {
-            name: (("activation", "run", "gain"), values.reshape(shape), _gain_sweep.ATTRS[name])
+            name: (("activation", "run", "gain"), values.reshape(shape), gain_sweep.ATTRS[name])
             for name, values in found.items()
         },
         coords={"activation": list(config.activations), "gain": gains},
@@ -252,14 +254,15 @@ def _train(config: Config, task: Any) -> "xarray.Dataset":
         runs = begin(training, keys, jnp.full(len(keys), config.learning_rate))
         cells = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
         runs = runs._replace(params={**runs.params, "cell": cells})
-        *_, last = study.progress(fit(training, runs, schedule), "evaluations")
+        steps = fit(fresh_sequences(training, runs), schedule)
+        *_, last = study.progress(steps, "evaluations")
     dims = ("activation", "init", "run", "update")
 
     def split(values: np.ndarray) -> np.ndarray:
         return np.moveaxis(values.reshape(len(values), *shape), 0, -1)
 
     return xarray.Dataset(
-        {name: (dims, split(last.metrics[name])) for name in ("loss", "share_correct")},
+        {name: (dims, split(last.metrics[name])) for name in ("loss", "accuracy")},
         coords={
             "activation": list(config.activations),
             "init": names,
@@ -298,7 +301,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     panels[0].set_ylabel(r"$\log_{10}$ RMS of $h_t$")
     _draw_live(panels[2], dataset)
     panels = bottom.subplots(1, 1 + len(trained[:2]))
-    _gain_sweep.draw_shares(panels[0], dataset, _looks(dataset), math.sqrt(2))
+    gain_sweep.draw_fractions(panels[0], dataset, _looks(dataset), math.sqrt(2))
     panels[0].annotate("√2", (math.sqrt(2), 1.07), ha="center", fontsize=7)
     panels[0].set_xlabel(f"gain of {inits[0]} $W_h$")
     for ax, name in zip(panels[1:], trained, strict=False):
@@ -371,13 +374,13 @@ def _draw_losses(ax: "Axes", dataset: "xarray.Dataset", init: str) -> None:
     ax.set(yscale="log", xlabel="update", title=f"{task} from {init}", ylim=(None, 6 * baseline))
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """Decay, dead paths, blow-up and loss of each activation, and what held of the claim."""
     rows = [
         _row(dataset.sel(activation=a, init=i)) for i in dataset.init for a in dataset.activation
     ]
     gains = [
-        {"φ": str(a), **_gain_sweep.row(dataset.sel(activation=a))}
+        {"φ": str(a), **gain_sweep.row(dataset.sel(activation=a))}
         for a in dataset.activation.values
     ]
     return "\n".join([study.table(rows), "", study.table(gains), *_verdicts(dataset)])
@@ -404,14 +407,14 @@ def _verdicts(dataset: "xarray.Dataset") -> list[str]:
     signs = {"orthogonal": 1, "identity": -1}
     lines = [_kept(dataset, init, signs[init]) for init in signs if init in dataset.init.values]
     of_relu, of_tanh = (
-        _gain_sweep.blow_up(dataset.sel(activation=name)) for name in ("relu", "tanh")
+        gain_sweep.blow_up(dataset.sel(activation=name)) for name in ("relu", "tanh")
     )
     near = abs(np.median(of_relu) / math.sqrt(2) - 1) <= TOLERANCE
     holds = bool(near and np.isinf(of_tanh).all())
     return [
         *lines,
         f"relu's state blows up from a gain of √2, and tanh's at none: {study.verdict(holds)} "
-        f"(relu's from {_gain_sweep.said(of_relu)}; tanh's: {_gain_sweep.said(of_tanh)})",
+        f"(relu's from {gain_sweep.text(of_relu)}; tanh's: {gain_sweep.text(of_tanh)})",
     ]
 
 
@@ -432,7 +435,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="training",
+    order=5,
+    gallery={"relu_vs_tanh": study.Picture()},
     quick={
         "activations": ("tanh", "relu", "identity"),
         "inits": "orthogonal,identity",

@@ -31,8 +31,10 @@ import optax
 
 from gradflow import flow, statistics, study, unroll
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.spec import split_specs
 from gradflow.structure import check_structure
+from gradflow.train import Descent, descend
 
 if TYPE_CHECKING:
     import xarray
@@ -146,17 +148,15 @@ def _train(config: Config, cell: "Cell", params: "Params", key: jax.Array) -> "P
         losses = jax.vmap(lambda x, out: every_loss(config, x)(out), in_axes=1)(inputs, outputs)
         return jnp.mean(losses)
 
-    def update(state: tuple, key: jax.Array) -> tuple:
-        params, memory = state
-        updates, memory = optimizer.update(jax.grad(loss)(params, key), memory, params)
-        return (optax.apply_updates(params, updates), memory), None
+    def gradient(params: "Params", key: jax.Array) -> "tuple[Params, None]":
+        return jax.grad(loss)(params, key), None
 
-    def stretch(state: tuple, keys: jax.Array) -> tuple:
-        state, _ = jax.lax.scan(update, state, keys)
-        return state, state[0]
+    def stretch(descent: Descent, keys: jax.Array) -> "tuple[Descent, Params]":
+        descent, _ = descend(gradient, optimizer, descent, keys)
+        return descent, descent.params
 
     keys = jax.random.split(key, config.num_updates).reshape(-1, config.look_every)
-    _, along = jax.lax.scan(stretch, (params, optimizer.init(params)), keys)
+    _, along = jax.lax.scan(stretch, Descent.start(optimizer, params), keys)
     return jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), params, along)
 
 
@@ -181,7 +181,7 @@ def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
         return last, shares(born, x, every_loss(config, x))
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    along, every = jax.jit(flow.over_runs(one_run))(keys)
+    along, every = jax.jit(map_runs(one_run))(keys)
     norms, adjoint = (  # by place: birth, end, and a loss at every step
         np.concatenate([last[:, [0, -1]], at_birth[:, None]], axis=1)
         for last, at_birth in zip(jax.device_get(along), jax.device_get(every), strict=True)
@@ -333,7 +333,7 @@ def recurrent(log_share: "xarray.DataArray") -> "xarray.DataArray":
         return 0.5 * np.log(squares.sum("parameter"))
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """For each cell: rates of shares and adjoint, how far each gradient hears, and the verdict."""
     cells = {str(cell): dataset.sel(cell=cell) for cell in dataset.cell.values}
     rows = {cell: _row(cell, data) for cell, data in cells.items()}
@@ -384,7 +384,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=11,
+    gallery={"timescales": study.Picture()},
     quick={
         "cells": "rnn,lstm",
         "hidden_size": 6,

@@ -9,8 +9,8 @@ from studies import load
 from gradflow import study
 from gradflow.cells import rnn
 from gradflow.tasks import resolve_task
-from gradflow.train.loop import Training
 from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train.training import Training
 
 module = load("identity_init")
 EXPERIMENT = module.EXPERIMENT
@@ -108,23 +108,23 @@ def record(decades, losses):
         },
         coords={"start": starts, "lag": range(4), "update": [0, 9], "look": [0, 9]},
     )
-    data = data.assign(share_correct=0 * data.loss)
+    data = data.assign(accuracy=0 * data.loss)
     return data.expand_dims(task=["adding"], activation=["relu"], rate=[0.1]).assign(
         num_steps=("task", [3])
     )
 
 
 def test_the_verdict_is_read_from_the_numbers():
-    both = EXPERIMENT.closing(record((0.5, -0.9), {"irnn": 0.1, "orthogonal": 0.2, "glorot": 0.3}))
+    both = EXPERIMENT.summary(record((0.5, -0.9), {"irnn": 0.1, "orthogonal": 0.2, "glorot": 0.3}))
     assert "over 2 steps at birth: supported; after 9 updates: supported" in both
     assert (
         "do not: supported (its loss is 0.50 [0.50, 0.50] of that of the best other, ortho" in both
     )
-    lost = EXPERIMENT.closing(record((-0.5, -1.1), {"irnn": 0.3, "orthogonal": 0.2, "glorot": 0.4}))
+    lost = EXPERIMENT.summary(record((-0.5, -1.1), {"irnn": 0.3, "orthogonal": 0.2, "glorot": 0.4}))
     assert "at birth: supported; after 9 updates: not supported" in lost
     assert "do not: not supported (its loss is 1.50" in lost
     # The other identity is no other start, and without any there is nothing to compare.
-    assert "do not" not in EXPERIMENT.closing(record((2.0, 0), {"irnn": 0.3, "identity": 0.2}))
+    assert "do not" not in EXPERIMENT.summary(record((2.0, 0), {"irnn": 0.3, "identity": 0.2}))
 
 
 def test_each_start_is_shown_at_its_best_rate():

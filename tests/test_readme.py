@@ -1,5 +1,6 @@
 """The README says what is so: its numbers are measured again, its blocks run, its links lead."""
 
+import importlib
 import re
 import runpy
 import shlex
@@ -34,12 +35,12 @@ def test_the_line_that_the_first_command_prints():
     experiment = vanishing()
     config = experiment.resolve({})
     with study.precision(config):
-        closing = experiment.closing(experiment.run(config))
+        summary = experiment.summary(experiment.run(config))
     (said,) = [line for line in README.splitlines() if line.startswith("lstm  0.")]
-    (printed,) = [line for line in closing.splitlines() if line.startswith("lstm")]
+    (printed,) = [line for line in summary.splitlines() if line.startswith("lstm")]
     np.testing.assert_allclose(numbers(printed), numbers(said), rtol=2e-3)
     assert printed.split()[-1] == said.split()[-1]
-    assert closing.splitlines()[0] in README
+    assert summary.splitlines()[0] in README
 
 
 def test_the_cell_of_ones_own_is_a_cell_and_runs(tmp_path, monkeypatch):
@@ -74,6 +75,7 @@ def test_every_experiment_is_in_the_table():
     table = (ROOT / "experiments" / "README.md").read_text()
     paths = [*(ROOT / "experiments").glob("*.py"), *(ROOT / "experiments/papers").glob("[a-z]*.py")]
     names = [path.name for path in paths if path.stem not in ("figures", "run")]
+    names += [f"{path.parent.name}/{path.name}" for path in ROOT.glob("experiments/*/study.py")]
     assert names
     assert [name for name in names if name not in table] == []
 
@@ -91,7 +93,9 @@ def test_every_command_of_the_pages_is_understood(command, monkeypatch):
     if name in ("figures", "test", "lint", "setup"):
         return
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    experiment = runpy.run_path(str(ROOT / "experiments" / f"{name}.py"))["EXPERIMENT"]
+    file = ROOT / "experiments" / f"{name}.py"
+    found = runpy.run_path(str(file)) if file.exists() else vars(importlib.import_module(name))
+    experiment = found["EXPERIMENT"]
     request = parse(experiment, flags)
     assert isinstance(experiment.resolve(request.given), experiment.config)
 

@@ -42,9 +42,10 @@ def lstm(
     Args:
       forget_bias: Initial value of b^f; nothing is added inside the step. By default 1, as in
         Keras; Flax starts at 0, PyTorch at random. The other biases start at zero.
-        ``"chrono(max_lag=100)"`` draws b^f to remember for up to 100 steps, with b^i = -b^f.
-      input_bias: Initial value of b^i, by default 0 but for chrono's: below zero the cell starts
-        closed, as in the paper of 1997.
+        ``"chrono(max_lag=100)"`` initialises b^f to remember for up to 100 steps and sets
+        b^i = -b^f as well; every other law sets b^f alone.
+      input_bias: Initial value of b^i. By default 0, or what the law of the forget bias sets.
+        Below zero the cell starts closed, as in the paper of 1997.
       peephole: Whether the gates look at the cell, or which of them do, as in ``"if"``: p^q ∘ c
         is added to a_t^q, with c_{t-1} for i and f and c_t for o. p^q is a vector of its own
         for each gate and starts at N(0, 0.1²), as in Lasagne.
@@ -80,13 +81,8 @@ def lstm(
         hidden_size,
         recurrent_init=recurrent_init,
         input_init=input_init,
-        biases={
-            "f": 1.0 if forget_bias is None else forget_bias,
-            "i": 0.0 if input_bias is None else input_bias,
-        },
+        biases={"f": 1.0 if forget_bias is None else forget_bias, "i": input_bias},
     )
-    if isinstance(forget_bias, str) and "i" in names and input_bias is None:
-        init = _with_opposite_input_bias(init)
     advance = _equations(names, looks)
 
     def step(params: Params, carry: LSTMCarry, x: Array) -> tuple[LSTMCarry, Array]:
@@ -131,14 +127,6 @@ def _equations(names: str, looks: str) -> Callable[..., tuple[dict[str, Array], 
         return {"i": i, "f": f, "g": g, "o": o}, c
 
     return advance
-
-
-def _with_opposite_input_bias(init: Callable[[Key], Params]) -> Callable[[Key], Params]:
-    def init_with_opposite_bias(key: Key) -> Params:
-        params = init(key)
-        return params | {"i": params["i"] | {"b": -params["f"]["b"]}}
-
-    return init_with_opposite_bias
 
 
 def _with_peepholes(

@@ -43,7 +43,6 @@ from gradflow.flow.lyapunov import LyapunovExponents, lyapunov_exponents
 from gradflow.flow.nonfinite import first_nonfinite_step
 from gradflow.flow.norm_map import log_norm_map, norm_map_certificate
 from gradflow.flow.norms import log_norms, norm_certificate
-from gradflow.flow.runs import over_runs, shared_out, side_by_side
 from gradflow.flow.spectrum import (
     effective_rank,
     leading_singular_values,
@@ -86,10 +85,7 @@ __all__ = [
     "measure",
     "norm_certificate",
     "norm_map_certificate",
-    "over_runs",
     "saturation",
-    "shared_out",
-    "side_by_side",
     "steps_by_path",
     "summary",
 ]

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradflow.cell import Cell, Params
+from gradflow.devices import map_runs
 from gradflow.flow.catalogue import CATALOGUE, DIMENSIONS, Measurement, Variable
-from gradflow.flow.runs import over_runs
 from gradflow.spec import unknown_name
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _run(
             for name, entry in entries.items()
         }
 
-    return jax.jit(over_runs(one)) if runs else one
+    return jax.jit(map_runs(one)) if runs else one
 
 
 def _pieces(entry: Measurement, result: Any) -> tuple:

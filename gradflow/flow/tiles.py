@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gradflow.cell import whole_carry
+from gradflow.devices import map_runs
 from gradflow.flow.blocks import Blocks
-from gradflow.flow.runs import over_runs
 from gradflow.flow.trace import Trace, as_matrix
 from gradflow.numerics.certificate import DIRECT, NormCertificate
 from gradflow.numerics.lanczos import Matrices, generic_vector, log_spectral_norms
@@ -73,7 +73,7 @@ def norms_by_tiles(norm: str, blocks: Blocks, trace: Trace) -> NormCertificate:
 
     if jax.default_backend() == "cpu":
         order = _evenly(num_blocks, len(jax.local_devices()))
-        rows = over_runs(row_of_tiles)(jnp.asarray(order))
+        rows = map_runs(row_of_tiles)(jnp.asarray(order))
         rows = jax.tree.map(lambda leaf: leaf[np.argsort(order)], rows)
     else:
         rows = jax.lax.map(row_of_tiles, jnp.arange(num_blocks))

@@ -9,9 +9,7 @@ are not orthogonal. `gradflow.presets` has it.)
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import jax.numpy as jnp
-
-from gradflow.initializers.biases import BiasInitializer, chrono
+from gradflow.initializers.biases import BiasLaw, chrono, constant
 from gradflow.initializers.laws import (
     Initializer,
     critical,
@@ -27,7 +25,7 @@ from gradflow.spec import parse_spec, unknown_name
 
 __all__ = [
     "INITIALIZERS",
-    "BiasInitializer",
+    "BiasLaw",
     "BiasSpec",
     "InitSpec",
     "Initializer",
@@ -48,8 +46,8 @@ __all__ = [
 InitSpec: TypeAlias = str | Initializer
 """A name with options, such as ``"normal(radius=0.95)"``, or an initialiser itself."""
 
-BiasSpec: TypeAlias = float | str
-"""A number, or a name with options, such as ``"chrono(max_lag=100)"``."""
+BiasSpec: TypeAlias = float | str | BiasLaw
+"""A number, a name with options such as ``"chrono(max_lag=100)"``, or a law itself."""
 
 INITIALIZERS: dict[str, Callable[..., Initializer]] = {
     "critical": critical,
@@ -63,17 +61,19 @@ INITIALIZERS: dict[str, Callable[..., Initializer]] = {
 }
 
 
-BIAS_INITIALIZERS: dict[str, Callable[..., BiasInitializer]] = {"chrono": chrono}
+BIAS_INITIALIZERS: dict[str, Callable[..., BiasLaw]] = {"chrono": chrono}
 
 
-def resolve_bias(spec: BiasSpec) -> BiasInitializer:
-    """Gives the initialiser of a bias, from a number or a name with options.
+def resolve_bias(spec: BiasSpec) -> BiasLaw:
+    """Gives the law of a bias for a number or a name with options, or returns the one given.
 
     Raises:
       ValueError: For an unknown name, an option it does not take, or a bad value.
     """
+    if isinstance(spec, BiasLaw):
+        return spec
     if not isinstance(spec, str):
-        return lambda key, shape, dtype: jnp.full(shape, spec, dtype)
+        return constant(spec)
     return _by_name("bias initialiser", spec, BIAS_INITIALIZERS)
 
 

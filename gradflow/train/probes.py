@@ -1,4 +1,4 @@
-"""Probes: the gradient flow of runs under training, measured now and then on the same sequences."""
+"""Probes: measurements of the gradient flow during a training, on the same sequences."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,13 +22,13 @@ from gradflow.train.prober import Prober, Values
 
 
 class Subject(NamedTuple):
-    """One sequence through one model: what a probe measures.
+    """One sequence through one model, as a probe measures it.
 
     Attributes:
       cell: The cell.
       params: Its parameters.
       inputs: x_1 ... x_T.
-      loss: The outputs h_1 ... h_T -> the task's loss of this sequence.
+      loss: The outputs h_1 ... h_T -> the loss of this sequence.
     """
 
     cell: Cell
@@ -87,10 +87,10 @@ def _values(name: str, subject: Subject) -> Values:
 
 
 def resolve_probes(specs: str, cell: Cell) -> tuple[str, ...]:
-    """Splits a list of probes of a cell at its commas.
+    """Reads a list of probes of a cell, separated by commas.
 
     Raises:
-      ValueError: For one that is not known, or measures gates where the cell has none.
+      ValueError: For an unknown probe, or for gates of a cell that has none.
     """
     names = tuple(dict.fromkeys(split_specs(specs)))
     for name in names:
@@ -105,12 +105,12 @@ def resolve_probes(specs: str, cell: Cell) -> tuple[str, ...]:
 
 
 class Probing(NamedTuple):
-    """Which probes, on which sequences: the same ones for all runs at all times.
+    """Which probes are measured on which sequences, the same for all runs at all times.
 
     Attributes:
-      names: Of `PROBES`.
-      key: Draws the sequences.
-      num_sequences: How many; what is kept is the median over them.
+      names: Names of `PROBES`.
+      key: The key of the sequences.
+      num_sequences: The number of sequences; the median over them is returned.
     """
 
     names: tuple[str, ...]
@@ -119,12 +119,12 @@ class Probing(NamedTuple):
 
 
 def probe(cell: Cell, task: Task, params: Params, probing: Probing) -> dict[str, np.ndarray]:
-    """Measures the models of runs, in float64 and without noise, whatever they are trained in.
+    """Measures the models of runs, in float64 and without noise.
 
     Args:
       cell: The cell.
-      task: What it is trained on.
-      params: Those of the models, with a leading axis of runs.
+      task: The task that it is trained on.
+      params: The parameters of the models, with a leading axis of runs.
       probing: What to measure.
 
     Returns:
@@ -136,20 +136,13 @@ def probe(cell: Cell, task: Task, params: Params, probing: Probing) -> dict[str,
     return _prober(cell, task, probing)(params)
 
 
-def probe_shapes(
-    cell: Cell, task: Task, params: Params, probing: Probing
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of what `probe` would return, and its errors, without measuring."""
-    return _prober(cell, task, probing).shapes(params)
-
-
 def prober(
     names: tuple[str, ...], subject: Callable[[Params, Any], Subject], sequences: Any
 ) -> Prober:
-    """What measures the models of runs along a training of any kind.
+    """Makes what measures the models of runs during a training of any kind.
 
     Args:
-      names: Of `PROBES`.
+      names: Names of `PROBES`.
       subject: (parameters of one run, one sequence) -> what is measured; hashable by value.
       sequences: A pytree of arrays with an axis of sequences in front.
     """
