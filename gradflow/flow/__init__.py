@@ -24,6 +24,8 @@ Logarithms are natural, in nats. Derivatives are exact where a unit saturates (`
 NaN where they go through a carry that is not finite (`nonfinite`).
 """
 
+from typing import Any
+
 from gradflow.flow.adjoint import adjoints, log_adjoint_norms
 from gradflow.flow.catalogue import CATALOGUE, Measurement
 from gradflow.flow.components import component_gradients, component_map, components
@@ -89,3 +91,10 @@ __all__ = [
     "steps_by_path",
     "summary",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Returns the measurement of this name in the catalogue, which need not be imported above."""
+    if name in CATALOGUE:
+        return CATALOGUE[name].function
+    raise AttributeError(f"module 'gradflow.flow' has no attribute {name!r}")

@@ -22,6 +22,7 @@ from gradflow.flow.components import (
 )
 from gradflow.flow.cut_slopes import cut_slopes
 from gradflow.flow.gates import gates, gates_along, saturation
+from gradflow.flow.input_norms import log_input_norms, log_input_norms_along
 from gradflow.flow.lstm import decomposition, decomposition_norms, steps_by_path
 from gradflow.flow.lyapunov.exponents import lyapunov_exponents, lyapunov_exponents_along
 from gradflow.flow.norm_map import log_norm_map, norm_map_certificate
@@ -89,6 +90,7 @@ class Measurement(NamedTuple):
 DIMENSIONS = {
     "lag": (0, "steps"),
     "at_lag": (0, "steps"),
+    "input_lag": (0, "steps"),
     "later": (0, "steps"),
     "earlier": (0, "steps"),
     "step": (1, "steps"),
@@ -122,6 +124,12 @@ CATALOGUE: dict[str, Measurement] = {
         along=log_norms_along,
     ),
     "norm_certificate": Measurement(norm_certificate, _BOUNDS, _bounds("norm", ("lag",))),
+    "log_input_norms": Measurement(
+        log_input_norms,
+        "log ‖∂target_T/∂x_k‖, Frobenius, for the input x_k of each step",
+        (Variable("log_input_norms", ("input_lag",)),),
+        along=log_input_norms_along,
+    ),
     "log_norm_map": Measurement(
         log_norm_map,
         "log ‖∂target_t/∂source_k‖ for every pair k ≤ t",

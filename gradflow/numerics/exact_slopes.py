@@ -1,4 +1,4 @@
-"""A function whose saturated units keep their derivatives, for any function that JAX can trace."""
+"""Exact derivatives of saturated units, for any function that JAX can trace."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ SATURATING = frozenset(SLOPES)
 
 
 def exact_slopes(function: Callable) -> Callable:
-    """The same function with derivatives that are not rounded to zero where a unit saturates.
+    """Returns the same function with derivatives that saturation does not round to zero.
 
     The function is traced, and in its program, wherever it stands, also in a `jax.jit`, a loop or
     a conditional, these are differentiated in another form than JAX's own::
@@ -74,7 +74,7 @@ class _Exact:
         return apply_equation(jaxpr, equation, values) if opened is None else opened[0]
 
     def _complement(self, equation: core.JaxprEqn, values: Sequence[Any]) -> Any:
-        """1 - f(x) or 1 + f(x), if the equation is that of an f evaluated here."""
+        """Computes 1 - f(x) or 1 + f(x), if the equation subtracts or adds an f evaluated here."""
         name = equation.primitive.name
         if name not in ("add", "sub"):
             return None
@@ -89,7 +89,7 @@ class _Exact:
 
 
 def saturates(equation: core.JaxprEqn) -> bool:
-    """Whether an equation is one of the functions of `SATURATING`, of real numbers."""
+    """Returns whether an equation is one of the functions of `SATURATING`, of real numbers."""
     if equation.primitive.name not in SATURATING:
         return False
     return jnp.issubdtype(equation.invars[0].aval.dtype, jnp.floating)  # pyright: ignore

@@ -1,8 +1,8 @@
-"""The frame of rows that go through a step whose own condition is beyond the digits.
+"""The orthonormal frame after a step whose condition number exceeds the digits of the float type.
 
-A saturated unit shrinks a step Jacobian's column, or row, by a factor such as 1e-26. In the product
-with a frame, whose entries are sums, such a direction is rounded away beside the others. In the
-step Jacobian itself it is there: each entry has full precision, however small it is.
+A saturated unit shrinks a column or row of a step Jacobian by a factor such as 1e-26. In the
+product with a frame, whose entries are sums, such a direction is rounded away beside the others. In
+the step Jacobian itself each entry has full precision, however small it is.
 """
 
 import jax
@@ -16,7 +16,7 @@ from gradflow.numerics.qr import ROUNDING, gram_schmidt
 def graded_frame(
     frame: Float[Array, "rows carry"], matrix: Float[Array, "carry carry"]
 ) -> tuple[Float[Array, "rows carry"], Float[Array, " rows"]]:
-    """Q' and log L_ii of Q A = L Q', for a frame Q and a matrix A with entries of any size.
+    """Computes Q' and log L_ii of Q A = L Q', for a frame Q and a matrix A of any condition.
 
     With A = X Δ Y from `rank_revealing`, where X and Y are well conditioned::
 
@@ -45,20 +45,20 @@ def graded_frame(
 def rank_revealing(
     matrix: Float[Array, "n n"],
 ) -> tuple[Float[Array, "n n"], Float[Array, " n"], Float[Array, "n n"]]:
-    """X, Δ and Y with A = X diag(Δ) Y, by elimination with the largest entry left as the pivot.
+    """Computes X, Δ and Y with A = X diag(Δ) Y, by elimination with complete pivoting.
 
     The columns of X and the rows of Y have a largest entry of 1, and Δ comes in about descending
     order. An entry that the elimination has reduced to rounding of its largest value is zero.
     """
     size = len(matrix)
-    share = ROUNDING * size * jnp.finfo(matrix.dtype).eps
+    relative = ROUNDING * size * jnp.finfo(matrix.dtype).eps
 
     def eliminate(i: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
         rest, largest, left, pivots, right = state
-        place = jnp.argmax(jnp.where(jnp.abs(rest) > share * largest, jnp.abs(rest), 0))
+        place = jnp.argmax(jnp.where(jnp.abs(rest) > relative * largest, jnp.abs(rest), 0))
         row, column = place // size, place % size
         pivot = rest[row, column]
-        pivot = jnp.where(jnp.abs(pivot) > share * largest[row, column], pivot, 0)
+        pivot = jnp.where(jnp.abs(pivot) > relative * largest[row, column], pivot, 0)
         over = jnp.where(pivot == 0, 1, pivot)
         x = jnp.where(pivot == 0, 0, rest[:, column] / over)
         y = jnp.where(pivot == 0, 0, rest[row] / over)

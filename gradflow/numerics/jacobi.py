@@ -1,8 +1,8 @@
-"""Singular values of a graded matrix, the smallest ones as exactly as the largest.
+"""Singular values of a graded matrix, with full relative accuracy also of the smallest.
 
 A graded matrix is D B: rows B of moderate condition, each with a scale of its own. A product of
-many Jacobians is that, with scales that span hundreds of decades, and a decomposition that works
-to rounding of the largest entry (as those of LAPACK do) loses all but the first few values.
+many Jacobians is one, with scales that span hundreds of orders of magnitude. A decomposition with
+an error relative to the largest entry (as those of LAPACK) loses all but the first few values.
 """
 
 from functools import partial
@@ -18,13 +18,13 @@ BLOCK = 8
 """Rows of a block, at most."""
 
 MOST_SWEEPS = 40
-"""Sweeps after which rotating ends; ten are many."""
+"""Most sweeps of rotations; ten are rarely needed."""
 
 
 def graded_svd(
     log_scale: Float[Array, " rows"], matrix: Float[Array, "rows columns"]
 ) -> tuple[Float[Array, " values"], Float[Array, "values columns"]]:
-    """Log singular values, descending, and right singular vectors of diag(exp(log_scale)) matrix.
+    """Computes log singular values and right singular vectors of diag(exp(log_scale)) matrix.
 
     With the rows sorted by size, D B = D L Q is reduced to D L = (D L D⁻¹) D and, from the left,
     to U D with U upper triangular; both keep the condition of B, since the entries that they
@@ -72,16 +72,16 @@ def _ratios(above: Float[Array, " rows"], below: Float[Array, " columns"]) -> Ar
 def orthogonal_rows(
     log_scale: Float[Array, " rows"], matrix: Float[Array, "rows columns"]
 ) -> Float[Array, "rows columns"]:
-    """Rows such that those of diag(exp(log_scale)) matrix become orthogonal by rotations.
+    """Rotates the rows of diag(exp(log_scale)) matrix until they are orthogonal.
 
     Two rows x, y with the scale of y at ratio ρ <= 1 to that of x turn by tan θ = ρ τ::
 
         τ = 2 x·y / (|x|² - ρ²|y|² + √((|x|² - ρ²|y|²)² + 4 ρ² (x·y)²))
         x <- cos θ (x + ρ² τ y)     y <- cos θ (y - τ x)
 
-    so that where ρ underflows, y is just projected against x. A sweep turns every pair at least
-    once: blocks of rows meet two by two, as many pairs of blocks at a time as there are; what
-    turns a pair of blocks is found on their Gram matrix, and reaches the rows as one product.
+    so that where ρ underflows, y is just projected against x. A sweep rotates every pair at least
+    once: blocks of rows are paired, all pairs of blocks at a time; the rotation of a pair is
+    computed from its Gram matrix, and applied to the rows as one product.
     """
     size = len(log_scale)
     blocks = 2 * max(1, -(-size // (2 * BLOCK)))
@@ -133,7 +133,7 @@ def _tournament(size: int) -> np.ndarray:
 def _turns(
     gram: Float[Array, "rows rows"], log_scale: Float[Array, " rows"]
 ) -> tuple[Float[Array, "rows rows"], Float[Array, ""]]:
-    """What one sweep of rotations does to rows with this Gram matrix; their largest cosine."""
+    """The product of a sweep of rotations for rows with this Gram matrix; their largest cosine."""
     size = len(gram)
     lengths = jnp.sqrt(jnp.diagonal(gram))
     cosines = gram / _or_one(lengths[:, None] * lengths)

@@ -1,4 +1,4 @@
-"""The equations of a traced function: evaluated one by one, some of them by another rule."""
+"""Evaluation of a traced function equation by equation, some of them by another rule."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,18 +14,18 @@ Transform = Callable[[core.ClosedJaxpr], Callable[..., tuple[Sequence[Any], Any]
 """A program -> a function of its arguments that returns its results and a pytree of counts."""
 
 CALLS = frozenset("jit pjit closed_call core_call remat remat2 checkpoint".split())
-"""Primitives that do nothing but run a program. (How JAX calls them depends on its version.)"""
+"""Primitives that only call a program. (Their names depend on the version of JAX.)"""
 
 
 def apply_equation(
     jaxpr: core.Jaxpr, equation: core.JaxprEqn, values: Sequence[Any]
 ) -> Sequence[Any]:
-    """The results of one equation as it stands, derivative rules of its own included.
+    """Evaluates one equation as it is, including its own derivative rules.
 
     Args:
       jaxpr: The program that has the equation.
       equation: The equation.
-      values: A value for each of its operands; those of literals are not looked at.
+      values: A value for each of its operands; those of literals are ignored.
     """
     operands = zip(equation.invars, values, strict=True)
     # As a dictionary, because x * x has the same variable twice.
@@ -47,9 +47,9 @@ def apply_equation(
 
 
 def evaluate(closed: core.ClosedJaxpr, arguments: Sequence[Any], rule: Rule) -> list[Any]:
-    """The results of a program each of whose equations is evaluated by the rule.
+    """Evaluates a program, each of its equations by the rule.
 
-    Nested programs, such as the body of a `jax.jit`, are one equation: the rule opens them or not.
+    A nested program, such as the body of a `jax.jit`, is one equation, which the rule may open.
     """
     jaxpr = closed.jaxpr
     variables = [*jaxpr.constvars, *jaxpr.invars]
@@ -65,7 +65,7 @@ def evaluate(closed: core.ClosedJaxpr, arguments: Sequence[Any], rule: Rule) -> 
 
 
 def has_primitive(jaxpr: core.Jaxpr, names: frozenset[str]) -> bool:
-    """Whether a program, or one nested in it, has a primitive of these names."""
+    """Returns whether a program, or one nested in it, has a primitive of these names."""
     return any(
         equation.primitive.name in names
         or any(has_primitive(inner, names) for inner in nested(equation))
@@ -74,7 +74,7 @@ def has_primitive(jaxpr: core.Jaxpr, names: frozenset[str]) -> bool:
 
 
 def nested(equation: core.JaxprEqn) -> list[core.Jaxpr]:
-    """The programs in an equation's parameters: bodies of jits, loops and branches."""
+    """Returns the programs in an equation's parameters: bodies of jits, loops and branches."""
     found = []
     for leaf in jax.tree.leaves(
         list(equation.params.values()),
@@ -90,11 +90,11 @@ def nested(equation: core.JaxprEqn) -> list[core.Jaxpr]:
 def apply_nested(
     equation: core.JaxprEqn, values: Sequence[Any], transform: Transform
 ) -> tuple[Sequence[Any], Any] | None:
-    """The results of a jit, a loop or a conditional whose programs are transformed.
+    """Evaluates a jit, a loop or a conditional with its programs transformed.
 
-    Also the sum of the counts of all that was run: of each turn of a loop, and of the branch that
-    was taken. None for any other equation. The program of a `jax.custom_jvp` or a
-    `jax.custom_vjp` is left alone, because its derivative is the rule and not the program's.
+    Also returns the sum of the counts of all that was run: of each iteration of a loop, and of the
+    branch that was taken. Returns None for any other equation. The program of a `jax.custom_jvp`
+    or a `jax.custom_vjp` is not opened, because its derivative is given by the rule.
     """
     name, params = equation.primitive.name, equation.params
     if name in CALLS:

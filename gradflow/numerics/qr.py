@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 PANEL = 32
-"""Rows that are made orthonormal at once; between panels the work is products of matrices."""
+"""Rows that are made orthonormal at once; between panels there are only products of matrices."""
 
 ROUNDING = 8
 """Units of rounding by which a row of a product may be off."""
@@ -18,7 +18,7 @@ ROUNDING = 8
 def unit_scale(
     matrix: Float[Array, "rows columns"],
 ) -> tuple[Float[Array, "rows columns"], Float[Array, " rows"]]:
-    """Each row over its largest entry, so that squares stay in range, and those entries."""
+    """Divides each row by its largest entry, so that squares stay in range; returns both."""
     largest = jnp.max(jnp.abs(matrix), axis=1)
     return matrix / jnp.where(largest > 0, largest, 1)[:, None], largest
 
@@ -26,7 +26,7 @@ def unit_scale(
 def gram_schmidt(
     matrix: Float[Array, "rows columns"],
 ) -> tuple[Float[Array, "rows columns"], Float[Array, "rows rows"]]:
-    """The frame Q and the factor L, row by row, each projected twice.
+    """Computes the frame Q and the factor L, row by row, each projected twice.
 
     ::
 
@@ -40,7 +40,7 @@ def gram_schmidt(
     is enough).
     """
     sizes = jnp.linalg.norm(matrix, axis=1)
-    share = ROUNDING * jnp.finfo(matrix.dtype).eps
+    relative = ROUNDING * jnp.finfo(matrix.dtype).eps
 
     def project(i: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         frame, lower, inverse = state
@@ -50,7 +50,7 @@ def gram_schmidt(
         rest = rest - second @ frame
         mix = (first + second) @ inverse
         norm = jnp.linalg.norm(rest)
-        dependent = norm <= share * (sizes[i] + jnp.abs(mix) @ sizes)
+        dependent = norm <= relative * (sizes[i] + jnp.abs(mix) @ sizes)
         over_norm = jnp.where(dependent, 0, 1 / norm)
         lower = lower.at[i].set((first + second).at[i].set(jnp.where(dependent, 0, norm)))
         inverse = inverse.at[i].set(over_norm * (-mix).at[i].set(1))
@@ -64,7 +64,7 @@ def gram_schmidt(
 def log_frame(
     matrix: Float[Array, "rows columns"],
 ) -> tuple[Float[Array, "rows columns"], Float[Array, " rows"]]:
-    """The frame Q and log L_ii of rows no more than columns, mostly by products of matrices.
+    """Computes the frame Q and log L_ii of at most as many rows as columns, mostly by products.
 
     Panels of rows are projected against the panels above as blocks, and made orthonormal one by
     one. Q is orthonormal to rounding times the condition of A, which for the growth along a

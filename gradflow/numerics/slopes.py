@@ -1,4 +1,4 @@
-"""The derivatives of saturating functions in a form that does not round to zero.
+"""Derivatives of saturating functions in a form that does not round to zero.
 
 JAX differentiates tanh as (1 + tanh x)(1 - tanh x) and the logistic function as s (1 - s). Where
 the function is rounded to its limit, the difference is exactly 0: in float64 from |x| = 19 and
@@ -17,7 +17,7 @@ Pointwise = Callable[[Float[Array, "*n"]], Float[Array, "*n"]]
 
 
 def with_slope(function: Pointwise, slope: Pointwise) -> Pointwise:
-    """The function with another derivative, which can be differentiated in its turn."""
+    """Returns the function with another derivative, which can itself be differentiated."""
 
     @jax.custom_jvp
     def exact(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -34,9 +34,9 @@ def with_slope(function: Pointwise, slope: Pointwise) -> Pointwise:
 
 
 def above_zero(slope: Float[Array, "*n"], x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """The slope, or the smallest normal number in place of one that is smaller, at a finite x.
+    """Replaces a slope below the smallest normal number by that number, at a finite x.
 
-    The hardware would flush the smaller one to 0, which says that a path is cut that is not.
+    The hardware would flush it to 0, which would report a path as cut that is not.
     """
     tiny = jnp.finfo(slope.dtype).tiny
     return jnp.where(jnp.isfinite(x), jnp.maximum(slope, tiny), slope)
@@ -49,12 +49,12 @@ def _bell(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def logistic_slope(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """The derivative of the logistic function: s(x) s(-x)."""
+    """Computes the derivative of the logistic function: s(x) s(-x)."""
     return _logistic_slope(x)
 
 
 def tanh_slope(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """The derivative of tanh: sech² x = 4 s(2x) s(-2x)."""
+    """Computes the derivative of tanh: sech² x = 4 s(2x) s(-2x)."""
     return 4 * _logistic_slope(2 * x)
 
 

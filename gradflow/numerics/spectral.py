@@ -1,4 +1,4 @@
-"""The spectral norm of a matrix that changes a little at a time, with a certificate.
+"""The spectral norm of a matrix that changes a little from step to step, with a certificate.
 
 A singular value decomposition at every step of a product costs five times the product. Here the
 leading left singular vectors of one step start the search at the next (Rayleigh-Ritz on a block
@@ -43,7 +43,7 @@ LONGEST_PAUSE = 32
 
 
 class Tracked(NamedTuple):
-    """What one step of a product leaves to the next.
+    """The state of the search, from one step of a product to the next.
 
     Attributes:
       vectors: Orthonormal guesses at the leading left singular vectors, one a row (products of few
@@ -70,7 +70,7 @@ class _Ritz(NamedTuple):
 
 
 def start_vectors(rows: int, dtype: jnp.dtype) -> Tracked:
-    """Some orthonormal vectors to start from, the same at every call."""
+    """Returns orthonormal vectors to start from, the same at every call."""
     noise = jax.random.normal(jax.random.key(0), (rows, min(TRACKED, rows)), jnp.float32)
     none = jnp.zeros((), jnp.int32)
     return Tracked(qr(noise.astype(dtype))[0].T, none, none)
@@ -79,7 +79,7 @@ def start_vectors(rows: int, dtype: jnp.dtype) -> Tracked:
 def spectral_norm(
     matrix: Float[Array, "rows columns"], tracked: Tracked
 ) -> tuple[NormCertificate, Tracked]:
-    """The spectral norm between certified bounds, and where to look for that of a like matrix.
+    """Computes the spectral norm with certified bounds, and the start for a similar matrix.
 
     With orthonormal vectors Q, H = Qᵀ G Q, R = G Q - Q H, and C the compression of G to the
     complement of Q, whose largest eigenvalue is at most its trace ρ = ‖A‖_F² - tr H::
@@ -94,7 +94,7 @@ def spectral_norm(
 
     Args:
       matrix: A, with a largest entry near 1 (its squares must neither under- nor overflow).
-      tracked: What `start_vectors`, or the call for a like matrix, has returned.
+      tracked: The result of `start_vectors`, or of the call for a similar matrix.
 
     Source: Parlett 1998, chapters 10 and 11 (bounds from residuals); Golub & Underwood 1977
     (block Krylov spaces); Knyazev 2001, doi:10.1137/S1064827500366124 (the warm-started block).
@@ -168,7 +168,7 @@ def _normalised(rows: Array) -> Array:
 
 
 def _has_converged(ritz: _Ritz, margin: float) -> Bool[Array, ""]:
-    """Whether θ is as good as it gets, judged by the next Ritz value: a good guess, no bound."""
+    """Whether θ has converged, judged by the next Ritz value: an estimate, not a bound."""
     theta = ritz.values[0]
     squared = jnp.sum(ritz.residual[0] ** 2)
     return squared <= 0.1 * (margin - 1) * theta * (theta - ritz.values[1])
@@ -181,7 +181,8 @@ _Decided = tuple[Float[Array, ""], Float[Array, "tracked rows"], Int[Array, ""],
 def _decide(matrix: Array, state: _Decided, is_paused: Array, margin: float) -> _Decided:
     """Certifies by inertia what is not certified, and decomposes what is then left.
 
-    Loops of at most one turn, and not conditionals: under vmap they are skipped if all are done.
+    These are loops of at most one iteration in place of conditionals, of which `jax.vmap` would
+    compute both branches; a loop is skipped if no matrix needs it.
     """
 
     def decomposed(state: _Decided) -> _Decided:
@@ -202,5 +203,5 @@ def _decide(matrix: Array, state: _Decided, is_paused: Array, margin: float) -> 
 
 
 def _late(matrix: Array, state: Array) -> Array:
-    """The matrix, such that XLA cannot move what is done with it out of the loop over the state."""
+    """The matrix behind a barrier, so that XLA does not move its products out of the loop."""
     return jax.lax.optimization_barrier((matrix, state))[0]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 ROOT_STEPS = 40
-"""Steps of Laguerre's iteration, at most: it converges by cubes, once values are told apart."""
+"""Most steps of Laguerre's iteration: it converges cubically once eigenvalues are separated."""
 
 
 class Tridiagonal(NamedTuple):
@@ -45,9 +45,9 @@ class _Pivots(NamedTuple):
 def largest_eigenpair(
     matrix: Tridiagonal, count: Int[Array, ""]
 ) -> tuple[Float[Array, "*matrices"], Float[Array, "*matrices"]]:
-    """The largest eigenvalue of each matrix, and the last entry of its unit eigenvector.
+    """Computes the largest eigenvalue of each matrix, and the last entry of its unit eigenvector.
 
-    Laguerre's iteration from a bound above it comes down on it without passing it.
+    Laguerre's iteration from an upper bound decreases to it monotonically.
 
     Args:
       matrix: The matrices.
@@ -77,7 +77,7 @@ def largest_eigenpair(
 def is_below_extended(
     matrix: Tridiagonal, count: Int[Array, ""], corner: Array, bound: Array
 ) -> Bool[Array, "*matrices"]:
-    """Whether the eigenvalues of each matrix with one more diagonal entry lie below a bound.
+    """Decides whether the eigenvalues of each matrix, extended by one row, lie below a bound.
 
     ::
 
@@ -100,7 +100,7 @@ def is_below_extended(
 def leading_eigenvectors(
     matrix: Tridiagonal, counts: Int[Array, "*matrices"], values: Float[Array, "*matrices"]
 ) -> Float[Array, "most *matrices"]:
-    """The unit eigenvectors of the largest eigenvalues, where each matrix counts rows of its own.
+    """Computes unit eigenvectors of the largest eigenvalues, with a row count for each matrix.
 
     By T's rows one after the other: s_2 β_1 = -p_1 s_1 and so on, with p the pivots of T - value,
     negative but for the last, so that nothing cancels.

@@ -110,7 +110,12 @@ def measurement(name):
 
 MEASURES = {name: measurement(name) for name in [*flow.CATALOGUE, "log_norms frobenius"]}
 OF_LSTM = [name for name, entry in flow.CATALOGUE.items() if entry.needs == "lstm"]
-OF_ALL = [name for name in MEASURES if name not in [*OF_LSTM, "cut_slopes"]]
+OF_ALL = [
+    *["log_norms", "log_norms frobenius", "norm_certificate", "log_norm_map"],
+    *["norm_map_certificate", "log_singular_values", "leading_singular_values", "effective_rank"],
+    *["lyapunov_exponents", "adjoints", "log_adjoint_norms", "components", "component_map"],
+    *["component_gradients", "gates", "saturation"],
+]  # The others have their references in tests of their own.
 
 
 def cell_of(name):
@@ -314,36 +319,40 @@ def test_float32_is_float64_to_its_own_rounding(name):
     assert_close(kept, expected, rtol=1e-4, atol=1e-4)
 
 
-def broken_in(name, step):
-    """What is NaN when the trajectory is from a step on, along the axes that count time."""
+def nan_in(variable, entry, step):
+    """What is NaN when the trajectory is from a step on, along the dimensions that count time."""
     lags, steps = np.arange(T + 1), np.arange(1, T + 1)
-    if name in ("log_norm_map", "norm_map_certificate", "component_map"):
-        t, k = np.meshgrid(lags, lags, indexing="ij")
-        pairs = (k > t) | ((t >= step) & (t > k))
-        return pairs if "norm_map" in name else pairs[1:, :-1]  # step k is in its share
-    if name == "leading_singular_values":
-        return np.array(LAGS) >= 1
-    if "adjoint" in name:
-        return lags < T
-    if name in ("components", "component_gradients"):
-        return steps <= T
-    if name in ("lyapunov_exponents", "gates", "saturation", "decomposition", "cut_slopes"):
-        return steps >= step
-    return lags >= 1
+    t, k = np.meshgrid(lags, lags, indexing="ij")
+    pairs = (k > t) | ((t >= step) & (t > k))
+    by_dimension = {
+        "lag": lags >= 1,
+        "at_lag": np.array(LAGS) >= 1,
+        "later": pairs,
+        "loss_step": pairs[1:, :-1],  # step k is in its component
+        "earlier": lags < T,
+        "counted_step": steps >= step,
+        "step": steps >= (1 if entry.needs == "loss" else step),
+    }
+    # Anything else goes through the last step, which is not finite.
+    return by_dimension.get(variable.dims[0], np.ones(T, bool))
 
 
 @pytest.mark.parametrize("step", [CUT, T])
 @pytest.mark.parametrize("name", MEASURES)
 def test_through_a_carry_that_is_not_finite_it_is_nan(name, step):
     """The derivative of what makes it so is 0 here: nothing but the carry itself would tell."""
-    found, whole = (as_reference(name, plain(name, *flag)) for flag in ((BREAK, step), ()))
-    for leaf, intact in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
-        broken = broken_in(name, step)
-        if name == "decomposition_norms" and len(leaf) == T:
-            broken = np.arange(1, T + 1) >= step
-        assert np.isnan(leaf[broken]).all()
-        if "adjoint" not in name:  # where ∂L/∂h_T itself is NaN
-            np.testing.assert_allclose(leaf[~broken], intact[~broken], rtol=1e-9, atol=1e-9)
+    entry = flow.CATALOGUE[name.split()[0]]
+    found, whole = (plain(name, *flag) for flag in ((BREAK, step), ()))
+    found, whole = ((one,) if len(entry.variables) == 1 else one for one in (found, whole))
+    for variable, *parts in zip(entry.variables, found, whole, strict=True):
+        nan = nan_in(variable, entry, step)
+        for leaf, intact in zip(*map(jax.tree.leaves, parts), strict=True):
+            if variable.name.endswith("stage"):
+                assert (leaf[nan] == -1).all()
+                continue
+            assert variable.dims[0] == "exponent" or np.isnan(leaf[nan]).all()
+            if entry.needs != "loss" and variable.dims[0] != "exponent":
+                np.testing.assert_allclose(leaf[~nan], intact[~nan], rtol=1e-9, atol=1e-9)
 
 
 SEQUENCE = "inputs of shape .T, input.* are expected, got shape .6,."
