@@ -48,7 +48,6 @@ from gradflow.flow.norms import log_norms, norm_certificate
 from gradflow.flow.spectrum import (
     effective_rank,
     leading_singular_values,
-    log_condition,
     log_singular_values,
 )
 from gradflow.flow.summary import Summary, horizons, summary
@@ -79,7 +78,6 @@ __all__ = [
     "in_chunks",
     "leading_singular_values",
     "log_adjoint_norms",
-    "log_condition",
     "log_norm_map",
     "log_norms",
     "log_singular_values",

@@ -1,4 +1,4 @@
-"""A trajectory chunk by chunk: the carries of one chunk in memory, and a sign of life."""
+"""A trajectory in chunks, of which only one chunk's carries are in memory."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -15,7 +15,7 @@ from gradflow.padding import fill_padding
 from gradflow.unroll import Lengths, Mask, check_inputs, start, valid_steps
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
-"""Goes through the chunks one by one and shows it, as tqdm does."""
+"""Iterates over the chunks and shows its progress, as tqdm does."""
 
 
 class Cutter(NamedTuple):
@@ -23,7 +23,7 @@ class Cutter(NamedTuple):
 
     Attributes:
       chunk_steps: Steps of a chunk; the last has what is left over.
-      progress: Goes through the chunks.
+      progress: Iterates over the chunks.
     """
 
     chunk_steps: int

@@ -29,14 +29,14 @@ def in_chunks(
     Args:
       measure: One of the measurements that the catalogue marks as chunkable.
       chunk_steps: Steps of a chunk; the last has what is left over.
-      progress: Goes through the chunks, first to run and then to measure: tqdm, for instance.
+      progress: Iterates over the chunks, once to run and once to measure: tqdm, for instance.
 
     Returns:
       A function of the arguments of the measurement, with its result in NumPy arrays: the same
       numbers to rounding. In `lyapunov_exponents` a stretch between two QRs ends with a chunk.
 
     Raises:
-      ValueError: If the measurement is another, or chunk_steps is below 1.
+      ValueError: If the measurement cannot be chunked, or chunk_steps is below 1.
     """
     along = {entry.function: entry.along for entry in CATALOGUE.values() if entry.along}
     if measure not in along:

@@ -170,11 +170,6 @@ def _leading(blocks: Blocks, lags: tuple[int, ...], trace: Trace) -> Float[Array
     return set_nan(nonfinite_from(trace)[trace.num_steps - spans[1]], log_values)
 
 
-def log_condition(log_values: Float[Array, "*lags values"]) -> Float[Array, "*lags"]:
-    """Computes the log condition number log(σ_1/σ_n), in nats, from descending log values."""
-    return log_values[..., 0] - log_values[..., -1]
-
-
 def effective_rank(log_values: Float[Array, "*lags values"]) -> Float[Array, "*lags"]:
     """Computes how many directions singular values spread over: exp(-Σ p_i log p_i).
 

@@ -127,7 +127,7 @@ def test_contributions_of_very_different_size_add_up():
     np.testing.assert_allclose(measured[1001], 477 * np.log(0.3), rtol=1e-12)
 
 
-def test_nothing_comes_from_after_the_last_output_that_counts():
+def test_outputs_that_the_loss_ignores_contribute_nothing():
     cell = CELLS["gru"]
     params, inputs, carry = setup(cell)
     measured = log_adjoint_norms(lambda h: h[4, 0], cell, params, inputs, carry=carry)
@@ -148,7 +148,7 @@ def test_padding_repeats_the_last_real_step():
     np.testing.assert_array_equal(masked.c, padded.c)
 
 
-def test_a_loss_that_has_changed_is_not_taken_for_the_old_one():
+def test_a_changed_loss_is_not_served_from_the_jit_cache():
     cell = CELLS["rnn"]
     params, inputs, _ = setup(cell)
 

@@ -87,7 +87,7 @@ def test_every_family_lies_within_its_bounds(length):
     fail_if_any(offenders)
 
 
-def test_the_last_row_is_what_is_measured_by_lag():
+def test_the_last_row_equals_the_norms_by_lag():
     by_lag = each(flow.log_norms, list(families("short").values()))
     last = measured(flow.norm_map_certificate, "short").lower[:, -1, ::-1]
     np.testing.assert_allclose(last, by_lag, rtol=0, atol=1.1e-6)

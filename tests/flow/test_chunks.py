@@ -99,7 +99,7 @@ def test_stretches_between_qrs_end_with_a_chunk():
 
 
 @pytest.mark.parametrize("name", ["log_norms", "components", "lyapunov_exponents", "gates"])
-def test_what_is_broken_in_one_chunk_is_broken_behind_it(name):
+def test_nan_in_one_chunk_reaches_the_chunks_after_it(name):
     # A dead unit of relu has no derivative, so that nothing would bring the NaN on by itself.
     cell = rnn(2, 3, activation="relu")._replace(gates=lambda params, h, x: {"r": h})
     params = cell.init(jax.random.key(0))

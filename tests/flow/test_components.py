@@ -95,7 +95,7 @@ def assert_trees_close(measured, expected, **tolerance):
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_shares_are_the_gradients_by_each_steps_own_parameters(name):
+def test_components_are_the_gradients_by_the_parameters_of_each_step(name):
     cell = CELLS[name]
     params, inputs, carry = setup(cell)
     expected = gradients_by_step(weighted, cell, params, inputs, carry)
@@ -106,7 +106,7 @@ def test_shares_are_the_gradients_by_each_steps_own_parameters(name):
 
 
 @pytest.mark.parametrize("name", ["rnn", "lstm", "shared", "rotation"])
-def test_shares_sum_to_the_gradient(name):
+def test_components_sum_to_the_gradient(name):
     cell = CELLS[name]
     params, inputs, carry = setup(cell, seed=2)
 
@@ -120,7 +120,7 @@ def test_shares_sum_to_the_gradient(name):
         np.testing.assert_allclose(np.sum(share, axis=0), total, rtol=0, atol=1e-12 * size)
 
 
-def test_an_unused_parameter_has_no_share():
+def test_an_unused_parameter_has_no_component():
     cell = CELLS["unused"]
     params, inputs, carry = setup(cell)
     measured = components(weighted, cell, params, inputs, carry=carry)
@@ -139,7 +139,7 @@ def test_an_unused_parameter_has_no_share():
         ("jitted", {"W": 2}),  # `exact_slopes` opens the jit
     ],
 )
-def test_outer_products_are_taken_apart_and_nothing_else(name, factors):
+def test_only_outer_products_are_split_into_factors(name, factors):
     cell = CELLS[name]
     params, inputs, carry = setup(cell)
     trace, cotangents = run_with_loss(trace_of, weighted, cell, params, inputs, carry=carry)
@@ -151,7 +151,7 @@ def test_outer_products_are_taken_apart_and_nothing_else(name, factors):
 
 
 @pytest.mark.parametrize("name", ["lstm", "rotation"])
-def test_the_map_is_that_of_every_loss_by_itself(name):
+def test_the_map_has_the_components_of_every_loss(name):
     cell = CELLS[name]
     params, inputs, carry = setup(cell)
     measured = component_map(losses, cell, params, inputs, carry=carry)
@@ -209,7 +209,7 @@ def test_a_small_factor_is_not_lost_to_its_square():
     )
 
 
-def test_a_padded_step_has_no_share():
+def test_a_padded_step_has_no_component():
     cell = CELLS["lstm"]
     params, inputs, carry = setup(cell)
     options = {"carry": carry}
@@ -232,7 +232,7 @@ def test_float32_stays_float32_and_goes_below_it():
     np.testing.assert_allclose(measured["b"], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_share_of_a_bias_inside_the_carry_is_the_adjoint():
+def test_the_component_of_a_bias_inside_the_carry_is_the_adjoint():
     cell = user_cell(lambda p, h, x: jnp.tanh(h) + x[0] + p["b"], b=(4,))
     params, inputs, carry = setup(cell)
     measured = components(weighted, cell, params, inputs, carry=carry)

@@ -293,7 +293,7 @@ def assert_close(found, expected, **tolerance):
 
 @pytest.mark.parametrize("flag", [NEVER, STOP], ids=["whole", "cut"])
 @pytest.mark.parametrize("name", OF_ALL)
-def test_it_is_what_plain_products_of_the_step_jacobians_give(name, flag):
+def test_it_equals_plain_products_of_the_step_jacobians(name, flag):
     """Through a step that is cut nothing comes: -inf, or zero, from exactly its lag on."""
     found = as_reference(name, plain(name, flag))
     assert_close(found, reference(name, flag))
@@ -311,7 +311,7 @@ def test_under_jit_and_vmap_it_is_that_of_each_sequence(name):
 
 
 @pytest.mark.parametrize("name", MEASURES)
-def test_float32_is_float64_to_its_own_rounding(name):
+def test_float32_equals_float64_to_its_rounding(name):
     params = jax.tree.map(jnp.float32, PARAMS[cell_of(name)])
     found = measure(name, params, jnp.float32(inputs_with()))
     kept, expected = as_reference(name, found), as_reference(name, plain(name))
@@ -339,7 +339,7 @@ def nan_in(variable, entry, step):
 
 @pytest.mark.parametrize("step", [CUT, T])
 @pytest.mark.parametrize("name", MEASURES)
-def test_through_a_carry_that_is_not_finite_it_is_nan(name, step):
+def test_it_is_nan_through_a_carry_that_is_not_finite(name, step):
     """The derivative of what makes it so is 0 here: nothing but the carry itself would tell."""
     entry = flow.CATALOGUE[name.split()[0]]
     found, whole = (plain(name, *flag) for flag in ((BREAK, step), ()))
@@ -411,7 +411,7 @@ def bad_arguments(name, case):
 @pytest.mark.parametrize(
     ("name", "case"), [(n, c) for n in MEASURES for c in BAD if applies(n, c)], ids=str
 )
-def test_what_does_not_fit_is_said_before_anything_is_compiled(name, case):
+def test_bad_arguments_raise_before_anything_is_compiled(name, case):
     entry, own = MEASURES[name]
     _, error, message = BAD[case]
     given = {"cell": cell_of(name), "params": PARAMS[cell_of(name)], "inputs": inputs_with()}

@@ -69,7 +69,7 @@ def test_padding_has_no_gates():
     np.testing.assert_allclose(np.sum(gate_histograms(padded)["f"][:4], axis=1), 1, rtol=1e-12)
 
 
-def test_after_a_gap_in_the_mask_the_trajectory_goes_on():
+def test_the_trajectory_continues_after_a_gap_in_the_mask():
     cell = lstm(3, 4)
     params, inputs, _ = setup(cell)
     mask = jnp.arange(T) != 2
@@ -95,7 +95,7 @@ def test_a_candidate_is_saturated_near_minus_one_and_one():
     np.testing.assert_array_equal(as_gate["g"], measured["f"])
 
 
-def test_transposed_gates_give_the_shares_over_time():
+def test_transposed_gates_give_the_fractions_over_time():
     cell = lstm(3, 4)
     params, inputs, _ = setup(cell)
     values = jax.tree.map(lambda leaf: leaf**3, gates(cell, params, inputs))
@@ -126,7 +126,7 @@ def test_histograms_equal_those_of_numpy(name):
     np.testing.assert_allclose(np.sum(measured, axis=1), 1, rtol=1e-14)
 
 
-def test_what_is_out_of_the_range_falls_in_no_bin():
+def test_activations_out_of_range_fall_in_no_bin():
     measured = gate_histograms({"z": jnp.array([[-0.5, 0.0, 1.0, 1.5]])}, bins=2)
     np.testing.assert_array_equal(measured["z"], [[0.25, 0.25]])
 

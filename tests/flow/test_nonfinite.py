@@ -11,7 +11,7 @@ from gradflow.unroll import unroll
 CELL = lstm(2, 3)
 
 
-def test_the_step_is_that_of_the_first_input_that_is_no_number():
+def test_the_first_nonfinite_step_is_that_of_the_first_nan_input():
     params = CELL.init(jax.random.key(0))
     inputs = jnp.zeros((4, 7, 2)).at[1, 4].set(jnp.nan).at[2, 0].set(jnp.inf).at[3, 6].set(jnp.nan)
     find = jax.jit(jax.vmap(lambda x: flow.first_nonfinite_step(unroll(CELL, params, x))))
@@ -23,7 +23,7 @@ def test_the_step_is_that_of_the_first_input_that_is_no_number():
     assert (found.nonfinite_lag, found.nonfinite_step, found.regime) == (1, 1, "undefined")
 
 
-def test_a_carry_that_overflows_and_one_that_is_given_broken():
+def test_a_carry_that_overflows_and_one_that_starts_as_nan():
     cell = rnn(1, 2, activation="identity")
     params = {"W_x": jnp.zeros((2, 1)), "W_h": 1e200 * jnp.eye(2), "b": jnp.zeros(2)}
     inputs = jnp.zeros((5, 1))

@@ -22,7 +22,7 @@ def test_lines_have_their_slope_half_life_and_horizon():
 
 
 @pytest.mark.parametrize(
-    ("slopes", "word"),
+    ("slopes", "regime"),
     [
         (SLOPES, "vanishing"),
         (-SLOPES, "exploding"),
@@ -30,9 +30,9 @@ def test_lines_have_their_slope_half_life_and_horizon():
         ([-0.3, 0.4], "stable"),  # the interval holds zero
     ],
 )
-def test_the_word(slopes, word):
+def test_the_regime(slopes, regime):
     found = summary(np.multiply.outer(slopes, LAGS))
-    assert found.regime == word
+    assert found.regime == regime
     assert (found.half_life == np.inf) == (found.rate > 0)
 
 
@@ -48,7 +48,7 @@ def test_the_seed_is_the_unit_and_of_one_seed_the_sequence():
     assert np.isnan(summary(curves[0, 0]).interval).all()
 
 
-def test_the_decay_is_the_factor_of_a_step():
+def test_the_decay_is_the_factor_per_step():
     curves = np.array([-0.2, -0.1, -0.3])[:, None] * np.arange(9)
     found = summary(curves)
     np.testing.assert_allclose(found.decay, np.exp([found.rate, *found.interval]), rtol=1e-14)
@@ -61,7 +61,7 @@ def test_each_curve_has_its_horizon():
     np.testing.assert_array_equal(horizons(curves), [2, np.inf, 2])
 
 
-def test_what_is_dead_or_broken_is_said_with_its_lag_and_step():
+def test_the_first_dead_and_nonfinite_lags_are_reported():
     curves = SLOPES[:, None] * LAGS
     curves[0, 40:] = -np.inf
     curves[2, 60:] = np.nan
@@ -77,6 +77,6 @@ def test_a_curve_that_was_cut_at_once_has_no_slope():
     assert np.isnan(summary(np.array([[0, -np.inf], [0, -1.0]])).interval).all()
 
 
-def test_one_lag_is_no_curve():
+def test_a_single_lag_is_an_error():
     with pytest.raises(ValueError, match=r"two lags or more .* got shape \(1,\)\. Measure"):
         summary(np.zeros(1))

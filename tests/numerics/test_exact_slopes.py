@@ -58,7 +58,7 @@ def off(slopes, true, x, eps, tiny):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_slopes_are_those_of_mpmath_far_into_saturation(name):
+def test_slopes_equal_mpmath_far_into_saturation(name):
     function, true, units = FUNCTIONS[name]
     exact = exact_slopes(function)
     one = jnp.ones_like(POINTS)
@@ -136,7 +136,7 @@ def test_the_functions_are_found_wherever_they_stand_and_keep_their_values(name)
         np.testing.assert_allclose(jax.grad(exact)(40.0), np.exp(-40.0), rtol=1e-15)
 
 
-def test_a_rule_of_its_own_stays_in_force():
+def test_a_custom_rule_is_kept():
     @jax.custom_jvp
     def straight_through(x):
         return jnp.tanh(x)

@@ -42,7 +42,7 @@ def test_each_growth_is_that_of_elimination_in_many_digits():
     np.testing.assert_allclose(growth, exact, rtol=1e-10, atol=1e-10)
 
 
-def test_a_matrix_of_low_rank_cuts_as_many_rows_as_it_has_not():
+def test_a_matrix_of_low_rank_cuts_the_rows_that_it_lacks():
     rng = np.random.default_rng(2)
     A = rng.normal(size=(SIZE, 7)) @ rng.normal(size=(7, SIZE))
     left, pivots, right = rank_revealing(jnp.asarray(A))

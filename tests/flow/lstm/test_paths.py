@@ -57,7 +57,7 @@ def answers_by_hand(params, inputs, carry, path):
     return (up - down) / 2e-5
 
 
-def test_they_are_the_answers_of_the_norm_to_a_factor_on_each_path():
+def test_they_are_the_sensitivities_of_the_norm_to_a_factor_on_each_path():
     cell, params, inputs, carry = setup()
     exact = decomposition_norms(cell, params, inputs, carry=carry).exact_total
     ones = StepsByPath(*np.ones(5))
@@ -76,7 +76,7 @@ def test_they_sum_to_the_lag_with_peepholes_too():
         assert (jnp.abs(steps[2:]) > 0).all(), name
 
 
-def test_gates_that_see_the_inputs_alone_leave_it_all_to_the_carousel():
+def test_with_gates_of_the_inputs_alone_every_step_is_the_forget_path():
     cell, params, inputs, carry = setup()
     blind = {q: gate | {"W_h": jnp.zeros((4, 4))} for q, gate in params.items()}
     paths = steps_by_path(cell, blind, inputs, carry=carry)

@@ -163,7 +163,7 @@ def test_running_estimates_are_those_of_shorter_runs():
     np.testing.assert_allclose(whole.running[74], part.exponents, rtol=1e-10)
 
 
-def test_growth_over_a_stretch_counts_in_equal_parts():
+def test_growth_over_a_stretch_is_attributed_in_equal_parts():
     twos, ones = (of_driven(burn_in=7, qr_every=every).running for every in (2, 1))
     np.testing.assert_allclose(twos[1::2], ones[1::2], rtol=0, atol=1e-10)
     np.testing.assert_allclose(twos[0], twos[1], rtol=1e-12)
@@ -178,7 +178,7 @@ def test_standard_error_is_that_of_the_counted_growths():
     assert np.isnan(of_driven(8).standard_error).all()
 
 
-def test_stretches_that_go_too_far_are_gone_through_again():
+def test_stretches_that_lose_digits_are_repeated():
     # After quiet steps, during which the stretches grow, each step spreads over 8 decades.
     rotation = random_rotations(1, 4)[0]
     hard = rotation * [1, 1e-3, 1e-6, 1e-8] @ rotation.T

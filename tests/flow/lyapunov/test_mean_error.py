@@ -33,7 +33,7 @@ def test_the_error_of_correlated_growth_covers(coefficient):
     assert 0.92 <= coverage(0.3 + autoregressive(coefficient), 0.3) <= 0.98
 
 
-def test_the_error_of_what_only_its_ends_decide_covers():
+def test_the_error_of_differences_covers():
     changes = np.diff(np.random.default_rng(0).normal(size=(NUM_STEPS + 1, 3000)), axis=0)
     assert 0.92 <= coverage(changes, 0) <= 0.98
 
