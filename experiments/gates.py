@@ -35,7 +35,7 @@ from gradflow.cells import lstm, resolve
 from gradflow.devices import map_runs
 from gradflow.flow.summary import HORIZON
 from gradflow.initializers import chrono
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 from gradflow.statistics import slope
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     if list(config.biases) != sorted(set(config.biases)):
         raise ValueError(f"biases in ascending order are expected, got {config.biases}")
     for form in config.forms:
-        if form not in FORMS:
-            raise ValueError(unknown_name("form of a gated cell", form, FORMS))
+        check_name("form of a gated cell", form, FORMS)
     forms = [
         once(f"form={form}", partial(_measure_form, config, form))
         for form in study.progress(config.forms, "forms")

@@ -1,7 +1,7 @@
 """Whether a net's steps can be run at once is decided by its largest Lyapunov exponent.
 
 The trajectory s_t = step(s_{t-1}, x_t) solves T equations, and Newton's method solves them in
-parallel (DEER, `gradflow.parallel`). For nets of many gains: how many iterations it takes, and
+parallel (DEER, `gradflow.unroll.newton`). For nets of many gains: how many iterations it takes, and
 how far its states are from the scan's, against the largest exponent λ; and its wall time over
 the scan's. The claim: below λ = 0 a few iterations do, far fewer than T; above it about T,
 and the states are lost to rounding, which grows as exp(λ t).
@@ -28,7 +28,7 @@ import numpy as np
 
 from gradflow import flow, study, unroll
 from gradflow.cells import rnn
-from gradflow.parallel import solve_in_parallel
+from gradflow.unroll.newton import solve_in_parallel
 
 if TYPE_CHECKING:
     import xarray

@@ -77,8 +77,8 @@ def test_all_is_every_cell(monkeypatch):
 @pytest.mark.parametrize(
     "cells, message",
     [
-        ("lsmt", "unknown cell 'lsmt': did you mean 'lstm'"),
-        ("gru(peephole=True)", "cell 'gru' has no option 'peephole'; it takes"),
+        ("lsmt", "Unknown cell 'lsmt'. Did you mean 'lstm'"),
+        ("gru(peephole=True)", "Unknown option 'peephole' of cell 'gru'. Known: "),
         (" , ", "names of cells are expected, got ' , '; try all"),
     ],
 )

@@ -162,16 +162,16 @@ def test_the_verdict_is_of_the_same_stretches(recorded):
     [
         ("--text=gone", "the file 'gone' is expected in '.'"),
         ("--cell=", "the name of a cell is expected"),
-        ("--cell=lsmt", "unknown cell 'lsmt'"),
+        ("--cell=lsmt", "Unknown cell 'lsmt'"),
         ("--probe=gates", "the probe 'gates' needs a cell with gates"),
-        ("--probe=gate", "unknown probe 'gate'"),
+        ("--probe=gate", "Unknown probe 'gate'"),
         ("--probe_every=30", "probe_every is expected to be a multiple of eval_every=20"),
         ("--num_streams=900", "two characters at least for each of 900 streams are expected"),
         ("--window=300", "streams of more than window=300 symbols are expected"),
         ("--flow_steps=500", "a text of more than 500 symbols is expected"),
         ("--eval_every=7", "num_updates is expected to be a multiple of eval_every=7"),
-        ("--optimiser=adma", "unknown optimiser 'adma'"),
-        ("--clipping=nome", "unknown clipping 'nome'"),
+        ("--optimiser=adma", "Unknown optimiser 'adma'"),
+        ("--clipping=nome", "Unknown clipping 'nome'"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, text, capsys, flag, message):

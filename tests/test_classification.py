@@ -232,7 +232,7 @@ def test_what_is_given_goes_before_what_the_corpus_has():
         ({"data": "ag_news", "data_dir": "none"}, "'train.csv' is expected .*mhjabreel"),
         ({"train_file": "a.csv"}, "--train_file is for --data=ag_news alone, got --data=trec"),
         ({"models": ","}, "the name of a model is expected, got ','; try gru"),
-        ({"probe": "gate"}, "unknown probe 'gate'"),
+        ({"probe": "gate"}, "Unknown probe 'gate'"),
         ({"models": "rnn", "probe": "gates"}, "the probe 'gates' needs a cell with gates"),
         ({"models": "conv", "probe": "gates"}, "a recurrent model is expected for --probe=gates"),
     ],
@@ -246,7 +246,7 @@ def test_a_bad_probe_is_one_line(tmp_path, data_dir, capsys):
     flags = ["--quick", f"--data_dir={data_dir}", "--probe=log_norm", f"--workdir={tmp_path}/out"]
     assert study.main(EXPERIMENT, flags) == 1
     shown = capsys.readouterr().err
-    assert "unknown probe 'log_norm'" in shown and shown.count("\n") == 1
+    assert "Unknown probe 'log_norm'" in shown and shown.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -91,7 +91,7 @@ def test_the_verdict_goes_by_the_final_losses_of_each_seed(dataset, helped, fact
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"clippings": "none,agcc"}, "unknown clipping of this study 'agcc': did you mean 'agc'"),
+        ({"clippings": "none,agcc"}, "Unknown clipping of this study 'agcc'. Did you mean 'agc'"),
         ({"clippings": "agc"}, "none among the clippings is expected, to compare with"),
         ({"tasks": ","}, "the name of a task is expected, got ','"),
         ({"learning_rate": (0.1,)}, r"one learning rate for each of 2 tasks .* got \(0.1,\)"),

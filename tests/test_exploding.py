@@ -180,7 +180,7 @@ def test_the_summary_reports_what_held():
 
 
 def test_bad_configurations_are_refused():
-    with pytest.raises(ValueError, match="unknown net of this study 'tahn': did you mean 'tanh'"):
+    with pytest.raises(ValueError, match="Unknown net of this study 'tahn'. Did you mean 'tanh'"):
         exploding.run(quick(cells=("tahn",)))
     with pytest.raises(ValueError, match="burn_in below num_steps=30 is expected, got 30"):
         exploding.run(quick(burn_in=30))

@@ -69,7 +69,7 @@ def test_the_loss_sits_where_the_task_has_it():
     np.testing.assert_allclose(direct, np.eye(8)[-1][:, None] * np.full((1, 3), 1 / 3))
     np.testing.assert_allclose(every, 1 / 24)
     assert Forecasting(forecaster("conv(cell='rnn')", 2, 3), data, plan).weights(8).shape[1] == 3
-    with pytest.raises(ValueError, match="unknown task of forecasting 'two'"):
+    with pytest.raises(ValueError, match="Unknown task of forecasting 'two'"):
         Forecasting(forecaster("rnn", 2, 3), {"two": data["one"]}, plan)
 
 
@@ -169,7 +169,7 @@ def test_what_beats_the_naive_forecast_is_said(real):
     [
         (["--models=linear"], "naive among the models is expected"),
         (["--models=naive,arima"], "arima is for a real series, and this one is generated"),
-        (["--models=naive,lsmt"], "unknown cell 'lsmt'"),
+        (["--models=naive,lsmt"], "Unknown cell 'lsmt'"),
         (["--series=no.csv:x"], "PATH:COLUMN of a CSV file is expected, got 'no.csv:x'"),
         (["--data=sunspots"], "with the file 'SN_m_tot_V2.0.csv' is expected, got none"),
         (["--series=FILE:x", "--returns"], "values above zero are expected for returns, got -3"),

@@ -79,12 +79,12 @@ def test_fused_orthogonal_blocks_lose_the_gradient_that_separate_ones_keep(modul
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"presets": ("pytorch",)}, r"unknown preset 'pytorch': did you mean 'torch'\?"),
+        ({"presets": ("pytorch",)}, r"Unknown preset 'pytorch'. Did you mean 'torch'\?"),
         (
             {"presets": ("equinox",), "cells": ("rnn",)},
             r"one of the cells \('rnn',\) .* \('equinox'",
         ),
-        ({"cells": ("lsmt",)}, r"unknown cell of a framework 'lsmt': did you mean 'lstm'\?"),
+        ({"cells": ("lsmt",)}, r"Unknown cell of a framework 'lsmt'. Did you mean 'lstm'\?"),
     ],
 )
 def test_an_unknown_preset_or_cell_is_refused(module, quick, change, message):

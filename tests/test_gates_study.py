@@ -146,5 +146,5 @@ def test_biases_out_of_order_are_refused():
 
 
 def test_an_unknown_form_is_refused():
-    with pytest.raises(ValueError, match="unknown form of a gated cell 'gruu': did you mean 'gru'"):
+    with pytest.raises(ValueError, match="Unknown form of a gated cell 'gruu'. Did you mean 'gru'"):
         gates.run(quick(forms=("gruu",)))

@@ -147,9 +147,9 @@ def test_a_dead_run_has_no_spectrum():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"starts": ("irn",)}, "unknown start 'irn': did you mean 'irnn'"),
+        ({"starts": ("irn",)}, "Unknown start 'irn'. Did you mean 'irnn'"),
         ({"starts": ()}, "at least one start is expected, got none; try irnn"),
-        ({"activations": ("rleu",)}, "unknown activation of mean-field theory 'rleu'"),
+        ({"activations": ("rleu",)}, "Unknown activation of mean-field theory 'rleu'"),
         ({"tasks": ""}, "the name of a task is expected, got ''; try adding"),
         ({"early": 7}, "early is expected to be a multiple of eval_every=5 below num_updates=20"),
         ({"num_updates": 21}, "num_updates is expected to be a multiple of eval_every=5"),

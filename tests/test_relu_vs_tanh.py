@@ -120,7 +120,7 @@ def test_the_verdict_is_read_from_the_numbers(dataset):
         ({"activations": ("rleu",)}, "'rleu'"),
         ({"activations": ()}, "an activation and an initialiser, at least, are expected"),
         ({"inits": ""}, "are expected, got .* and inits=''; try tanh and orthogonal"),
-        ({"inits": "orthogonl"}, "unknown initialiser 'orthogonl'"),
+        ({"inits": "orthogonl"}, "Unknown initialiser 'orthogonl'"),
         ({"num_updates": 11}, "num_updates is expected to be a multiple of eval_every=5"),
     ],
 )

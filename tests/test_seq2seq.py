@@ -83,7 +83,7 @@ def test_the_long_form_has_its_sizes(monkeypatch):
     ("given", "message"),
     [
         ({"cells": ""}, "the name of a cell is expected, got ''"),
-        ({"cells": "lsmt"}, "unknown cell 'lsmt'"),
+        ({"cells": "lsmt"}, "Unknown cell 'lsmt'"),
         ({"num_formats": 4}, "1 to 3 formats are expected, got 4"),
         ({"num_updates": 7}, "num_updates is expected to be a multiple of num_evaluations=3"),
         ({"probe": "gates", "cells": "rnn"}, "the probe 'gates' needs a cell with gates"),

@@ -133,8 +133,8 @@ def test_mnist_is_read_and_the_long_form_has_its_sizes(tmp_path, monkeypatch):
     ("given", "message"),
     [
         ({"cells": ""}, "the name of a cell is expected, got ''"),
-        ({"cells": "lsmt"}, "unknown cell 'lsmt'"),
-        ({"orders": ("plane",)}, "unknown order of the pixels 'plane': did you mean 'plain'"),
+        ({"cells": "lsmt"}, "Unknown cell 'lsmt'"),
+        ({"orders": ("plane",)}, "Unknown order of the pixels 'plane'. Did you mean 'plain'"),
         ({"orders": ()}, "an order of the pixels is expected, got none"),
         ({"num_updates": 7}, "num_updates is expected to be a multiple of num_evaluations=3"),
         ({"data": "mnist"}, "a folder with the file 'train-images-idx3-ubyte.gz' is expected"),

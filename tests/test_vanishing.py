@@ -156,12 +156,12 @@ def npy(path, array, **kwargs):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--cell=lsmt"], "unknown cell 'lsmt': did you mean 'lstm'?"),
+        (["--cell=lsmt"], "Unknown cell 'lsmt'. Did you mean 'lstm'?"),
         (["--cell="], "the name of a cell is expected"),
         (["--cell=none.py:f"], "there is no file 'none.py'"),
         (["--cell=bad.py:missing"], "has no factory 'missing'"),
         (["--cell=bad.py:broken"], "clause 'carry'"),
-        (["--cell=lstm(peephol=True)"], "has no option 'peephol'"),
+        (["--cell=lstm(peephol=True)"], "Unknown option 'peephol' of cell 'lstm'"),
         (["--inputs=text:none.txt"], "none.txt"),
         (["--inputs=text:empty.txt"], "empty"),
         (["--inputs=text:binary.txt"], "UTF-8"),

@@ -41,7 +41,7 @@ from _lorenz import DT, exponents, orbit, spectral_distance, state_space_distanc
 
 from gradflow import Cell, flow, study, unroll
 from gradflow.cells import rnn
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 from gradflow.train.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
@@ -229,8 +229,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
 def _check(config: Config) -> None:
     for name in config.cells:
-        if name not in CELLS:
-            raise ValueError(unknown_name("net", name, CELLS))
+        check_name("net", name, CELLS)
     if list(config.intervals) != sorted(set(config.intervals)):
         raise ValueError(f"intervals in ascending order are expected, got {config.intervals}")
     if config.intervals[-1] > config.num_steps:

@@ -11,7 +11,7 @@ from gradflow.cells import resolve
 from gradflow.models.bidirectional import bidirectional
 from gradflow.models.pooling import POOLINGS, convolution, pooled
 from gradflow.models.shapes import Model, Sequence, Vector, many_to_many, many_to_one
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import check_name, parse_spec
 from gradflow.unroll import unroll
 
 
@@ -58,8 +58,7 @@ def resolve_net(spec: str, input_size: int, hidden_size: int) -> Net:
             raise ValueError(f"conv or conv(width=3) is expected, got {spec!r}")
         return Net((pooled(convolution(input_size, hidden_size, width)),), None)
     pooling = options.pop("pooling", "last")
-    if pooling not in ("last", *POOLINGS):
-        raise ValueError(unknown_name("pooling", str(pooling), ("last", *POOLINGS)))
+    check_name("pooling", str(pooling), ("last", *POOLINGS))
     rate = options.pop("recurrent_dropout", 0.0)
     if not isinstance(rate, int | float) or not 0 <= rate < 1:
         raise ValueError(f"recurrent_dropout is expected in [0, 1), got {rate!r} in {spec!r}")

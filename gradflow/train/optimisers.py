@@ -1,6 +1,5 @@
 """Optimisers by name: optax's, with the learning rate left open so that it can be swept."""
 
-import inspect
 import math
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import check_name, check_options, parse_spec
 
 OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adabelief": optax.adabelief,
@@ -48,14 +47,8 @@ def resolve_optimiser(spec: str) -> Optimiser:
         cannot compute with.
     """
     name, options = parse_spec(spec)
-    if name not in OPTIMISERS:
-        raise ValueError(unknown_name("optimiser", name, OPTIMISERS))
-    taken = list(inspect.signature(OPTIMISERS[name]).parameters)
-    for option in options:
-        if option not in taken:
-            raise ValueError(
-                f"optimiser {name!r} has no option {option!r}; it takes {', '.join(taken)}"
-            )
+    check_name("optimiser", name, OPTIMISERS)
+    check_options("optimiser", name, OPTIMISERS[name], options)
     learning_rate = check_learning_rate(options.pop("learning_rate", 1e-3))
     make = partial(OPTIMISERS[name], **options)
     try:

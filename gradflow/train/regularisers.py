@@ -1,6 +1,5 @@
 """Losses on the gradient flow itself, to be added to that of a task."""
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float
 
 from gradflow import flow
 from gradflow.cell import Cell, Params
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import make_from_spec
 from gradflow.train.omega import Loss, preserve_norm
 
 Regulariser = Callable[[Loss, Cell, Params, Float[Array, "steps batch input"]], Float[Array, ""]]
@@ -105,16 +104,7 @@ def resolve_regulariser(spec: str) -> Regulariser:
       TypeError: If an option is not of the kind that it needs.
       ValueError: If there is no such regulariser, or it does not take an option or its value.
     """
-    name, options = parse_spec(spec)
-    if name not in REGULARISERS:
-        raise ValueError(unknown_name("regulariser", name, REGULARISERS))
-    taken = list(inspect.signature(REGULARISERS[name]).parameters)
-    for option in options:
-        if option not in taken:
-            raise ValueError(
-                f"regulariser {name!r} has no option {option!r}; it takes {', '.join(taken)}"
-            )
-    return REGULARISERS[name](**options)
+    return make_from_spec("regulariser", spec, REGULARISERS)
 
 
 def _check_weight(weight: Any) -> None:

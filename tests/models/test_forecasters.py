@@ -67,7 +67,7 @@ def test_dense_is_one_hidden_layer(key):
         ("conv", "one option, cell='...', is expected, got 'conv'"),
         ("conv(cells='gru')", "one option, cell='...', is expected"),
         ("batch_norm(cells=2)", "one option, cells='...', is expected"),
-        ("lsmt", "unknown cell 'lsmt'"),
+        ("lsmt", "Unknown cell 'lsmt'"),
     ],
 )
 def test_a_wrong_net_is_refused(spec, message):

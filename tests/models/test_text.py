@@ -72,7 +72,7 @@ def test_pooling_is_over_the_real_steps(key):
         found = pooled(many_to_many(cell), how).apply(params, inputs, lengths=LENGTHS)
         expected = [function(h[:length, i], axis=0) for i, length in enumerate(LENGTHS)]
         np.testing.assert_allclose(found, expected, rtol=1e-12)
-    with pytest.raises(ValueError, match="unknown pooling 'sum': .* max, mean"):
+    with pytest.raises(ValueError, match="Unknown pooling 'sum'. .* max, mean"):
         pooled(many_to_many(cell), "sum")
 
 
@@ -130,10 +130,10 @@ def test_a_net_names_the_cell_whose_flow_is_measured(key):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("bi_gru(pooling='sum')", "unknown pooling 'sum': .* last, max, mean"),
+        ("bi_gru(pooling='sum')", "Unknown pooling 'sum'. .* last, max, mean"),
         ("gru(recurrent_dropout=1)", r"recurrent_dropout is expected in \[0, 1\), got 1"),
         ("conv(width=0)", r"conv or conv\(width=3\) is expected, got 'conv\(width=0\)'"),
-        ("bi_gruu", "unknown cell 'gruu': did you mean 'gru'"),
+        ("bi_gruu", "Unknown cell 'gruu'. Did you mean 'gru'"),
     ],
 )
 def test_a_net_that_cannot_be_is_said(spec, message):

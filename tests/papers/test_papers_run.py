@@ -98,9 +98,9 @@ def test_a_run_that_fails_is_said(call, capsys):
     ("flags", "message"),
     [
         ([], "--figure=NAME, --all or --list is expected"),
-        (["--al"], "did you mean '--all'"),
+        (["--al"], "Did you mean '--all'"),
         (["--all", "--quick", "--full"], "one size is expected"),
-        (["--figure=fake2000-fig7"], "did you mean 'fake2000-fig"),
+        (["--figure=fake2000-fig7"], "Did you mean 'fake2000-fig"),
     ],
 )
 def test_wrong_flags_are_one_line(call, capsys, flags, message):

@@ -163,8 +163,8 @@ def test_held_slopes_leave_values_and_slopes_and_take_curvature_of_products_alon
 def test_bad_names_and_options_are_refused(key):
     assert set(REGULARISERS) == {"flossing", "omega"}
     for spec, message in {
-        "omga": "unknown regulariser 'omga': did you mean 'omega'",
-        "omega(alpha=2)": "regulariser 'omega' has no option 'alpha'; it takes weight, squared",
+        "omga": "Unknown regulariser 'omga'. Did you mean 'omega'",
+        "omega(alpha=2)": "Unknown option 'alpha' of regulariser 'omega'. Known: weight, squared",
         "omega(weight=0)": "weight is expected to be a positive number, got 0",
         "flossing(weight=-1)": "weight is expected to be a positive number, got -1",
         "flossing(num_exponents=0)": "num_exponents is expected to be an integer from 1 on, got 0",
