@@ -420,9 +420,9 @@ def summary(dataset: "xarray.Dataset") -> str:
     rows = [_row(str(name), dataset.sel(cell=name)) for name in dataset.cell.values]
     first, last = dataset.factor.values[[0, -1]]
     return (
-        f"{study.table(rows)}\nLoss of the tanh network on the line: log10 of the steepest over the "
-        f"median slope is {roughening(dataset):.2f} larger at {last:g} than at {first:g} of the "
-        "critical gain."
+        f"{study.table(rows)}\nLoss of the tanh network on the line: log10 of the steepest over "
+        f"the median slope is {roughening(dataset):.2f} larger at {last:g} than at {first:g} of "
+        "the critical gain."
     )
 
 
@@ -488,6 +488,9 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+    section="flow",
+    order=6,
+    gallery={"exploding": study.Picture()},
     quick={
         "cells": ("linear", "tanh"),
         "hidden_size": 16,

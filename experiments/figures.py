@@ -29,7 +29,9 @@ SECTIONS = ("flow", "training", "sequences")
 @cache
 def studies() -> dict[str, study.Experiment]:
     """All studies by name: those of the first section first, and by their order in it."""
-    names = (path.stem for path in HERE.glob("[a-z]*.py") if path != Path(__file__))
+    files = (path.stem for path in HERE.glob("[a-z]*.py") if path != Path(__file__))
+    folders = (path.parent.name for path in HERE.glob("*/__main__.py"))
+    names = [*files, *folders]
     found = [importlib.import_module(name).EXPERIMENT for name in names]
     found.sort(key=lambda one: (SECTIONS.index(one.section), one.order, one.name))
     return {one.name: one for one in found}

@@ -52,7 +52,8 @@ def stack(cells: Sequence[Cell], *, skip: str | None = None) -> Cell:
     cells = tuple(cells)
     if not cells:
         raise ValueError("a stack of at least one cell is expected, got none: give its layers")
-    check_name("kind of skip", skip, SKIPS)
+    if skip is not None:
+        check_name("kind of skip", skip, SKIPS)
     if skip != "input":  # with it, a layer's input has a size that only the data know
         _check_sizes(cells, skip)
 

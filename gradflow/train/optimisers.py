@@ -1,4 +1,4 @@
-"""Optimisers by name: optax's, with the learning rate left open so that it can be swept."""
+"""optax's optimisers by name, with an open learning rate so that it can be swept."""
 
 import math
 from collections.abc import Callable
@@ -26,11 +26,11 @@ OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 
 
 class Optimiser(NamedTuple):
-    """An optimiser up to its learning rate.
+    """An optimiser without its learning rate.
 
     Attributes:
       make: learning rate -> optax transformation. The rate may be traced, and so vmapped.
-      learning_rate: The rate that the spec gives; 0.001 where it gives none.
+      learning_rate: The learning rate of the spec; 0.001 by default.
     """
 
     make: Callable[[Any], optax.GradientTransformation]
@@ -38,13 +38,12 @@ class Optimiser(NamedTuple):
 
 
 def resolve_optimiser(spec: str) -> Optimiser:
-    """Finds the optimiser that a spec names: ``adam``, ``sgd(learning_rate=0.1, momentum=0.9)``.
+    """Makes the optimiser of a spec: ``adam``, ``sgd(learning_rate=0.1, momentum=0.9)``.
 
     The options are those of optax's function of that name, as literals.
 
     Raises:
-      ValueError: For an unknown name, an option that it does not take, or a value that it
-        cannot compute with.
+      ValueError: For an unknown name, an unknown option, or a value that optax rejects.
     """
     name, options = parse_spec(spec)
     check_name("optimiser", name, OPTIMISERS)
@@ -54,12 +53,12 @@ def resolve_optimiser(spec: str) -> Optimiser:
     try:
         jax.eval_shape(partial(_one_update, make), learning_rate)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"optimiser {spec!r} cannot be computed with: {error}") from None
+        raise ValueError(f"Optimiser {spec!r} failed: {error}. Change its options.") from None
     return Optimiser(make, learning_rate)
 
 
 def check_learning_rate(value: Any) -> float:
-    """A learning rate as a number.
+    """Checks a learning rate.
 
     Raises:
       ValueError: If it is not a finite number above zero.
@@ -67,7 +66,7 @@ def check_learning_rate(value: Any) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 < value < math.inf:
         raise ValueError(
-            f"a learning_rate above zero is expected, got {value!r}; for example 0.001"
+            f"Expected a positive learning_rate, got {value!r}. Use for example 0.001."
         )
     return float(value)
 
