@@ -158,7 +158,7 @@ def _apart(dataset: "xarray.Dataset", cell: str) -> study.Claim:
         f"of magnitude at lag {int(dataset.lag[-1])}.",
         decisions.above(ratio, APART) if len(last) > 1 else None,
         measured=study.Measured.of(f"log10 norm, {names[1]} over {names[0]}", ratio),
-        criterion=f"the 95 % interval of the difference between two frameworks lies above {APART:g}",
+        criterion=f"the 95 % interval between two frameworks lies above {APART:g}",
     )
 
 
@@ -169,6 +169,12 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+<<<<<<< HEAD
+    section="flow",
+    order=5,
+    gallery={"framework_presets": study.Picture()},
+=======
+>>>>>>> main
     quick={"hidden_size": 8, "num_steps": 20, "num_seeds": 3},
     doc=__doc__,
 )
