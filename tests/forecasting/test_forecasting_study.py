@@ -171,8 +171,8 @@ def test_what_beats_the_naive_forecast_is_said(real):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--models=linear"], "naive among the models is expected"),
-        (["--models=naive,arima"], "arima is for a real series, and this one is generated"),
+        (["--models=linear"], "Expected naive among the models"),
+        (["--models=naive,arima"], "arima needs a real series, and this one is generated"),
         (["--models=naive,lsmt"], "Unknown cell 'lsmt'"),
         (["--series=no.csv:x"], "Expected PATH:COLUMN of a CSV file, got 'no.csv:x'"),
         (["--data=sunspots"], "with the file 'SN_m_tot_V2.0.csv' is expected, got none"),

@@ -82,7 +82,7 @@ def test_the_long_form_has_its_sizes(monkeypatch):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"cells": ""}, "the name of a cell is expected, got ''"),
+        ({"cells": ""}, "Expected the name of a cell, got ''"),
         ({"cells": "lsmt"}, "Unknown cell 'lsmt'"),
         ({"num_formats": 4}, "Expected 1 to 3 formats, got 4"),
         ({"num_updates": 7}, "Expected num_updates to be a multiple of num_evaluations=3"),
