@@ -1,10 +1,9 @@
 """The study of parallel evaluation: its record, its number again by the library, its verdict."""
 
-import jax
 import numpy as np
 from studies import load, one_run, verdicts
 
-from gradflow import study, unroll
+from gradflow import unroll
 from gradflow.cells import rnn
 
 MODULE = load("parallel_in_time")
