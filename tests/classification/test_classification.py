@@ -64,6 +64,11 @@ def folders(data_dir, fits, tmp_path_factory):
     return folder / "probed", folder / "plain"
 
 
+@pytest.fixture(scope="module")
+def folder(folders):
+    return folders[0]
+
+
 def test_the_same_seeds_give_the_same_bits_probed_or_not(folders, dataset):
     plain = study.read_dataset(folders[1] / "result.nc")
     assert set(dataset) - set(plain) == {"gates", "log_norms", "adjoints"}

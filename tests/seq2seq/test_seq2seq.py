@@ -20,12 +20,10 @@ FLAGS = [
 ]
 
 
-def test_the_same_command_gives_the_same_bits(folders):
-    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
-    assert one == two
-    assert (folders[0] / "figure.png").stat().st_size > 10_000
+def test_a_run_draws_its_figure(folder):
+    assert (folder / "figure.png").stat().st_size > 10_000
     for name in ("encoder", "decoder"):
-        assert read_description(folders[0] / "params" / f"rnn_{name}.safetensors").cell == "rnn"
+        assert read_description(folder / "params" / f"rnn_{name}.safetensors").cell == "rnn"
 
 
 def test_the_record_has_what_was_trained(dataset):
