@@ -489,6 +489,9 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+    section="flow",
+    order=6,
+    gallery={"exploding": study.Picture()},
     quick={
         "cells": ("linear", "tanh"),
         "hidden_size": 16,

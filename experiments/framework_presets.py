@@ -169,6 +169,9 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+    section="flow",
+    order=5,
+    gallery={"framework_presets": study.Picture()},
     quick={"hidden_size": 8, "num_steps": 20, "num_seeds": 3},
     doc=__doc__,
 )

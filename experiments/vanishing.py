@@ -304,6 +304,8 @@ def _by_cell(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
     )
 
 
+CELLS = "--cell=rnn,lstm,gru"
+
 EXPERIMENT = study.Experiment(
     name="vanishing",
     config=Config,
@@ -311,6 +313,14 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+    section="flow",
+    order=1,
+    gallery={
+        "vanishing": study.Picture((CELLS,)),
+        "vanishing_digits": study.Picture(
+            (CELLS, "--inputs=digits", "--num_steps=64", "--spectrum_lags=1,10,32,64")
+        ),
+    },
     quick={"hidden_size": 8, "num_steps": 20, "num_seeds": 3, "spectrum_lags": (1, 5, 20)},
     doc=__doc__,
 )
