@@ -22,8 +22,13 @@ EOF
 
 experiments() {
   local found
-  found="$(cd "$root/experiments" && find . -name '[a-z]*.py' ! -path ./figures.py | sort)"
+  found="$(cd "$root/experiments" && {
+    find . -maxdepth 1 -name '[a-z]*.py' ! -path ./figures.py
+    find ./papers -name '[a-z]*.py'
+    find . -mindepth 2 -maxdepth 2 -name __main__.py  # a study that is a folder
+  } | sort)"
   found="${found//.\//}"
+  found="${found//\/__main__/}"
   found="${found//.py/}"
   echo "${found//$'\n'/, }"
 }
@@ -128,9 +133,10 @@ run_linters() {
 }
 
 run_experiment() {
-  local name="$1" file="$root/experiments/$1.py"
+  local name="$1" file="$root/experiments/$1.py" folder="$root/experiments/$1"
   shift
-  [[ -f $file ]] || fail "unknown experiment '$name', the known ones are $(experiments)" 2
+  [[ ! -f $folder/__main__.py ]] || file="$folder"
+  [[ -e $file ]] || fail "unknown experiment '$name', the known ones are $(experiments)" 2
   prepare ""
   exec "$python" "$file" "$@"
 }

@@ -421,9 +421,9 @@ def summary(dataset: "xarray.Dataset") -> str:
     rows = [_row(str(name), dataset.sel(cell=name)) for name in dataset.cell.values]
     first, last = dataset.factor.values[[0, -1]]
     return (
-        f"{study.table(rows)}\nLoss of the tanh network on the line: log10 of the steepest over the "
-        f"median slope is {roughening(dataset):.2f} larger at {last:g} than at {first:g} of the "
-        "critical gain."
+        f"{study.table(rows)}\nLoss of the tanh network on the line: log10 of the steepest over "
+        f"the median slope is {roughening(dataset):.2f} larger at {last:g} than at {first:g} of "
+        "the critical gain."
     )
 
 

@@ -10,9 +10,10 @@ from gradflow import study
 from gradflow.cells import rnn
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import resolve_clipping
-from gradflow.train.fit import Schedule, fit
-from gradflow.train.loop import Training, begin
+from gradflow.train.driver import Schedule, fit
 from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train.runs import begin, fresh_sequences
+from gradflow.train.training import Training
 
 MODULE = load("clipping")
 EXPERIMENT = MODULE.EXPERIMENT
@@ -39,7 +40,8 @@ def test_a_setting_is_the_training_with_that_clipping(dataset):
             eval_size=16,
         )
         keys = jax.random.split(jax.random.key(0), 3)
-        *_, last = fit(training, begin(training, keys, jnp.full(3, 0.3)), Schedule(20, 10))
+        runs = begin(training, keys, jnp.full(3, 0.3))
+        *_, last = fit(fresh_sequences(training, runs), Schedule(20, 10))
     found = dataset.sel(task=TASK, setting="global_norm 0.3")
     for name in ("loss", "grad_norm", "clip_ratio"):
         expected = last.metrics[name].T

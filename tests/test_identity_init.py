@@ -9,8 +9,8 @@ from studies import load
 from gradflow import study
 from gradflow.cells import rnn
 from gradflow.tasks import resolve_task
-from gradflow.train.loop import Training
 from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train.training import Training
 
 module = load("identity_init")
 EXPERIMENT = module.EXPERIMENT
@@ -108,7 +108,7 @@ def record(decades, losses):
         },
         coords={"start": starts, "lag": range(4), "update": [0, 9], "look": [0, 9]},
     )
-    data = data.assign(share_correct=0 * data.loss)
+    data = data.assign(accuracy=0 * data.loss)
     return data.expand_dims(task=["adding"], activation=["relu"], rate=[0.1]).assign(
         num_steps=("task", [3])
     )

@@ -65,8 +65,9 @@ def studies_table(section: str) -> str:
     for name, (one, picture) in gallery().items():
         if one.section == section and (record := read_record(name)):
             link = f"[{one.name}]({_source(one.name)})" if one.name != before else ""
-            cells = (link, _claims_cell(record, one.title), f"`{_command(one, picture)}`",
-                     f"[{name}.png](../figures/{name}.png)", f"{record['seconds']:.0f} s")  # fmt: skip
+            figure, seconds = f"[{name}](../figures/{name}.png)", f"{record['seconds']:.0f} s"
+            command = f"`{_command(one, picture)}`"
+            cells = (link, _claims_cell(record, one.title), command, figure, seconds)
             lines.append("| " + " | ".join(cells) + " |")
             before = one.name
     return "\n".join(lines)

@@ -14,7 +14,7 @@ import numpy as np
 
 from gradflow import study
 from gradflow.train import Keeper, Progress, Runs, Schedule, Training, fit
-from gradflow.train.loop import NEVER
+from gradflow.train.runs import NEVER
 
 Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]
 """Dimensions, values and attributes, as a dataset takes them."""

@@ -17,7 +17,7 @@ Takes about half a minute on one core.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from _paper import Paper
 
 from gradflow import Cell, flow, study
 from gradflow.study import Claim, numbers, statement
+from gradflow.train import Descent, descend
 
 if TYPE_CHECKING:
     import xarray
@@ -91,14 +92,12 @@ def floss(config: Config, k: int, seed: int) -> "xarray.Dataset":
         ).exponents
         return jnp.mean(found**2), found
 
-    def epoch(state: tuple[Any, Any], key: jax.Array) -> tuple[tuple[Any, Any], jax.Array]:
-        params, memory = state
-        slope, found = jax.grad(loss, has_aux=True)(params, signal(key, config.num_steps))
-        change, memory = adam.update(slope, memory)
-        return (optax.apply_updates(params, change), memory), found
+    def gradient(params: "Params", key: jax.Array) -> "tuple[Params, jax.Array]":
+        return jax.grad(loss, has_aux=True)(params, signal(key, config.num_steps))
 
     keys = jax.random.split(k_inputs, config.epochs)
-    (last, _), found = jax.jit(partial(jax.lax.scan, epoch))((first, adam.init(first)), keys)
+    begun = Descent.start(adam, first)
+    (last, _), found = jax.jit(partial(descend, gradient, adam))(begun, keys)
     inputs = signal(k_look, config.num_steps)
     singular = jax.jit(lambda params: flow.log_singular_values(cell, params, inputs)[-1])
     width = max(config.num_exponents)

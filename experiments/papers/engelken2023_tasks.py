@@ -20,13 +20,12 @@ Takes about three minutes on one core, with smaller nets, shorter sequences and 
 the paper's, which --full has, for hours. A killed run goes on from its last evaluation.
 """
 
-import contextlib
 import functools
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
@@ -39,13 +38,14 @@ from gradflow.cells import resolve
 from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import Batch, Task, resolve_task
 from gradflow.train import (
-    Keeper,
-    Progress,
+    Descent,
     Runs,
     Schedule,
     Training,
     begin,
+    descend,
     fit,
+    fresh_sequences,
     resolve_clipping,
     resolve_optimiser,
     resolve_regulariser,
@@ -130,17 +130,15 @@ def floss(config: Config, cells: "Params", keys: jax.Array) -> "tuple[Params, ja
     options = f"num_exponents={config.num_exponents}, burn_in={BURN_IN}"
     regulariser = resolve_regulariser(f"flossing({options})")
 
-    def epoch(state: tuple[Any, Any], key: jax.Array) -> tuple[tuple[Any, Any], jax.Array]:
-        params, memory = state
+    def gradient(params: "Params", key: jax.Array) -> "tuple[Params, jax.Array]":
         inputs = jax.random.bernoulli(key, 0.5, (config.floss_steps, 1, 1)).astype(float)
         loss = partial(regulariser, lambda outputs: jnp.zeros(()), cell)
         value, slope = jax.value_and_grad(loss)(params, inputs)
-        change, memory = adam.update(slope, memory)
-        return (optax.apply_updates(params, change), memory), jnp.sqrt(value)
+        return slope, jnp.sqrt(value)
 
     def one(params: "Params", key: jax.Array) -> "tuple[Params, jax.Array]":
         each = jax.random.split(key, config.floss_epochs)
-        (params, _), sizes = jax.lax.scan(epoch, (params, adam.init(params)), each)
+        (params, _), sizes = descend(gradient, adam, Descent.start(adam, params), each)
         return params, sizes
 
     return jax.vmap(one)(cells, keys)
@@ -182,12 +180,6 @@ def again(config: Config, runs: Runs, stage: int) -> Runs:
     return runs._replace(params={**runs.params, "cell": cells})
 
 
-def stage_of(training: Training, runs: Runs, schedule: Schedule, keeper: Keeper | None) -> Progress:
-    """The end of one stretch of training, between two flossings."""
-    *_, last = study.progress(fit(training, runs, schedule, keeper=keeper), "looks")
-    return last
-
-
 def train(
     config: Config, problem: str, delay: int, nets: "xarray.Dataset", folder: Path | None
 ) -> "xarray.Dataset":
@@ -208,11 +200,11 @@ def train(
             runs = again(config, runs, stage + 1)
         schedule = Schedule(end - first, config.eval_every, early_stop=False)
         identity = {"problem": problem, "delay": delay, "from": first, "to": end}
-        kept = folder and Keeper(folder / f"from-{first}", identity)
-        with kept or contextlib.nullcontext() as keeper:
-            progress = stage_of(training, runs, schedule, keeper)
-        runs = progress.runs
-        parts.append(progress.metrics["share_correct"][bool(stage) :])
+        kept = folder and folder / f"from-{first}"
+        steps = fit(fresh_sequences(training, runs), schedule, folder=kept, identity=identity)
+        *_, progress = study.progress(steps, "evaluations")
+        runs = progress.state
+        parts.append(progress.metrics["accuracy"][bool(stage) :])
     share = np.concatenate(parts).reshape(-1, len(METHODS), config.num_seeds)
     updates = np.arange(len(share)) * config.eval_every
     return xarray.Dataset(

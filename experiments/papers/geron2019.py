@@ -27,6 +27,7 @@ from gradflow.cells import rnn
 from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import forecasting
 from gradflow.tasks.forecasting import least_squares, two_sines
+from gradflow.train import Descent, descend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,27 +103,24 @@ def train(model: Model, rate: float, epochs: int, data: tuple, key: jax.Array) -
     def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.mean((forecast(params, x) - y) ** 2)
 
-    def update(state: tuple, batch: tuple) -> tuple[tuple, None]:
-        params, moments = state
+    def gradient(params: Any, batch: tuple) -> tuple[Any, None]:
         index, valid = batch
 
         def masked(params: Any) -> jax.Array:
             error = jnp.mean((forecast(params, x[index]) - y[index]) ** 2, axis=1)
             return jnp.sum(error * valid) / jnp.sum(valid)
 
-        change, moments = optimiser.update(jax.grad(masked)(params), moments, params)
-        return (optax.apply_updates(params, change), moments), None
+        return jax.grad(masked)(params), None
 
-    def epoch(state: tuple, key: jax.Array) -> tuple[tuple, None]:
+    def epoch(descent: Descent, key: jax.Array) -> tuple[Descent, None]:
         order = jax.random.permutation(key, len(x))
         padding = -len(x) % BATCH  # the last batch of an epoch is smaller, as in Keras
         index = jnp.concatenate([order, order[:padding]]).reshape(-1, BATCH)
         valid = (jnp.arange(index.size) < len(x)).reshape(-1, BATCH)
-        return jax.lax.scan(update, state, (index, valid))
+        return descend(gradient, optimiser, descent, (index, valid))
 
     k_init, k_order = jax.random.split(key)
-    params = init(k_init)
-    first = (params, optimiser.init(params))
+    first = Descent.start(optimiser, init(k_init))
     (params, _), _ = jax.lax.scan(epoch, first, jax.random.split(k_order, epochs))
     return loss(params, x_valid, y_valid)
 

@@ -137,7 +137,7 @@ def train(config: Config, problem: str, net: str, folder: Any) -> "xarray.Datase
     found, _ = trained(training, runs, schedule, folder=folder(), identity=identity)
     sequences = ("evaluation", found["update"].values * about.batch_size)
     names = {"update": "evaluation"}
-    found = found[["share_correct", "solved_at"]].drop_vars("update").rename_dims(names)
+    found = found[["accuracy", "solved_at"]].drop_vars("update").rename_dims(names)
     return found.assign(sequences=sequences, solved_at=found.solved_at * about.batch_size)
 
 
@@ -192,7 +192,7 @@ def about(data: "xarray.Dataset", problem: str) -> list[Claim]:
     median, most = float(np.median(at)), float(data.sequences.max())
     place = {"noise-free": "Table 2", "order": "Table 9", "adding": "Table 7"}[problem]
     source = f"{place} (read through a re-implementation)"
-    short = float(np.median(last(data.share_correct.sel(net="tanh").rename(evaluation="update"))))
+    short = float(np.median(last(data.accuracy.sel(net="tanh").rename(evaluation="update"))))
     tanh = {
         "noise-free": ("BPTT and RTRL 0 %", float(solved.sel(net="tanh")) <= 0.2,
                        "at most 1 of 5 seeds solves it"),
@@ -251,7 +251,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         for net, name, label in (("lstm", "lstm", "LSTM"), ("tanh", "rnn", "tanh RNN")):
             one = data.sel(net=net)
             look = {**study.figure.cell_style(name, 0), "label": label, "markersize": 4}
-            share = one.share_correct.transpose("seed", "evaluation")
+            share = one.accuracy.transpose("seed", "evaluation")
             reached = np.isfinite(share.values).all(axis=0)
             x = one.sequences.values[reached] / 1000
             study.figure.band(ax, x, share.values[:, reached], 0, **look)

@@ -25,7 +25,6 @@ Takes about four minutes on one core; as large as the paper, under --full, many 
 goes on from its last checkpoint.
 """
 
-import contextlib
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
@@ -43,7 +42,7 @@ from gradflow import Cell, flow, study, unroll
 from gradflow.cells import rnn
 from gradflow.spec import unknown_name
 from gradflow.study import Claim, numbers, statement
-from gradflow.train.checkpoint import Checkpoints
+from gradflow.train import Descent, Schedule, Source, descend, fit
 
 if TYPE_CHECKING:
     import xarray
@@ -125,43 +124,43 @@ def train(config: Config, cell: Cell, data: np.ndarray, folder: Any) -> "Params"
     unit = jnp.arange(len(settings) * config.num_seeds) >= len(config.intervals) * config.num_seeds
     adam, series = optax.adam(config.learning_rate), jnp.asarray(data, jnp.result_type(float))
 
-    def begin(key: jax.Array) -> "Params":
+    def initialised(key: jax.Array) -> Descent:
         k_cell, k_B = jax.random.split(key)
         r = config.hidden_size**-0.5
         B = jax.random.uniform(k_B, (3, config.hidden_size), minval=-r, maxval=r)
-        return {"cell": cell.init(k_cell), "B": B}
+        return Descent.start(adam, {"cell": cell.init(k_cell), "B": B})
 
-    def update(state: Any, interval: jax.Array, unit: jax.Array, key: jax.Array) -> Any:
-        params, memory = state
+    def gradient(
+        interval: jax.Array, unit: jax.Array, params: "Params", at: jax.Array
+    ) -> "tuple[Params, None]":
+        key = jax.random.fold_in(jax.random.key(config.seed), at)
         latest = len(series) - config.num_steps - 1
         starts = jax.random.randint(key, (config.batch_size,), 0, latest)
         xs = series[jnp.arange(config.num_steps + 1)[:, None] + starts]
         slope = jax.grad(partial(squared_error, cell))(params, xs, interval)
         size = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(slope)))
         scale = jnp.where(unit, 1 / size, 1.0)
-        change, memory = adam.update(jax.tree.map(lambda g: scale * g, slope), memory)
-        return optax.apply_updates(params, change), memory
+        return jax.tree.map(lambda g: scale * g, slope), None
 
     @jax.jit
-    def advance(state: Any, first: jax.Array) -> Any:
-        def body(state: Any, at: jax.Array) -> tuple[Any, None]:
-            key = jax.random.fold_in(jax.random.key(config.seed), at)
-            return jax.vmap(update, (0, 0, 0, None))(state, interval, unit, key), None
+    def updated(descents: Descent, first: jax.Array) -> Descent:
+        updates = first + jnp.arange(config.chunk)
 
-        return jax.lax.scan(body, state, first + jnp.arange(config.chunk))[0]
+        def one(descent: Descent, interval: jax.Array, unit: jax.Array) -> Descent:
+            return descend(partial(gradient, interval, unit), adam, descent, updates)[0]
+
+        return jax.vmap(one)(descents, interval, unit)
+
+    def advance(state: tuple[Descent, int], number: int) -> tuple[tuple[Descent, int], dict]:
+        descents, first = state
+        return (updated(descents, first), first + number), {}
 
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 10**9), len(unit))
-    params = jax.vmap(begin)(keys)
-    state, first = (params, jax.vmap(adam.init)(params)), 0
-    kept = contextlib.nullcontext() if folder is None else Checkpoints(folder, identity(config))
-    with kept as kept:
-        if kept is not None and (stored := kept.restore(state)) is not None:
-            state, first = stored.tree, stored.step
-        for at in study.progress(range(first, config.num_updates, config.chunk), "chunks"):
-            state = advance(state, at)
-            if kept is not None:
-                kept.save(at + config.chunk, state, {})
-    return state[0]
+    source = Source((jax.vmap(initialised)(keys), 0), advance, lambda state: (state, {}), {})
+    schedule = Schedule(config.num_updates, config.chunk)
+    steps = fit(source, schedule, folder=folder, identity=identity(config))
+    *_, last = study.progress(steps, "checkpoints")
+    return last.state[0].params
 
 
 def free_runs(config: Config, cell: Cell, params: "Params", data: np.ndarray) -> np.ndarray:

@@ -219,7 +219,7 @@ def train(config: Config, name: str, folder: Any) -> "xarray.Dataset":
     if training.task.loss == "squared":
         task = resolve_task(problem.spec.format(5 * config.length // 2))
         longer = tried(training, task, params, config)
-    return found[["share_correct", "solved_at"]].assign(longer=("seed", longer))
+    return found[["accuracy", "solved_at"]].assign(longer=("seed", longer))
 
 
 def generalise(config: Config, folder: Any) -> "xarray.Dataset":
@@ -234,8 +234,8 @@ def generalise(config: Config, folder: Any) -> "xarray.Dataset":
         tried(training, resolve_task(ORDER.spec.format(length)), params, config)
         for length in study.progress(config.tried, "lengths")
     ]
-    found = found[["share_correct", "solved_at"]].rename(update="order_update")
-    found = found.rename(share_correct="order_share", solved_at="order_solved_at")
+    found = found[["accuracy", "solved_at"]].rename(update="order_update")
+    found = found.rename(accuracy="order_share", solved_at="order_solved_at")
     lengths = ("tried", list(config.tried), {"units": "steps"})
     return found.assign(wrong=(("tried", "seed"), np.stack(wrong))).assign_coords(tried=lengths)
 
@@ -375,7 +375,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     left, right = fig.subplots(1, 2)
     for name in dataset.problem.values:
         data, color = dataset.sel(problem=name), COLORS[str(name)]
-        wrong = 1 - data.share_correct.median("seed")
+        wrong = 1 - data.accuracy.median("seed")
         learnt = f"{int(data.solved_at.notnull().sum())}/{data.sizes['seed']}"
         look = study.figure.cell_style(f"problem {name}", list(PROBLEMS).index(name))
         look = {**look, "color": color, "markevery": 2, "clip_on": False}

@@ -9,7 +9,14 @@ import xarray
 
 from gradflow import flow
 from gradflow.tasks import Batch
-from gradflow.train import Schedule, Training, fit, resolve_clipping, resolve_optimiser
+from gradflow.train import (
+    Schedule,
+    Training,
+    fit,
+    fresh_sequences,
+    resolve_clipping,
+    resolve_optimiser,
+)
 
 CONFIG = tasks.EXPERIMENT.resolve({}, quick=True)
 ROWS = {"none": slice(0, 2), "before": slice(2, 4), "during": slice(4, 6)}
@@ -94,8 +101,8 @@ def test_flossing_during_training_changes_the_cells_of_its_own_nets_alone(nets, 
 
 def test_without_flossing_the_stretches_are_one_training(nets, training, shares):
     schedule = Schedule(CONFIG.num_updates, CONFIG.eval_every, early_stop=False)
-    *_, end = fit(training, tasks.start(CONFIG, training, nets), schedule)
-    whole = end.metrics["share_correct"].reshape(-1, 3, CONFIG.num_seeds)
+    *_, end = fit(fresh_sequences(training, tasks.start(CONFIG, training, nets)), schedule)
+    whole = end.metrics["accuracy"].reshape(-1, 3, CONFIG.num_seeds)
     np.testing.assert_array_equal(shares[:, :2], whole[:, :2])
     np.testing.assert_array_equal(shares[:2, 2], whole[:2, 2])
     assert not np.array_equal(shares[2:, 2], whole[2:, 2])
@@ -116,17 +123,17 @@ def test_the_share_of_bits_is_counted_one_by_one():
 
 
 def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path, nets, monkeypatch, shares):
-    stage_of = tasks.stage_of
+    again = tasks.again
 
-    def killed(training, runs, schedule, keeper):
+    def killed(config, runs, stage):
         if (tmp_path / "from-10").exists():
             raise KeyboardInterrupt
-        return stage_of(training, runs, schedule, keeper)
+        return again(config, runs, stage)
 
-    monkeypatch.setattr(tasks, "stage_of", killed)
+    monkeypatch.setattr(tasks, "again", killed)
     with pytest.raises(KeyboardInterrupt):
         tasks.train(CONFIG, "copy", 2, nets, tmp_path)
-    monkeypatch.setattr(tasks, "stage_of", stage_of)
+    monkeypatch.setattr(tasks, "again", again)
     found = tasks.train(CONFIG, "copy", 2, nets, tmp_path)
     np.testing.assert_array_equal(found.share.values, shares)
 

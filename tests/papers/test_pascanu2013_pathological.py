@@ -88,7 +88,7 @@ def test_an_error_is_what_a_loop_counts_and_what_an_evaluation_has(name):
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     whole = pathological.tried(training, fixed, runs.params, CONFIG)
     np.testing.assert_allclose(whole, found, rtol=1e-12)
-    np.testing.assert_allclose(1 - evaluate(training, runs)[1]["share_correct"], found, rtol=1e-12)
+    np.testing.assert_allclose(1 - evaluate(training, runs)[1]["accuracy"], found, rtol=1e-12)
     if name == "addition":
         assert 0 < found.min() and found.max() < 1
 
