@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 
 from gradflow import flow, study
 from gradflow.cells import resolve
 from gradflow.devices import map_runs
+from gradflow.study import Claim, numbers, statement
 from gradflow.tasks.inputs import make_inputs
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def about_identity(dataset: "xarray.Dataset", slope: dict[str, np.ndarray]) -> l
             0,
             unitary,
             atol=1e-9,
-            source=OWN + "the step is unitary while its bias is zero",
+            kind="derived",
+            source="the step is unitary while its bias is zero",
             exact=True,
         ),
         numbers(
@@ -143,7 +145,8 @@ def about_identity(dataset: "xarray.Dataset", slope: dict[str, np.ndarray]) -> l
             0,
             slope["irnn"],
             atol=0.002,
-            source=OWN + "identity weights pass on what ReLU lets through",
+            kind="derived",
+            source="identity weights pass on what ReLU lets through",
         ),
     ]
 
@@ -157,28 +160,33 @@ def about_relu_and_tanh(dataset: "xarray.Dataset", slope: dict[str, np.ndarray])
             "fig4-relu",
             "ReLU with Glorot's weights vanishes",
             "slope below -0.1",
-            f"log10 slope {slope['relu'].max():.3g} at most",
-            source=OWN + "an earlier measurement",
-            condition="the log10 slope of every seed is below -0.1",
+            {"largest log10 slope": slope["relu"].max()},
+            kind="regression",
+            source="an earlier measurement",
+            criterion="the log10 slope of every seed is below -0.1",
             holds=(slope["relu"] < -0.1).all(),
         ),
         statement(
             "fig4-orthogonal",
             "tanh with orthogonal weights decays slowly",
             "slope within ±0.05",
-            f"log10 slope {turned.min():.3g} to {turned.max():.3g}",
-            source=OWN + "an earlier measurement",
-            condition="the log10 slope of every seed is between -0.05 and 0",
+            {"least and largest log10 slope": [turned.min(), turned.max()]},
+            kind="regression",
+            source="an earlier measurement",
+            criterion="the log10 slope of every seed is between -0.05 and 0",
             holds=((turned > -0.05) & (turned < 0)).all(),
         ),
         statement(
             "fig4-tanh",
             "with the authors' own Glorot weights the tanh net does not vanish fast",
             "slope about -0.01",
-            f"log10 slope {np.median(slope['tanh']):.3g}, norm at lag 100 "
-            f"{10 ** float(last.sel(net='tanh')):.3g} of that at lag 1",
-            source=OWN + "an earlier measurement",
-            condition="the median log10 slope is between -0.02 and 0",
+            {
+                "median log10 slope": np.median(slope["tanh"]),
+                "norm at lag 100 over that at lag 1": 10 ** float(last.sel(net="tanh")),
+            },
+            kind="regression",
+            source="an earlier measurement",
+            criterion="the median log10 slope is between -0.02 and 0",
             holds=-0.02 < np.median(slope["tanh"]) < 0,
         ),
     ]
@@ -193,9 +201,10 @@ def about_forgetting(dataset: "xarray.Dataset", slope: dict[str, np.ndarray]) ->
             "fig4-forget",
             "the forget bias lengthens an LSTM's memory",
             "from below -0.1 to above -0.01",
-            "log10 slopes of b_f = 0, 1, 2: " + " / ".join(f"{b:.3g}" for b in biases),
-            source=OWN + "an earlier measurement",
-            condition="the slope rises with b_f in 0, 1, 2, from below -0.1 to above -0.01",
+            {"log10 slope at b_f = 0, 1, 2": biases},
+            kind="regression",
+            source="an earlier measurement",
+            criterion="the slope rises with b_f in 0, 1, 2, from below -0.1 to above -0.01",
             holds=biases[0] < -0.1 and biases[0] < biases[1] < biases[2] and biases[2] > -0.01,
         ),
     ]
@@ -221,17 +230,12 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/arjovsky2016",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={
         "nets": ("irnn", "urnn"),
         "hidden_size": 16,
@@ -240,13 +244,8 @@ EXPERIMENT = study.Experiment(
         "num_seeds": 2,
     },
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Arjovsky, Shah, Bengio 2016, Unitary evolution recurrent neural networks, "
     "arXiv:1511.06464",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig4": figure},
     traps=(
         "The figure itself was not read for this page, so that no verdict rests on it: every "

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 
 from gradflow import flow, study, unroll
 from gradflow.cells import rnn
 from gradflow.devices import map_runs
+from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
     import xarray
@@ -122,7 +123,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             slope**LAG,
             dataset["product"].values,
             rtol=1e-5,
-            source=OWN + "f'(x*)^20, x* by Newton's method",
+            kind="derived",
+            source="f'(x*)^20, x* by Newton's method",
             exact=True,
         ),
         numbers(
@@ -131,7 +133,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             np.log10(slope),
             -decay / np.log(10),
             atol=1e-9,
-            source=OWN + "log10 f'(x*)",
+            kind="derived",
+            source="log10 f'(x*)",
             exact=True,
         ),
         numbers(
@@ -141,16 +144,17 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             dataset.tolerance.values,
             atol=1e-5,
             exact=True,
-            source=OWN + "the fold, w x_f - artanh x_f with w (1 - x_f²) = 1",
+            kind="derived",
+            source="the fold, w x_f - artanh x_f with w (1 - x_f²) = 1",
         ),
         statement(
             "latch-vanishing",
             "a robustly stored bit has ‖∂x_t/∂x_0‖ -> 0 exponentially",
             "‖∂x_t/∂x_0‖ -> 0 exponentially",
-            f"f' from {slope.max():.3g} to {slope.min():.3g}",
+            {"largest and least f'": [slope.max(), slope.min()]},
             source="theorem on hyperbolic attractors (read through a second source)",
             exact=True,
-            condition="the log norm falls by the same negative amount at every step",
+            criterion="the log norm falls by the same negative amount at every step",
             holds=(decay > 0).all()
             and np.ptp(np.diff(dataset.log_norm.values), axis=1).max() < 1e-6,
         ),
@@ -158,11 +162,13 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "latch-conflict",
             "the more noise a latch resists, the faster its gradient dies",
             "robust latching and gradient descent conflict",
-            f"tolerance {found.min():.3g} to {found.max():.3g}, "
-            f"decay {decay.min():.3g} to {decay.max():.3g} nats a step",
+            {
+                "least and largest tolerance": [found.min(), found.max()],
+                "least and largest decay in nats per step": [decay.min(), decay.max()],
+            },
             source="the paper's main conclusion (read through a second source)",
             exact=True,
-            condition="tolerance and decay rate both rise with w",
+            criterion="tolerance and decay rate both rise with w",
             holds=(np.diff(found) > 0).all() and (np.diff(decay) > 0).all(),
         ),
     ]
@@ -189,26 +195,16 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/bengio1994",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={"w": (1.25, 2.0), "num_steps": 30, "watch": 5000},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Bengio, Simard, Frasconi 1994, Learning long-term dependencies with gradient descent "
     "is difficult, doi:10.1109/72.279181",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"latch": figure},
     traps=(
         "The paper's curves of success against T were not read; the picture is of the smallest "

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 
 from gradflow import Cell, study, unroll
 from gradflow.cells import rnn
+from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
     import xarray
@@ -149,7 +150,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             (1.2, 0.8, 1.04**0.5, 1.010225**0.5),
             radius,
             atol=1e-6,
-            source=OWN + "|1 + eps λ| from the printed eigenvalues",
+            kind="derived",
+            source="|1 + eps λ| from the printed eigenvalues",
             exact=True,
         ),
         numbers(
@@ -158,7 +160,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             loop(dataset.sizes["time"] - 1),
             np.stack([norms[net] for net in FEEDBACK]),
             atol=1e-10,
-            source=OWN + "a plain NumPy loop",
+            kind="derived",
+            source="a plain NumPy loop",
             exact=True,
             digits=3,
         ),
@@ -166,28 +169,28 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "fig1-shrink",
             "identity and orthogonal vanilla nets all shrink to zero",
             "trajectories shrink to the origin",
-            f"‖h‖ at most {ends.max():.2g} in the long run",
+            {"largest ‖h‖ in the long run": ends.max()},
             source="Fig. 1 (b) to (d) and section 4",
-            condition="the norm falls at every step, and is below 0.05 in the long run",
+            criterion="the norm falls at every step, and is below 0.05 in the long run",
             holds=shrink < 0 and ends.max() < 0.05,
         ),
         statement(
             "fig1-order",
             "W+ leaves, W- collapses, the others circle",
             "unstable, stable but lossy, critical",
-            "‖h_50‖ " + " / ".join(f"{m:.3g}" for m in means),
+            {"‖h_50‖": means},
             source="Fig. 1 (e) to (h)",
             exact=True,
-            condition="mean ‖h_50‖ is in the order W- < with diffusion < W0 < W+",
+            criterion="mean ‖h_50‖ is in the order W- < with diffusion < W0 < W+",
             holds=means[1] < means[3] < means[2] < means[0],
         ),
         statement(
             "fig1-spiral",
             "forward Euler makes W0 spiral outwards slowly",
             "slow outward spiral",
-            "‖h_50‖/‖h_0‖ " + " / ".join(f"{ratio:.3g}" for ratio in grown),
+            {"‖h_50‖/‖h_0‖": grown},
             source="Fig. 1 (g)",
-            condition="Σ log cosh 2h, which the continuous field keeps, grows at every step, and "
+            criterion="Σ log cosh 2h, which the continuous field keeps, grows at every step, and "
             "each norm by a factor between 1 and e",
             exact=True,
             holds=(np.diff(energy) > 0).all() and (grown > 1).all() and (grown < np.e).all(),
@@ -196,9 +199,9 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "fig1-distance",
             "with diffusion the distance to the origin stays constant",
             "constant distance",
-            "second half times " + " / ".join(f"{k:.3g}" for k in kept),
+            {"norm at the end over that after half the steps": kept},
             source="Fig. 1 (h)",
-            condition="over the second half of the steps each norm changes by less than a tenth",
+            criterion="over the second half of the steps each norm changes by less than a tenth",
             holds=(np.abs(kept - 1) < 0.1).all(),
         ),
     ]
@@ -226,26 +229,16 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/chang2019",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={"long_steps": 2000},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Chang, Chen, Haber, Chi 2019, AntisymmetricRNN: a dynamical system view on recurrent "
     "neural networks, arXiv:1902.09689",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig1": figure},
     traps=(
         "The net with diffusion has |1 + eps λ| = 1.005 > 1 at the origin although the text "

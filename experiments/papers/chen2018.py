@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 
 from gradflow import study
 from gradflow.initializers.meanfield import critical_gain
+from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
     import xarray
@@ -142,7 +143,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             1.0,
             dataset.gain.values[0],
             atol=1e-6,
-            source=OWN + "at q = 0 tanh is linear: χ = σ_w²",
+            kind="derived",
+            source="at q = 0 tanh is linear: χ = σ_w²",
             exact=True,
         ),
         numbers(
@@ -151,7 +153,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             dataset.hermite.values[1:],
             dataset.gain.values[1:],
             atol=1e-3,
-            source=OWN + "Gauss-Hermite quadrature",
+            kind="derived",
+            source="Gauss-Hermite quadrature",
             exact=True,
         ),
         numbers(
@@ -160,7 +163,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             chi,
             one_step,
             rtol=0.03,
-            source=OWN + "χ by quadrature",
+            kind="derived",
+            source="χ by quadrature",
         ),
         numbers(
             "line-growth",
@@ -168,16 +172,17 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             chi,
             np.exp(growth),
             rtol=0.05,
-            source=OWN + "χ by quadrature; that gradients scale as χ^t is the paper's theory",
+            kind="derived",
+            source="χ by quadrature; that gradients scale as χ^t is the paper's theory",
         ),
         statement(
             "line-sides",
             "gradients vanish below the critical line and explode above it",
             "χ = 1 divides them",
-            "χ " + " / ".join(f"{x:.3g}" for x in chi),
+            {"χ": chi},
             exact=True,
             source="abstract and second sources",
-            condition="χ is above 1 exactly at the points whose σ_w is above the line",
+            criterion="χ is above 1 exactly at the points whose σ_w is above the line",
             holds=((chi > 1) == above).all(),
         ),
     ]
@@ -203,26 +208,16 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/chen2018",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={"width": 200, "num_steps": 30, "num_seeds": 1},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Chen, Pennington, Schoenholz 2018, Dynamical isometry and a mean field theory of "
     "RNNs, arXiv:1806.05394",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"line": figure},
     traps=(
         "The theory draws new weights at every step; with the same weights a linear net at σ_w = 1 "

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 
 from gradflow import study
 from gradflow.cells import rnn
+from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
     import xarray
@@ -85,16 +86,17 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             [reference(s) for s in MARKS],
             dataset["mean"].sel(s=list(MARKS), method="nearest").values,
             atol=1e-3,
-            source=OWN + "1 - E tanh² by Gauss-Hermite quadrature",
+            kind="derived",
+            source="1 - E tanh² by Gauss-Hermite quadrature",
             exact=True,
         ),
         statement(
             "fig1b-falls",
             "the expected derivative falls from 1 as the input's deviation grows",
             "falls from 1",
-            f"{mean[0]:.3g} at s = 0 to {mean[-1]:.3g} at s = 1",
+            {"mean at s = 0 and 1": [mean[0], mean[-1]]},
             source="Fig. 1 (b)",
-            condition="it starts at 1 and falls at every s",
+            criterion="it starts at 1 and falls at every s",
             exact=True,
             holds=abs(mean[0] - 1) < 1e-9 and (np.diff(mean) < 0).all(),
         ),
@@ -115,26 +117,16 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/cooijmans2017",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={"points": 2001},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Cooijmans, Ballas, Laurent, Gulcehre, Courville 2017, Recurrent batch normalization, "
     "arXiv:1603.09025",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig1b": figure},
     traps=("Fig. 1 (a), the gradient against time, needs a batch-normalised net on MNIST.",),
 )

@@ -23,9 +23,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 
 from gradflow import Cell, flow, study
+from gradflow.study import Claim, numbers, statement
 from gradflow.train import Descent, descend
 
 if TYPE_CHECKING:
@@ -164,7 +165,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             dataset.sums.values[1],
             dataset.sums.values[0],
             rtol=1e-6,
-            source=OWN + "log |det J| + mean Σ log(1 - tanh²(x)), in NumPy",
+            kind="derived",
+            source="log |det J| + mean Σ log(1 - tanh²(x)), in NumPy",
             exact=True,
             digits=8,
         )
@@ -177,9 +179,9 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
                     f"flossing-kappa{k}",
                     f"flossing {k} exponents makes the long-term Jacobian well conditioned",
                     "the condition number falls",
-                    f"from {10**before:.2g} to {10**after:.2g}",
+                    {f"σ_1/σ_{k} before and after": [10**before, 10**after]},
                     source=abstract + "; the bound is our own",
-                    condition=f"σ_1/σ_{k} of ∂x_T/∂x_0 falls by over 1e{fall}",
+                    criterion=f"σ_1/σ_{k} of ∂x_T/∂x_0 falls by over 1e{fall}",
                     holds=before - after > fall,
                 )
             )
@@ -192,9 +194,9 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
                 "flossing-exponents16",
                 "flossing drives all of the first 16 exponents to zero",
                 "exponents go to zero",
-                f"largest |λ_i| from {starts:.2f} to {worst:.3f}",
+                {"largest |λ_i| before and after": [starts, worst]},
                 source="the figure of exponents against epoch; the bound is our own",
-                condition="each |λ_i|, in the mean of the last 20 epochs, is below 0.15",
+                criterion="each |λ_i|, in the mean of the last 20 epochs, is below 0.15",
                 holds=worst < 0.15,
             )
         )
@@ -205,9 +207,9 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
                 "flossing-norm1",
                 "flossing one exponent keeps the gradient's norm",
                 "gradients neither vanish nor explode",
-                f"σ_1 of ∂x_T/∂x_0 from {10 ** first[0]:.2g} to {10 ** first[1]:.2g}",
+                {"σ_1 of ∂x_T/∂x_0 before and after": 10**first},
                 source=abstract + "; the bound is our own",
-                condition="σ_1 is below 1e-3 before and from 0.01 to 100 after",
+                criterion="σ_1 is below 1e-3 before and from 0.01 to 100 after",
                 holds=first[0] < -3 and abs(first[1]) < 2,
             )
         )
@@ -240,27 +242,17 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/engelken2023",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={"units": 8, "num_exponents": (1, 4), "num_steps": 25, "epochs": 5},
     full={"num_seeds": 5, "num_exponents": (1, 16, 32, 75)},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Engelken 2023, Gradient flossing: improving gradient descent through dynamic control "
     "of Jacobians, arXiv:2312.17306",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"flossing": figure},
     traps=(
         "A plain product of 55 steps in float64 shows no condition number beyond 1e18, where its "

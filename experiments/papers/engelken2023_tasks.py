@@ -31,10 +31,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 
 from gradflow import Cell, study
 from gradflow.cells import resolve
+from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import Batch, Task, resolve_task
 from gradflow.train import (
     Descent,
@@ -264,16 +265,17 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "share of the bits to be said that are the parity of the delayed bits",
             1,
             float(dataset.parities),
-            source=OWN + "the authors' definition of the tasks, in NumPy",
+            kind="derived",
+            source="the authors' definition of the tasks, in NumPy",
             exact=True,
         ),
         statement(
             "tasks-size",
             "flossing before training brings the exponents of every net nearer zero",
             "exponents go to zero",
-            f"√(mean λ_i²) from {np.median(first):.2f} to {np.median(last):.2f}, median over nets",
+            {"median √(mean λ_i²) before and after": [np.median(first), np.median(last)]},
             source="the figure of exponents against epoch; the bound is our own",
-            condition="√(mean λ_i²) falls by a third or more in every net",
+            criterion="√(mean λ_i²) falls by a third or more in every net",
             holds=np.all(last <= 2 / 3 * first),
         ),
     ]
@@ -288,17 +290,17 @@ def about(dataset: "xarray.Dataset", problem: str) -> list[Claim]:
     share = ends(dataset, problem)
     none, first, both = share.values.T
     apart = (np.maximum(first, both) >= LEARNT) & (none < GUESSED)
-    rows = (f"d = {d}: {a:.2f} / {b:.2f} / {c:.2f}" for d, (a, b, c) in zip(
-        share.delay.values, share.values, strict=True))  # fmt: skip
-    shown = "; ".join(rows) + " (none / before / during)"
     return [
         statement(
             f"tasks-{problem}-horizon",
             f"{problem}: flossed nets learn over a delay at which the others guess",
             "a longer time horizon is bridged",
-            shown,
+            {
+                f"accuracy at d = {d} (none / before / during)": row
+                for d, row in zip(share.delay.values, share.values, strict=True)
+            },
             source="abstract (read through a second source); the bounds are our own",
-            condition="at one of the delays the median share of right bits is at least "
+            criterion="at one of the delays the median share of right bits is at least "
             f"{LEARNT:g} with flossing and below {GUESSED:g} without",
             holds=apart.any(),
         ),
@@ -306,9 +308,9 @@ def about(dataset: "xarray.Dataset", problem: str) -> list[Claim]:
             f"tasks-{problem}-during",
             f"{problem}: flossing during training as well helps more",
             "none < before < before and during",
-            " / ".join(f"{value:.3f}" for value in share.mean("delay").values),
+            {"mean accuracy (none / before / during)": share.mean("delay").values},
             source="the figure of test accuracy, whose panels were not read again",
-            condition="the mean over delays of the median share of right bits is in this order",
+            criterion="the mean over delays of the median share of right bits is in this order",
             holds=np.all(np.diff(share.mean("delay").values) > 0),
         ),
     ]
@@ -347,17 +349,12 @@ def shown_delay(dataset: "xarray.Dataset", problem: str) -> int:
     return int(share.delay.values[np.argmax(gain.values)])
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/engelken2023_tasks",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={
         "copy_delays": (),
         "xor_delays": (2,),
@@ -382,13 +379,8 @@ EXPERIMENT = study.Experiment(
         "num_updates": 3000,
     },
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Engelken 2023, Gradient flossing: improving gradient descent through dynamic control "
     "of Jacobians, arXiv:2312.17306",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"tasks": figure},
     traps=(
         "The loss is a softmax over two classes here and a binary cross-entropy of one logit in "

@@ -20,10 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 
 from gradflow import study, unroll
 from gradflow.cells import rnn
+from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import forecasting
 from gradflow.tasks.forecasting import least_squares, two_sines
 from gradflow.train import Descent, descend
@@ -212,9 +213,10 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "table-optimum",
             "20 epochs leave the linear model above the best linear one",
             "not said",
-            f"best {optimum[0]:.5f}, trained {medians['linear']:.5f}",
-            source=OWN + "least squares on the training set",
-            condition="the error of least squares is below that of the trained model",
+            {"best": optimum[0], "trained": medians["linear"]},
+            kind="derived",
+            source="least squares on the training set",
+            criterion="the error of least squares is below that of the trained model",
             holds=optimum[0] < medians["linear"],
         ),
         *(order(medians, naive[0]) if set(medians) == set(MODELS) else ()),
@@ -228,9 +230,13 @@ def order(medians: dict[str, float], naive: float) -> list[Claim]:
             "table-order",
             "a deep recurrent net beats the linear model, one recurrent unit does not",
             "0.00291 < 0.00417 < 0.01088",
-            " / ".join(f"{medians[name]:.5f}" for name in ("deep", "linear", "one_unit")),
+            {
+                "deep / linear / one unit": [
+                    medians[name] for name in ("deep", "linear", "one_unit")
+                ]
+            },
             source=NOTEBOOK,
-            condition="the medians are in the published order, and below the naive forecast",
+            criterion="the medians are in the published order, and below the naive forecast",
             holds=medians["deep"] < medians["linear"] < medians["one_unit"] < naive,
         ),
     ]
@@ -259,26 +265,16 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/geron2019",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={"models": ("linear", "linear_ten"), "epochs": 1, "num_seeds": 1},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Géron 2019, Hands-On Machine Learning with Scikit-Learn, Keras, and TensorFlow, 2nd "
     "edition, chapter 15; the notebook of ageron/handson-ml2",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"table": figure},
     traps=(
         "The notebook prints one run of each model; its sequence-to-sequence value moves between "

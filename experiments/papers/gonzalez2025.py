@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 
 from gradflow import Cell, flow, study, unroll
+from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
     import xarray
@@ -200,7 +201,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             0,
             np.abs(dataset.exponent.median("seed") - dataset.tangent.median("seed")).max(),
             atol=0.01,
-            source=OWN + "the mean growth of 3 directions in NumPy",
+            kind="derived",
+            source="the mean growth of 3 directions in NumPy",
         ),
         numbers(
             "lle-linear",
@@ -208,7 +210,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             0,
             np.abs(dataset.exponent.median("seed") - np.log(dataset.gain))[low].max(),
             atol=0.1,
-            source=OWN + "the circular law: the net is nearly linear there",
+            kind="derived",
+            source="the circular law: the net is nearly linear there",
         ),
         numbers(
             "lle-crossing",
@@ -216,45 +219,48 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             1.25,
             zero,
             atol=0.15,
-            source=OWN + "between 1.1 and 1.4: the drive holds chaos back beyond g = 1",
+            kind="regression",
+            source="between 1.1 and 1.4: the drive holds chaos back beyond g = 1",
         ),
         statement(
             "fig2-calm",
             "DEER needs few iterations where the exponent is negative",
             "few steps",
-            f"at most {float(calm.max()):.0f} of {T}",
+            {f"most iterations of {T}": float(calm.max())},
             source="Fig. 2 (read through a second source)",
-            condition="at most 10 iterations where the exponent is below -0.2",
+            criterion="at most 10 iterations where the exponent is below -0.2",
             holds=bool(calm.notnull().any()) and calm.max() <= 10,
         ),
         statement(
             "fig2-wild",
             "DEER needs about T iterations where it is positive",
             "about T steps",
-            f"{' / '.join(f'{w:.0f}' for w in wild)} of {T}",
+            {f"iterations of {T}": wild},
             source="Fig. 2 (read through a second source)",
-            condition="over T/2 iterations at the largest gain, from every seed",
+            criterion="over T/2 iterations at the largest gain, from every seed",
             holds=(wild > T / 2).all(),
         ),
         statement(
             "fig2-turn",
             "the iterations rise with the exponent, turning near zero",
             "turning near 0",
-            "medians " + " / ".join(f"{m:.0f}" for m in medians),
+            {"median iterations": medians},
             source="Fig. 2, right",
             picture=True,
-            condition="their medians never fall as the gain rises",
+            criterion="their medians never fall as the gain rises",
             holds=(np.diff(medians) >= 0).all(),
         ),
         statement(
             "fig2-states",
             "a small residual means that the states are right where it is predictable",
             "near-zero residual, wrong path, where it is not",
-            f"largest state error {error[medians <= 10].max(initial=0):.2g} where calm, "
-            f"{error[-1].max():.2g} at the largest gain",
+            {
+                "largest state error where calm": error[medians <= 10].max(initial=0),
+                "largest state error at the largest gain": error[-1].max(),
+            },
             source="a reading of the paper through a second source",
             picture=True,
-            condition="the states are within 1e-3 of the path wherever 10 iterations were enough",
+            criterion="the states are within 1e-3 of the path wherever 10 iterations were enough",
             holds=(medians <= 10).any() and error[medians <= 10].max(initial=0) < 1e-3,
         ),
     ]
@@ -294,27 +300,23 @@ def figure_2(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/gonzalez2025",
     config=Config,
     run=run,
     figure=figure_2,
-    summary=summary,
-    quick={"units": 40, "num_steps": 200, "num_gains": 6, "num_seeds": 2, "deer_seeds": 1,
-           "deer_gains": (0.5, 2.0)},
+    claims=claims,
+    quick={
+        "units": 40,
+        "num_steps": 200,
+        "num_gains": 6,
+        "num_seeds": 2,
+        "deer_seeds": 1,
+        "deer_gains": (0.5, 2.0),
+    },
     doc=__doc__,
-)  # fmt: skip
-
-PAPER = Paper(
     citation="Gonzalez et al. 2025, Predictability enables parallelization of nonlinear state "
     "space models, arXiv:2508.16817",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"lle": figure_lle, "fig2": figure_2},
     traps=(
         "The authors' plotting script calls the figure of exponent against gain Fig. 4, a reading "

@@ -30,12 +30,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
 from _newton import deer, moves_at_once
+from _paper import Paper
 
 from gradflow import Cell, flow, study, unroll
 from gradflow.parallel import solve_in_parallel
 from gradflow.spec import unknown_name
+from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
     import xarray
@@ -249,9 +250,9 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "table1-flows",
             "a flow takes it many",
             "hundreds to 30000 of 30000",
-            f"{between(flows)} of {T}",
+            {f"fewest and most iterations of {T}": [flows.min(), flows.max()]},
             source=SECOND,
-            condition="every flow takes at least 100 iterations, and at least 10 times as many as "
+            criterion="every flow takes at least 100 iterations, and at least 10 times as many as "
             "its observer",
             holds=(flows >= 100).all() and (flows >= 10 * observers).all(),
         ),
@@ -259,9 +260,12 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "table1-exponents",
             "the largest exponent is positive for a flow, negative for its observer",
             "unpredictable flows, predictable observers",
-            f"{between(top)} and {between(stable)} per unit of time",
+            {
+                "least and greatest per unit of time, flows": [top.min(), top.max()],
+                "least and greatest per unit of time, observers": [stable.min(), stable.max()],
+            },
             source="Table 1",
-            condition="it is above 0 for every flow, and its median over seeds below 0 for every "
+            criterion="it is above 0 for every flow, and its median over seeds below 0 for every "
             "observer",
             holds=(top > 0).all() and (stable < 0).all(),
         ),
@@ -271,28 +275,26 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             0,
             off.max(),
             atol=1e-6,
-            source=OWN + "they are equal in exact arithmetic",
+            kind="derived",
+            source="they are equal in exact arithmetic",
             exact=True,
         ),
         statement(
             "table1-states",
             "DEER's states of an observer are those of a scan",
             "the same states",
-            f"at most {float(dataset.observer_error.max()):.2g} apart; by `solve_in_parallel` "
-            f"{float(dataset.apart.max()):.2g}",
+            {
+                "largest distance": float(dataset.observer_error.max()),
+                "largest distance by the library's solver": float(dataset.apart.max()),
+            },
             source=CODE + " (it records the distance)",
-            condition="they are within 1e-3 for every flow and seed, and within 1e-6 by the "
+            criterion="they are within 1e-3 for every flow and seed, and within 1e-6 by the "
             "library's own solver, which says that it converged",
             holds=(dataset.observer_error < 1e-3).all()
             and (dataset.apart < 1e-6).all()
             and (dataset.converged == 1).all(),
         ),
     ]
-
-
-def between(values: "xarray.DataArray | np.ndarray") -> str:
-    """The least and the greatest."""
-    return f"{float(np.min(values)):.3g} to {float(np.max(values)):.3g}"
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
@@ -327,17 +329,12 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/gonzalez2025_flows",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={
         "flows": ("Lorenz",),
         "num_steps": 1000,
@@ -345,13 +342,8 @@ EXPERIMENT = study.Experiment(
     },
     full={"num_steps": 30000},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Gonzalez et al. 2025, Predictability enables parallelization of nonlinear state "
     "space models, arXiv:2508.16817",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"table1": figure},
     traps=(
         "The authors' count has one more iteration than moved a state: the residual is looked at "

@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import Claim, Paper, statement, verdicts
 from _newton import deer, moves_by_scan
+from _paper import Paper
 from jax.scipy.special import logsumexp
 
 from gradflow import Cell, flow, study
+from gradflow.study import Claim, statement
 
 if TYPE_CHECKING:
     import xarray
@@ -135,9 +136,9 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "heatmap-calm",
             "few iterations at any length where the exponent is negative",
             "few steps (a picture)",
-            f"at most {most:.0f} up to T = {lengths[-1]}",
+            {f"most iterations up to T = {lengths[-1]}": most},
             source="Fig. 2, centre",
-            condition="at most 15 iterations where the exponent is below -0.2, in the mean over "
+            criterion="at most 15 iterations where the exponent is below -0.2, in the mean over "
             "seeds, at every length",
             holds=calm.any() and most <= 15,
             picture=True,
@@ -146,9 +147,13 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "heatmap-wild",
             "iterations in proportion to the length where it is positive",
             "about T steps (a picture)",
-            f"as T to the power {between(grows[wild])}" if wild.any() else "no such net",
+            {
+                "least and greatest power of T": [grows[wild].min(), grows[wild].max()]
+                if wild.any()
+                else np.nan
+            },
             source="Fig. 2, centre",
-            condition="they grow as T to a power of 0.8 to 1.2 where the exponent is above 0.02, "
+            criterion="they grow as T to a power of 0.8 to 1.2 where the exponent is above 0.02, "
             "from T = 30 on",
             holds=wild.any() and (np.abs(grows[wild] - 1) <= 0.2).all(),
             picture=True,
@@ -157,18 +162,13 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "heatmap-theory",
             "the theory orders nets and lengths as the iterations do",
             "left and centre look alike (a picture)",
-            f"rank correlation {rank:.3f}",
+            {"rank correlation": rank},
             source="Fig. 2, left and centre",
-            condition="the rank correlation over the grid is above 0.9",
+            criterion="the rank correlation over the grid is above 0.9",
             holds=rank > 0.9,
             picture=True,
         ),
     ]
-
-
-def between(values: "xarray.DataArray | np.ndarray") -> str:
-    """The least and the greatest."""
-    return f"{float(np.min(values)):.3g} to {float(np.max(values)):.3g}"
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
@@ -200,17 +200,12 @@ def _heat(
     ax.grid(False)
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/gonzalez2025_map",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={
         "units": 16,
         "gains": (0.5, 1.2, 2.0),
@@ -225,13 +220,8 @@ EXPERIMENT = study.Experiment(
         "num_seeds": 5,
     },
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Gonzalez et al. 2025, Predictability enables parallelization of nonlinear state "
     "space models, arXiv:2508.16817",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"heatmap": figure},
     traps=(
         "The authors' count has one more iteration than moved a state: the residual is looked at "

@@ -28,11 +28,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 from _training import last, trained
 
 from gradflow import study
 from gradflow.cells import resolve
+from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import Batch, Task, resolve_task
 from gradflow.train import Schedule, Training, begin, resolve_clipping, resolve_optimiser
 
@@ -173,7 +174,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             dataset.variance.values[1],
             dataset.variance.values[0],
             atol=0.002,
-            source=OWN + "(2 - P)/48, with P the chance that the first pair is marked",
+            kind="derived",
+            source="(2 - P)/48, with P the chance that the first pair is marked",
             exact=True,
         )
     ]
@@ -212,9 +214,13 @@ def about(data: "xarray.Dataset", problem: str) -> list[Claim]:
             f"battery-{problem}-tanh",
             f"{problem}: a tanh net does not solve it",
             tanh[0],
-            f"solved by {float(solved.sel(net='tanh')):.1f} of the seeds, {short:.2f} right",
-            source=source if problem == "noise-free" else OWN + "a re-implementation",
-            condition=tanh[2],
+            {
+                "fraction of seeds that solve it": float(solved.sel(net="tanh")),
+                "median accuracy": short,
+            },
+            kind="published" if problem == "noise-free" else "regression",
+            source=source if problem == "noise-free" else "a re-implementation",
+            criterion=tanh[2],
             holds=tanh[1],
         ),
     ]
@@ -224,9 +230,9 @@ def about(data: "xarray.Dataset", problem: str) -> list[Claim]:
                 f"battery-{problem}-sequences",
                 f"{problem}: sequences until an LSTM has solved it, median",
                 str(published),
-                seen,
+                {f"median sequences, of {most:.0f} at most": median},
                 source=source + "; how many times as many count is our own",
-                condition="at most 4 times as many are needed",
+                criterion="at most 4 times as many are needed",
                 holds=median <= 4 * published,
             )
         )
@@ -256,17 +262,12 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/hochreiter1997",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={
         "problem": ("noise-free",),
         "num_steps": 22,
@@ -277,12 +278,7 @@ EXPERIMENT = study.Experiment(
     },
     full={"problem": tuple(PROBLEMS), "num_seeds": 20, "share": 4.5, "evaluations": 120},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Hochreiter, Schmidhuber 1997, Long short-term memory, doi:10.1162/neco.1997.9.8.1735",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"battery": figure},
     traps=(
         "The paper's LSTM learns by truncated gradients, a sequence an update; here it is the "

@@ -34,13 +34,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
 from _forcing import CELLS, pseudo_inverse, squared_error, with_hidden
 from _lorenz import DT, exponents, orbit, spectral_distance, state_space_distance
+from _paper import Paper
 
 from gradflow import Cell, flow, study, unroll
 from gradflow.cells import rnn
 from gradflow.spec import unknown_name
+from gradflow.study import Claim, numbers, statement
 from gradflow.train import Descent, Schedule, Source, descend, fit
 
 if TYPE_CHECKING:
@@ -260,7 +261,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             VOLUME,
             float(dataset.exponents.sum()),
             rtol=1e-4,
-            source=OWN + "the divergence of the flow, -(σ + 1 + β)",
+            kind="derived",
+            source="the divergence of the flow, -(σ + 1 + β)",
             exact=True,
             digits=6,
         ),
@@ -270,7 +272,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             float(dataset.by_pair),
             largest,
             atol=0.05,
-            source=OWN + "growth of a distance of 1e-7 in a plain NumPy loop",
+            kind="derived",
+            source="growth of a distance of 1e-7 in a plain NumPy loop",
         ),
     ]
     for name, which, rate in zip(
@@ -285,7 +288,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
                 rate,
                 (norms[-1] - norms[half]) / (lags - half),
                 atol=0.01,
-                source=OWN + "the exponent in closed form, "
+                kind="derived",
+                source="the exponent in closed form, "
                 f"as theorem {1 if name == 'cycle' else 2} has it",
                 exact=True,
             )
@@ -299,15 +303,17 @@ def _learnt(data: "xarray.Dataset", tau: float) -> Claim:
     medians = data.state_space_distance.median("seed").values
     forced, unforced = medians[:-1], medians[-1]
     best = intervals[np.argmin(forced)]
-    pairs = [f"{d:.2g} at τ = {t}" for t, d in zip(intervals, forced, strict=True)]
     return statement(
         f"fig1a-{name}",
         f"{name.upper()}: the reconstruction is best where τ is near τ_pred",
         "minimum of D_stsp near τ_pred, below BPTT with normalised gradients (dashed)",
-        f"{', '.join(pairs)}, {unforced:.2g} unforced; {float(data.floor):.2g} between halves of "
-        "the data",
+        {
+            f"D_stsp at τ = {', '.join(map(str, intervals))}": forced,
+            "D_stsp unforced": unforced,
+            "D_stsp between halves of the data": float(data.floor),
+        },
         source="Fig. 1 (a); smaller nets, shorter sequences and fewer updates here",
-        condition="the τ at which the median over seeds of D_stsp is least is within a factor of "
+        criterion="the τ at which the median over seeds of D_stsp is least is within a factor of "
         f"{NEAR:g} (our own) of τ_pred = {tau:.1f}, and there it is below that without forcing",
         holds=1 / NEAR <= best / tau <= NEAR and forced.min() < unforced,
         picture=True,
@@ -354,17 +360,12 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/mikhaeil2022",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={
         "cells": ("plrnn", "rnn"),
         "intervals": (2, 8),
@@ -389,13 +390,8 @@ EXPERIMENT = study.Experiment(
         "num_seeds": 5,
     },
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Mikhaeil, Monfared, Durstewitz 2022, On the difficulty of learning chaotic dynamics "
     "with RNNs, NeurIPS",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig1a": figure},
     traps=(
         "How the data were sampled was not read: 0.025 is chosen so that τ_pred is near the 30 "

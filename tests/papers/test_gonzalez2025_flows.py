@@ -156,7 +156,7 @@ def test_the_quick_run_says_what_it_says_at_any_size(quick):
     assert (quick["flows"].iterations.values > 20).all()
     counts = quick["nets"].iterations.transpose("gain", "seed", "length").values
     assert (np.diff(counts[-1]) > 0).all() and counts.max() <= 60
-    for paper, name in ((flows.PAPER, "flows"), (nets.PAPER, "nets")):
+    for paper, name in ((flows.EXPERIMENT, "flows"), (nets.EXPERIMENT, "nets")):
         claims = paper.claims(quick[name])
         assert [c.reason for c in claims if c.exact and c.verdict != "reproduced"] == []
         with study.figure.style():
