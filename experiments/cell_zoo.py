@@ -217,12 +217,9 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
-<<<<<<< HEAD
     section="flow",
     order=4,
     gallery={"cell_zoo": study.Picture()},
-=======
->>>>>>> main
     quick={"cells": "rnn,lstm,gru", "hidden_size": 8, "num_steps": 20, "num_seeds": 3},
     doc=__doc__,
 )

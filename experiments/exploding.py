@@ -489,12 +489,9 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
-<<<<<<< HEAD
     section="flow",
     order=6,
     gallery={"exploding": study.Picture()},
-=======
->>>>>>> main
     quick={
         "cells": ("linear", "tanh"),
         "hidden_size": 16,

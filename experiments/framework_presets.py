@@ -169,12 +169,9 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
-<<<<<<< HEAD
     section="flow",
     order=5,
     gallery={"framework_presets": study.Picture()},
-=======
->>>>>>> main
     quick={"hidden_size": 8, "num_steps": 20, "num_seeds": 3},
     doc=__doc__,
 )
