@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from gradflow.cell import Cell, Params
 from gradflow.devices import map_runs
 from gradflow.flow.catalogue import CATALOGUE, DIMENSIONS, Measurement, Variable
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 if TYPE_CHECKING:
     import xarray
@@ -74,8 +74,7 @@ def measure(
 
 
 def _entry(name: str) -> Measurement:
-    if name not in CATALOGUE:
-        raise ValueError(unknown_name("measurement", name, CATALOGUE))
+    check_name("measurement", name, CATALOGUE)
     return CATALOGUE[name]
 
 

@@ -14,7 +14,7 @@ from gradflow import flow
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.dropout import with_noise
 from gradflow.flow.reverse import Loss
-from gradflow.spec import split_specs, unknown_name
+from gradflow.spec import check_name, split_specs
 from gradflow.tasks.task import Batch, Task
 from gradflow.train.model import read_out
 from gradflow.train.objective import LossKind, batch_loss
@@ -94,9 +94,7 @@ def resolve_probes(specs: str, cell: Cell) -> tuple[str, ...]:
     """
     names = tuple(dict.fromkeys(split_specs(specs)))
     for name in names:
-        if name not in PROBES:
-            raise ValueError(unknown_name("probe", name, PROBES))
-    for name in names:
+        check_name("probe", name, PROBES)
         if flow.CATALOGUE[PROBES[name].measurement].needs == "gates" and cell.gates is None:
             raise ValueError(
                 f"The probe {name!r} needs a cell with gates. Remove it for this cell."

@@ -87,7 +87,7 @@ def test_runs_become_a_dimension():
 @pytest.mark.parametrize(
     ("what", "options", "message"),
     [
-        (["log_norm"], {}, "unknown measurement 'log_norm': did you mean 'log_norms'"),
+        (["log_norm"], {}, "Unknown measurement 'log_norm'. Did you mean 'log_norms'"),
         (["components"], {}, r"Expected loss=... for components, got none. Give it to measure."),
         (["log_norms"], {"burn_in": 3}, r"Expected options of log_norms, got burn_in. Remove"),
         (["gates"], {}, "Expected a cell with gates"),
