@@ -22,10 +22,8 @@ FLAGS = ["--quick", f"--tasks={TASK}", "--optimiser=sgd"]
 FLAGS += ["--learning_rate=0.3", "--cell=rnn", "--hidden_size=3"]
 
 
-def test_the_same_command_gives_the_same_bits_and_draws(folders, dataset):
-    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
-    assert one == two
-    assert (folders[0] / "figure.png").stat().st_size > 10_000
+def test_a_run_draws_its_figure(folder, dataset):
+    assert (folder / "figure.png").stat().st_size > 10_000
     assert list(dataset.setting.values) == ["none", *(f"global_norm {t}" for t in ("0.3", 1, 3))]
 
 

