@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from _driven import driven, sample
@@ -29,7 +30,7 @@ from _kit import fields
 from _paper import Paper
 from jax.scipy.special import logsumexp
 
-from gradflow import flow, study
+from gradflow import Cell, flow, study, unroll
 from gradflow.study import Claim, statement
 from gradflow.unroll.affine import linearised_scan
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from gradflow import Params
 
 
 TOLERANCE = 1e-10
