@@ -13,7 +13,7 @@ from studies import load
 
 from gradflow import study, unroll
 from gradflow.cells import resolve
-from gradflow.data.characters import as_stretches, read_characters
+from gradflow.data.characters import as_segments, read_characters
 from gradflow.interop import read_description, read_params
 from gradflow.train import reader
 
@@ -49,7 +49,7 @@ def test_the_record_is_of_the_net_that_is_left(recorded, text):
     assert about == ("gru", len(characters.alphabet), 4)
     cell = resolve(about.cell)(about.input_size, about.hidden_size)
     params = read_params(path, jax.eval_shape(cell.init, jax.random.key(0)))
-    codes, weights = as_stretches(characters.codes, characters.num_trained, 4, 12)
+    codes, weights = as_segments(characters.codes, characters.num_trained, 4, 12)
     outputs = unroll(cell, params, jnp.eye(about.input_size)[codes[:-1]]).outputs
     scores = np.asarray(outputs) @ dataset.readout_W.values.T + dataset.readout_b.values
     chosen = np.take_along_axis(scores, codes[1:, :, None], axis=-1)[..., 0]

@@ -76,7 +76,7 @@ def test_the_same_seeds_give_the_same_bits_probed_or_not(folders, dataset):
 def test_what_is_probed_is_what_the_saved_cell_does_on_whole_texts(folders, dataset, fits):
     """By automatic differentiation of a plain loop, with a change added to each h."""
     (trainer, done), (model,) = fits["gru", 0], [m for m in dataset.model.values if "gru" in m]
-    cell, (sequences, labels) = trainer.net.cell, trainer.corpus.kept_out
+    cell, (sequences, labels) = trainer.net.cell, trainer.corpus.validation
     saved = read_params(
         folders[0] / "params" / "bi_gru_pooling=_max.safetensors",
         jax.eval_shape(cell.init, jax.random.key(0)),

@@ -1,4 +1,4 @@
-"""The laws of biases: functions (key, shape, dtype) -> b."""
+"""Random initialisers of biases: functions (key, shape, dtype) -> b."""
 
 import math
 from collections.abc import Callable
@@ -14,9 +14,13 @@ BiasInitializer: TypeAlias = Callable[[Key, tuple[int], Any], Array]
 
 
 def chrono(max_lag: int) -> BiasInitializer:
-    """b ~ log U(1, max_lag - 1): forget gates that remember for between 2 and max_lag steps.
+    """Initialises biases of forget gates for memories of 2 to max_lag steps.
 
-    With the other terms of its pre-activation at 0, σ(b) = u/(u + 1), a memory of u + 1 steps.
+    b = log u with u ~ U(1, max_lag - 1). If the other terms of the pre-activation are 0, the gate
+    is σ(b) = u/(u + 1), which is a memory of u + 1 steps.
+
+    Args:
+      max_lag: The longest memory, in steps.
 
     Raises:
       ValueError: If max_lag is not above 2.
@@ -24,7 +28,9 @@ def chrono(max_lag: int) -> BiasInitializer:
     Source: Tallec & Ollivier 2018, arXiv:1804.11188, eq. 16.
     """
     if not (math.isfinite(max_lag) and max_lag > 2):
-        raise ValueError(f"max_lag is expected to be a number of steps above 2, got {max_lag!r}")
+        raise ValueError(
+            f"Expected max_lag above 2 steps, got {max_lag!r}. Set max_lag to, for example, 100."
+        )
     return lambda key, shape, dtype: jnp.log(
         jax.random.uniform(key, shape, dtype, 1, float(max_lag) - 1)
     )

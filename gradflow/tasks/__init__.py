@@ -1,4 +1,4 @@
-"""What the nets are given to read: synthetic tasks, and sequences from files."""
+"""Tasks and inputs: synthetic tasks, images read by pixels, and sequences from files."""
 
 import inspect
 from collections.abc import Callable
@@ -40,8 +40,8 @@ def resolve_task(spec: str) -> Task:
     """Makes the task that a spec names, such as ``adding`` or ``copy(lag=100)``.
 
     Raises:
-      TypeError: If an option is not of the kind that the task needs.
-      ValueError: If there is no such task, or it does not take an option or its value.
+      TypeError: If the value of an option has the wrong type.
+      ValueError: If the task, an option or the value of an option does not exist.
     """
     name, options = parse_spec(spec)
     if name not in TASKS:
@@ -49,5 +49,8 @@ def resolve_task(spec: str) -> Task:
     taken = list(inspect.signature(TASKS[name]).parameters)
     for option in options:
         if option not in taken:
-            raise ValueError(f"task {name!r} has no option {option!r}; it takes {', '.join(taken)}")
+            raise ValueError(
+                f"Expected options of the task {name!r} among {', '.join(taken)}, got {option!r}. "
+                "Remove it."
+            )
     return TASKS[name](**options)

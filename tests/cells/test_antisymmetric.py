@@ -7,7 +7,7 @@ import pytest
 from oracle import assert_step_matches, random_state
 
 from gradflow.cells.antisymmetric import antisymmetric, gated_antisymmetric
-from gradflow.cells.checks import check_integer, check_number
+from gradflow.checks import check_integer, check_number
 
 FACTORIES = [antisymmetric, gated_antisymmetric]
 

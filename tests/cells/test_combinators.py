@@ -18,7 +18,7 @@ from gradflow.cells.combinators import (
     stacked,
     zoneout_of,
 )
-from gradflow.cells.dropout import redraw, with_dropout, zoneout
+from gradflow.cells.dropout import resample_masks, with_dropout, zoneout
 from gradflow.cells.gru import gru
 from gradflow.cells.lstm import LSTMCarry, lstm
 from gradflow.cells.masks import recurrent_mask, with_recurrent_mask
@@ -316,7 +316,7 @@ def test_dropout_masks_what_each_matrix_is_given(factory):
 def test_masks_are_drawn_with_the_rate_and_again_by_redraw(key):
     cell = with_dropout(rnn(3, 2000, recurrent_init="identity"), rate_h=0.3)
     params = cell.init(key)
-    again = redraw(key, params)
+    again = resample_masks(key, params)
     assert again["cell"] is params["cell"]
     assert abs(again["u_h"] - params["u_h"]).max() > 0.5
     for drawn in (params, again):

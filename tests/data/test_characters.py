@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from gradflow.data.characters import as_streams, as_stretches, encode, read_characters
+from gradflow.data.characters import as_segments, as_streams, encode, read_characters
 
 TEXT = "to be, or not to be:\nthat is the question"
 
@@ -30,12 +30,12 @@ def test_streams_are_consecutive_pieces_of_the_text():
         as_streams(np.arange(11), 6)
 
 
-@pytest.mark.parametrize(("first", "num_stretches", "warm_up"), [(10, 3, 2), (3, 4, 6), (5, 1, 1)])
+@pytest.mark.parametrize(("first", "num_segments", "warm_up"), [(10, 3, 2), (3, 4, 6), (5, 1, 1)])
 def test_every_character_of_the_tail_is_said_once_after_those_before_it(
-    first, num_stretches, warm_up
+    first, num_segments, warm_up
 ):
     codes = np.arange(23)
-    found = as_stretches(codes, first, num_stretches, warm_up)
+    found = as_segments(codes, first, num_segments, warm_up)
     assert not found.weights[:warm_up].any()
     np.testing.assert_array_equal(np.sort(found.codes[found.weights]), codes[first:])
     before = found.codes[:-1][found.weights[1:]]

@@ -179,14 +179,14 @@ def test_what_is_tested_and_what_is_kept_out_teaches_no_word():
     corpus = make_corpus(train, test, seed=0, max_length=2, max_words=50)
     assert [len(part.labels) for part in corpus[:3]] == [18, 2, 2]
     assert corpus.num_words == 2 + 18 + 2
-    assert all(sequence[0] == 1 and len(sequence) == 2 for sequence in corpus.kept_out.sequences)
+    assert all(sequence[0] == 1 and len(sequence) == 2 for sequence in corpus.validation.sequences)
     assert corpus.test.sequences[0].tolist() == [1, 1]
     again = make_corpus(train, test, seed=0, max_length=2, max_words=50)
     other = make_corpus(train, test, seed=1, max_length=2, max_words=50, keep="end")
-    for one, two in zip(corpus.fitted.sequences, again.fitted.sequences, strict=True):
+    for one, two in zip(corpus.training.sequences, again.training.sequences, strict=True):
         np.testing.assert_array_equal(one, two)
-    assert not np.array_equal(corpus.fitted.labels, other.fitted.labels)
-    assert all(sequence.min() > 1 for sequence in other.kept_out.sequences)
+    assert not np.array_equal(corpus.training.labels, other.training.labels)
+    assert all(sequence.min() > 1 for sequence in other.validation.sequences)
 
 
 @pytest.mark.parametrize(
@@ -199,4 +199,6 @@ def test_what_is_tested_and_what_is_kept_out_teaches_no_word():
 )
 def test_a_corpus_that_cannot_be_made_is_said(train, share, message):
     with pytest.raises(ValueError, match=message):
-        make_corpus(train, texts_of("x", "y"), seed=0, share=share, max_length=3, max_words=9)
+        make_corpus(
+            train, texts_of("x", "y"), seed=0, validation_fraction=share, max_length=3, max_words=9
+        )
