@@ -160,7 +160,7 @@ def npy(path, array, **kwargs):
         (["--cell="], "the name of a cell is expected"),
         (["--cell=none.py:f"], "there is no file 'none.py'"),
         (["--cell=bad.py:missing"], "has no factory 'missing'"),
-        (["--cell=bad.py:broken"], "clause 'carry'"),
+        (["--cell=bad.py:broken"], "Clause 'carry'"),
         (["--cell=lstm(peephol=True)"], "has no option 'peephol'"),
         (["--inputs=text:none.txt"], "none.txt"),
         (["--inputs=text:empty.txt"], "empty"),

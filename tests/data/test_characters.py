@@ -26,7 +26,7 @@ def test_a_text_is_read_as_numbers_of_its_sorted_characters(tmp_path):
 def test_streams_are_consecutive_pieces_of_the_text():
     streams = as_streams(np.arange(11), 3)
     np.testing.assert_array_equal(streams, [[0, 3, 6], [1, 4, 7], [2, 5, 8]])
-    with pytest.raises(ValueError, match="for each of 6 streams are expected, got 11 in all"):
+    with pytest.raises(ValueError, match="for each of 6 streams, got 11 in total"):
         as_streams(np.arange(11), 6)
 
 
@@ -43,12 +43,14 @@ def test_every_character_of_the_tail_is_said_once_after_those_before_it(
 
 
 def test_what_is_no_such_text_is_said(tmp_path):
-    with pytest.raises(ValueError, match=r"'none' is expected .* no such folder: fetch it from "
+    with pytest.raises(ValueError, match=r"'none' in .* no such folder. Download it from "
                        r"https://github.com/karpathy/char-rnn"):  # fmt: skip
         read_characters(tmp_path / "nowhere" / "none")
-    with pytest.raises(ValueError, match="UTF-8 text is expected"):
+    with pytest.raises(ValueError, match="Expected UTF-8 text in"):
         read_characters(written(tmp_path / "b", b"\xff\xfe" * 20))
-    with pytest.raises(ValueError, match="a text of 20 characters at least is expected .* got 5"):
+    with pytest.raises(ValueError, match="Expected a text of at least 20 characters .* got 5"):
         read_characters(written(tmp_path / "s", "short"))
-    with pytest.raises(ValueError, match=re.escape("characters of 'abc' are expected, got 'd'")):
+    with pytest.raises(
+        ValueError, match=re.escape("Expected characters of 'abc', ") + ".* got 'd'"
+    ):
         encode("add", "abc")
