@@ -11,7 +11,7 @@ usage() {
   cat <<EOF
 usage: ./run.sh <experiment> [flags]    runs it; --helpshort lists its flags, --quick takes seconds
        ./run.sh figures [--quick]       draws the gallery again
-       ./run.sh test [pytest arguments]
+       ./run.sh test [--slow] [pytest arguments]   --slow includes the tests that take minutes
        ./run.sh lint
        ./run.sh setup                   makes the environment, in .venv, and installs the project
 PYTHON=python3.12 ./run.sh setup makes it with that Python.
@@ -102,14 +102,20 @@ prepare() {  # makes what is missing, and costs nothing when nothing is
 
 run_tests() {
   prepare test
-  local argument workers=(-n auto)
+  local argument chosen=(-m "not slow") workers=(-n auto) given=()
   for argument in "$@"; do
     case "$argument" in
+      --slow)
+        chosen=()
+        continue
+        ;;
       -n* | --numprocesses* | no:xdist | -pno:xdist) workers=() ;;
     esac
+    given+=("$argument")
   done
   cd -- "$root"
-  exec "$python" -m pytest ${workers[@]+"${workers[@]}"} "$@"
+  # A "-m" among the given arguments comes last and so replaces the default one.
+  exec "$python" -m pytest ${chosen[@]+"${chosen[@]}"} ${workers[@]+"${workers[@]}"} ${given[@]+"${given[@]}"}
 }
 
 run_linters() {

@@ -17,6 +17,7 @@ from gradflow.data.batches import Batch, batches_in_order, bucket_sizes, shuffle
 from gradflow.data.corpus import Corpus, Part, make_corpus
 from gradflow.data.imdb import read_imdb
 from gradflow.data.trec import read_trec
+from gradflow.devices import map_runs
 from gradflow.interop import save_params
 from gradflow.models import Model
 from gradflow.models.nets import Net
@@ -255,6 +256,6 @@ class Trainer:
         assert cell is not None
 
         def measure(own: "Params", inputs: jax.Array) -> jax.Array:
-            return flow.over_runs(partial(flow.log_norms, cell, own))(inputs)
+            return map_runs(partial(flow.log_norms, cell, own))(inputs)
 
         return jax.jit(measure)

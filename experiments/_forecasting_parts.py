@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow import flow, study
+from gradflow.devices import map_runs
 from gradflow.interop import save_params
 from gradflow.models.forecasters import Forecaster, read_out
 from gradflow.spec import parse_spec
@@ -70,12 +71,12 @@ def log_norms(net: Forecaster, params: Any, inputs: np.ndarray) -> np.ndarray:
 
     def one(params: Any) -> jax.Array:
         own, read = measured(params, jnp.asarray(inputs).T[:, :, None])
-        curves = flow.over_runs(lambda x: flow.log_norms(cell, own, x))(jnp.moveaxis(read, 1, 0))
+        curves = map_runs(lambda x: flow.log_norms(cell, own, x))(jnp.moveaxis(read, 1, 0))
         return curves[:, :-1]  # at s_0 = 0 a layer norm's Jacobian is not like any other
 
     with jax.enable_x64(True):
         exact = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
-        found = np.asarray(jax.jit(flow.over_runs(one))(exact))
+        found = np.asarray(jax.jit(map_runs(one))(exact))
     return found.reshape(-1, found.shape[-1])
 
 

@@ -285,16 +285,16 @@ PUBLISHED_BITCOIN = (
 )
 
 
-def closing_real(dataset: "xarray.Dataset") -> str:
+def summary_real(dataset: "xarray.Dataset") -> str:
     """The table of each view, and what beats the naive forecast."""
-    views = [_closing_view(dataset.sel(view=view)) for view in dataset.view.values]
+    views = [_summary_view(dataset.sel(view=view)) for view in dataset.view.values]
     lines = [f"{dataset.attrs['series']}, intervals by blocks of {4 * AHEAD} origins", *views]
     if dataset.attrs["series"] == "bitcoin":
         lines.append(PUBLISHED_BITCOIN)
     return "\n\n".join(lines)
 
 
-def _closing_view(data: "xarray.Dataset") -> str:
+def _summary_view(data: "xarray.Dataset") -> str:
     names, rows = [str(name) for name in data.model.values], []
     for name in names:
         one, all_steps = _ratios(data, name)

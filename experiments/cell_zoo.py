@@ -1,10 +1,11 @@
-"""How far the gradient of every cell reaches at birth, a small panel a cell.
+"""How far the gradient of every cell reaches at initialisation, a small panel for each cell.
 
-For each cell of the field, as its paper starts it and on the same gaussian inputs:
+For each cell of the field, initialised as in its paper and on the same gaussian inputs:
 log10 ‖∂h_T/∂h_k‖ against the lag T - k, all on one scale, the farthest horizon first. The
-horizon is the first lag at which the median norm is 1e-3 or less. The claim: before any
-training, cells of one size differ by tens of decades at lag 100, and what sets them apart is how
-their equations and initial weights were made, not whether they have gates.
+horizon is the first lag at which the median norm is 1e-3 or less; a run is cut where its gradient
+is exactly zero at the longest lag. The claims: before any training, cells of one size differ by more
+than ten orders of magnitude at lag 100; and gates do not decide it, for gated cells lie on
+either side of the cells without.
 
 Source: the paper of each cell, named in its docstring; Hochreiter 1991 for the norm.
 
@@ -18,14 +19,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
+from _kit import cells, curves, fields, rates, runs
 
 from gradflow import flow, study
-from gradflow.cells import CELLS, resolve
-from gradflow.spec import split_specs
-from gradflow.structure import check_structure
-from gradflow.tasks.inputs import make_inputs
+from gradflow.cells import CELLS
 
 if TYPE_CHECKING:
     import xarray
@@ -50,8 +48,11 @@ COLORS = {
     "exploding": "#0072B2",
     "undefined": "#000000",
 }
-DECADES = (-20, 5)
-"""The scale of every panel."""
+ORDERS = (-20, 5)
+"""The scale of every panel, in log10."""
+
+APART = 10.0
+"""Orders of magnitude by which the cells are claimed to differ."""
 
 TITLE_WIDTH = 22  # characters that fit over a panel
 
@@ -65,19 +66,19 @@ class Config(study.Config):
         help="all, which is every cell of the package and some variants; or names, with options or "
         "without, and path/to/file.py:factory, separated by commas.",
     )
-    hidden_size: int = study.field(32, help="Hidden units.", positive=True)
-    input_size: int = study.field(8, help="Channels of gaussian inputs.")
-    num_steps: int = study.field(100, help="Steps T, and so the longest lag.", positive=True)
+    hidden_size: int = fields.hidden_size(32)
+    input_size: int = fields.input_size(8)
+    num_steps: int = fields.num_steps(100)
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Measures each cell; dimensions cell, run (a seed), lag."""
     import xarray
 
-    specs = [*sorted(CELLS), *VARIANTS] if config.cells == "all" else split_specs(config.cells)
-    if not specs:
-        raise ValueError(f"names of cells are expected, got {config.cells!r}; try all")
-    made = {spec: _make(spec, config) for spec in specs}  # before anything is measured
+    is_all = config.cells == "all"
+    specs = [*sorted(CELLS), *VARIANTS] if is_all else cells.specs(config.cells, "all")
+    sizes = config.input_size, config.hidden_size
+    made = {spec: cells.factory(spec)(*sizes) for spec in specs}  # before anything is measured
     parts = [
         once(f"cell={spec}", partial(_measure, config, spec, cell))
         for spec, cell in study.progress(made.items(), "cells")
@@ -85,34 +86,24 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return xarray.concat(parts, dim="cell")
 
 
-def _make(spec: str, config: Config) -> "Cell":
-    factory = resolve(spec)
-    if ":" in spec:  # the package's own cells keep the contract by its tests
-        check_structure(factory)
-    return factory(config.input_size, config.hidden_size)
-
-
 def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
     import xarray
 
-    k_params, k_inputs = jax.random.split(jax.random.key(config.seed))
-    inputs = make_inputs(
-        "gaussian",
-        k_inputs,
-        num_sequences=config.num_seeds,
-        num_steps=config.num_steps,
-        input_size=config.input_size,
-    )
-    measure = flow.over_runs(lambda key, x: flow.log_norms(cell, cell.init(key), x))
-    norms = jax.jit(measure)(jax.random.split(k_params, config.num_seeds), inputs)
+    params = runs.initialise(cell, runs.keys(config))
+    norms = runs.measure(partial(flow.log_norms, cell), params, runs.inputs(config))
     nats = {"units": "nats", "norm": "spectral"}
     return xarray.Dataset(
-        {"log_norm": (("cell", "run", "lag"), np.asarray(norms)[None], nats)},
-        coords={
-            "cell": [spec],
-            "lag": ("lag", np.arange(config.num_steps + 1), {"units": "steps"}),
+        {
+            "log_norm": (("cell", "run", "lag"), norms[None], nats),
+            "gated": ("cell", [cell.gates is not None]),
         },
+        coords={"cell": [spec], "lag": curves.coordinates(config.num_steps)["lag"]},
     )
+
+
+def num_cut(log_norms: "xarray.DataArray") -> int:
+    """Counts the runs of one cell whose gradient is exactly zero at the longest lag."""
+    return int(np.isneginf(log_norms.isel(lag=-1)).sum())
 
 
 def _by_horizon(dataset: "xarray.Dataset") -> list[tuple[str, flow.Summary]]:
@@ -124,61 +115,98 @@ def _by_horizon(dataset: "xarray.Dataset") -> list[tuple[str, flow.Summary]]:
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """A panel a cell, by horizon; the colour says which of the three fates the gradient has."""
+    """A panel for each cell, by horizon; the colour is the regime of its gradient."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    cells = _by_horizon(dataset)
-    columns = min(6, len(cells))
-    rows = -(-len(cells) // columns)
+    found = _by_horizon(dataset)
+    columns = min(6, len(found))
+    rows = -(-len(found) // columns)
     fig = Figure(figsize=(7.2, 1.0 + 0.85 * rows))
     panels = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
-    for ax, (cell, found) in zip(panels, cells, strict=False):
-        _draw(ax, dataset.sel(cell=cell), cell, found)
-    for ax in panels[len(cells) :]:
+    for ax, (cell, one) in zip(panels, found, strict=False):
+        _draw(ax, dataset.sel(cell=cell), cell, one)
+    for ax in panels[len(found) :]:
         ax.set_axis_off()
-    panels[0].set(xlim=(0, dataset.sizes["lag"] - 1), ylim=DECADES, yticks=(-20, -10, 0))
-    words = {found.word for _, found in cells}
-    lines = [Line2D([], [], color=COLORS[word], label=word) for word in COLORS if word in words]
+    panels[0].set(xlim=(0, dataset.sizes["lag"] - 1), ylim=ORDERS, yticks=(-20, -10, 0))
+    regimes = {one.word for _, one in found}
+    lines = [Line2D([], [], color=COLORS[name], label=name) for name in COLORS if name in regimes]
     fig.legend(handles=lines, loc="outside upper center", ncols=len(lines))
-    fig.supxlabel("lag T − k (steps)", fontsize=9)
-    fig.supylabel(r"$\log_{10}\,\|\partial h_T/\partial h_k\|$", fontsize=9)
+    fig.supxlabel(curves.LAG, fontsize=9)
+    fig.supylabel(curves.NORM, fontsize=9)
     return fig
 
 
 def _draw(ax: "Axes", data: "xarray.Dataset", cell: str, found: flow.Summary) -> None:
-    decades = data.log_norm / np.log(10)
-    study.figure.band(ax, data.lag, decades, "run", color=COLORS[found.word])
+    curves.draw_norms(ax, data.lag, data.log_norm, color=COLORS[found.word])
     ax.axhline(-3, color="black", lw=0.4)
     title = cell.replace("(", "\n(") if len(cell) > TITLE_WIDTH else cell
     ax.set_title(title, fontsize=6, pad=2)
     ax.tick_params(labelsize=6)
-    if np.isfinite(found.horizon):
-        ax.annotate(
-            f"{found.horizon:.0f}",
-            (1, 1),
-            xycoords="axes fraction",
-            fontsize=6,
-            ha="right",
-            va="top",
-        )
+    corner = f"{found.horizon:.0f}" if np.isfinite(found.horizon) else ""
+    if cut := num_cut(data.log_norm):
+        corner = f"{corner}\n{cut} of {data.sizes['run']} cut".strip()
+    place = {"xycoords": "axes fraction", "ha": "right", "va": "top"}
+    ax.annotate(corner, (1, 1), fontsize=6, **place)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def at_last_lag(dataset: "xarray.Dataset") -> "xarray.DataArray":
+    """The median over runs of the log10 norm at the longest lag, by cell."""
+    return (dataset.log_norm.isel(lag=-1) / curves.NATS).median("run")
+
+
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of what each curve comes to, the farthest horizon first."""
-    lag = int(dataset.lag[-1])
-    last = (dataset.log_norm.isel(lag=-1) / np.log(10)).median("run")
-    return study.table(
-        [
-            {
-                "cell": cell,
-                "horizon": f"{found.horizon:.0f}" if np.isfinite(found.horizon) else f"> {lag}",
-                "decay per step": f"{np.exp(found.rate):.4f}",
-                f"log10 norm at lag {lag}": f"{float(last.sel(cell=cell)):.1f}",
-                "word": found.word,
-            }
-            for cell, found in _by_horizon(dataset)
-        ]
+    longest, last = int(dataset.lag[-1]), at_last_lag(dataset)
+    rows = [
+        {
+            "cell": cell,
+            **rates.row(found, longest),
+            "factor per step": f"{np.exp(found.rate):.4f}",
+            f"log10 norm at lag {longest}": f"{float(last.sel(cell=cell)):.1f}",
+            "runs cut": f"{num_cut(dataset.log_norm.sel(cell=cell))} of {dataset.sizes['run']}",
+        }
+        for cell, found in _by_horizon(dataset)
+    ]
+    cells_cut = sum(num_cut(norms) > 0 for norms in dataset.log_norm)
+    return (
+        f"{study.table(rows)}\nThe gradient is exactly zero at lag {longest} in some runs of "
+        f"{cells_cut} of {dataset.sizes['cell']} cells."
+    )
+
+
+def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+    """How far apart the cells are, and whether gates decide it."""
+    longest, last = int(dataset.lag[-1]), at_last_lag(dataset)
+    finite = last.where(np.isfinite(last), drop=True)
+    low, high = float(finite.min()), float(finite.max())
+    return [
+        study.claim(
+            "orders-apart",
+            f"Before any training, cells of one size differ by more than {APART:g} orders of "
+            f"magnitude in ‖∂h_T/∂h_k‖ at lag {longest}.",
+            high - low > APART,
+            measured={"smallest log10 norm": low, "largest log10 norm": high},
+            criterion=f"the medians of two cells that are not exactly zero are {APART:g} apart",
+        ),
+        *([_gates(finite)] if {True, False} <= set(finite.gated.values.tolist()) else []),
+    ]
+
+
+def _gates(last: "xarray.DataArray") -> study.Claim:
+    gated, plain = (last.values[last.gated.values == gates] for gates in (True, False))
+    overlap = gated.min() < plain.max() and plain.min() < gated.max()
+    ends = ("smallest", "largest")
+    return study.claim(
+        "gates-do-not-decide",
+        "Whether a cell has gates does not decide how far its gradient reaches.",
+        bool(overlap),
+        measured={
+            f"{end} log10 norm {name}": float(pick(values))
+            for name, values in (("with gates", gated), ("without", plain))
+            for end, pick in zip(ends, (np.min, np.max), strict=True)
+        },
+        criterion="the ranges of the medians of the cells with gates and without overlap",
     )
 
 
@@ -187,7 +215,8 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    claims=claims,
     quick={"cells": "rnn,lstm,gru", "hidden_size": 8, "num_steps": 20, "num_seeds": 3},
     doc=__doc__,
 )

@@ -265,7 +265,7 @@ def _draw_flow(ax: "Axes", log_norm: "xarray.DataArray") -> None:
     ax.set(xlabel="lag T − k (characters)", xlim=(0, log_norm.sizes["lag"] - 1))
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """Bits and horizons of each cell, what is published, and the verdict."""
     specs = [str(spec) for spec in dataset.cell.values]
     ends = per_character(dataset).isel(update=-1).mean("seed")
@@ -332,7 +332,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="sequences",
+    order=5,
+    gallery={"char_lm": study.Picture(("--text=data/input.txt",), ("data/input.txt",))},
     quick={
         "cell": "rnn,gru",
         "hidden_size": 8,

@@ -331,7 +331,7 @@ def _draw_confusion(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.set(xlabel="said", ylabel="true class", title=f"Per cent of a class\n{said}")
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """Accuracy and horizon of each model, what only the tanh RNN loses, and the verdict."""
     specs = [str(spec) for spec in dataset.model.values]
     rows = [_row(spec, dataset.sel(model=spec), length_bins(dataset)) for spec in specs]
@@ -414,7 +414,14 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="sequences",
+    order=4,
+    gallery={
+        "classification": study.Picture(
+            ("--data=trec", "--data_dir=data"), ("data/train_5500.label", "data/TREC_10.label")
+        )
+    },
     quick={
         "models": "rnn,gru,bi_lstm(pooling='max'),conv",
         "embedding_size": 8,

@@ -232,7 +232,7 @@ def level_of(setting: str) -> str | None:
     return LEVELS[[f"{t:g}" for t in THRESHOLDS[kind]].index(threshold)] if threshold else None
 
 
-def summary(data: "xarray.Dataset") -> dict[str, float]:
+def outcome(data: "xarray.Dataset") -> dict[str, float]:
     """What the seeds of one setting on one task came to."""
     solved_at, last = data.solved_at.values, final_losses(data)
     solved = np.isfinite(solved_at)
@@ -309,7 +309,7 @@ def _draw_settings(column: Any, data: "xarray.Dataset") -> None:
         marker, color = ALONE if number is None else LOOKS[number]
         x = kinds.index(kind_of(name)) + (0 if number is None else 0.24 * (number - 1))
         look: dict[str, Any] = {"marker": marker, "color": color, "ls": "", "ms": 4.5}
-        one, found = data.sel(setting=name), summary(data.sel(setting=name))
+        one, found = data.sel(setting=name), outcome(data.sel(setting=name))
         success.plot([x], [found["solved"]], **look)
         at = one.solved_at.values[np.isfinite(one.solved_at.values)]
         if len(at):
@@ -350,7 +350,7 @@ def _draw_norms(ax: "Axes", data: "xarray.Dataset") -> None:
     ax.set(yscale="log", xlabel="update")
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of all settings, and whether clipping bought success."""
     tasks = [str(task) for task in dataset.task.values]
     rows = [
@@ -360,7 +360,7 @@ def closing(dataset: "xarray.Dataset") -> str:
 
 
 def _row(data: "xarray.Dataset") -> dict[str, str]:
-    found, seeds = summary(data), data.sizes["seed"]
+    found, seeds = outcome(data), data.sizes["seed"]
     return {
         "task": parse_spec(str(data.task.values))[0],
         "clipping": str(data.setting.values),
@@ -393,7 +393,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="training",
+    order=2,
+    gallery={"clipping": study.Picture()},
     quick={
         "clippings": "none,global_norm",
         "tasks": "temporal_order(num_steps=10),adding(num_steps=6)",

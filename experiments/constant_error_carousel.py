@@ -31,6 +31,7 @@ import numpy as np
 
 from gradflow import flow, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.spec import split_specs
 from gradflow.structure import check_structure
 from gradflow.tasks.inputs import make_inputs
@@ -124,7 +125,7 @@ def _measure(config: Config, spec: str, cell: "Cell", inputs: jax.Array) -> "xar
         )
 
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0), config.num_seeds)
-    norms, paths, f = jax.jit(flow.over_runs(one_run))(keys, inputs)
+    norms, paths, f = jax.jit(map_runs(one_run))(keys, inputs)
     terms = [*flow.Decomposition._fields, "total"]
     return xarray.Dataset(
         {
@@ -218,7 +219,7 @@ def _draw_shares(ax: "Axes", data: "xarray.Dataset") -> None:
         study.figure.band(ax, lags, shares, "run", **look)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """For each cell, where the one-line formula goes wrong, by how much, and what it leaves out."""
     rows = study.table([_row(str(c), dataset.sel(cell=c)) for c in dataset.cell.values])
     decades = dataset.error_at_last_lag / np.log(10)
@@ -247,7 +248,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=8,
+    gallery={"constant_error_carousel": study.Picture()},
     quick={"cell": "lstm,lstm(peephole=True)", "hidden_size": 8, "num_steps": 20, "num_seeds": 3},
     doc=__doc__,
 )

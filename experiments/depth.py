@@ -28,9 +28,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import flow, statistics, study, unroll
+from gradflow import statistics, study, unroll
 from gradflow.cells import resolve
 from gradflow.cells.stack import stack
+from gradflow.devices import map_runs
 from gradflow.flow.steps import log_scaled, pull_rows, rescale, trajectory
 from gradflow.structure import check_structure
 from gradflow.tasks.inputs import make_inputs
@@ -116,7 +117,7 @@ def _measure_stack(config: Config, skip: str, inputs: jax.Array) -> "xarray.Data
     import xarray
 
     layers, cell = _make(config, skip)
-    measure = flow.over_runs(lambda key, x: layer_norms(layers, cell, cell.init(key), x))
+    measure = map_runs(lambda key, x: layer_norms(layers, cell, cell.init(key), x))
     norms = jax.jit(measure)(_keys(config), inputs)
     layer = np.arange(1, config.num_layers + 1)
     dims = ("skip", "run", "lag", "target", "source")
@@ -178,7 +179,7 @@ def _measure_directions(config: Config, inputs: jax.Array) -> "xarray.Dataset":
             ]
         )
 
-    norms = jax.jit(flow.over_runs(one_run))(_keys(config), inputs)
+    norms = jax.jit(map_runs(one_run))(_keys(config), inputs)
     offsets = np.arange(config.num_steps) - config.num_steps // 2
     return xarray.Dataset(
         {
@@ -276,7 +277,7 @@ def rates(dataset: "xarray.Dataset", *, last: int | None = None) -> "xarray.Data
     return values.polyfit("target", 1).polyfit_coefficients.sel(degree=1, drop=True)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The factor per layer with its interval, and whether the flow is as claimed."""
     by_place = {"at lag 1": rates(dataset, last=1), "at the best lag": rates(dataset)}
     rows = [
@@ -325,7 +326,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=10,
+    gallery={"depth": study.Picture()},
     quick={"num_layers": 3, "hidden_size": 6, "num_steps": 12, "num_seeds": 3, "lags": (1, 4, 12)},
     doc=__doc__,
 )

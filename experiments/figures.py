@@ -7,106 +7,41 @@ A figure whose run is finished in results/ is drawn from its record; --overwrite
 Those of real sequences want the official files in data/, and are left as they are without them.
 """
 
+import importlib
 import json
 import multiprocessing
 import shlex
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
-
-import cell_zoo
-import char_lm
-import classification
-import clipping
-import constant_error_carousel
-import depth
-import exploding
-import flow_map
-import forecasting
-import framework_presets
-import gates
-import identity_init
-import lyapunov
-import measurements
-import normalisation
-import parallel_in_time
-import relu_vs_tanh
-import seq2seq
-import sequential_images
-import timescales
-import training
-import truncation
-import vanishing
 
 from gradflow import study
 from gradflow.study.settings import compile_quickly
 from gradflow.study.store import write_bytes
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+SECTIONS = ("flow", "training", "sequences")
 
 
-class Picture(NamedTuple):
-    """One picture of the gallery.
-
-    Attributes:
-      experiment: What is run.
-      flags: What it is run with.
-      files: What has to be there, relative to the root of the checkout.
-    """
-
-    experiment: study.Experiment
-    flags: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
+@cache
+def studies() -> dict[str, study.Experiment]:
+    """All studies by name: those of the first section first, and by their order in it."""
+    names = (path.stem for path in HERE.glob("[a-z]*.py") if path != Path(__file__))
+    found = [importlib.import_module(name).EXPERIMENT for name in names]
+    found.sort(key=lambda one: (SECTIONS.index(one.section), one.order, one.name))
+    return {one.name: one for one in found}
 
 
-GALLERY: dict[str, Picture] = {
-    "vanishing": Picture(vanishing.EXPERIMENT, ("--cell=rnn,lstm,gru",)),
-    "vanishing_digits": Picture(
-        vanishing.EXPERIMENT,
-        ("--cell=rnn,lstm,gru", "--inputs=digits", "--num_steps=64", "--spectrum_lags=1,10,32,64"),
-    ),
-    "measurements": Picture(measurements.EXPERIMENT),
-    "flow_map": Picture(flow_map.EXPERIMENT),
-    "cell_zoo": Picture(cell_zoo.EXPERIMENT),
-    "framework_presets": Picture(framework_presets.EXPERIMENT),
-    "exploding": Picture(exploding.EXPERIMENT),
-    "gates": Picture(gates.EXPERIMENT),
-    "constant_error_carousel": Picture(constant_error_carousel.EXPERIMENT),
-    "normalisation": Picture(normalisation.EXPERIMENT),
-    "depth": Picture(depth.EXPERIMENT),
-    "timescales": Picture(timescales.EXPERIMENT),
-    "lyapunov": Picture(lyapunov.EXPERIMENT),
-    "parallel_in_time": Picture(parallel_in_time.EXPERIMENT),
-    "training": Picture(
-        training.EXPERIMENT,
-        ("--cell=rnn,lstm,gru", "--learning_rate=0.003", "--probe=adjoints,components"),
-    ),
-    "clipping": Picture(clipping.EXPERIMENT),
-    "truncation": Picture(truncation.EXPERIMENT),
-    "identity_init": Picture(identity_init.EXPERIMENT),
-    "relu_vs_tanh": Picture(relu_vs_tanh.EXPERIMENT),
-    "forecasting": Picture(forecasting.EXPERIMENT),
-    "forecasting_bitcoin": Picture(
-        forecasting.EXPERIMENT, ("--data=bitcoin", "--data_dir=data"), ("data/coin_Bitcoin.csv",)
-    ),
-    "forecasting_sunspots": Picture(
-        forecasting.EXPERIMENT,
-        ("--data=sunspots", "--data_dir=data"),
-        ("data/SN_m_tot_V2.0.csv",),
-    ),
-    "sequential_images": Picture(sequential_images.EXPERIMENT),
-    "seq2seq": Picture(seq2seq.EXPERIMENT),
-    "classification": Picture(
-        classification.EXPERIMENT,
-        ("--data=trec", "--data_dir=data"),
-        ("data/train_5500.label", "data/TREC_10.label"),
-    ),
-    "char_lm": Picture(char_lm.EXPERIMENT, ("--text=data/input.txt",), ("data/input.txt",)),
-}
-"""The pictures by the names of their files."""
+@cache
+def gallery() -> dict[str, tuple[study.Experiment, study.Picture]]:
+    """All pictures by the names of their files."""
+    return {
+        name: (one, picture) for one in studies().values() for name, picture in one.gallery.items()
+    }
+
 
 HEAD = """# Gallery
 
@@ -117,7 +52,7 @@ configuration and the versions that it was made with; times are wall time on two
 
 def draw(name: str, folder: Path, flags: Sequence[str]) -> int:
     """Runs one experiment, or finds its record, and exports its picture and numbers."""
-    experiment, given, files = GALLERY[name]
+    experiment, (given, files) = gallery()[name]
     missing = [file for file in files if not (ROOT / file).is_file()]
     if missing:
         print(f"{name} is left as it is: there is no {', '.join(missing)}")
@@ -132,10 +67,8 @@ def draw(name: str, folder: Path, flags: Sequence[str]) -> int:
     dataset = study.read_dataset(workdir / "result.nc")
     config = experiment.config(**_tuples(json.loads(dataset.attrs["config"])))
     environment = json.loads((workdir / "env.json").read_text())
-    closing = experiment.closing(dataset).splitlines()
-    picture = experiment.draw(dataset)
     seconds = environment["seconds"]
-    study.export({"closing": closing}, picture, folder, name, config=config, seconds=seconds)
+    study.export(experiment, dataset, folder, name, config=config, seconds=seconds)
     return 0
 
 
@@ -145,12 +78,12 @@ def _tuples(config: dict) -> dict:
 
 def page(folder: Path) -> str:
     """The gallery as Markdown: each picture with its question, its command and what came out."""
-    drawn = [name for name in GALLERY if (folder / f"{name}.json").exists()]
+    drawn = [name for name in gallery() if (folder / f"{name}.json").exists()]
     return "\n".join([HEAD, *(_section(name, folder) for name in drawn)])
 
 
 def _section(name: str, folder: Path) -> str:
-    experiment, flags, _ = GALLERY[name]
+    experiment, (flags, _) = gallery()[name]
     record = json.loads((folder / f"{name}.json").read_text())
     lines = [
         f"## {name}",
@@ -162,7 +95,7 @@ def _section(name: str, folder: Path) -> str:
         f"`./run.sh {shlex.join([experiment.name, *flags])}` ({record['seconds']:.0f} s)",
         "",
         "```",
-        *record["numbers"]["closing"],
+        *record["summary"],
         "```",
         "",
     ]
@@ -174,7 +107,7 @@ def draw_side_by_side(folder: Path, flags: Sequence[str]) -> list[int]:
     compile_quickly()
     one = partial(draw, folder=folder, flags=flags)
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        drawn = [pool.submit(one, name) for name in GALLERY]
+        drawn = [pool.submit(one, name) for name in gallery()]
         return [each.result() for each in study.progress(drawn, "figures")]
 
 
@@ -190,7 +123,7 @@ def main(flags: Sequence[str]) -> int:
         codes = draw_side_by_side(folder, flags)
     else:
         folder = ROOT / "figures"
-        codes = [draw(name, folder, flags) for name in study.progress(GALLERY, "figures")]
+        codes = [draw(name, folder, flags) for name in study.progress(gallery(), "figures")]
     code = next((code for code in codes if code), 0)
     if not code:
         write_bytes(folder / "README.md", page(folder).encode())

@@ -52,7 +52,7 @@ from _forecasting_parts import (
     save_cell,
     together,
 )
-from _forecasting_series import TRUTH, closing_real, draw_origins, draw_ratios, run_real
+from _forecasting_series import TRUTH, draw_origins, draw_ratios, run_real, summary_real
 
 from gradflow import statistics, study
 from gradflow.models.forecasters import Forecaster, dense, forecaster
@@ -399,13 +399,13 @@ def _draw_errors(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(fontsize=7, handlelength=1.2, **below)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table, whether the claims hold, and the flow beside the accuracy."""
     is_real = dataset.attrs["kind"] == "real"
-    return closing_real(dataset) if is_real else _closing_generated(dataset)
+    return summary_real(dataset) if is_real else _summary_generated(dataset)
 
 
-def _closing_generated(dataset: "xarray.Dataset") -> str:
+def _summary_generated(dataset: "xarray.Dataset") -> str:
     names, rows = [str(name) for name in dataset.model.values], []
     for name in names:
         row = {"model": name}
@@ -482,7 +482,18 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="sequences",
+    order=1,
+    gallery={
+        "forecasting": study.Picture(),
+        "forecasting_bitcoin": study.Picture(
+            ("--data=bitcoin", "--data_dir=data"), ("data/coin_Bitcoin.csv",)
+        ),
+        "forecasting_sunspots": study.Picture(
+            ("--data=sunspots", "--data_dir=data"), ("data/SN_m_tot_V2.0.csv",)
+        ),
+    },
     quick={
         "models": "naive,linear,dense,rnn,conv_gru,batch_norm",
         "hidden_size": 4,

@@ -1,10 +1,10 @@
-"""How far the gradient of one and the same net reaches, as each framework draws it at birth.
+"""How far the gradient of one network reaches, as each framework initialises it by default.
 
-One LSTM and one GRU, with the equations and inputs of all alike; only the law of the initial
-weights and biases is another, that of PyTorch, Equinox, Keras, Flax or Haiku. For each:
-log10 ‖∂h_T/∂h_k‖ against the lag T - k. The claim: the framework's default, which nobody chose
-for it, moves the gradient of the LSTM at lag 100 by twenty decades. (Haiku's GRU resets before its
-product and is measured as it is.)
+One LSTM and one GRU, with equal equations and inputs; only the law of the initial weights and
+biases differs, that of PyTorch, Equinox, Keras, Flax or Haiku. For each: log10 ‖∂h_T/∂h_k‖ against
+the lag T - k. The claim: the framework's default, which nobody chose for it, changes the gradient
+of the LSTM at lag 100 by more than ten orders of magnitude. (Haiku's GRU resets before its product
+and is measured in that form.)
 
 Source: the libraries' sources, see `gradflow.presets`; Hochreiter 1991 for the norm.
 
@@ -14,37 +14,38 @@ Source: the libraries' sources, see `gradflow.presets`; Hochreiter 1991 for the 
 Takes about a minute on two cores at the defaults.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
+from _kit import curves, decisions, fields, runs
 
-from gradflow import flow, study
+from gradflow import Cell, flow, statistics, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.presets import PRESETS, with_preset
 from gradflow.spec import unknown_name
-from gradflow.tasks.inputs import make_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import xarray
     from matplotlib.figure import Figure
 
-    from gradflow import Cell
+APART = 10.0
+"""Orders of magnitude by which two frameworks are claimed to differ."""
 
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """Which nets, of what size, on what."""
+    """Which networks, of what size, on what."""
 
     presets: tuple[str, ...] = study.field(tuple(PRESETS), help="Frameworks, by name.")
     cells: tuple[str, ...] = study.field(("lstm", "gru"), help="Of lstm, gru and rnn.")
-    hidden_size: int = study.field(128, help="Hidden units.", positive=True)
-    input_size: int = study.field(16, help="Channels of gaussian inputs.", positive=True)
-    num_steps: int = study.field(100, help="Steps T, and so the longest lag.", positive=True)
+    hidden_size: int = fields.hidden_size(128)
+    input_size: int = fields.input_size(16)
+    num_steps: int = fields.num_steps(100)
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
@@ -55,12 +56,12 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     made = {pair: _kind(*pair) for pair in pairs}  # before anything is measured
     if not any(made.values()):
         raise ValueError(
-            f"a preset of a framework that has one of the cells {config.cells} is expected, got "
-            f"{config.presets}: Equinox has no vanilla RNN"
+            f"Expected a framework that has one of the cells {config.cells}, got "
+            f"{config.presets}. Add another to --presets or --cells: Equinox has no vanilla RNN."
         )
     parts = [
         once(f"cell={cell},preset={preset}", partial(_measure, config, cell, preset, kind))
-        for (cell, preset), kind in study.progress(made.items(), "nets")
+        for (cell, preset), kind in study.progress(made.items(), "networks")
         if kind
     ]
     merged = xarray.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
@@ -79,73 +80,86 @@ def _kind(cell: str, preset: str) -> str | None:
 
 
 @cache
-def _measurement(kind: str, input_size: int, hidden_size: int) -> "tuple[Cell, Callable]":
+def _measurement(kind: str, input_size: int, hidden_size: int) -> tuple[Cell, Callable]:
     """A cell, and what measures all runs of it: compiled once for all frameworks."""
     cell = resolve(kind)(input_size, hidden_size)
-    return cell, jax.jit(flow.over_runs(partial(flow.log_norms, cell)))
+    return cell, jax.jit(map_runs(partial(flow.log_norms, cell)))
 
 
 def _measure(config: Config, name: str, preset: str, kind: str) -> "xarray.Dataset":
     import xarray
 
-    k_params, k_inputs = jax.random.split(jax.random.key(config.seed))
-    inputs = make_inputs(
-        "gaussian",
-        k_inputs,
-        num_sequences=config.num_seeds,
-        num_steps=config.num_steps,
-        input_size=config.input_size,
-    )
     cell, measure = _measurement(kind, config.input_size, config.hidden_size)
-    draw = jax.jit(partial(jax.lax.map, with_preset(cell, preset).init))
-    norms = measure(draw(jax.random.split(k_params, config.num_seeds)), inputs)
+    params = runs.initialise(with_preset(cell, preset), runs.keys(config))
+    norms = np.asarray(measure(params, runs.inputs(config)))[None, None]
     dims = ("cell", "preset", "run", "lag")
     return xarray.Dataset(
-        {"log_norm": (dims, np.asarray(norms)[None, None], {"units": "nats", "norm": "spectral"})},
+        {"log_norm": (dims, norms, {"units": "nats", "norm": "spectral"})},
         coords={
             "cell": [name],
             "preset": [preset],
-            "lag": ("lag", np.arange(config.num_steps + 1), {"units": "steps"}),
+            "lag": curves.coordinates(config.num_steps)["lag"],
         },
     )
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """Norm against lag, a panel a cell and a line a framework."""
+    """Norm against lag, a panel for each cell and a line for each framework."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(5.2, 2.8))
     panels = fig.subplots(1, dataset.sizes["cell"], sharey=True, squeeze=False)[0]
     for ax, cell in zip(panels, dataset.cell.values, strict=True):
         for index, preset in enumerate(dataset.preset.values):
-            decades = dataset.log_norm.sel(cell=cell, preset=preset) / np.log(10)
+            norms = dataset.log_norm.sel(cell=cell, preset=preset)
             look = study.figure.cell_style(str(preset), index)
-            if decades.notnull().any():
-                study.figure.band(ax, dataset.lag, decades, "run", label=str(preset), **look)
-        ax.set(title=str(cell), xlabel="lag T − k (steps)", xlim=(0, dataset.sizes["lag"] - 1))
-    panels[0].set_ylabel("log₁₀ ‖∂hₜ/∂hₖ‖")
+            if norms.notnull().any():
+                curves.draw_norms(ax, dataset.lag, norms, label=str(preset), **look)
+        curves.lag_axis(ax, dataset)
+        ax.set_title(str(cell))
+    panels[0].set_ylabel(curves.NORM)
     panels[0].legend()
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
-    """The norm at the longest lag, of each framework, in decades: the median over the runs."""
-    lag = int(dataset.lag[-1])
-    decades = (dataset.log_norm.isel(lag=-1) / np.log(10)).median("run")
-    rows = [
-        {"preset": str(preset)}
-        | {
-            f"{c}: log10 norm at lag {lag}": _decades(decades, c, preset)
-            for c in dataset.cell.values
-        }
-        for preset in dataset.preset.values
-    ]
+def at_last_lag(dataset: "xarray.Dataset") -> "xarray.DataArray":
+    """The log10 norm at the longest lag, by cell, preset and run; NaN without the cell."""
+    return dataset.log_norm.isel(lag=-1, drop=True) / curves.NATS
+
+
+def summary(dataset: "xarray.Dataset") -> str:
+    """The log10 norm at the longest lag under each framework, the median over the runs."""
+    lag, medians = int(dataset.lag[-1]), at_last_lag(dataset).median("run")
+    rows = []
+    for preset in dataset.preset.values:
+        values = {str(c): float(medians.sel(cell=c, preset=preset)) for c in dataset.cell.values}
+        written = {c: "-" if np.isnan(value) else f"{value:.1f}" for c, value in values.items()}
+        rows.append(
+            {"preset": str(preset)}
+            | {f"{c}: log10 norm at lag {lag}": text for c, text in written.items()}
+        )
     return study.table(rows)
 
 
-def _decades(decades: "xarray.DataArray", cell: str, preset: str) -> str:
-    value = float(decades.sel(cell=cell, preset=preset))
-    return "-" if np.isnan(value) else f"{value:.1f}"
+def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+    """How far apart the frameworks are, for each cell."""
+    return [_apart(dataset, str(cell)) for cell in dataset.cell.values]
+
+
+def _apart(dataset: "xarray.Dataset", cell: str) -> study.Claim:
+    last = at_last_lag(dataset).sel(cell=cell).dropna("preset", how="all")
+    medians = last.median("run")
+    ends = [last.isel(preset=int(at)) for at in (medians.argmin(), medians.argmax())]
+    ratio = statistics.estimate((ends[1] - ends[0]).transpose("run").values)
+    names = [str(end.preset.values) for end in ends]
+    return study.claim(
+        f"apart-{cell}",
+        f"The framework's default changes ‖∂h_T/∂h_k‖ of the {cell} by more than {APART:g} orders "
+        f"of magnitude at lag {int(dataset.lag[-1])}.",
+        decisions.above(ratio, APART) if len(last) > 1 else None,
+        measured=study.Measured.of(f"log10 norm, {names[1]} over {names[0]}", ratio),
+        criterion=f"the 95 % interval of the difference between two frameworks lies above {APART:g}",
+    )
 
 
 EXPERIMENT = study.Experiment(
@@ -153,7 +167,8 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    claims=claims,
     quick={"hidden_size": 8, "num_steps": 20, "num_seeds": 3},
     doc=__doc__,
 )

@@ -32,6 +32,7 @@ from numpy.typing import ArrayLike
 
 from gradflow import flow, statistics, study
 from gradflow.cells import lstm, resolve
+from gradflow.devices import map_runs
 from gradflow.flow.summary import HORIZON
 from gradflow.initializers import chrono
 from gradflow.spec import unknown_name
@@ -142,7 +143,7 @@ def _measure_settings(config: Config) -> "xarray.Dataset":
     def of_run(key: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
         return jax.lax.map(lambda params: one(params, x), _draw_settings(config, key))
 
-    results = jax.jit(flow.over_runs(of_run))(keys, inputs)
+    results = jax.jit(map_runs(of_run))(keys, inputs)
     norms, shares, mean_f = (np.asarray(result) for result in results)
     names = [f"{bias:g}" for bias in config.biases] + [f"chrono {lag}" for lag in config.chrono]
     names_of_bias = [*config.biases, *(math.nan for _ in config.chrono)]
@@ -171,7 +172,7 @@ def _measure_terms(config: Config) -> "xarray.Dataset":
     def one(key: jax.Array, x: jax.Array) -> flow.DecompositionNorms:
         return flow.decomposition_norms(cell, cell.init(key), x)
 
-    norms = jax.jit(flow.over_runs(one))(*_keys(config))
+    norms = jax.jit(map_runs(one))(*_keys(config))
     terms, products = (
         np.stack([getattr(norms, name) for name in names]) for names in (TERMS, PRODUCTS)
     )
@@ -192,7 +193,7 @@ def _measure_form(config: Config, form: str) -> "xarray.Dataset":
     def one(key: jax.Array, x: jax.Array) -> jax.Array:
         return flow.log_norms(cell, cell.init(key), x)
 
-    norms = jax.jit(flow.over_runs(one))(*_keys(config))
+    norms = jax.jit(map_runs(one))(*_keys(config))
     return xarray.Dataset(
         {"log_norm_h": (("form", "run", "lag"), np.asarray(norms)[None], {"units": "nats"})},
         coords={"form": [form], **_coordinates(config)},
@@ -334,7 +335,7 @@ def _draw_forms(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(loc="lower left", fontsize=6.5)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """Decay and horizon by bias, the error of the one-line formula, and what held."""
     settings = [_row(dataset.sel(setting=name)) for name in dataset.setting.values]
     forms = [_form_row(dataset.log_norm_h.sel(form=form)) for form in dataset.form.values]
@@ -399,7 +400,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=7,
+    gallery={"gates": study.Picture()},
     quick={
         "biases": (0.0, 2.0, 4.0),
         "chrono": (20,),

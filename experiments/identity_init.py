@@ -344,7 +344,7 @@ def _draw_radii(ax: "Axes", data: "xarray.Dataset") -> None:
     ax.axhline(1, color="#606060", lw=0.6)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """What each start came to, and whether the identity carried its gradient and trained."""
     best = at_best_rate(dataset)
     rows = [
@@ -430,7 +430,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="training",
+    order=4,
+    gallery={"identity_init": study.Picture()},
     quick={
         "tasks": "adding(num_steps=8)",
         "starts": ("irnn", "orthogonal", "critical"),

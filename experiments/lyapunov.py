@@ -30,6 +30,7 @@ import optax
 
 from gradflow import flow, statistics, study, unroll
 from gradflow.cells import rnn
+from gradflow.devices import map_runs
 from gradflow.tasks import delayed_copy
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _measure(config: Config, size: int) -> "xarray.Dataset":
             jnp.asarray(config.gains), jnp.arange(config.num_seeds), indexing="ij"
         )
     )
-    exponents, steps = jax.jit(flow.over_runs(one_run))(gains, _keys(config)[keys])
+    exponents, steps = jax.jit(map_runs(one_run))(gains, _keys(config)[keys])
     shape = len(config.gains), config.num_seeds
     dims = ("hidden_size", "gain", "run")
     return xarray.Dataset(
@@ -317,7 +318,7 @@ def _draw_learning(ax: "Axes", dataset: "xarray.Dataset") -> None:
     )
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """Where chaos begins, how long a perturbation lasts, where nets learn; and the verdict."""
     gains, lost = crossing(dataset), over_predicted(dataset)
     rows = [
@@ -384,7 +385,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=12,
+    gallery={"lyapunov": study.Picture()},
     quick={
         "gains": (0.5, 1.2, 3.0),
         "hidden_sizes": (4, 8),

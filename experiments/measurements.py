@@ -25,6 +25,7 @@ from jax.scipy.special import logsumexp
 
 from gradflow import flow, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.structure import check_structure
 from gradflow.tasks.inputs import make_inputs
 
@@ -90,7 +91,7 @@ def _measure(config: Config, cell: "Cell", inputs: jax.Array) -> "xarray.Dataset
     import xarray
 
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0), config.num_seeds)
-    results = jax.jit(flow.over_runs(partial(_one_run, cell)))(keys, inputs)
+    results = jax.jit(map_runs(partial(_one_run, cell)))(keys, inputs)
     dims = {
         "log_norm": ("lag",),
         "log_norm_map": ("later", "earlier"),
@@ -249,7 +250,7 @@ def _title(ax: "Axes", title: str, ylabel: str, xlabel: str) -> None:
     ax.set_xlabel(xlabel, fontsize=8)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The decay per step, as each measurement sees it."""
     num_lags = dataset.sizes["lag"]
     from_the_end = dataset.log_adjoint_norm.sel(loss="last step").values[:, ::-1]
@@ -274,7 +275,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=2,
+    gallery={"measurements": study.Picture()},
     quick={"hidden_size": 4, "num_steps": 12, "num_seeds": 2, "input_size": 3},
     doc=__doc__,
 )

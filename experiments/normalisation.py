@@ -43,6 +43,7 @@ from gradflow import Cell, flow, statistics, study
 from gradflow.cells import gru, gru_layer_norm, lstm, lstm_layer_norm, rnn
 from gradflow.cells.layer_norm import normalise
 from gradflow.cells.stack import stack
+from gradflow.devices import map_runs
 from gradflow.initializers.meanfield import gaussian_mean
 from gradflow.statistics import slope
 
@@ -213,7 +214,7 @@ def _measure_net(config: Config, name: str, cell: Cell) -> "xarray.Dataset":
     def one(key: jax.Array, x: jax.Array) -> jax.Array:
         return _log_norms(config, cell, cell.init(key), x, source)
 
-    norms = jax.jit(flow.over_runs(one))(*_draw(config, config.input_size))
+    norms = jax.jit(map_runs(one))(*_draw(config, config.input_size))
     return xarray.Dataset(
         {"log_norm": (("net", "run", "lag"), np.asarray(norms)[None], {"units": "nats"})},
         coords={"net": [name], **_lags(config)},
@@ -233,7 +234,7 @@ def _by_rate(
 
         return jax.lax.map(at, jnp.asarray(rates))
 
-    return np.asarray(jax.jit(flow.over_runs(one))(keys, inputs))
+    return np.asarray(jax.jit(map_runs(one))(keys, inputs))
 
 
 def _noise(config: Config, channels: int) -> jax.Array:
@@ -292,7 +293,7 @@ def _measure_batch(config: Config) -> "xarray.Dataset":
 
         return jax.lax.map(at, jnp.asarray(pairs))[:, ::-1]
 
-    norms = np.asarray(jax.jit(flow.over_runs(one))(keys, inputs))
+    norms = np.asarray(jax.jit(map_runs(one))(keys, inputs))
     shape = len(INPUT_SHARES), len(config.gammas)
     theory = np.reshape([batch_theory(*pair) for pair in pairs], shape)
     return xarray.Dataset(
@@ -402,7 +403,7 @@ def slopes(curves: "xarray.DataArray") -> np.ndarray:
     return np.apply_along_axis(slope, -1, curves.values)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """What each change does to the log decay a step, paired by run, and whether it was claimed."""
     of_net = {str(net): slopes(dataset.log_norm.sel(net=net)) for net in dataset.net.values}
     variational, per_step = slopes(dataset.log_norm_dropout)[..., -1]
@@ -459,7 +460,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=9,
+    gallery={"normalisation": study.Picture()},
     quick={
         "dropout": (0.0, 0.5),
         "zoneout": (0.0, 0.5),

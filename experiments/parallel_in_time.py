@@ -179,7 +179,7 @@ def _scatter(ax: "Axes", dataset: "xarray.Dataset", values: "xarray.DataArray") 
     ax.plot(*middle, color="#000000", lw=0.8, label="median of a gain")
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """Iterations and errors on either side of λ = 0, and whether they are as claimed."""
     num_steps = int(dataset.attrs["num_steps"])
     ordered, chaotic = dataset.exponent < NEGATIVE, dataset.exponent > POSITIVE
@@ -228,7 +228,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=13,
+    gallery={"parallel_in_time": study.Picture()},
     quick={"gains": (0.5, 1.0, 3.0), "hidden_size": 8, "num_steps": 64, "num_seeds": 3},
     doc=__doc__,
 )

@@ -14,7 +14,7 @@ The claim: from an orthogonal matrix tanh keeps its gradient longer than ReLU, w
 units dead at each step; from the identity ReLU keeps it longer; and ReLU's state blows up from a
 gain of √2 on, where tanh's cannot. Each part is supported by a rule set before the run that is
 shown: the 95 % interval over seeds of the difference in nats a step lies on its side of 0; half of
-ReLU's runs have blown up (as `_gain_sweep` has it) at a gain within 10 % of √2, and none of tanh's.
+ReLU's runs have blown up (see `_kit.gain_sweep`) at a gain within 10 % of √2, and none of tanh's.
 
 Source: Le, Jaitly, Hinton 2015, arXiv:1504.00941; Glorot, Bordes, Bengio 2011 (dead and live
 paths of rectifiers); Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063 (slopes of 1 and of 1/4).
@@ -32,14 +32,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import _gain_sweep
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _kit import gain_sweep
 
 from gradflow import flow, statistics, study, unroll
 from gradflow.cells import rnn
 from gradflow.cells.rnn import resolve_activation, switched_rnn, with_each_activation
+from gradflow.devices import map_runs
 from gradflow.spec import split_specs
 from gradflow.statistics import slope
 from gradflow.tasks import resolve_task
@@ -151,12 +152,12 @@ def _measure(config: Config, nets: tuple["Params", jax.Array]) -> "xarray.Datase
         b = params["net"]["b"]
         slopes = jax.jvp(by_bias, (b,), (jnp.ones_like(b),))[1]  # φ'(a_t)
         live = flow.log_live_paths(params["net"]["W_h"], slopes)
-        return flow.log_norms(cell, params, x), live, _gain_sweep.log_rms(outputs)
+        return flow.log_norms(cell, params, x), live, gain_sweep.log_rms(outputs)
 
     shape = len(config.activations), *nets[0]["phi"].shape
     params = with_each_activation(nets[0], shape[0])
     inputs = jnp.tile(nets[1], (shape[0] * shape[1], 1, 1))
-    found = jax.jit(flow.over_runs(one))(params, inputs)
+    found = jax.jit(map_runs(one))(params, inputs)
     norms, live, sizes = (np.asarray(values).reshape(*shape, -1) for values in found)
     runs = ("activation", "init", "run")
     return xarray.Dataset(
@@ -184,10 +185,10 @@ def _sweep(config: Config, nets: tuple["Params", jax.Array]) -> "xarray.Dataset"
     params = with_each_activation(first, len(config.activations))
     inputs = jnp.tile(nets[1], (len(config.activations), 1, 1))
     shape = len(config.activations), config.num_seeds, config.num_gains
-    found = _gain_sweep.sweep(cell, params, inputs, gains)
+    found = gain_sweep.sweep(cell, params, inputs, gains)
     return xarray.Dataset(
         {
-            name: (("activation", "run", "gain"), values.reshape(shape), _gain_sweep.ATTRS[name])
+            name: (("activation", "run", "gain"), values.reshape(shape), gain_sweep.ATTRS[name])
             for name, values in found.items()
         },
         coords={"activation": list(config.activations), "gain": gains},
@@ -261,7 +262,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     panels[0].set_ylabel(r"$\log_{10}$ RMS of $h_t$")
     _draw_live(panels[2], dataset)
     panels = bottom.subplots(1, 1 + len(trained[:2]))
-    _gain_sweep.draw_shares(panels[0], dataset, _looks(dataset), math.sqrt(2))
+    gain_sweep.draw_fractions(panels[0], dataset, _looks(dataset), math.sqrt(2))
     panels[0].annotate("√2", (math.sqrt(2), 1.07), ha="center", fontsize=7)
     panels[0].set_xlabel(f"gain of {inits[0]} $W_h$")
     for ax, name in zip(panels[1:], trained, strict=False):
@@ -334,13 +335,13 @@ def _draw_losses(ax: "Axes", dataset: "xarray.Dataset", init: str) -> None:
     ax.set(yscale="log", xlabel="update", title=f"{task} from {init}", ylim=(None, 6 * baseline))
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """Decay, dead paths, blow-up and loss of each activation, and what held of the claim."""
     rows = [
         _row(dataset.sel(activation=a, init=i)) for i in dataset.init for a in dataset.activation
     ]
     gains = [
-        {"φ": str(a), **_gain_sweep.row(dataset.sel(activation=a))}
+        {"φ": str(a), **gain_sweep.row(dataset.sel(activation=a))}
         for a in dataset.activation.values
     ]
     return "\n".join([study.table(rows), "", study.table(gains), *_verdicts(dataset)])
@@ -367,14 +368,14 @@ def _verdicts(dataset: "xarray.Dataset") -> list[str]:
     signs = {"orthogonal": 1, "identity": -1}
     lines = [_kept(dataset, init, signs[init]) for init in signs if init in dataset.init.values]
     of_relu, of_tanh = (
-        _gain_sweep.blow_up(dataset.sel(activation=name)) for name in ("relu", "tanh")
+        gain_sweep.blow_up(dataset.sel(activation=name)) for name in ("relu", "tanh")
     )
     near = abs(np.median(of_relu) / math.sqrt(2) - 1) <= TOLERANCE
     holds = bool(near and np.isinf(of_tanh).all())
     return [
         *lines,
         f"relu's state blows up from a gain of √2, and tanh's at none: {study.verdict(holds)} "
-        f"(relu's from {_gain_sweep.said(of_relu)}; tanh's: {_gain_sweep.said(of_tanh)})",
+        f"(relu's from {gain_sweep.text(of_relu)}; tanh's: {gain_sweep.text(of_tanh)})",
     ]
 
 
@@ -395,7 +396,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="training",
+    order=5,
+    gallery={"relu_vs_tanh": study.Picture()},
     quick={
         "activations": ("tanh", "relu", "identity"),
         "inits": "orthogonal,identity",

@@ -38,8 +38,9 @@ import _probes
 import jax
 import numpy as np
 
-from gradflow import flow, statistics, study
+from gradflow import statistics, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.interop import save_params
 from gradflow.models.rewriter import Rewriter
 from gradflow.spec import parse_spec, split_specs
@@ -167,10 +168,10 @@ def _norms(net: Rewriter, pairs: Pairs, stages: "Iterable[Params]") -> tuple:
     """`log_adjoints` of every net and pair at each stage."""
 
     def of_net(params: "Params") -> jax.Array:
-        return flow.over_runs(lambda *pair: log_adjoints(net, params, Pairs(*pair)))(*pairs)
+        return map_runs(lambda *pair: log_adjoints(net, params, Pairs(*pair)))(*pairs)
 
     with jax.enable_x64(True):
-        measure = jax.jit(flow.over_runs(of_net))
+        measure = jax.jit(map_runs(of_net))
         norms = [jax.device_get(measure(jax.tree.map(np.float64, params))) for params in stages]
     return ("stage", "seed", "sequence", "step"), np.stack(norms)
 
@@ -304,7 +305,7 @@ def reaching(dataset: "xarray.Dataset") -> "xarray.DataArray":
     return first.median("sequence")
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """What each cell came to, and whether the three claims hold in this run."""
     last = dataset.isel(update=-1)
     rows = [_row(str(cell), last.sel(cell=cell)) for cell in dataset.cell.values]
@@ -351,7 +352,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="sequences",
+    order=3,
+    gallery={"seq2seq": study.Picture()},
     quick={
         "cells": "rnn,lstm",
         "hidden_size": 6,

@@ -42,6 +42,7 @@ import optax
 
 from gradflow import flow, statistics, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.interop import save_params
 from gradflow.spec import parse_spec, split_specs, unknown_name
 from gradflow.structure import check_structure
@@ -259,12 +260,12 @@ def log_norms(cell: "Cell", params: "Params", probed: Sequences) -> np.ndarray:
     """log ‖∂h_T/∂s_k‖ for every model and image, index = lag T - k."""
 
     def of_run(params: "Params", x: jax.Array) -> jax.Array:
-        return flow.over_runs(partial(flow.log_norms, cell, params, source="carry"))(x)
+        return map_runs(partial(flow.log_norms, cell, params, source="carry"))(x)
 
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["cell"])
     with jax.enable_x64(True):
         x = jnp.swapaxes(probed.at(np.arange(len(probed.pixels))).inputs, 0, 1)
-        measure = jax.jit(flow.over_runs(lambda one: of_run(one, x)))
+        measure = jax.jit(map_runs(lambda one: of_run(one, x)))
         return jax.device_get(measure(params))
 
 
@@ -342,7 +343,7 @@ def reaching(dataset: "xarray.Dataset") -> "xarray.DataArray":
     return dataset.log_norm.isel(lag=-1).median("image") / np.log(10)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """What each cell came to in each order, and whether the two claims hold in this run."""
     rows = [
         _row(dataset.sel(order=order, cell=cell))
@@ -398,7 +399,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="sequences",
+    order=2,
+    gallery={"sequential_images": study.Picture()},
     quick={
         "cells": "tanh,gru",
         "hidden_size": 6,

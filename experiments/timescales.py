@@ -31,6 +31,7 @@ import optax
 
 from gradflow import flow, statistics, study, unroll
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.spec import split_specs
 from gradflow.structure import check_structure
 
@@ -181,7 +182,7 @@ def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
         return last, shares(born, x, every_loss(config, x))
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    along, every = jax.jit(flow.over_runs(one_run))(keys)
+    along, every = jax.jit(map_runs(one_run))(keys)
     norms, adjoint = (  # by place: birth, end, and a loss at every step
         np.concatenate([last[:, [0, -1]], at_birth[:, None]], axis=1)
         for last, at_birth in zip(jax.device_get(along), jax.device_get(every), strict=True)
@@ -333,7 +334,7 @@ def recurrent(log_share: "xarray.DataArray") -> "xarray.DataArray":
         return 0.5 * np.log(squares.sum("parameter"))
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """For each cell: rates of shares and adjoint, how far each gradient hears, and the verdict."""
     cells = {str(cell): dataset.sel(cell=cell) for cell in dataset.cell.values}
     rows = {cell: _row(cell, data) for cell, data in cells.items()}
@@ -384,7 +385,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="flow",
+    order=11,
+    gallery={"timescales": study.Picture()},
     quick={
         "cells": "rnn,lstm",
         "hidden_size": 6,

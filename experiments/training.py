@@ -394,7 +394,7 @@ def _final(data: "xarray.Dataset") -> dict[str, float]:
     }
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of what each cell came to in each setting."""
     return study.table(
         [
@@ -422,7 +422,14 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="training",
+    order=1,
+    gallery={
+        "training": study.Picture(
+            ("--cell=rnn,lstm,gru", "--learning_rate=0.003", "--probe=adjoints,components")
+        )
+    },
     quick={
         "task": "adding(num_steps=10)",
         "hidden_size": 6,

@@ -40,8 +40,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import flow, statistics, study
+from gradflow import statistics, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.structure import check_structure
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import resolve_clipping
@@ -240,7 +241,7 @@ def _bias(config: Config, training: Training) -> "Callable[[Params], Comparison]
         cut = tbptt_gradient(task.loss, cell, params, batch, k1=k1, k2=k2)
         return compare(cut.value["cell"], exact.value["cell"])
 
-    return jax.jit(flow.over_runs(one))
+    return jax.jit(map_runs(one))
 
 
 def _cost(config: Config, training: Training) -> tuple[float, float]:
@@ -331,7 +332,7 @@ def _draw(panels: np.ndarray, data: "xarray.Dataset", look: dict[str, Any]) -> N
     memory.plot(at, data.temporaries / 2**20, **look)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of all windows, and both parts of the claim."""
     rows = [
         _row(task, of_task(dataset, task).isel(window=i))
@@ -385,7 +386,10 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    section="training",
+    order=3,
+    gallery={"truncation": study.Picture()},
     quick={
         "hidden_size": 5,
         "num_seeds": 2,

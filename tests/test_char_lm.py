@@ -146,13 +146,13 @@ def two_cells(dataset, saved):
 
 def test_the_verdict_is_of_the_same_stretches(recorded):
     dataset = study.read_dataset(recorded / "result.nc")
-    closing = CHAR_LM.EXPERIMENT.closing(two_cells(dataset, 0.25))
-    assert "gru: supported (+0.250 [+0.250, +0.250])" in closing
-    assert "reaches further once trained: gru: supported" in closing
-    assert re.search(r"best: gru, \d\.\d+ \[.*at or below 2.5: no", closing)
-    worse = CHAR_LM.EXPERIMENT.closing(two_cells(dataset, -0.25))
+    summary = CHAR_LM.EXPERIMENT.summary(two_cells(dataset, 0.25))
+    assert "gru: supported (+0.250 [+0.250, +0.250])" in summary
+    assert "reaches further once trained: gru: supported" in summary
+    assert re.search(r"best: gru, \d\.\d+ \[.*at or below 2.5: no", summary)
+    worse = CHAR_LM.EXPERIMENT.summary(two_cells(dataset, -0.25))
     assert "gru: not supported (-0.250" in worse
-    assert "not measured, which takes rnn" in CHAR_LM.EXPERIMENT.closing(dataset)
+    assert "not measured, which takes rnn" in CHAR_LM.EXPERIMENT.summary(dataset)
     figure = CHAR_LM.EXPERIMENT.draw(two_cells(dataset, 0.25))
     assert len(figure.subfigs) == 2 + 4  # the gates r, z, n and the spectrum
 

@@ -196,7 +196,7 @@ def test_confusions_lengths_and_horizons_are_counted(dataset):
 def test_the_verdict_is_read_from_the_numbers(dataset):
     two = dataset.sel(model=["rnn", "bi_gru(pooling='max')"]).assign_coords(model=["rnn", "gru"])
 
-    def closing(right, rates):
+    def summary(right, rates):
         held = (
             two.predicted.dims,
             np.where(
@@ -206,16 +206,16 @@ def test_the_verdict_is_read_from_the_numbers(dataset):
         fall = np.reshape(rates, (2, 1, 1, 1, 1)) * two.lag.values
         log_norm = two.log_norm.fillna(0).transpose("model", "seed", "when", "sequence", "lag")
         changed = two.assign(predicted=held, log_norm=log_norm * 0 - fall)
-        return EXPERIMENT.closing(changed)
+        return EXPERIMENT.summary(changed)
 
-    good = closing([10, 11, 30, 30], [2, 1])
+    good = summary([10, 11, 30, 30], [2, 1])
     assert "gru: supported (+0.406" in good
     assert "rnn loses and gru keeps: 20 " in good and "gru loses and rnn keeps: 0;" in good
-    assert "gru: not supported (+0.406" in closing([10, 11, 30, 30], [1, 2])
+    assert "gru: not supported (+0.406" in summary([10, 11, 30, 30], [1, 2])
     # Two seeds whose differences are 20 and 12 texts of 48 decide nothing.
-    assert "gru: not supported (+0.333" in closing([10, 12, 30, 24], [2, 1])
-    assert "gru: not supported" in closing([10, 30, 12, 24], [2, 1])
-    alone = EXPERIMENT.closing(dataset.sel(model=["conv"]))
+    assert "gru: not supported (+0.333" in summary([10, 12, 30, 24], [2, 1])
+    assert "gru: not supported" in summary([10, 30, 12, 24], [2, 1])
+    alone = EXPERIMENT.summary(dataset.sel(model=["conv"]))
     assert "not measured, which takes rnn, and lstm or gru" in alone
 
 

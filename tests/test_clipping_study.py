@@ -75,16 +75,16 @@ def test_the_verdict_goes_by_the_final_losses_of_each_seed(dataset, helped, fact
         if more:
             solved.loc[{"seed": seed, "setting": "global_norm 1" if more > 0 else "none"}] = 10
     changed = dataset.assign(solved_at=solved, loss=loss)
-    closing = EXPERIMENT.closing(changed)
+    summary = EXPERIMENT.summary(changed)
     ratio, share = np.mean(np.log10(factors)), np.mean(helped)
     expected = f"better than none: {word} (log10 ratio of final losses {ratio:+.2f} ["
-    assert expected in closing and f"share of seeds solved {share:+.2f} [" in closing
-    row = next(line for line in closing.splitlines() if "global_norm 1 " in line)
+    assert expected in summary and f"share of seeds solved {share:+.2f} [" in summary
+    row = next(line for line in summary.splitlines() if "global_norm 1 " in line)
     number = str(sum(h > 0 for h in helped))
     assert row.split()[:6] == ["adding", "global_norm", "1", number, "of", "3"]
     EXPERIMENT.draw(changed)
     alone = dataset.sel(setting=["none"])
-    assert "was not measured, without global_norm" in EXPERIMENT.closing(alone)
+    assert "was not measured, without global_norm" in EXPERIMENT.summary(alone)
     EXPERIMENT.draw(alone)
 
 

@@ -43,9 +43,9 @@ def test_it_says_where_the_formula_goes_wrong_and_by_how_much(dataset):
     for at, row in zip(dataset.wrong_from_lag.values, np.abs(median), strict=True):
         wrong = np.flatnonzero(row > np.log(2))
         assert at == (wrong[0] if len(wrong) else np.inf)
-    closing = carousel.closing(dataset)
-    assert f"{median[0, -1] / np.log(10):+.1f}" in closing
-    assert "furthest off for lstm" in closing
+    summary = carousel.summary(dataset)
+    assert f"{median[0, -1] / np.log(10):+.1f}" in summary
+    assert "furthest off for lstm" in summary
 
 
 def test_another_cell_is_refused_before_anything_is_measured(capsys, tmp_path):

@@ -73,11 +73,11 @@ def with_rates(dataset, none, residual):
 
 
 def test_the_verdict_is_read_from_the_numbers(dataset):
-    closing = EXPERIMENT.closing(with_rates(dataset.fillna(0), -0.5, 0.1))
-    assert "0.607 [0.607, 0.607]" in closing and closing.count("claim is supported") == 2
+    summary = EXPERIMENT.summary(with_rates(dataset.fillna(0), -0.5, 0.1))
+    assert "0.607 [0.607, 0.607]" in summary and summary.count("claim is supported") == 2
     for none, residual in ((0.1, 0.2), (-0.5, -0.4)):
-        closing = EXPERIMENT.closing(with_rates(dataset.fillna(0), none, residual))
-        assert closing.count("claim is not supported") == 2
+        summary = EXPERIMENT.summary(with_rates(dataset.fillna(0), none, residual))
+        assert summary.count("claim is not supported") == 2
 
 
 @pytest.mark.parametrize(

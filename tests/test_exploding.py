@@ -172,11 +172,11 @@ def record_of(shift, sigma, peak):
     )
 
 
-def test_the_closing_line_says_what_held():
-    assert EXPERIMENT.closing(record_of(0.05, 3.0, 50.0)).count("not supported") == 0
-    assert EXPERIMENT.closing(record_of(0.2, 3.0, 50.0)).count("not supported") == 1
-    assert EXPERIMENT.closing(record_of(0.05, 0.1, 5.0)).count("not supported") == 2
-    assert "nan" in EXPERIMENT.closing(record_of(9.0, 3.0, 50.0))
+def test_the_summary_reports_what_held():
+    assert EXPERIMENT.summary(record_of(0.05, 3.0, 50.0)).count("not supported") == 0
+    assert EXPERIMENT.summary(record_of(0.2, 3.0, 50.0)).count("not supported") == 1
+    assert EXPERIMENT.summary(record_of(0.05, 0.1, 5.0)).count("not supported") == 2
+    assert "nan" in EXPERIMENT.summary(record_of(9.0, 3.0, 50.0))
 
 
 def test_bad_configurations_are_refused():

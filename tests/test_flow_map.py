@@ -66,8 +66,8 @@ def test_a_leaky_unit_has_its_closed_form_and_is_stationary(tmp_path):
     expected = lag_of(20) * np.log(0.25)
     for values in dataset.log_norm.values:
         np.testing.assert_allclose(values, expected, atol=1e-12)
-    closing = flow_map.closing(dataset)
-    assert closing.count("0.2500 [0.2500, 0.2500]") == 2
+    summary = flow_map.summary(dataset)
+    assert summary.count("0.2500 [0.2500, 0.2500]") == 2
 
 
 def test_runs_differ_by_seed_and_by_sequence():
@@ -90,12 +90,12 @@ def test_a_decay_that_changes_in_the_middle_is_not_stationary():
     rates = noise * np.where(np.arange(1, 21) <= 10, -0.1, -0.3)
     path = np.concatenate([np.zeros((5, 1)), np.cumsum(rates, axis=1)], axis=1)
     log_norm = np.where(np.isfinite(lag_of(20)), path[:, :, None] - path[:, None, :], np.nan)
-    closing = flow_map.closing(dataset_of(log_norm))
-    assert "not stationary in time" in closing and f"late over early: {np.exp(-0.2):.4f}" in closing
+    summary = flow_map.summary(dataset_of(log_norm))
+    assert "not stationary in time" in summary and f"late over early: {np.exp(-0.2):.4f}" in summary
     steady = np.where(np.isfinite(lag_of(20)), -0.1 * noise[:, None] * lag_of(20), np.nan)
     steady += 1e-3 * np.nan_to_num(np.tril(np.random.default_rng(0).normal(size=steady.shape)))
-    assert "stationary in time" in (closing := flow_map.closing(dataset_of(steady)))
-    assert "not stationary" not in closing
+    assert "stationary in time" in (summary := flow_map.summary(dataset_of(steady)))
+    assert "not stationary" not in summary
 
 
 def test_sequences_of_one_network_are_no_networks():
@@ -104,8 +104,8 @@ def test_sequences_of_one_network_are_no_networks():
     of_one = of_four.assign_attrs(num_networks=1)
     of_two = of_four.assign_attrs(num_networks=2)
     said = "(intervals over the input sequences of one network)"
-    assert said in flow_map.closing(of_one)
-    assert said not in flow_map.closing(of_four) + flow_map.closing(of_two)
+    assert said in flow_map.summary(of_one)
+    assert said not in flow_map.summary(of_four) + flow_map.summary(of_two)
     wider, narrower = (
         np.diff(flow.summary(flow_map.mean_by_lag(d, 0, 10)).interval) for d in (of_two, of_four)
     )
@@ -113,7 +113,7 @@ def test_sequences_of_one_network_are_no_networks():
 
 
 def test_one_run_leaves_it_undecided():
-    assert "undecided" in flow_map.closing(dataset_of(-lag_of(20)[None]))
+    assert "undecided" in flow_map.summary(dataset_of(-lag_of(20)[None]))
 
 
 def test_exact_zeros_are_shown_in_a_colour_of_their_own_and_said_so():

@@ -108,13 +108,13 @@ def test_what_is_probed_last_is_the_flow_through_what_trained(folders, dataset):
 def test_the_verdicts_are_read_from_the_numbers(dataset):
     fixed = dataset.mse * 0 + 0.01
     fixed.loc[{"column": ["iterated", "own"]}] = 0.02
-    said = EXPERIMENT.closing(dataset.assign(mse=fixed))
+    said = EXPERIMENT.summary(dataset.assign(mse=fixed))
     assert "ten iterated, the same nets: supported (error iterated / at once 2.00" in said
     assert "the best net, 0.012 or less: yes (0.01000)" in said
     assert "least squares, one step, 0.0029 or less to two digits: no (0.01000)" in said
     assert "as published, one and ten steps: no" in said
     fixed.loc[{"column": ["iterated", "own"]}] = 0.005
-    assert "the same nets: not supported" in EXPERIMENT.closing(dataset.assign(mse=fixed))
+    assert "the same nets: not supported" in EXPERIMENT.summary(dataset.assign(mse=fixed))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_the_errors_of_rolling_origins_are_those_of_a_loop(real):
         np.testing.assert_allclose(at.forecast.sel(model="seasonal"), season)
     changes = dataset.sel(view="returns", model="naive", origin=250)
     np.testing.assert_allclose(changes.square, returns[250:260] ** 2, rtol=1e-9)
-    price = MODULE.closing.__globals__["closing_real"].__globals__["_price_error"]
+    price = MODULE.summary.__globals__["summary_real"].__globals__["_price_error"]
     moved = np.diff(values)[dataset.sel(view="returns").dropna("origin", how="all").origin]
     found = price(dataset.sel(view="returns"), "naive")
     assert found == pytest.approx(np.sqrt(np.mean(moved**2)))
@@ -147,19 +147,19 @@ def test_the_errors_of_rolling_origins_are_those_of_a_loop(real):
 
 def test_what_beats_the_naive_forecast_is_said(real):
     dataset, _ = real
-    assert EXPERIMENT.draw(dataset) and "[nan, nan]" in EXPERIMENT.closing(dataset)  # one block
+    assert EXPERIMENT.draw(dataset) and "[nan, nan]" in EXPERIMENT.summary(dataset)  # one block
     dataset = xarray.concat([dataset] * 3, dim="origin", data_vars="minimal")
     square = dataset.square.copy()
     square.loc[{"model": "linear"}] = 0.5 * square.sel(model="naive")
     square.loc[{"model": ["dense", "seasonal"]}] = 2 * square.sel(model="naive")
-    said = EXPERIMENT.closing(dataset.assign(square=square))
+    said = EXPERIMENT.summary(dataset.assign(square=square))
     assert said.count("the naive forecast one step ahead, the whole interval below 1: linear") == 2
     season = "that of a season before over 10 steps, the whole interval below 1: naive, linear\n"
     assert said.count(season) == 2
     both = "something beats the naive forecast and that of a season before of level: "
     assert f"{both}one step supported, 10 steps supported" in said
     square.loc[{"model": "linear"}] = square.sel(model="naive")
-    said = EXPERIMENT.closing(dataset.assign(square=square))
+    said = EXPERIMENT.summary(dataset.assign(square=square))
     assert "the naive forecast one step ahead, the whole interval below 1: nothing" in said
     assert f"{both}one step not supported, 10 steps not supported" in said
 

@@ -52,7 +52,7 @@ def test_each_curve_is_the_norm_of_that_net(dataset, quick, cell, preset, factor
 def test_a_framework_without_the_cell_is_a_gap(module, dataset):
     missing = dataset.log_norm.isnull().all(["run", "lag"])
     assert bool(missing.sel(cell="rnn", preset="equinox")) and int(missing.sum()) == 1
-    row = next(r for r in module.closing(dataset).splitlines() if r.strip().startswith("equinox"))
+    row = next(r for r in module.summary(dataset).splitlines() if r.strip().startswith("equinox"))
     assert row.split()[-1] == "-" or "-" in row.split()
 
 

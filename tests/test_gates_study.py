@@ -129,15 +129,15 @@ def record_of(rates):
     )
 
 
-def test_the_closing_line_says_what_held():
+def test_the_summary_reports_what_held():
     alone = gates.log_forget([0.0, 1.0, 2.0, 3.0])
-    closing = EXPERIMENT.closing(record_of(alone))
-    assert "not supported" not in closing and closing.count("supported") == 2
-    assert f"{math.exp(alone[1]):.4f}" in closing and "-4.3 [" in closing  # -0.1 · 100 / log 10
-    closing = EXPERIMENT.closing(record_of(alone * [0.5, 1, 1, 1]))
-    assert "further: supported" in closing and "off by -50 % to +0 %" in closing
-    closing = EXPERIMENT.closing(record_of(alone[::-1]))
-    assert "further: not supported" in closing and "gate's: not supported" in closing
+    summary = EXPERIMENT.summary(record_of(alone))
+    assert "not supported" not in summary and summary.count("supported") == 2
+    assert f"{math.exp(alone[1]):.4f}" in summary and "-4.3 [" in summary  # -0.1 · 100 / log 10
+    summary = EXPERIMENT.summary(record_of(alone * [0.5, 1, 1, 1]))
+    assert "further: supported" in summary and "off by -50 % to +0 %" in summary
+    summary = EXPERIMENT.summary(record_of(alone[::-1]))
+    assert "further: not supported" in summary and "gate's: not supported" in summary
 
 
 def test_biases_out_of_order_are_refused():

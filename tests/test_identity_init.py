@@ -115,16 +115,16 @@ def record(decades, losses):
 
 
 def test_the_verdict_is_read_from_the_numbers():
-    both = EXPERIMENT.closing(record((0.5, -0.9), {"irnn": 0.1, "orthogonal": 0.2, "glorot": 0.3}))
+    both = EXPERIMENT.summary(record((0.5, -0.9), {"irnn": 0.1, "orthogonal": 0.2, "glorot": 0.3}))
     assert "over 2 steps at birth: supported; after 9 updates: supported" in both
     assert (
         "do not: supported (its loss is 0.50 [0.50, 0.50] of that of the best other, ortho" in both
     )
-    lost = EXPERIMENT.closing(record((-0.5, -1.1), {"irnn": 0.3, "orthogonal": 0.2, "glorot": 0.4}))
+    lost = EXPERIMENT.summary(record((-0.5, -1.1), {"irnn": 0.3, "orthogonal": 0.2, "glorot": 0.4}))
     assert "at birth: supported; after 9 updates: not supported" in lost
     assert "do not: not supported (its loss is 1.50" in lost
     # The other identity is no other start, and without any there is nothing to compare.
-    assert "do not" not in EXPERIMENT.closing(record((2.0, 0), {"irnn": 0.3, "identity": 0.2}))
+    assert "do not" not in EXPERIMENT.summary(record((2.0, 0), {"irnn": 0.3, "identity": 0.2}))
 
 
 def test_each_start_is_shown_at_its_best_rate():

@@ -7,9 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradflow.cells.cfn import cfn
 from gradflow.cells.janet import janet
+from gradflow.cells.layer_norm import lstm_layer_norm
 from gradflow.cells.lstm import lstm
-from gradflow.initializers import chrono, critical, resolve_bias, resolve_initializer, sparse
+from gradflow.cells.mingru import minlstm
+from gradflow.initializers import (
+    BIAS_INITIALIZERS,
+    BiasInitializer,
+    chrono,
+    critical,
+    resolve_bias,
+    resolve_initializer,
+    sparse,
+)
 from gradflow.initializers.meanfield import ACTIVATIONS, critical_gain, gaussian_mean
 
 FLOAT = jnp.float64
@@ -159,6 +170,25 @@ def test_the_lstm_takes_chrono_for_its_forget_gate_and_its_opposite_for_the_inpu
     jax.tree.map(np.testing.assert_array_equal, restored, plain)
     np.testing.assert_array_equal(plain["f"]["b"], 1)
     np.testing.assert_array_equal(plain["i"]["b"], 0)
+
+
+@pytest.mark.parametrize("factory", [lstm, lstm_layer_norm, cfn, minlstm])
+def test_chrono_sets_both_biases_in_every_cell_with_a_forget_and_an_input_gate(key, factory):
+    for law in ("chrono(max_lag=100)", chrono(100)):
+        params = factory(3, 4, forget_bias=law).init(key)
+        assert np.ptp(params["f"]["b"]) > 0.1
+        np.testing.assert_array_equal(params["i"]["b"], -params["f"]["b"])
+
+
+@pytest.mark.parametrize("factory", [lstm, lstm_layer_norm, cfn, minlstm])
+def test_any_other_law_sets_the_forget_bias_alone(key, factory, monkeypatch):
+    alone = BiasInitializer(lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, 2, 3))
+    monkeypatch.setitem(BIAS_INITIALIZERS, "uniform", lambda: alone)
+    plain = factory(3, 4).init(key)
+    for law in ("uniform", alone, 2.5):
+        params = factory(3, 4, forget_bias=law).init(key)
+        assert (params["f"]["b"] >= 2).all()
+        np.testing.assert_array_equal(params["i"]["b"], plain["i"]["b"])
 
 
 @pytest.mark.parametrize("make", [janet, lambda d, n, **o: lstm(d, n, coupled=True, **o)])

@@ -76,14 +76,14 @@ def test_the_verdict_is_read_from_the_numbers():
     good = record(exponent, [np.inf, np.inf, time], [0.5, 1.0, 0.6])
     np.testing.assert_allclose(MODULE.crossing(good), 4 / 3)
     np.testing.assert_allclose(MODULE.over_predicted(good).values[0, 2], 1.0)
-    assert EXPERIMENT.closing(good).count(": supported") == 3
+    assert EXPERIMENT.summary(good).count(": supported") == 3
     for steps, right in (
         ([np.inf, np.inf, 2 * time], [0.5, 1.0, 0.6]),
         ([np.inf, np.inf, time], [1.0, 0.8, 0.6]),
     ):
-        closing = EXPERIMENT.closing(record(exponent, steps, right))
-        assert closing.count(": supported") == 2 and closing.count("not supported") == 1
-    silent = EXPERIMENT.closing(record([-0.5, -0.2, -0.1], [np.inf] * 3, [0.5, 0.5, 0.5]))
+        summary = EXPERIMENT.summary(record(exponent, steps, right))
+        assert summary.count(": supported") == 2 and summary.count("not supported") == 1
+    silent = EXPERIMENT.summary(record([-0.5, -0.2, -0.1], [np.inf] * 3, [0.5, 0.5, 0.5]))
     assert silent.count("not supported") == 3
 
 

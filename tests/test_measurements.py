@@ -36,9 +36,9 @@ def test_the_record_holds_what_the_library_measures(dataset):
     np.testing.assert_allclose(data.log_component.sel(parameter="W_h")[1:], expected, atol=1e-9)
 
 
-def test_the_closing_table_has_a_rate_for_each(dataset):
+def test_the_summary_has_a_rate_for_each(dataset):
     rate = np.exp(flow.summary(dataset.log_norm.values).rate)
-    assert page.closing(dataset).count(f"{rate:.4f}") == 2  # of the norm: the largest value
+    assert page.summary(dataset).count(f"{rate:.4f}") == 2  # of the norm: the largest value
 
 
 def test_a_cell_without_gates_has_no_panels_of_gates(dataset):

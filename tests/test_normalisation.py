@@ -171,15 +171,15 @@ def record_of(within, between, per_step, zoned, by_gamma):
     )
 
 
-def test_the_closing_line_says_what_held():
-    closing = EXPERIMENT.closing(record_of(-0.1, -0.21, -0.3, -0.1, (-0.1, -0.2, -0.3)))
-    assert "not supported" not in closing and closing.count("supported") == 8
-    row = next(line for line in closing.splitlines() if line.startswith("lstm: layer norm within"))
+def test_the_summary_reports_what_held():
+    summary = EXPERIMENT.summary(record_of(-0.1, -0.21, -0.3, -0.1, (-0.1, -0.2, -0.3)))
+    assert "not supported" not in summary and summary.count("supported") == 8
+    row = next(line for line in summary.splitlines() if line.startswith("lstm: layer norm within"))
     assert "-0.2000" in row and "-0.1000  +0.1000 [+0.0998, +0.1002]" in row
-    closing = EXPERIMENT.closing(record_of(-0.3, -0.15, -0.1, -0.3, (-0.2, -0.1, -0.3)))
-    assert closing.count("not supported") == 8
-    closing = EXPERIMENT.closing(record_of(-0.3, -0.21, -0.3, -0.1, (-0.1, -0.2, -0.3)))
-    assert closing.count("not supported") == 3
+    summary = EXPERIMENT.summary(record_of(-0.3, -0.15, -0.1, -0.3, (-0.2, -0.1, -0.3)))
+    assert summary.count("not supported") == 8
+    summary = EXPERIMENT.summary(record_of(-0.3, -0.21, -0.3, -0.1, (-0.1, -0.2, -0.3)))
+    assert summary.count("not supported") == 3
 
 
 def test_bad_configurations_are_refused():

@@ -28,8 +28,8 @@ QUICK = (
 )
 
 
-def closing(name: str) -> list[str]:
-    return json.loads((ROOT / "figures" / f"{name}.json").read_text())["numbers"]["closing"]
+def summary(name: str) -> list[str]:
+    return json.loads((ROOT / "figures" / f"{name}.json").read_text())["summary"]
 
 
 def measured() -> dict[str, str]:
@@ -46,7 +46,7 @@ def test_every_row_of_the_table_has_its_numbers():
 
 @pytest.mark.parametrize("name", measured())
 def test_the_numbers_of_the_table_are_in_the_record(name):
-    there = NUMBER.findall("\n".join(closing(name)))
+    there = NUMBER.findall("\n".join(summary(name)))
     assert [number for number in NUMBER.findall(measured()[name]) if number not in there] == []
 
 
@@ -54,12 +54,12 @@ def test_the_numbers_of_the_table_are_in_the_record(name):
 @pytest.mark.parametrize("name", QUICK)
 def test_a_quick_study_gives_its_record_again(name, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    experiment, flags, _ = importlib.import_module("figures").GALLERY[name]
+    experiment, (flags, _) = importlib.import_module("figures").gallery()[name]
     config = experiment.resolve(parse(experiment, flags).given)
     with study.precision(config):
-        lines = experiment.closing(experiment.run(config)).splitlines()
-    assert [NUMBER.split(line) for line in lines] == [NUMBER.split(line) for line in closing(name)]
+        lines = experiment.summary(experiment.run(config)).splitlines()
+    assert [NUMBER.split(line) for line in lines] == [NUMBER.split(line) for line in summary(name)]
     now, then = (
-        np.array(NUMBER.findall("\n".join(text)), float) for text in (lines, closing(name))
+        np.array(NUMBER.findall("\n".join(text)), float) for text in (lines, summary(name))
     )
     np.testing.assert_allclose(now, then, rtol=5e-3, atol=2e-3)

@@ -53,8 +53,8 @@ def test_the_verdict_is_read_from_the_numbers(dataset):
     }
     as_claimed = dataset.assign({name: (("gain", "run"), value) for name, value in made.items()})
     assert as_claimed.exponent.shape == shape
-    closing = EXPERIMENT.closing
-    assert "parallelised: supported" in closing(as_claimed)
+    summary = EXPERIMENT.summary
+    assert "parallelised: supported" in summary(as_claimed)
     for name, value in (
         ("iterations", [[2, 9], [40, 40]]),
         ("iterations", [[2, 3], [9, 9]]),
@@ -62,5 +62,5 @@ def test_the_verdict_is_read_from_the_numbers(dataset):
         ("error", [[1e-12, 1e-6], [1, 1]]),
     ):
         changed = as_claimed.assign({name: (("gain", "run"), np.array(value))})
-        assert "parallelised: not supported" in closing(changed)
-    assert "undecided" in closing(as_claimed.isel(gain=[0]))
+        assert "parallelised: not supported" in summary(changed)
+    assert "undecided" in summary(as_claimed.isel(gain=[0]))

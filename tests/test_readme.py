@@ -34,12 +34,12 @@ def test_the_line_that_the_first_command_prints():
     experiment = vanishing()
     config = experiment.resolve({})
     with study.precision(config):
-        closing = experiment.closing(experiment.run(config))
+        summary = experiment.summary(experiment.run(config))
     (said,) = [line for line in README.splitlines() if line.startswith("lstm  0.")]
-    (printed,) = [line for line in closing.splitlines() if line.startswith("lstm")]
+    (printed,) = [line for line in summary.splitlines() if line.startswith("lstm")]
     np.testing.assert_allclose(numbers(printed), numbers(said), rtol=2e-3)
     assert printed.split()[-1] == said.split()[-1]
-    assert closing.splitlines()[0] in README
+    assert summary.splitlines()[0] in README
 
 
 def test_the_cell_of_ones_own_is_a_cell_and_runs(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from gradflow import study
 from gradflow.cells import rnn
 
 MODULE = load("relu_vs_tanh")
-EXPERIMENT, gain_sweep = MODULE.EXPERIMENT, MODULE._gain_sweep
+EXPERIMENT, gain_sweep = MODULE.EXPERIMENT, MODULE.gain_sweep
 
 
 def quick(**given):
@@ -105,13 +105,13 @@ def test_the_verdict_is_read_from_the_numbers(dataset):
         log_size_half=0 * data.log_size_half,
         log_size_end=end + 0 * data.log_size_end,
     )
-    closing = EXPERIMENT.closing(data)
-    assert closing.count("not supported") == 0 and closing.count("supported") == 3
-    assert "from orthogonal: supported (0.150 [0.150, 0.150] nats a step; runs cut" in closing
-    assert "relu's from 1.40 [1.40, 1.40], 2 of 2 runs; tanh's: none, 0 of 2 runs" in closing
+    summary = EXPERIMENT.summary(data)
+    assert summary.count("not supported") == 0 and summary.count("supported") == 3
+    assert "from orthogonal: supported (0.150 [0.150, 0.150] nats a step; runs cut" in summary
+    assert "relu's from 1.40 [1.40, 1.40], 2 of 2 runs; tanh's: none, 0 of 2 runs" in summary
     turned = data.assign_coords(activation=names[::-1])
-    assert EXPERIMENT.closing(turned).count("not supported") == 3
-    assert "supported" not in EXPERIMENT.closing(data.sel(activation=["relu"]))
+    assert EXPERIMENT.summary(turned).count("not supported") == 3
+    assert "supported" not in EXPERIMENT.summary(data.sel(activation=["relu"]))
 
 
 @pytest.mark.parametrize(

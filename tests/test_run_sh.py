@@ -247,15 +247,16 @@ def test_uv_is_used_where_there_is_one(checkout):
 @pytest.mark.parametrize(
     ("arguments", "called"),
     [
-        ((), "-n auto"),
-        (("-k", "a and b"), "-n auto -k a and b"),
-        (("-n0", "-x"), "-n0 -x"),
-        (("-n", "2"), "-n 2"),
-        (("--numprocesses=2",), "--numprocesses=2"),
-        (("-p", "no:xdist"), "-p no:xdist"),
+        ((), "-m not slow -n auto"),
+        (("--slow",), "-n auto"),
+        (("-k", "a and b"), "-m not slow -n auto -k a and b"),
+        (("-n0", "-x"), "-m not slow -n0 -x"),
+        (("--slow", "-n", "2"), "-n 2"),
+        (("--numprocesses=2",), "-m not slow --numprocesses=2"),
+        (("-p", "no:xdist"), "-m not slow -p no:xdist"),
     ],
 )
-def test_tests_run_on_all_cores_unless_told_otherwise(checkout, arguments, called):
+def test_fast_tests_run_on_all_cores_by_default(checkout, arguments, called):
     assert checkout.run("test", *arguments).returncode == 0
     assert checkout.done[-1] == f"my project: -m pytest {called}".rstrip()
 

@@ -50,18 +50,18 @@ def test_what_is_probed_along_the_way_is_what_is_measured_at_its_ends(dataset):
 
 
 def test_the_verdicts_are_read_from_the_numbers(dataset):
-    def closing(gain, cost, lift):
+    def summary(gain, cost, lift):
         first = dataset.assign(log_adjoint=dataset.log_adjoint * 0, forced=dataset.free + cost)
         first.log_adjoint.loc[{"stage": "end", "step": -2}] = lift
         first = first.assign(sequences=dataset.sequences * 0 + 0.5)
         second = first.assign(sequences=first.sequences + gain).assign_coords(cell=["lstm"])
-        return EXPERIMENT.closing(xarray.concat([first, second], dim="cell")).splitlines()[-3:]
+        return EXPERIMENT.summary(xarray.concat([first, second], dim="cell")).splitlines()[-3:]
 
-    for line, words in zip(closing(0.1, 0.1, 1), ["", *2 * ["rnn: supported, "]], strict=True):
+    for line, words in zip(summary(0.1, 0.1, 1), ["", *2 * ["rnn: supported, "]], strict=True):
         assert line.endswith(f"by this run: {words}lstm: supported")
-    for line, words in zip(closing(0, 0, -1), ["", *2 * ["rnn: not supported, "]], strict=True):
+    for line, words in zip(summary(0, 0, -1), ["", *2 * ["rnn: not supported, "]], strict=True):
         assert line.endswith(f"by this run: {words}lstm: not supported")
-    assert "not judged without rnn and another" in EXPERIMENT.closing(dataset)
+    assert "not judged without rnn and another" in EXPERIMENT.summary(dataset)
 
 
 def test_the_long_form_has_its_sizes(monkeypatch):

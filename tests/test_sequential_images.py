@@ -90,22 +90,22 @@ def test_the_verdict_is_read_from_the_numbers(dataset):
     lift = dataset.log_norm.copy()
     lift.loc[{"stage": "end"}] = lift.sel(stage="birth").values + 1
 
-    def closing(tanh, gru, log_norm):
+    def summary(tanh, gru, log_norm):
         parts = [
             dataset.assign(accuracy=dataset.accuracy * 0 + value, log_norm=log_norm).assign_coords(
                 cell=[name]
             )
             for name, value in (("tanh", tanh), ("gru", gru))
         ]
-        return EXPERIMENT.closing(xarray.concat(parts, dim="cell").assign_attrs(data="mnist"))
+        return EXPERIMENT.summary(xarray.concat(parts, dim="cell").assign_attrs(data="mnist"))
 
-    text = closing(0.9, 0.96, lift)
+    text = summary(0.9, 0.96, lift)
     assert "by this run: supported (gru 0.960, tanh 0.900)" in text
     assert "tanh: supported, gru: supported" in text and "0.793" in text
-    assert "by this run: not supported (gru 0.940" in closing(0.9, 0.94, -lift)
-    assert "by this run: not supported (gru 0.970" in closing(0.96, 0.97, lift)
-    assert "tanh: not supported, gru: not supported" in closing(0.9, 0.96, dataset.log_norm * 0)
-    assert "not judged without tanh and another" in EXPERIMENT.closing(dataset)
+    assert "by this run: not supported (gru 0.940" in summary(0.9, 0.94, -lift)
+    assert "by this run: not supported (gru 0.970" in summary(0.96, 0.97, lift)
+    assert "tanh: not supported, gru: not supported" in summary(0.9, 0.96, dataset.log_norm * 0)
+    assert "not judged without tanh and another" in EXPERIMENT.summary(dataset)
 
 
 def test_mnist_is_read_and_the_long_form_has_its_sizes(tmp_path, monkeypatch):

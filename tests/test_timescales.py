@@ -112,7 +112,7 @@ def test_the_verdict_is_read_from_the_numbers(dataset):
     lag = dataset.lag.values
     fall = dataset.log_adjoint * 0 - 0.5 * lag
 
-    def closing(of_last, of_every, of_end=-0.5):
+    def summary(of_last, of_every, of_end=-0.5):
         rates = np.array([of_last, of_last, of_every])
         share = dataset.log_share.fillna(0)
         share = share.where(np.isfinite(share), 0) * 0 + rates[:, None, None] * lag
@@ -120,15 +120,15 @@ def test_the_verdict_is_read_from_the_numbers(dataset):
         along = 0 * dataset.log_share_along.fillna(0).where(lag < 0, 0)
         along = along + xarray.DataArray(slopes, dims="update") * dataset.lag
         data = dataset.assign(log_adjoint=fall, log_share=share, log_share_along=along)
-        return EXPERIMENT.closing(data)
+        return EXPERIMENT.summary(data)
 
     alike = "with a loss at every step, by this run: rnn: "
-    assert f"{alike}supported" in closing(-0.51, 0.0)
-    assert f"{alike}not supported" in closing(-0.6, 0.0)
-    assert f"{alike}not supported" in closing(-0.5, -0.2)
+    assert f"{alike}supported" in summary(-0.51, 0.0)
+    assert f"{alike}not supported" in summary(-0.6, 0.0)
+    assert f"{alike}not supported" in summary(-0.5, -0.2)
     further = "hear further back, by this run: rnn: "
-    assert f"{further}supported" in closing(-0.5, 0.0, of_end=-0.1)
-    assert f"{further}not supported" in closing(-0.5, 0.0, of_end=-0.9)
+    assert f"{further}supported" in summary(-0.5, 0.0, of_end=-0.1)
+    assert f"{further}not supported" in summary(-0.5, 0.0, of_end=-0.9)
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_a_solved_run_is_marked_in_the_figure_and_counted(recorded):
     upper = figure.subfigs[0].axes[0]
     (star,) = [line for line in upper.lines if line.get_marker() == "*"]
     assert star.get_xdata()[0] == 40
-    row = EXPERIMENT.closing(dataset).splitlines()[3]
+    row = EXPERIMENT.summary(dataset).splitlines()[3]
     assert row.split()[:6] == ["rnn", "0.1", "2", "of", "2", "50"]
     both = xarray.concat([dataset, dataset.assign_coords(cell=["gru"])], dim="cell")
     assert len(EXPERIMENT.draw(both).subfigs[1].axes) == 3  # a map each, and their scale

@@ -91,9 +91,9 @@ def test_the_verdict_goes_by_what_the_windows_solve_and_the_bias_at_birth(
     at.values[:] = np.where(np.arange(2) < np.array(solved)[:, None], 20, np.nan)
     dataset["solved_at"].loc[{"task": "delayed_copy"}] = at
     dataset["cosine"].loc[{"task": "delayed_copy", "stage": "birth", "window": 0}] = cosine
-    closing = EXPERIMENT.closing(dataset)
-    assert f"lost with k < L, and not with k from 2 L on: {words[0]} (solved by" in closing
-    assert f"the bias at birth does not tell it: {words[1]} (cosine {cosine:.3f}" in closing
+    summary = EXPERIMENT.summary(dataset)
+    assert f"lost with k < L, and not with k from 2 L on: {words[0]} (solved by" in summary
+    assert f"the bias at birth does not tell it: {words[1]} (cosine {cosine:.3f}" in summary
     EXPERIMENT.draw(dataset)
 
 

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradflow import flow
 from gradflow.cells import rnn
+from gradflow.devices import map_runs
 from gradflow.initializers import resolve_initializer
 from gradflow.tasks import Batch, Task, resolve_task
 from gradflow.train import Schedule
@@ -174,4 +174,4 @@ def trainer(
         params = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
         return jax.lax.map(partial(look, margin, k_look), params)
 
-    return jax.jit(flow.over_runs(one))
+    return jax.jit(map_runs(one))

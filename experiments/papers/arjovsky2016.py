@@ -26,6 +26,7 @@ from _claims import OWN, Claim, Paper, numbers, statement, verdicts
 
 from gradflow import flow, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.tasks.inputs import make_inputs
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def measure(config: Config, name: str) -> "xarray.Dataset":
         return flow.log_adjoint_norms(error, cell, cell.init(k_params), x, source=source)
 
     keys = jnp.repeat(jax.random.split(key, config.num_seeds), config.num_sequences)
-    logs = np.asarray(jax.jit(flow.over_runs(one))(keys, inputs))[:, -2::-1]
+    logs = np.asarray(jax.jit(map_runs(one))(keys, inputs))[:, -2::-1]
     logs = logs.reshape(config.num_seeds, config.num_sequences, -1)
     mean = np.logaddexp.reduce(2 * logs, axis=1) / 2
     return xarray.Dataset(
@@ -220,7 +221,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -230,7 +231,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
     quick={
         "nets": ("irnn", "urnn"),
         "hidden_size": 16,

@@ -26,6 +26,7 @@ from _claims import OWN, Claim, Paper, numbers, statement, verdicts
 
 from gradflow import flow, study, unroll
 from gradflow.cells import rnn
+from gradflow.devices import map_runs
 
 if TYPE_CHECKING:
     import xarray
@@ -88,7 +89,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
             "tolerance": tolerance(w, config.watch),
         }
 
-    found = jax.jit(flow.over_runs(one))(jnp.asarray(config.w))
+    found = jax.jit(map_runs(one))(jnp.asarray(config.w))
     dims = {"log_norm": ("w", "lag")}
     return xarray.Dataset(
         {name: (dims.get(name, ("w",)), np.asarray(value)) for name, value in found.items()},
@@ -188,7 +189,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -198,7 +199,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
     quick={"w": (1.25, 2.0), "num_steps": 30, "watch": 5000},
     doc=__doc__,
 )

@@ -240,7 +240,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -250,7 +250,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
     quick={"gammas": (0.1, 0.5, 1.0), "hidden_size": 8, "batch_size": 12, "num_seeds": 2},
     full={"data": "mnist", "data_dir": "data"},
     doc=__doc__,

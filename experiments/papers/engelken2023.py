@@ -241,7 +241,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -251,7 +251,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
     quick={"units": 8, "num_exponents": (1, 4), "num_steps": 25, "epochs": 5},
     full={"num_seeds": 5, "num_exponents": (1, 16, 32, 75)},
     doc=__doc__,

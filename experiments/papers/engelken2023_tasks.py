@@ -355,7 +355,7 @@ def shown_delay(dataset: "xarray.Dataset", problem: str) -> int:
     return int(share.delay.values[np.argmax(gain.values)])
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -365,7 +365,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
     quick={
         "copy_delays": (),
         "xor_delays": (2,),

@@ -294,7 +294,7 @@ def figure_2(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -304,7 +304,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure_2,
-    closing=closing,
+    summary=summary,
     quick={"units": 40, "num_steps": 200, "num_gains": 6, "num_seeds": 2, "deer_seeds": 1,
            "deer_gains": (0.5, 2.0)},
     doc=__doc__,

@@ -28,6 +28,7 @@ from jax.scipy.linalg import solve_triangular
 
 from gradflow import flow, study, unroll
 from gradflow.cells import rnn
+from gradflow.devices import map_runs
 
 if TYPE_CHECKING:
     import xarray
@@ -96,7 +97,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     size, log_norm = jax.jit(partial(jax.lax.map, transient))(grid.reshape(-1, UNITS, UNITS))
     mean_square = (size**2).mean(-1)
     lead = (len(BETAS), len(ALPHAS), -1)
-    memory = jax.jit(flow.over_runs(fisher_memory))
+    memory = jax.jit(map_runs(fisher_memory))
     thetas = [theta(d, beta, alpha) for d in DIAGONALS for beta in BETAS for alpha in ALPHAS]
     return xarray.Dataset(
         {
@@ -244,7 +245,7 @@ def figure_table(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -254,7 +255,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
     quick={"num_starts": 200},
     doc=__doc__,
 )

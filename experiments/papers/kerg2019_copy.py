@@ -291,7 +291,7 @@ def _draw_reach(ax: "Axes", log_norm: "xarray.DataArray") -> None:
     ax.set_xlabel("lag T − k")
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -301,7 +301,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
     quick={
         "nets": tuple(NETS),
         "lengths": (3,),

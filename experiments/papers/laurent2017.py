@@ -25,6 +25,7 @@ from _claims import OWN, Claim, Paper, numbers, statement, verdicts
 
 from gradflow import flow, study, unroll
 from gradflow.cells import LSTMCarry, cfn, gru_reset_before, lstm
+from gradflow.devices import map_runs
 
 if TYPE_CHECKING:
     import xarray
@@ -89,7 +90,7 @@ def _measure(config: Config, net: str, starts: np.ndarray) -> "xarray.Dataset":
 
         return cell.hidden(jax.lax.fori_loop(0, config.num_steps, body, carry(u)))
 
-    exponents, outputs = jax.jit(flow.over_runs(exponent))(jnp.asarray(starts))
+    exponents, outputs = jax.jit(map_runs(exponent))(jnp.asarray(starts))
     noise = np.random.default_rng(config.seed + 1).uniform(-1, 1, (config.num_near, 4))
     near = jax.jit(jax.vmap(last))(jnp.asarray(starts[0] + DISTURBANCE * noise))
     on_attractor = outputs[0, -1]
@@ -153,7 +154,7 @@ def _chaos_free(config: Config) -> np.ndarray:
         return jnp.max(jnp.abs(carries[-1]))
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_cfn)
-    return np.asarray(jax.jit(flow.over_runs(last))(keys))
+    return np.asarray(jax.jit(map_runs(last))(keys))
 
 
 def claims(dataset: "xarray.Dataset") -> list[Claim]:
@@ -239,7 +240,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -249,7 +250,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
     quick={"num_steps": 2000, "num_near": 100, "num_cfn": 10},
     doc=__doc__,
 )

@@ -26,6 +26,7 @@ from jax.scipy.special import digamma
 
 from gradflow import Cell, flow, study
 from gradflow.cells import gru, rnn
+from gradflow.devices import map_runs
 
 if TYPE_CHECKING:
     import xarray
@@ -79,7 +80,7 @@ def norms(config: Config, activation: str, law: str, gains: tuple[float, ...]) -
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     runs = jnp.tile(keys, len(gains)), jnp.repeat(jnp.asarray(gains), config.num_seeds)
-    found = np.asarray(jax.jit(flow.over_runs(one))(*runs))
+    found = np.asarray(jax.jit(map_runs(one))(*runs))
     return found.reshape(len(gains), config.num_seeds, len(LAGS))
 
 
@@ -285,7 +286,7 @@ def figure_products(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -295,7 +296,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure_gain,
-    closing=closing,
+    summary=summary,
     quick={"hidden_size": 10, "num_seeds": 2, "size": 6, "num_steps": 60},
     doc=__doc__,
 )

@@ -27,6 +27,7 @@ from _claims import OWN, Claim, Paper, numbers, statement, verdicts
 
 from gradflow import Cell, flow, study, unroll
 from gradflow.cells import rnn
+from gradflow.devices import map_runs
 
 if TYPE_CHECKING:
     import xarray
@@ -143,7 +144,7 @@ def bound_gap(config: Config, activation: str, gamma: float) -> float:
         return jnp.max(norms[1:] - jnp.arange(1, 61) * rate)
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    return float(jnp.max(jax.jit(flow.over_runs(gap))(keys)))
+    return float(jnp.max(jax.jit(map_runs(gap))(keys)))
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
@@ -331,7 +332,7 @@ def figure_3(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -341,7 +342,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure_6,
-    closing=closing,
+    summary=summary,
     quick={"grid": 201, "settle": 2000, "num_seeds": 2, "hidden_size": 8},
     doc=__doc__,
 )

@@ -312,7 +312,7 @@ def _variances(
     ax.legend(fontsize=6)
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -322,7 +322,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure_1,
-    closing=closing,
+    summary=summary,
     quick={"points": 41, "chains": 2000},
     doc=__doc__,
 )

@@ -357,7 +357,7 @@ def _curves(ax: Any, dataset: "xarray.Dataset", end: "xarray.Dataset") -> None:
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def closing(dataset: "xarray.Dataset") -> str:
+def summary(dataset: "xarray.Dataset") -> str:
     """The table of verdicts."""
     return verdicts(claims(dataset))
 
@@ -367,7 +367,7 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
     quick={
         "units": 8,
         "num_steps": 20,

@@ -6,15 +6,15 @@ from jaxtyping import Array
 
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.parts import RecurrentInit, affine, init_gates, init_matrices
-from gradflow.initializers import InitSpec, resolve_initializer
+from gradflow.initializers import BiasSpec, InitSpec, resolve_bias, resolve_initializer
 
 
 def cfn(
     input_size: int,
     hidden_size: int,
     *,
-    forget_bias: float = 1.0,
-    input_bias: float = -1.0,
+    forget_bias: BiasSpec = 1.0,
+    input_bias: BiasSpec | None = None,
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
@@ -31,12 +31,15 @@ def cfn(
 
     Args:
       forget_bias: Initial value of b^f; 1 in the paper.
-      input_bias: Initial value of b^i; -1 in the paper.
+      input_bias: Initial value of b^i. By default -1, as in the paper, or -b^f if forget_bias is
+        ``"chrono(max_lag=100)"``.
       recurrent_init: Initialiser of each gate's W_h separately.
       input_init: Initialiser of each W_x separately, W_x^g included.
 
     Source: Laurent & von Brecht 2017, arXiv:1612.06212, eq. 1 and 2.
     """
+    if input_bias is None and not resolve_bias(forget_bias).opposite_input:
+        input_bias = -1.0
     init_shared = init_gates(
         "fi",
         input_size,

@@ -11,7 +11,7 @@ from gradflow.cell import Cell, Key, Params
 from gradflow.cells.lstm import LSTMCarry
 from gradflow.cells.parts import RecurrentInit, init_gates
 from gradflow.checks import check_integer, check_number
-from gradflow.initializers import InitSpec
+from gradflow.initializers import BiasSpec, InitSpec
 
 Norm = Callable[[Array], Array]
 
@@ -20,7 +20,7 @@ def lstm_layer_norm(
     input_size: int,
     hidden_size: int,
     *,
-    forget_bias: float = 1.0,
+    forget_bias: BiasSpec = 1.0,
     eps: float = 1e-5,
     per_gate: bool = False,
     recurrent_init: RecurrentInit = "orthogonal",

@@ -42,10 +42,10 @@ def lstm(
 
     Args:
       forget_bias: Initial value of b^f; the step adds nothing to it. By default 1, as in Keras;
-        Flax uses 0 and PyTorch U(±1/√hidden). The other biases are initialised at zero.
-        ``"chrono(max_lag=100)"`` samples b^f for memories of up to 100 steps and sets b^i = -b^f.
+        Flax uses 0 and PyTorch U(±1/√hidden). ``"chrono(max_lag=100)"`` samples b^f for memories
+        of up to 100 steps and also sets b^i = -b^f; all other values set b^f only.
       input_bias: Initial value of b^i, by default 0, or -b^f with chrono. A negative value keeps
-        the input gate closed at first, as in the paper of 1997.
+        the input gate closed at first, as in the paper of 1997. b^o and b^g are initialised at 0.
       peephole: Whether the gates have peephole connections, or which gates, such as ``"if"``. A
         connection adds p^q ∘ c to a_t^q, with c_{t-1} for i and f and c_t for o. p^q is a vector
         for each gate, initialised from N(0, 0.1²), as in Lasagne.
@@ -82,13 +82,8 @@ def lstm(
         hidden_size,
         recurrent_init=recurrent_init,
         input_init=input_init,
-        biases={
-            "f": 1.0 if forget_bias is None else forget_bias,
-            "i": 0.0 if input_bias is None else input_bias,
-        },
+        biases={"f": 1.0 if forget_bias is None else forget_bias, "i": input_bias},
     )
-    if isinstance(forget_bias, str) and "i" in names and input_bias is None:
-        init = _with_opposite_input_bias(init)
     advance = _equations(names, peepholes)
 
     def step(params: Params, carry: LSTMCarry, x: Array) -> tuple[LSTMCarry, Array]:
@@ -133,14 +128,6 @@ def _equations(names: str, peepholes: str) -> Callable[..., tuple[dict[str, Arra
         return {"i": i, "f": f, "g": g, "o": o}, c
 
     return advance
-
-
-def _with_opposite_input_bias(init: Callable[[Key], Params]) -> Callable[[Key], Params]:
-    def init_with_opposite_bias(key: Key) -> Params:
-        params = init(key)
-        return params | {"i": params["i"] | {"b": -params["f"]["b"]}}
-
-    return init_with_opposite_bias
 
 
 def _with_peepholes(

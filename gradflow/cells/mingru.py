@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from gradflow.cell import Cell, Key, Params
-from gradflow.cells.parts import init_matrices
+from gradflow.cells.parts import init_biases, init_matrices
 from gradflow.checks import check_sizes
-from gradflow.initializers import InitSpec, resolve_initializer
+from gradflow.initializers import BiasSpec, InitSpec, resolve_initializer
 
 
 def mingru(input_size: int, hidden_size: int, *, input_init: InitSpec = "lecun") -> Cell:
@@ -48,7 +48,7 @@ def minlstm(
     input_size: int,
     hidden_size: int,
     *,
-    forget_bias: float = 0.0,
+    forget_bias: BiasSpec = 0.0,
     input_init: InitSpec = "lecun",
 ) -> Cell:
     """A minLSTM in its sequential form: its forget and input gates are normalised to sum to 1.
@@ -63,7 +63,7 @@ def minlstm(
     and Keras has this cell.
 
     Args:
-      forget_bias: Initial value of b^f.
+      forget_bias: Initial value of b^f. ``"chrono(max_lag=100)"`` also sets b^i = -b^f.
       input_init: Initialiser of W_x^f, W_x^i and W_x^g, separately.
 
     Source: Feng et al. 2024, arXiv:2410.01201.
@@ -94,14 +94,15 @@ def _init_gates(
     input_size: int,
     hidden_size: int,
     input_init: InitSpec,
-    biases: dict[str, float] | None = None,
+    biases: dict[str, BiasSpec | None] | None = None,
 ) -> Callable[[Key], Params]:
     check_sizes(input_size, hidden_size)
     init_x = resolve_initializer(input_init)
-    values = {gate: 0.0 for gate in names} | (biases or {})
+    init_b = init_biases(names, biases or {})
 
     def init(key: Key) -> Params:
         W_x = init_matrices(key, {q: (init_x, (hidden_size, input_size)) for q in names})
-        return {q: {"W_x": W_x[q], "b": jnp.full(hidden_size, float(values[q]))} for q in names}
+        b = init_b(jax.random.split(key, len(names)), (hidden_size,), jnp.zeros(()).dtype)
+        return {q: {"W_x": W_x[q], "b": b[q]} for q in names}
 
     return init

@@ -7,7 +7,7 @@ from jaxtyping import Array
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.parts import RecurrentInit, affine, init_gates, init_matrices
 from gradflow.checks import check_sizes
-from gradflow.initializers import InitSpec, resolve_initializer
+from gradflow.initializers import BiasSpec, InitSpec, resolve_initializer
 
 
 def mgu(
@@ -55,7 +55,7 @@ def ugrnn(
     input_size: int,
     hidden_size: int,
     *,
-    forget_bias: float = 1.0,
+    forget_bias: BiasSpec = 1.0,
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:

@@ -1,6 +1,7 @@
 """Parameters of each gate: their initialisation, and the affine map of a gate."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,17 +27,16 @@ def init_gates(
     *,
     recurrent_init: RecurrentInit,
     input_init: InitSpec,
-    biases: Mapping[str, BiasSpec] | None = None,
+    biases: Mapping[str, BiasSpec | None] | None = None,
 ) -> Callable[[Key], Params]:
     """Makes the init function of a gated cell: ``params[gate] = {"W_x", "W_h", "b"}``.
 
-    Every matrix is initialised separately, from its own key. A gate's bias is initialised as
-    given in ``biases``, else at zero.
+    Every matrix is initialised separately, from its own key, and the biases by `init_biases`.
     """
     check_sizes(input_size, hidden_size)
     recurrent = per_gate(recurrent_init, gates)
     inputs = per_gate(input_init, gates)
-    values = {gate: resolve_bias((biases or {}).get(gate, 0.0)) for gate in gates}
+    init_b = init_biases(gates, biases or {})
 
     def init(key: Key) -> Params:
         keys = jax.random.split(key, len(gates))
@@ -44,13 +44,32 @@ def init_gates(
         dtype = jnp.zeros(()).dtype  # the default float: 64 bits if x64 is on
         W_x = _init_each(inputs, keys_x, (hidden_size, input_size), dtype)
         W_h = _init_each(recurrent, keys_h, (hidden_size, hidden_size), dtype)
-        # The matrices use the keys 0 and 1 of the split; fold_in(key, 2) is independent of both, so
-        # that a random bias does not change the matrices.
+        b = init_b(keys, (hidden_size,), dtype)
+        return {gate: {"W_x": W_x[gate], "W_h": W_h[gate], "b": b[gate]} for gate in gates}
+
+    return init
+
+
+def init_biases(
+    gates: Sequence[str], biases: Mapping[str, BiasSpec | None]
+) -> Callable[[Array, tuple[int], Any], dict[str, Array]]:
+    """Makes the function (a key for each gate, shape, dtype) -> the bias of each gate.
+
+    A bias is initialised as given, else at zero. If the initialiser of the forget gate f has
+    `BiasInitializer.opposite_input`, and none is given for the input gate i, then b_i = -b_f.
+    """
+    given = {gate: spec for gate, spec in biases.items() if spec is not None}
+    inits = {gate: resolve_bias(given.get(gate, 0.0)) for gate in gates}
+    is_opposite = "f" in inits and inits["f"].opposite_input and "i" in inits and "i" not in given
+
+    def init(keys: Array, shape: tuple[int], dtype: Any) -> dict[str, Array]:
+        # The matrices of a gate use the keys 0 and 1 of a split; fold_in(key, 2) is independent of
+        # both, so that a random bias does not change the matrices.
         b = {
-            gate: values[gate](jax.random.fold_in(key, 2), (hidden_size,), dtype)
+            gate: inits[gate](jax.random.fold_in(key, 2), shape, dtype)
             for gate, key in zip(gates, keys, strict=True)
         }
-        return {gate: {"W_x": W_x[gate], "W_h": W_h[gate], "b": b[gate]} for gate in gates}
+        return b | {"i": -b["f"]} if is_opposite else b
 
     return init
 

@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -70,7 +70,9 @@ def read_series(path: Path, column: str, *, times: Sequence[str] = ()) -> Series
     return Series(values, _ascending([_time(fields[1:], place) for fields, place in rows], path))
 
 
-def _fields(file: TextIO, path: Path, columns: Sequence[str]) -> Iterator[tuple[list[str], _Row]]:
+def _fields(
+    file: io.StringIO, path: Path, columns: Sequence[str]
+) -> Iterator[tuple[list[str], _Row]]:
     """Yields the fields of the given columns for each row, and the position of the row."""
     first = file.readline()
     file.seek(0)

@@ -10,9 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import jax.numpy as jnp
-
-from gradflow.initializers.biases import BiasInitializer, chrono
+from gradflow.initializers.biases import BiasInitializer, chrono, constant
 from gradflow.initializers.laws import (
     Initializer,
     critical,
@@ -49,8 +47,8 @@ __all__ = [
 InitSpec: TypeAlias = str | Initializer
 """A name with options, such as ``"normal(radius=0.95)"``, or an initialiser itself."""
 
-BiasSpec: TypeAlias = float | str
-"""A constant, or a name with options, such as ``"chrono(max_lag=100)"``."""
+BiasSpec: TypeAlias = float | str | BiasInitializer
+"""A constant, a name with options such as ``"chrono(max_lag=100)"``, or an initialiser itself."""
 
 INITIALIZERS: dict[str, Callable[..., Initializer]] = {
     "critical": critical,
@@ -68,13 +66,15 @@ BIAS_INITIALIZERS: dict[str, Callable[..., BiasInitializer]] = {"chrono": chrono
 
 
 def resolve_bias(spec: BiasSpec) -> BiasInitializer:
-    """Returns the initialiser of a bias, from a number or a name with options.
+    """Returns the initialiser of a bias, from a number, a name with options, or an initialiser.
 
     Raises:
       ValueError: For an unknown name, an unknown option, or an invalid value.
     """
+    if isinstance(spec, BiasInitializer):
+        return spec
     if not isinstance(spec, str):
-        return lambda key, shape, dtype: jnp.full(shape, spec, dtype)
+        return constant(spec)
     return _by_name("bias initialiser", spec, BIAS_INITIALIZERS)
 
 

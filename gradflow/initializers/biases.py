@@ -1,8 +1,9 @@
-"""Random initialisers of biases: functions (key, shape, dtype) -> b."""
+"""Initialisers of biases, some of which also set the bias of the input gate."""
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,35 @@ from jaxtyping import Array
 
 from gradflow.cell import Key
 
-BiasInitializer: TypeAlias = Callable[[Key, tuple[int], Any], Array]
+
+@dataclass(frozen=True)
+class BiasInitializer:
+    """The initialiser of a gate's bias: a function (key, shape, dtype) -> b.
+
+    Attributes:
+      sample: (key, shape, dtype) -> b.
+      opposite_input: Whether a cell with this initialiser for its forget gate also sets
+        b_i = -b_f, unless an initial bias of the input gate is given.
+    """
+
+    sample: Callable[[Key, tuple[int], Any], Array]
+    opposite_input: bool = False
+
+    def __call__(self, key: Key, shape: tuple[int], dtype: Any) -> Array:
+        return self.sample(key, shape, dtype)
+
+
+def constant(value: float) -> BiasInitializer:
+    """Initialises every entry of the bias at the same number."""
+    return BiasInitializer(lambda key, shape, dtype: jnp.full(shape, value, dtype))
 
 
 def chrono(max_lag: int) -> BiasInitializer:
-    """Initialises biases of forget gates for memories of 2 to max_lag steps.
+    """Initialises b_f for memories of 2 to max_lag steps, and b_i = -b_f.
 
-    b = log u with u ~ U(1, max_lag - 1). If the other terms of the pre-activation are 0, the gate
-    is σ(b) = u/(u + 1), which is a memory of u + 1 steps.
+    b_f = log u with u ~ U(1, max_lag - 1). If the other terms of the pre-activation are 0, the
+    forget gate is σ(b_f) = u/(u + 1), which is a memory of u + 1 steps, and the input gate is
+    1 - σ(b_f), because σ(-b) = 1 - σ(b).
 
     Args:
       max_lag: The longest memory, in steps.
@@ -31,6 +53,8 @@ def chrono(max_lag: int) -> BiasInitializer:
         raise ValueError(
             f"Expected max_lag above 2 steps, got {max_lag!r}. Set max_lag to, for example, 100."
         )
-    return lambda key, shape, dtype: jnp.log(
-        jax.random.uniform(key, shape, dtype, 1, float(max_lag) - 1)
-    )
+
+    def sample(key: Key, shape: tuple[int], dtype: Any) -> Array:
+        return jnp.log(jax.random.uniform(key, shape, dtype, 1, float(max_lag) - 1))
+
+    return BiasInitializer(sample, opposite_input=True)

@@ -36,6 +36,27 @@ def gaussian_mean(function: Function) -> float:
     return float(np.sum(function(z) * np.exp(-(z**2) / 2)) * 0.01 / math.sqrt(2 * math.pi))
 
 
+def mean_field_exponent(activation: str, gain: float, input_std: float = 0.0) -> float:
+    """Computes the largest Lyapunov exponent of a wide network in mean-field theory.
+
+    In nats per step, with the variance q of the pre-activations iterated from above::
+
+        λ = ½ log(gain² E φ'(√q z)²)        q = gain² E φ(√q z)² + input_std²
+
+    Source: Poole et al. 2016, arXiv:1606.05340.
+    """
+    phi, slope = ACTIVATIONS[activation]
+    q = 1.0 + input_std**2
+    if activation == "tanh":  # λ of a linear or ReLU network does not depend on q
+        for _ in range(1000):
+            before, root = q, math.sqrt(q)
+            q = gain**2 * gaussian_mean(lambda z, r=root: phi(r * z) ** 2) + input_std**2
+            if abs(q - before) < 1e-9 * q:
+                break
+    root = math.sqrt(q)
+    return 0.5 * math.log(gain**2 * gaussian_mean(lambda z: slope(root * z) ** 2))
+
+
 def critical_gain(
     activation: str = "tanh", *, bias_std: float = 0.0, input_std: float = 0.0
 ) -> float:

@@ -1,31 +1,52 @@
 """What every experiment shares: flags, the record of a run, figures, and where they come from.
 
-An experiment's file defines a `Config`, a run, a figure and a closing line, and names them in an
+An experiment's file defines a `Config`, a run, a figure, a summary and claims, and names them in an
 `Experiment`; `main` does the rest. Nothing here knows what is measured.
 """
 
 from gradflow.study import figure
+from gradflow.study.claims import (
+    Claim,
+    Measured,
+    Reference,
+    Verdict,
+    claim,
+    from_record,
+    numbers,
+    statement,
+    to_record,
+)
 from gradflow.study.config import Config, field
 from gradflow.study.console import progress, table, verdict, verdicts
-from gradflow.study.experiment import Experiment, Once, call
+from gradflow.study.experiment import Experiment, Once, Picture, call
 from gradflow.study.gallery import export
 from gradflow.study.runner import main
 from gradflow.study.settings import precision
 from gradflow.study.store import read_dataset, write_dataset
 
 __all__ = [
+    "Claim",
     "Config",
     "Experiment",
+    "Measured",
     "Once",
+    "Picture",
+    "Reference",
+    "Verdict",
     "call",
+    "claim",
     "export",
     "field",
     "figure",
+    "from_record",
     "main",
+    "numbers",
     "precision",
     "progress",
     "read_dataset",
+    "statement",
     "table",
+    "to_record",
     "verdict",
     "verdicts",
     "write_dataset",

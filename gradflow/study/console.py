@@ -1,4 +1,4 @@
-"""What a run shows of itself: how far it is, its closing table, and its verdict."""
+"""What a run shows of itself: how far it is, its summary table, and its verdict."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def verdict(holds: Any) -> str:
-    """How a closing line says whether a run supports a claim, a bool of any library."""
+    """How a summary says whether a run supports a claim, a bool of any library."""
     return "supported" if holds else "not supported"
 
 

@@ -1,12 +1,13 @@
-"""What an experiment is: a value that names its parts."""
+"""An experiment: a value that names its parts."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gradflow.spec import unknown_name
+from gradflow.study.claims import Claim
 from gradflow.study.config import Config
 from gradflow.study.figure import style
 
@@ -41,16 +42,44 @@ call: Once = _Call()
 """Computes a unit of work and stores nothing: the `Once` of a run without a record."""
 
 
+class Picture(NamedTuple):
+    """One picture of the committed gallery.
+
+    Attributes:
+      flags: The flags of the run that it shows.
+      files: The data files that the run reads, relative to the root of the checkout.
+    """
+
+    flags: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+def no_summary(dataset: "xarray.Dataset") -> str:
+    """Writes nothing: the summary of an experiment whose claims say everything."""
+    del dataset
+    return ""
+
+
+def no_claims(dataset: "xarray.Dataset") -> list[Claim]:
+    """Claims nothing."""
+    del dataset
+    return []
+
+
 @dataclass(frozen=True)
 class Experiment:
-    """A study: what it computes, what it draws, and the number that it ends with.
+    """An experiment: what it computes, draws and claims.
 
     Attributes:
       name: One word, the name of its file.
       config: The dataclass of its configuration, a `Config`.
       run: (config, once) -> Dataset, pure.
       figure: dataset -> Figure, pure.
-      closing: dataset -> the lines that a run ends with: the number that the claim is about.
+      summary: dataset -> the lines that are printed at the end of a run.
+      claims: dataset -> its claims with their verdicts.
+      section: The section of the tables of studies that it belongs to.
+      order: Its place in the section; studies of one order are sorted by name.
+      gallery: Its pictures in the committed gallery, by the name of their files.
       quick: The defaults under ``--quick``, by field: a small run, in seconds.
       full: The defaults under ``--full``, by field: as large as the question deserves. An
         experiment without any has no such form.
@@ -64,7 +93,11 @@ class Experiment:
     config: type[Config]
     run: "Callable[[Any, Once], xarray.Dataset]"
     figure: "Callable[[xarray.Dataset], Figure]"
-    closing: "Callable[[xarray.Dataset], str]"
+    summary: "Callable[[xarray.Dataset], str]" = no_summary
+    claims: "Callable[[xarray.Dataset], list[Claim]]" = no_claims
+    section: str = ""
+    order: int = 100
+    gallery: Mapping[str, Picture] = dataclasses.field(default_factory=dict)
     quick: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     full: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     doc: str | None = None
@@ -88,6 +121,10 @@ class Experiment:
         """Builds the configuration: what is given, then that of the form, then the defaults."""
         form = {**(self.quick if quick else {}), **(self.full if full else {})}
         return self.config(**{**form, **given})
+
+    def report(self, dataset: "xarray.Dataset") -> str:
+        """Writes the end of a run: the summary, then each claim with its verdict."""
+        return "\n".join(filter(None, [self.summary(dataset), *map(str, self.claims(dataset))]))
 
     def draw(self, dataset: "xarray.Dataset") -> "Figure":
         """Draws the figure in the house's style."""

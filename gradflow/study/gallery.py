@@ -1,48 +1,51 @@
-"""The committed gallery: a picture, and the small record of the numbers behind it."""
+"""The committed gallery: pictures, and the small record of claims and numbers behind each."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradflow.study.claims import to_record
 from gradflow.study.config import Config
+from gradflow.study.experiment import Experiment
 from gradflow.study.figure import render
 from gradflow.study.provenance import shorten, versions
 from gradflow.study.store import write_bytes, write_json
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import xarray
 
 
 def export(
-    numbers: Mapping[str, Any],
-    figure: "Figure",
+    experiment: Experiment,
+    dataset: "xarray.Dataset",
     folder: Path,
     name: str,
     *,
     config: Config,
     seconds: float,
 ) -> None:
-    """Writes ``<name>.png``, and ``<name>.json`` with the numbers and what they were made with.
+    """Writes ``<name>.png``, and ``<name>.json`` with the claims, their numbers and the summary.
 
     The same arguments give the same bytes; there is no date, commit or path in them.
 
     Args:
-      numbers: The few that the figure's claim is about, by name.
-      figure: The figure.
+      experiment: What was run.
+      dataset: What it measured.
       folder: The gallery.
       name: The file name without its ending.
-      config: The configuration that they were measured with.
+      config: The configuration that it was measured with.
       seconds: How long it took, in seconds of wall time.
     """
     fields = dataclasses.asdict(config)
     record = {
-        "numbers": numbers,
+        "claims": [to_record(claim) for claim in experiment.claims(dataset)],
+        "summary": experiment.summary(dataset).splitlines(),
         "config": {key: _public(value) for key, value in fields.items()},
         "versions": versions(),
         "seconds": round(seconds, 1),
     }
-    write_bytes(folder / f"{name}.png", render(figure, "png", {"Title": name}))
+    picture = render(experiment.draw(dataset), "png", {"Title": name})
+    write_bytes(folder / f"{name}.png", picture)
     write_json(folder / f"{name}.json", record)
 
 

@@ -103,7 +103,7 @@ def _run(experiment: Experiment, config: Config, record: Record, command: str) -
         _check_backend()
         dataset = _record(experiment, config, record, command)
         print(f"recorded in {record.folder}")
-    print(experiment.closing(dataset))
+    print(experiment.report(dataset))
 
 
 def _check_backend() -> None:

@@ -11,7 +11,6 @@ from gradflow.train.loop import Runs, Training, advance, begin, evaluate
 from gradflow.train.optimisers import Optimiser, resolve_optimiser
 from gradflow.train.probes import Probing, resolve_probes
 from gradflow.train.regularisers import REGULARISERS, resolve_regulariser
-from gradflow.train.sharing import over_shares
 from gradflow.train.truncation import truncated_gradient, truncation_bias
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "begin",
     "evaluate",
     "fit",
-    "over_shares",
     "resolve_clipping",
     "resolve_optimiser",
     "resolve_probes",

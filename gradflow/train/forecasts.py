@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Num
 
 from gradflow.cell import Key, Params
-from gradflow.flow import over_runs, side_by_side
+from gradflow.devices import map_runs
 from gradflow.spec import unknown_name
 from gradflow.tasks.forecasting import Split, Windows
 from gradflow.train.epochs import Learner, fit_epochs
@@ -80,8 +80,8 @@ class Forecasting:
         rate = falling if plan.falls else float
         adam = Optimiser(lambda given: optax.adam(rate(given), eps=1e-7), plan.learning_rate)
         self.learner = Learner(self.init, self.loss, adam)
-        self._forecasts = jax.jit(over_runs(lambda params, x: net.apply(params, _of(x))[-1]))
-        self._settled = jax.jit(over_runs(lambda params, x: net.settle(params, _of(x))))
+        self._forecasts = jax.jit(map_runs(lambda params, x: net.apply(params, _of(x))[-1]))
+        self._settled = jax.jit(map_runs(lambda params, x: net.settle(params, _of(x))))
 
     def init(self, key: Key) -> Params:
         """A seed's parameters are the same for every task."""
@@ -111,7 +111,7 @@ class Forecasting:
             return jnp.sum(weights * jnp.mean(errors, axis=1))
 
         runs = params, inputs, targets, self.weights(inputs.shape[-1])
-        return jnp.sum(side_by_side(one)(runs))
+        return jnp.sum(map_runs(one, sequential=False)(runs))
 
     def batches(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Each run's own order of the windows, the same for a seed's every task."""

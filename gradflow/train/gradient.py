@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Cell, Params
+from gradflow.devices import sum_over_batch
 from gradflow.flow.reverse import Loss
 from gradflow.tasks.task import Batch
 from gradflow.train.adjoint_clipping import counted
 from gradflow.train.clip_record import Unclipped
 from gradflow.train.model import predict, read_out
 from gradflow.train.objective import batch_loss, step_losses
-from gradflow.train.sharing import over_shares
 from gradflow.train.truncation import Window, truncated_gradient
 
 Regulariser = Callable[[Loss, Cell, Params, Array], Array]
@@ -52,7 +52,7 @@ def full_gradient(
         return jax.value_and_grad(loss)(params), ()
 
     args = (params, jnp.sum(batch.weights)), batch
-    (value, gradient), _ = over_shares(share, *args) if shared else share(*args)
+    (value, gradient), _ = sum_over_batch(share, *args) if shared else share(*args)
     return Gradient(value, jnp.zeros_like(value), gradient)
 
 
@@ -70,7 +70,7 @@ def tbptt_gradient(
         return truncated_gradient(losses, cell, params, batch.inputs, extra, k1=k1, k2=k2), ()
 
     args = params, batch._replace(weights=batch.weights / jnp.sum(batch.weights))
-    (loss, gradient), _ = over_shares(share, *args) if shared else share(*args)
+    (loss, gradient), _ = sum_over_batch(share, *args) if shared else share(*args)
     return Gradient(loss, jnp.zeros_like(loss), gradient)
 
 

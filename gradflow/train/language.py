@@ -19,13 +19,13 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from gradflow.cell import Carry, Cell, Key, Params
+from gradflow.devices import sum_over_batch, to_first_device
 from gradflow.tasks.task import Batch
 from gradflow.train import stream
 from gradflow.train.clipping import Clipping
 from gradflow.train.model import init_model, read_out
 from gradflow.train.objective import step_losses
 from gradflow.train.optimisers import Optimiser
-from gradflow.train.sharing import on_one, over_shares
 from gradflow.train.truncation import Stream, Window, window_gradient
 from gradflow.unroll import unroll
 
@@ -109,7 +109,7 @@ def advance(
     Returns:
       The state, and the mean loss of each update's window, in nats a symbol.
     """
-    return on_one(_advance(language, state, codes, num_updates))
+    return to_first_device(_advance(language, state, codes, num_updates))
 
 
 @partial(jax.jit, static_argnums=(0, 3), donate_argnums=1)
@@ -129,7 +129,7 @@ def _update(language: Language, state: State, codes: Codes) -> tuple[State, Floa
     weights = jnp.full(cut[1:].shape, 1 / cut[1:].size)
     found = carry, Batch(inputs, cut[1:], weights)
     share = partial(_share, language)
-    result, carry = over_shares(share, state.params, found, axes=(0, 1))
+    result, carry = sum_over_batch(share, state.params, found, axes=(0, 1))
     steps, opt_state = language.transformation.update(
         result.gradient, state.opt_state, state.params
     )

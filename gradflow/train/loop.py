@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from gradflow import flow
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.dropout import with_noise
+from gradflow.devices import map_runs, place_runs, to_first_device
 from gradflow.tasks.task import Batch
 from gradflow.train.clip_record import clip_stats, norm_ratio
 from gradflow.train.model import init_model, predict
 from gradflow.train.objective import batch_loss
-from gradflow.train.sharing import on_one
 from gradflow.train.training import Training, gradient, transformation
 
 __all__ = ["NEVER", "Means", "Runs", "Training", "advance", "begin", "evaluate"]
@@ -116,14 +115,15 @@ def advance(training: Training, runs: Runs, num_updates: int) -> tuple[Runs, Mea
       the gradient before and after; and ``clip_ratio``, its norm after over that before.
     """
     found = _advance(training, runs, num_updates, training.task.arrays)
-    return on_one(found) if len(runs.update) == 1 else found
+    return to_first_device(found) if len(runs.update) == 1 else found
 
 
 @partial(jax.jit, static_argnums=(0, 2), donate_argnums=1)
 def _advance(
     training: Training, runs: Runs, num_updates: int, arrays: dict[str, Any]
 ) -> tuple[Runs, Means]:
-    return flow.side_by_side(partial(_advance_one, _over(training, arrays), num_updates))(runs)
+    advance_one = partial(_advance_one, _over(training, arrays), num_updates)
+    return map_runs(advance_one, sequential=False)(runs)
 
 
 def _advance_one(training: Training, num_updates: int, run: Runs) -> tuple[Runs, Means]:
@@ -133,7 +133,7 @@ def _advance_one(training: Training, num_updates: int, run: Runs) -> tuple[Runs,
 
 def placed(training: Training, runs: Runs) -> Runs:
     """Runs on the devices on which `advance` leaves them."""
-    return flow.shared_out(partial(_advance_one, training, 1), runs)
+    return place_runs(partial(_advance_one, training, 1), runs)
 
 
 def _over(training: Training, arrays: dict[str, Any]) -> Training:
@@ -207,4 +207,4 @@ def _evaluate(training: Training, runs: Runs, arrays: dict[str, Any]) -> tuple[R
         solved_at = jnp.where(first, run.update, run.solved_at)
         return run._replace(solved_at=solved_at), {"loss": loss, "share_correct": share}
 
-    return flow.side_by_side(one_run)(runs)
+    return map_runs(one_run, sequential=False)(runs)

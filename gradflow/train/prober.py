@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from gradflow import flow
 from gradflow.cell import Params
+from gradflow.devices import map_runs
 
 Values = Mapping[str, Array]
 """What is measured, by name."""
@@ -88,7 +88,7 @@ def _compiled(measure: Measure) -> Callable[..., Values]:
 
 def _medians(measure: Measure, params: Params, sequences: Any) -> dict[str, Array]:
     def one_run(params: Params) -> dict[str, Array]:
-        values = flow.over_runs(partial(measure, params))(sequences)
+        values = map_runs(partial(measure, params))(sequences)
         return jax.tree.map(partial(jnp.median, axis=0), dict(values))
 
-    return flow.over_runs(one_run)(params)
+    return map_runs(one_run)(params)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from gradflow import flow
 from gradflow.cell import Key, Params
+from gradflow.devices import map_runs
 from gradflow.tasks.rewriting import Pairs, Rewriting
 from gradflow.train.epochs import Fit, Learner, fit_epochs
 from gradflow.train.keeper import Keeper
@@ -127,7 +128,7 @@ class Rewriters:
         self._judge = jax.jit(self._judged)
 
     def _judged(self, params: Params, pairs: Pairs) -> dict[str, Float[Array, " seeds"]]:
-        return flow.side_by_side(lambda own: judge(self.net, own, pairs))(params)
+        return map_runs(lambda own: judge(self.net, own, pairs), sequential=False)(params)
 
     def fit(
         self, born: Params, *, watch: Watch | None = None, keeper: Keeper | None = None
@@ -159,7 +160,7 @@ class Rewriters:
             logits = self.net.forced(params, sources, targets, lengths=pairs.lengths)
             return cross_entropy(logits, targets)
 
-        return jnp.sum(flow.side_by_side(of_net)((params, batch)))
+        return jnp.sum(map_runs(of_net, sequential=False)((params, batch)))
 
     def batches(self, epoch: int) -> Iterator[Pairs]:
         """Each seed's own pairs, drawn with repetition."""

@@ -36,7 +36,7 @@ def test_what_holds_at_any_size_is_reproduced(tmp_path, name):
     with study.figure.style():
         for draw in paper.figures.values():
             assert draw(dataset).axes
-    assert paper.experiment.closing(dataset).count("\n") == len(claims) + 1
+    assert paper.experiment.summary(dataset).count("\n") == len(claims) + 1
 
 
 def exact_memory(matrix, num_steps=150, bits=400):

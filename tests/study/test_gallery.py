@@ -1,22 +1,20 @@
 import json
 import os
+from dataclasses import asdict, replace
 
 import tiny
-from matplotlib.figure import Figure
 from PIL import Image
 
 from gradflow import study
 from gradflow.study.provenance import versions
+from gradflow.study.store import to_json
 
 CONFIG = tiny.Config(cells=("lstm", "/home/alice/mine.py:cell"), log="/home/alice/log.txt")
 
 
 def export(folder, seconds=1.23456):
-    numbers = {"decay": -0.5, "cut": float("-inf")}
-    with study.figure.style():
-        figure = Figure()
-        figure.subplots().plot([0, 1], [0, -1])
-    study.export(numbers, figure, folder, "tiny", config=CONFIG, seconds=seconds)
+    dataset = tiny.run(replace(CONFIG, log="")).assign_attrs(config=to_json(asdict(CONFIG)))
+    study.export(tiny.EXPERIMENT, dataset, folder, "tiny", config=CONFIG, seconds=seconds)
 
 
 def test_the_gallery_holds_a_picture_and_the_numbers_behind_it(tmp_path):
@@ -25,7 +23,12 @@ def test_the_gallery_holds_a_picture_and_the_numbers_behind_it(tmp_path):
     with Image.open(tmp_path / "figures" / "tiny.png") as image:
         assert image.size == (700, 520)
     record = json.loads((tmp_path / "figures" / "tiny.json").read_text())
-    assert record["numbers"] == {"decay": -0.5, "cut": "-inf"}
+    (found,) = record["claims"]
+    assert found["verdict"] == "supported"
+    assert found["measured"] == [
+        {"name": "smallest log norm", "value": -6.931, "interval": None, "unit": "1"}
+    ]
+    assert record["summary"] == ["smallest log norm -6.931472"]
     assert record["config"]["cells"] == ["lstm", "mine.py:cell"]
     assert record["config"]["num_steps"] == 6
     assert record["config"]["log"] == "log.txt"

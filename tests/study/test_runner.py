@@ -41,7 +41,12 @@ def plain(dataset: xarray.Dataset):
     return Figure()
 
 
-BARE = {"run": bare, "figure": plain, "closing": lambda dataset: f"third {dataset.third.dtype}"}
+BARE = {
+    "run": bare,
+    "figure": plain,
+    "summary": lambda dataset: f"third {dataset.third.dtype}",
+    "claims": lambda dataset: [],
+}
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +91,7 @@ def test_a_finished_run_is_shown_and_not_run_again(finished, capsys):
     assert shown.splitlines() == [
         f"{finished} is finished; --overwrite runs it again",
         f"smallest log norm {3 * np.log(0.25):.6f}",
+        "supported: Powers of a gain below one vanish. (measured: smallest log norm -4.159)",
     ]
     assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
 
@@ -315,7 +321,8 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_bytes(tmp_path
     assert log.read_text() == "computed lstm\nkilled gru\ncomputed gru\ncomputed rnn\n"
     assert {path.name for path in run.iterdir()} == RECORD
     assert json.loads((run / "env.json").read_text())["reused_units"] == 1
-    assert resumed.stdout == f"recorded in {run}\nsmallest log norm {5 * np.log(0.25):.6f}\n"
+    shown = f"recorded in {run}\nsmallest log norm {5 * np.log(0.25):.6f}\nsupported: Powers "
+    assert resumed.stdout.startswith(shown)
     assert resumed.stderr == ""
 
     whole = tmp_path / "whole"  # never killed, in another process

@@ -61,8 +61,21 @@ def figure(dataset: xarray.Dataset) -> Figure:
     return drawn
 
 
-def closing(dataset: xarray.Dataset) -> str:
+def summary(dataset: xarray.Dataset) -> str:
     return f"smallest log norm {float(dataset.log_norm.min()):.6f}"
+
+
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
+    smallest = float(dataset.log_norm.min())
+    return [
+        study.claim(
+            "vanishing",
+            "Powers of a gain below one vanish.",
+            smallest < 0,
+            measured={"smallest log norm": smallest},
+            criterion="the smallest log norm is below 0",
+        )
+    ]
 
 
 EXPERIMENT = study.Experiment(
@@ -70,7 +83,8 @@ EXPERIMENT = study.Experiment(
     config=Config,
     run=run,
     figure=figure,
-    closing=closing,
+    summary=summary,
+    claims=claims,
     quick={"num_steps": 3, "num_seeds": 2},
     full={"num_steps": 50},
     doc="Powers of a gain vanish.\n\nlog norm = lag · log gain.\n",

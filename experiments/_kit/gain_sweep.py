@@ -1,7 +1,8 @@
-"""Where the state of a net blows up and its gradient explodes, as its recurrent weights grow.
+"""The gain sweep: from which gain the state of a network blows up and its gradient explodes.
 
-W_h = gain · W for each gain of a sweep. A run has blown up where the size of its state at T, the
-root mean square of h_T, is more than ten times the largest of its first half, or has overflowed.
+W_h = gain · W for each gain of the sweep. The state of a run has blown up where the root mean
+square of h_T is more than ten times its largest value in the first half of the run, or has
+overflowed.
 """
 
 import math
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from _kit import runs
 from gradflow import Cell, flow, statistics, unroll
 from gradflow.flow.summary import HORIZON
 
@@ -22,11 +24,12 @@ if TYPE_CHECKING:
     from gradflow import Params
 
 BLOWN_UP = 10.0
-"""How many times the largest size of its first half a state that has blown up is at T."""
+"""The factor over the largest size of its first half from which on a state has blown up at T."""
 
 
 def log_rms(outputs: jax.Array) -> jax.Array:
-    """log of the root mean square of the units at each step; scaled, so that none overflows."""
+    """Computes the log of the root mean square of the units at each step."""
+    # Scaled by the largest unit: the square of a size above 1e154 would overflow.
     largest = jnp.max(jnp.abs(outputs), axis=-1)
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     return jnp.log(scale) + 0.5 * jnp.log(jnp.mean((outputs / scale[:, None]) ** 2, axis=-1))
@@ -35,7 +38,7 @@ def log_rms(outputs: jax.Array) -> jax.Array:
 def sweep(
     cell: Cell, params: "Params", inputs: jax.Array, gains: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Sizes of the state, and ‖∂h_T/∂h_0‖, of each run at each gain: arrays (run, gain) by name.
+    """Measures the sizes of the state and ‖∂h_T/∂h_0‖ at each gain: arrays (run, gain) by name.
 
     Args:
       cell: One whose parameters are ``{"net": {"W_h": ..., ...}, ...}``.
@@ -55,9 +58,8 @@ def sweep(
     def of_run(params: "Params", x: jax.Array) -> tuple[jax.Array, ...]:
         return jax.lax.map(lambda gain: one(params, x, gain), jnp.asarray(gains, x.dtype))
 
-    found = jax.jit(flow.over_runs(of_run))(params, inputs)
-    names = ("log_size_half", "log_size_end", "log_norm_end")
-    return {name: np.asarray(values) for name, values in zip(names, found, strict=True)}
+    found = runs.measure(of_run, params, inputs)
+    return dict(zip(ATTRS, found, strict=True))
 
 
 ATTRS: Mapping[str, Mapping[str, str]] = {
@@ -65,14 +67,11 @@ ATTRS: Mapping[str, Mapping[str, str]] = {
     "log_size_end": {"units": "nats", "of": "RMS of h_T"},
     "log_norm_end": {"units": "nats", "norm": "frobenius"},
 }
-"""What each array of `sweep` is."""
+"""What each array of `sweep` is, in the order of its results."""
 
 
 def blown_up(dataset: "xarray.Dataset") -> "xarray.DataArray":
-    """In which runs of the sweep the state has blown up: grown tenfold in the second half.
-
-    One that has overflowed counts; one that stays 0 does not.
-    """
+    """Tells in which runs the state has blown up or overflowed; one that stays 0 has not."""
     end = dataset.log_size_end
     with np.errstate(invalid="ignore"):  # of two sizes that are 0, or both infinite
         grown = end - dataset.log_size_half > math.log(BLOWN_UP)
@@ -80,14 +79,14 @@ def blown_up(dataset: "xarray.Dataset") -> "xarray.DataArray":
 
 
 def exploded(dataset: "xarray.Dataset") -> "xarray.DataArray":
-    """In which runs of the sweep ‖∂h_T/∂h_0‖ is above 1/HORIZON, or not a number."""
+    """Tells in which runs ‖∂h_T/∂h_0‖ is above 1/HORIZON, or not a number."""
     return (dataset.log_norm_end > -math.log(HORIZON)) | np.isnan(dataset.log_norm_end)
 
 
 def boundaries(happened: "xarray.DataArray") -> np.ndarray:
-    """For each run, the smallest gain at which it happens; inf if it does at none.
+    """Finds for each run the smallest gain at which it happens; infinite if it never does.
 
-    It is the middle between that gain of the sweep and the one before.
+    The result is the middle between that gain of the sweep and the one before.
     """
     runs, gains = happened.transpose("run", "gain").values, happened.gain.values
     middles = (gains + np.concatenate([[0.0], gains[:-1]])) / 2
@@ -95,31 +94,31 @@ def boundaries(happened: "xarray.DataArray") -> np.ndarray:
 
 
 def blow_up(data: "xarray.Dataset") -> np.ndarray:
-    """For each run, the smallest gain at which its state blows up."""
+    """Finds for each run the smallest gain at which its state blows up."""
     return boundaries(blown_up(data))
 
 
 def row(data: "xarray.Dataset") -> dict[str, str]:
-    """From which gain the state blows up and the gradient explodes."""
+    """Gives the gains from which the state blows up and the gradient explodes, for a table."""
     return {
-        "state blows up from gain": said(blow_up(data)),
-        "gradient explodes from gain": said(boundaries(exploded(data))),
+        "state blows up from gain": text(blow_up(data)),
+        "gradient explodes from gain": text(boundaries(exploded(data))),
     }
 
 
-def said(gains: np.ndarray) -> str:
-    """The mean of the boundaries that there are, and in how many runs there is one."""
+def text(gains: np.ndarray) -> str:
+    """Writes the mean of the finite boundaries, and in how many runs there is one."""
     there = gains[np.isfinite(gains)]
     runs = f"{len(there)} of {len(gains)} runs"
     return f"{statistics.estimate(there):z.2f}, {runs}" if len(there) else f"none, {runs}"
 
 
-def draw_shares(
+def draw_fractions(
     ax: "Axes", dataset: "xarray.Dataset", looks: Iterable[tuple[str, dict[str, Any]]], mark: float
 ) -> None:
-    """The share of runs that have blown up, by gain, for each activation; a line at a gain."""
-    share = blown_up(dataset).mean("run")
+    """Draws the fraction of runs that have blown up by gain and activation; a line at one gain."""
+    fraction = blown_up(dataset).mean("run")
     for name, look in looks:
-        ax.plot(dataset.gain, share.sel(activation=name), **look)
+        ax.plot(dataset.gain, fraction.sel(activation=name), **look)
     ax.axvline(mark, color="#808080", lw=0.8, ls=(0, (1, 1)))
-    ax.set(xlabel="gain", ylabel="share of runs", title="State blown up", ylim=(-0.05, 1.15))
+    ax.set(xlabel="gain", ylabel="fraction of runs", title="State blown up", ylim=(-0.05, 1.15))

@@ -1,0 +1,49 @@
+"""From an interval to a verdict: True, False, or None where the interval does not decide.
+
+The results are what `gradflow.study.claim` takes as ``holds``. NaN ends decide nothing.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from gradflow.statistics import Estimate, mean_interval
+
+
+def above(estimate: Estimate, bound: float = 0.0) -> bool | None:
+    """Decides whether a number lies above a bound, by its interval."""
+    if estimate.low > bound:
+        return True
+    return False if estimate.high < bound else None
+
+
+def below(estimate: Estimate, bound: float = 0.0) -> bool | None:
+    """Decides whether a number lies below a bound, by its interval."""
+    if estimate.high < bound:
+        return True
+    return False if estimate.low > bound else None
+
+
+def within(estimate: Estimate, low: float, high: float) -> bool | None:
+    """Decides whether a number lies between two bounds, by its interval."""
+    if low <= estimate.low and estimate.high <= high:
+        return True
+    return False if estimate.high < low or estimate.low > high else None
+
+
+def every(decisions: Iterable[Any]) -> bool | None:
+    """Joins decisions: False if one is, else None if one is, else True."""
+    found = list(decisions)
+    if any(one is not None and not one for one in found):
+        return False
+    return None if None in found else True
+
+
+def differ(values: np.ndarray) -> bool | None:
+    """Decides whether the rows (row, run) have several means, by all paired differences."""
+    first, second = np.triu_indices(len(values), 1)
+    if values.shape[1] < 2 or not len(first):
+        return None
+    low, high = mean_interval(values[second] - values[first])
+    return True if bool(((low > 0) | (high < 0)).any()) else None
