@@ -39,12 +39,10 @@ def check_cell(
 ) -> None:
     """Checks that factory(input_size, hidden_size) makes a cell that satisfies the contract.
 
-    The structure is checked first (`check_structure`), then, in float64 whether x64 is on or not:
-    init depends on the key only; all results are finite, and so is the step Jacobian at s_0;
-    hidden selects entries of the carry that equal the step's h; the step is pure, and has the same
-    values under `jax.jit` and `jax.vmap`; its derivatives in reverse mode with respect to
-    parameters, carry and input equal central differences, entry by entry, and those in forward
-    mode.
+    `check_structure` comes first. Then, in float64 whether x64 is on or not: init depends on the
+    key only; all results and the step Jacobian at s_0 are finite; hidden selects the entries of the
+    carry that are the step's h; the step is pure, with equal values under `jax.jit` and `jax.vmap`;
+    its reverse-mode derivatives equal central differences and forward mode, entry by entry.
 
     Args:
       factory: Makes the cell from the two sizes; its other arguments have defaults.

@@ -1,4 +1,7 @@
-"""Input sequences by name: generated, or read from a file."""
+"""Input sequences by name: generated, or read from a file.
+
+Options come from a command line and are checked at run time, so they are not annotated.
+"""
 
 import inspect
 from collections.abc import Callable
@@ -18,7 +21,7 @@ Shape = tuple[int, int, int]
 """(num_sequences, num_steps, input_size)."""
 
 
-def gaussian(key: Key, shape: Shape, *, std: float = 1.0) -> Float[Array, "sequences steps input"]:
+def gaussian(key: Key, shape: Shape, *, std: Any = 1.0) -> Float[Array, "sequences steps input"]:
     """Samples every entry independently from N(0, std²).
 
     Raises:
@@ -30,7 +33,7 @@ def gaussian(key: Key, shape: Shape, *, std: float = 1.0) -> Float[Array, "seque
 
 
 def constant(
-    key: Key, shape: Shape, *, value: float = 1.0
+    key: Key, shape: Shape, *, value: Any = 1.0
 ) -> Float[Array, "sequences steps input"]:
     """Returns inputs with the same value in every entry.
 
@@ -43,7 +46,7 @@ def constant(
     return jnp.full(shape, value, jnp.result_type(float))
 
 
-def impulse(key: Key, shape: Shape, *, size: float = 1.0) -> Float[Array, "sequences steps input"]:
+def impulse(key: Key, shape: Shape, *, size: Any = 1.0) -> Float[Array, "sequences steps input"]:
     """Returns inputs with x_1 = size in every channel and zero at all later steps.
 
     Raises:

@@ -140,10 +140,10 @@ def test_layers_are_named_with_their_options(key):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: stack([]), "a stack of at least one cell is expected, got none"),
-        (lambda: stacked(3, 4, cells=""), "a stack of at least one cell is expected, got none"),
+        (lambda: stack([]), "Expected a stack of at least one cell, got none"),
+        (lambda: stacked(3, 4, cells=""), "Expected a stack of at least one cell, got none"),
         (lambda: stacked(3, 4, cells="lstm,lsmt"), "unknown cell 'lsmt': did you mean 'lstm'"),
-        (lambda: stacked(3, 4, skip="inptu"), "unknown kind of skip 'inptu': did you mean 'input'"),
+        (lambda: stacked(3, 4, skip="inptu"), "unknown kind of skip connection 'inptu': did you mean 'input'"),
         (
             lambda: stack([lstm(3, 4), gru(5, 4)]),
             r"Expected layer 1 of the stack \(counted from 0\) to take an input of size 4, .*"
