@@ -31,7 +31,6 @@ Takes two minutes on two cores at the defaults, hours, by estimate, in full. A k
 goes on from its last evaluation.
 """
 
-import contextlib
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
@@ -43,14 +42,14 @@ import numpy as np
 
 from gradflow import statistics, study
 from gradflow.cells import resolve
-from gradflow.spec import parse_spec, split_specs, unknown_name
+from gradflow.spec import check_name, parse_spec, split_specs
 from gradflow.structure import check_structure
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import check_thresholds, resolve_clipping
-from gradflow.train.fit import Progress, Schedule, fit
-from gradflow.train.keeper import Keeper
-from gradflow.train.loop import NEVER, Training, begin
+from gradflow.train.driver import Progress, Schedule, fit
 from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train.runs import NEVER, begin, fresh_sequences
+from gradflow.train.training import Training
 
 if TYPE_CHECKING:
     import xarray
@@ -79,7 +78,7 @@ ALONE = ("D", "#000000")
 HIGHEST = 1e3
 """A final loss over the baseline is drawn here at most."""
 
-METRICS = ("loss", "share_correct", "grad_norm", "clip_share", "clip_cosine", "clip_ratio")
+METRICS = ("loss", "accuracy", "grad_norm", "clip_share", "clip_cosine", "clip_ratio")
 
 
 @dataclass(frozen=True)
@@ -141,8 +140,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 def _kinds(config: Config) -> list[str]:
     kinds = list(dict.fromkeys(split_specs(config.clippings)))
     for kind in kinds:
-        if kind not in THRESHOLDS:
-            raise ValueError(unknown_name("clipping of this study", kind, THRESHOLDS))
+        check_name("clipping of this study", kind, THRESHOLDS)
     if "none" not in kinds:
         raise ValueError(f"none among the clippings is expected, to compare with, got {kinds}")
     return kinds
@@ -181,8 +179,8 @@ def _train(
         jnp.repeat(jnp.asarray(thresholds, float), config.num_seeds),
     )
     place, identity = folder(), {**dataclasses.asdict(config), "task": task, "kind": kind}
-    with contextlib.nullcontext() if place is None else Keeper(place, identity) as keeper:
-        *_, last = fit(training, runs, _schedule(config), keeper=keeper)
+    source = fresh_sequences(training, runs)
+    *_, last = fit(source, _schedule(config), folder=place, identity=identity)
     names = [f"{kind} {threshold:g}" for threshold in thresholds] if levels else [kind]
     found = _dataset(config, last, names, thresholds)
     return found.assign(baseline=training.task.baseline).expand_dims(task=[task])
@@ -193,7 +191,7 @@ def _dataset(
 ) -> "xarray.Dataset":
     import xarray
 
-    runs = jax.device_get(progress.runs._replace(key=None))
+    runs = jax.device_get(progress.state._replace(key=None))
 
     def split(array: np.ndarray) -> np.ndarray:
         return array.reshape(*array.shape[:-1], len(names), config.num_seeds)

@@ -43,13 +43,14 @@ import numpy as np
 from gradflow import statistics, study
 from gradflow.cells import rnn
 from gradflow.initializers.meanfield import ACTIVATIONS
-from gradflow.spec import split_specs, unknown_name
+from gradflow.spec import check_name, split_specs
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import resolve_clipping
-from gradflow.train.fit import Schedule, fit
-from gradflow.train.loop import Runs, Training, begin
+from gradflow.train.driver import Schedule, fit
 from gradflow.train.optimisers import resolve_optimiser
 from gradflow.train.probes import Probing, probe
+from gradflow.train.runs import Runs, begin, fresh_sequences
+from gradflow.train.training import Training
 
 if TYPE_CHECKING:
     import xarray
@@ -162,8 +163,7 @@ def _check(config: Config, tasks: dict[str, "Task"]) -> None:
         if not names:
             raise ValueError(f"at least one {kind} is expected, got none; try {next(iter(known))}")
         for name in names:
-            if name not in known:
-                raise ValueError(unknown_name(kind, name, known))
+            check_name(kind, name, known)
     Schedule(config.num_updates, config.eval_every)  # says what does not divide
     if config.early % config.eval_every or config.early >= config.num_updates:
         raise ValueError(
@@ -212,12 +212,13 @@ def _train(config: Config, spec: str, task: "Task", activation: str) -> "xarray.
     schedule = Schedule(config.num_updates, config.eval_every, early_stop=False)
     probing = Probing(("log_norms",), jax.random.fold_in(jax.random.key(config.seed), 2))
     moduli, singular, norms, metrics = [], [], {}, {}
-    for progress in fit(training, _begin(config, training, activation), schedule):
-        W_h = np.asarray(progress.runs.params["cell"]["W_h"], np.float64)
+    source = fresh_sequences(training, _begin(config, training, activation))
+    for progress in fit(source, schedule):
+        W_h = np.asarray(progress.state.params["cell"]["W_h"], np.float64)
         moduli.append(_of_finite(_moduli, W_h))
         singular.append(_of_finite(partial(np.linalg.svd, compute_uv=False), W_h))
         if progress.update in (0, config.early, config.num_updates):
-            found = probe(cell, task, progress.runs.params, probing)["log_norms"]
+            found = probe(cell, task, progress.state.params, probing)["log_norms"]
             norms[progress.update] = found[:, ::-1]
         metrics = progress.metrics
     return _dataset(config, (spec, task, activation), metrics, {
@@ -259,9 +260,7 @@ def _dataset(
         name: ((*runs, *dims), by_run(values), attributes)
         for name, (dims, values, attributes) in found.items()
     }
-    curves = {
-        name: ((*runs, "update"), by_run(metrics[name])) for name in ("loss", "share_correct")
-    }
+    curves = {name: ((*runs, "update"), by_run(metrics[name])) for name in ("loss", "accuracy")}
     per_task = {"baseline": task.baseline, "num_steps": task.num_steps, "loss_kind": task.loss}
     return xarray.Dataset(
         {**curves, **measured, **{name: ("task", [value]) for name, value in per_task.items()}},
@@ -368,7 +367,7 @@ def _row(data: "xarray.Dataset") -> dict[str, str]:
         "end": f"{statistics.estimate(decades[-1]):z.1f}",
         "largest |λ|, end": f"{statistics.estimate(last.modulus.isel(index=0).values):z.2f}",
         "final loss": f"{statistics.estimate(last.loss.values):z.4f}",
-        "correct": f"{statistics.estimate(last.share_correct.values):z.2f}",
+        "correct": f"{statistics.estimate(last.accuracy.values):z.2f}",
     }
 
 

@@ -45,9 +45,10 @@ from gradflow.spec import split_specs
 from gradflow.statistics import slope
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import resolve_clipping
-from gradflow.train.fit import Schedule, fit
-from gradflow.train.loop import Training, begin
+from gradflow.train.driver import Schedule, fit
 from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train.runs import begin, fresh_sequences
+from gradflow.train.training import Training
 
 if TYPE_CHECKING:
     import xarray
@@ -216,14 +217,15 @@ def _train(config: Config, task: Any) -> "xarray.Dataset":
         runs = begin(training, keys, jnp.full(len(keys), config.learning_rate))
         cells = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
         runs = runs._replace(params={**runs.params, "cell": cells})
-        *_, last = study.progress(fit(training, runs, schedule), "evaluations")
+        steps = fit(fresh_sequences(training, runs), schedule)
+        *_, last = study.progress(steps, "evaluations")
     dims = ("activation", "init", "run", "update")
 
     def split(values: np.ndarray) -> np.ndarray:
         return np.moveaxis(values.reshape(len(values), *shape), 0, -1)
 
     return xarray.Dataset(
-        {name: (dims, split(last.metrics[name])) for name in ("loss", "share_correct")},
+        {name: (dims, split(last.metrics[name])) for name in ("loss", "accuracy")},
         coords={
             "activation": list(config.activations),
             "init": names,

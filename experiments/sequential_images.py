@@ -28,34 +28,33 @@ Takes three minutes on two cores at the defaults. A killed run goes on from its 
 params/ has the trained cells of the first seed, for `experiments/vanishing.py --params`.
 """
 
-import contextlib
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import _probes
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _kit import probes
 
 from gradflow import flow, statistics, study
 from gradflow.cells import resolve
 from gradflow.devices import map_runs
 from gradflow.interop import save_params
-from gradflow.spec import parse_spec, split_specs, unknown_name
+from gradflow.spec import check_name, parse_spec, split_specs
 from gradflow.structure import check_structure
 from gradflow.study.config import sanitise
 from gradflow.tasks.image_tasks import Sequences, digit_sequences, digits, mnist, mnist_sequences
 from gradflow.tasks.task import Batch, Task
 from gradflow.train.clipping import resolve_clipping
-from gradflow.train.fit import Schedule, fit
-from gradflow.train.keeper import Keeper
-from gradflow.train.loop import Training, begin
+from gradflow.train.driver import Schedule, fit
 from gradflow.train.model import predict
 from gradflow.train.optimisers import Optimiser
 from gradflow.train.probes import Probing
+from gradflow.train.runs import begin, fresh_sequences
+from gradflow.train.training import Training
 
 if TYPE_CHECKING:
     import xarray
@@ -113,8 +112,8 @@ class Config(study.Config):
     learning_rate: float | None = study.field(
         None, help="One for all cells; by default each its own.", positive=True
     )
-    probe: str = _probes.flag()
-    probe_every: int | None = _probes.every_flag()
+    probe: str = probes.flag()
+    probe_every: int | None = probes.every_flag()
 
     @property
     def schedule(self) -> Schedule:
@@ -171,8 +170,7 @@ def _check(config: Config) -> None:
     if not config.orders:
         raise ValueError("an order of the pixels is expected, got none; try plain")
     for order in config.orders:
-        if order not in ORDERS:
-            raise ValueError(unknown_name("order of the pixels", order, ORDERS))
+        check_name("order of the pixels", order, ORDERS)
     if config.num_updates % config.num_evaluations:
         raise ValueError(
             f"num_updates is expected to be a multiple of "
@@ -219,13 +217,13 @@ def _measure(
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     runs = begin(training, keys, jnp.full(config.num_seeds, rate))
     born = jax.device_get(runs.params)
-    names, k_probe = _probes.names(config.probe, cell), jax.random.key(config.seed)
+    names, k_probe = probes.names(config.probe, cell), jax.random.key(config.seed)
     probing = Probing(names, k_probe, config.num_probed) if names else None
     kept, identity = folder(), {**dataclasses.asdict(config), "order": order, "cell": name}
-    with contextlib.nullcontext() if kept is None else Keeper(kept, identity) as keeper:
-        steps = fit(training, runs, config.schedule, probing=probing, keeper=keeper)
-        *_, last = study.progress(steps, f"{order}, {name}, evaluations")
-    trained = jax.device_get(last.runs.params)
+    source = fresh_sequences(training, runs, probing)
+    steps = fit(source, config.schedule, folder=kept, identity=identity)
+    *_, last = study.progress(steps, f"{order}, {name}, evaluations")
+    trained = jax.device_get(last.state.params)
     if kept is not None:
         save_params(
             kept.parents[1] / "params" / f"{sanitise(name)}_{order}.safetensors",
@@ -236,21 +234,21 @@ def _measure(
         )
     probed = found.held_out._replace(pixels=found.held_out.pixels[: config.num_probed])
     norms = [log_norms(cell, params, probed) for params in (born, trained)]
-    curves = {key: last.metrics[key].T for key in ("loss", "share_correct")}
-    probes = {key: np.moveaxis(values, 0, 1) for key, values in last.probes.items()}
+    curves = {key: last.metrics[key].T for key in ("loss", "accuracy")}
+    measured = {key: np.moveaxis(values, 0, 1) for key, values in last.probes.items()}
     return xarray.Dataset(
         {
             **{key: (("seed", "update"), values) for key, values in curves.items()},
             "accuracy": ("seed", accuracy(cell, trained, found.held_out)),
             "log_norm": (("stage", "seed", "image", "lag"), np.stack(norms), {"units": "nats"}),
             "learning_rate": rate,
-            **_probes.variables(probes, ("seed", "probe_update"), axis="lag"),
+            **probes.variables(measured, ("seed", "probe_update"), axis="lag"),
         },
         coords={
             "stage": list(STAGES),
             "update": ("update", config.schedule.evaluations, {"units": "updates"}),
-            **({"probe_update": config.schedule.probings} if probes else {}),
-            **_probes.coordinates(probes),
+            **({"probe_update": config.schedule.probings} if measured else {}),
+            **probes.coordinates(measured),
             "lag": ("lag", np.arange(found.task.num_steps + 1), {"units": "steps"}),
         },
     ).expand_dims(order=[order], cell=[name])
@@ -291,8 +289,8 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     from matplotlib.figure import Figure
 
     orders = [str(order) for order in dataset.order.values]
-    maps = [(order, row) for order in orders for row in _probes.rows(dataset)]
-    heights = (0.6 + 2.6 * len(orders), *(_probes.ROW_HEIGHT for _ in maps))
+    maps = [(order, row) for order in orders for row in probes.rows(dataset)]
+    heights = (0.6 + 2.6 * len(orders), *(probes.ROW_HEIGHT for _ in maps))
     fig = Figure(figsize=(7.2, sum(heights)))
     parts = fig.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     _draw_probes(parts[1:], dataset)
@@ -321,7 +319,7 @@ def _draw_probes(parts: Any, dataset: "xarray.Dataset") -> None:
     for order, those in zip(orders, np.array_split(parts, len(orders)), strict=True):
         data = dataset.sel(order=order)
         nets = {f"{cell}, {order}": data.sel(cell=cell) for cell in map(str, data.cell.values)}
-        _probes.draw_rows(list(those), dataset, nets)
+        probes.draw_rows(list(those), dataset, nets)
 
 
 def _look(name: str, index: int) -> dict:
@@ -331,7 +329,7 @@ def _look(name: str, index: int) -> dict:
 
 def _draw(row: "np.ndarray", data: "xarray.Dataset", look: dict) -> None:
     """A cell's line in each of the three panels of a row."""
-    study.figure.band(row[0], data["update"], 100 * data.share_correct, "seed", **look)
+    study.figure.band(row[0], data["update"], 100 * data.accuracy, "seed", **look)
     for ax, stage in zip(row[1:], STAGES, strict=True):
         decades = data.log_norm.sel(stage=stage).median("image") / np.log(10)
         study.figure.band(ax, data.lag, decades, "seed", **look)

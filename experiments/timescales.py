@@ -34,6 +34,7 @@ from gradflow.cells import resolve
 from gradflow.devices import map_runs
 from gradflow.spec import split_specs
 from gradflow.structure import check_structure
+from gradflow.train import Descent, descend
 
 if TYPE_CHECKING:
     import xarray
@@ -147,17 +148,15 @@ def _train(config: Config, cell: "Cell", params: "Params", key: jax.Array) -> "P
         losses = jax.vmap(lambda x, out: every_loss(config, x)(out), in_axes=1)(inputs, outputs)
         return jnp.mean(losses)
 
-    def update(state: tuple, key: jax.Array) -> tuple:
-        params, memory = state
-        updates, memory = optimizer.update(jax.grad(loss)(params, key), memory, params)
-        return (optax.apply_updates(params, updates), memory), None
+    def gradient(params: "Params", key: jax.Array) -> "tuple[Params, None]":
+        return jax.grad(loss)(params, key), None
 
-    def stretch(state: tuple, keys: jax.Array) -> tuple:
-        state, _ = jax.lax.scan(update, state, keys)
-        return state, state[0]
+    def stretch(descent: Descent, keys: jax.Array) -> "tuple[Descent, Params]":
+        descent, _ = descend(gradient, optimizer, descent, keys)
+        return descent, descent.params
 
     keys = jax.random.split(key, config.num_updates).reshape(-1, config.look_every)
-    _, along = jax.lax.scan(stretch, (params, optimizer.init(params)), keys)
+    _, along = jax.lax.scan(stretch, Descent.start(optimizer, params), keys)
     return jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), params, along)
 
 

@@ -36,10 +36,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import _probes
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _kit import probes
 
 from gradflow import study
 from gradflow.cells import resolve
@@ -48,13 +48,13 @@ from gradflow.spec import parse_spec, split_specs
 from gradflow.structure import check_structure
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import check_thresholds, resolve_clipping
-from gradflow.train.fit import Progress, Schedule, fit
-from gradflow.train.keeper import Keeper
-from gradflow.train.loop import NEVER, Training, begin
+from gradflow.train.driver import Progress, Schedule, fit
 from gradflow.train.optimisers import check_learning_rate, resolve_optimiser
 from gradflow.train.probes import Probing, resolve_probes
 from gradflow.train.regularisers import resolve_regulariser
+from gradflow.train.runs import NEVER, begin, fresh_sequences
 from gradflow.train.tensorboard import Board
+from gradflow.train.training import Training
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -117,8 +117,8 @@ class Config(study.Config):
     eval_size: int = study.field(256, help="Fresh sequences an evaluation.", positive=True)
     early_stop: bool = study.field(True, help="Whether to stop when all runs solved it or died.")
     tensorboard: bool = study.field(False, help="Whether to write event files for TensorBoard.")
-    probe: str = _probes.flag()
-    probe_every: int | None = _probes.every_flag()
+    probe: str = probes.flag()
+    probe_every: int | None = probes.every_flag()
     probe_sequences: int = study.field(4, help="Sequences that are probed.", positive=True)
 
 
@@ -243,10 +243,10 @@ def _train(config: Config, spec: str, training: Training, folder: Any) -> "xarra
     probing = Probing(names, k_probe, config.probe_sequences) if names else None
     files = {f"contents of {file}": digest for file, digest in sources(spec).items()}
     place, identity = folder(), {**dataclasses.asdict(config), "cell": spec, **files}
-    with contextlib.nullcontext() if place is None else Keeper(place, identity) as keeper:
-        steps = fit(training, runs, _schedule(config), probing=probing, keeper=keeper)
-        steps = study.progress(steps, f"{spec}, evaluations")
-        last = _shown(steps, place if config.tensorboard else None)
+    source = fresh_sequences(training, runs, probing)
+    steps = fit(source, _schedule(config), folder=place, identity=identity)
+    steps = study.progress(steps, f"{spec}, evaluations")
+    last = _shown(steps, place if config.tensorboard else None)
     return _dataset(config, spec, training, last).assign_attrs(files)
 
 
@@ -280,12 +280,11 @@ def _dataset(config: Config, spec: str, training: Training, progress: Progress) 
         at = np.where(update == NEVER, np.nan, update)
         return by_run, split(at[None])[..., 0], {"units": "updates"}
 
-    runs = jax.device_get(progress.runs._replace(key=None))
-    probes = {name: split(array) for name, array in progress.probes.items()}
-    probed = _probes.variables(probes, (*by_run, "probe_update"))
-    metrics = {  # in an order that a checkpoint does not change
-        name: ((*by_run, "update"), split(array))
-        for name, array in sorted(progress.metrics.items())
+    runs = jax.device_get(progress.state._replace(key=None))
+    measured = {name: split(array) for name, array in progress.probes.items()}
+    probed = probes.variables(measured, (*by_run, "probe_update"))
+    metrics = {
+        name: ((*by_run, "update"), split(array)) for name, array in progress.metrics.items()
     }
     return xarray.Dataset(
         {**metrics, **probed, "solved_at": event(runs.solved_at), "died_at": event(runs.died_at)},
@@ -296,7 +295,7 @@ def _dataset(config: Config, spec: str, training: Training, progress: Progress) 
             "update": ("update", schedule.evaluations, {"units": "updates"}),
             **({"probe_update": schedule.probings} if probed else {}),
             **({"step": np.arange(task.num_steps + 1)} if probed else {}),
-            **_probes.coordinates(probes),
+            **probes.coordinates(measured),
         },
         attrs={
             "task": config.task,
@@ -312,8 +311,8 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     from matplotlib.figure import Figure
 
     cells = [str(cell) for cell in dataset.cell.values]
-    maps = _probes.rows(dataset)
-    heights = (4.6, *(_probes.ROW_HEIGHT for _ in maps))
+    maps = probes.rows(dataset)
+    heights = (4.6, *(probes.ROW_HEIGHT for _ in maps))
     fig = Figure(figsize=(5.2, sum(heights)))
     top, *rows = fig.subfigures(1 + len(maps), 1, height_ratios=heights, squeeze=False)[:, 0]
     upper, lower = top.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -338,7 +337,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     lower.axhline(dataset.attrs["success"], color="black", lw=0.8, ls=(0, (1, 1)))
     lower.set(xlabel="update", ylabel="share correct", ylim=(-0.03, 1.03))
     for row, (name, gate) in zip(rows, maps, strict=True):
-        _probes.draw(row, _images(dataset, name, gate), name, gate)
+        probes.draw(row, _images(dataset, name, gate), name, gate)
     if rows:
         rows[-1].supxlabel("update", fontsize=9)
     return fig
@@ -346,7 +345,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
 def _draw_curves(upper: "Axes", lower: "Axes", data: "xarray.Dataset", look: dict) -> None:
     line = study.figure.band(upper, data["update"], data.loss, "seed", **look)
-    study.figure.band(lower, data["update"], data.share_correct, "seed", **look)
+    study.figure.band(lower, data["update"], data.accuracy, "seed", **look)
     solved = data.solved_at.values
     if np.isfinite(solved).any():
         at = float(np.nanquantile(solved, 0.5, method="lower"))
@@ -359,7 +358,7 @@ def _images(dataset: "xarray.Dataset", name: str, gate: str | None) -> dict[str,
     found = {}
     for cell in map(str, dataset.cell.values):
         data = _best(dataset.sel(cell=cell))
-        found[f"{cell}, {float(data.learning_rate):g}"] = _probes.image(data, name, gate)
+        found[f"{cell}, {float(data.learning_rate):g}"] = probes.image(data, name, gate)
     return found
 
 

@@ -28,7 +28,6 @@ Takes about 100 seconds on two cores at the defaults, an hour, by estimate, in f
 the record are of the machine that it ran on, and no two runs have the same.
 """
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -47,11 +46,11 @@ from gradflow.structure import check_structure
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import resolve_clipping
 from gradflow.train.direction import Comparison, compare
-from gradflow.train.fit import Progress, Schedule, fit
+from gradflow.train.driver import Progress, Schedule, fit
 from gradflow.train.gradient import full_gradient, tbptt_gradient
-from gradflow.train.keeper import Keeper
-from gradflow.train.loop import NEVER, Runs, Training, advance, begin
 from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train.runs import NEVER, Runs, advance, begin, fresh_sequences
+from gradflow.train.training import Training
 
 if TYPE_CHECKING:
     import xarray
@@ -192,9 +191,9 @@ def _measure(
     place, identity = folder(), {**dataclasses.asdict(config), "task": name, "k": k}
     runs = _begin(config, training)
     born = jax.tree.map(jnp.copy, runs.params)
-    with contextlib.nullcontext() if place is None else Keeper(place, identity) as keeper:
-        *_, last = fit(training, runs, _schedule(config), keeper=keeper)
-    bias = _bias(config, training), (born, last.runs.params)
+    source = fresh_sequences(training, runs)
+    *_, last = fit(source, _schedule(config), folder=place, identity=identity)
+    bias = _bias(config, training), (born, last.state.params)
     found = _dataset(config, last, [jax.device_get(bias[0](params)) for params in bias[1]])
     seconds, size = _cost(config, training)
     return found.assign(
@@ -209,10 +208,10 @@ def _measure(
 def _dataset(config: Config, progress: Progress, biases: list[Comparison]) -> "xarray.Dataset":
     import xarray
 
-    solved_at = jax.device_get(progress.runs.solved_at)
+    solved_at = jax.device_get(progress.state.solved_at)
     at = np.where(solved_at == NEVER, np.nan, solved_at)
     metrics = {
-        name: (("seed", "update"), progress.metrics[name].T) for name in ("loss", "share_correct")
+        name: (("seed", "update"), progress.metrics[name].T) for name in ("loss", "accuracy")
     }
     by_stage = {
         name: (("stage", "seed"), np.stack(values).astype(float))

@@ -48,8 +48,7 @@ def check_cell(
       factory: Makes the cell from the two sizes; its other arguments have defaults.
       input_size: Size of x.
       hidden_size: Size of h.
-      gradients: False omits the comparison with central differences, for a cell that cuts or
-        replaces its gradient on purpose.
+      gradients: Whether central differences are compared; False for a cell that cuts its gradient.
 
     Raises:
       CellContractError: For the first clause that is violated: one of those of `check_structure`,

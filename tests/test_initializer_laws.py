@@ -129,7 +129,7 @@ def test_a_wide_net_at_the_critical_gain_keeps_a_gradient():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"activation": "tahn"}, "unknown activation of mean-field theory 'tahn': did you mean 't"),
+        ({"activation": "tahn"}, "Unknown activation of mean-field theory 'tahn'. Did you mean 't"),
         ({"bias_std": -1.0}, "Expected bias_std to be non-negative, got -1.0"),
         ({"input_std": math.nan}, "Expected input_std to be non-negative, got nan"),
         (
@@ -202,8 +202,8 @@ def test_a_gate_that_also_lets_in_needs_no_other_bias(key, make):
     "spec, message",
     [
         ("chrono(max_lag=2)", "Expected max_lag above 2 steps, got 2"),
-        ("chrono", "Expected the bias initialiser chrono.*missing .*'max_lag'"),
-        ("crono(max_lag=9)", r"unknown bias initialiser 'crono': did you mean 'chrono'\?"),
+        ("chrono", "options of the bias initialiser 'chrono', .*missing .*'max_lag'"),
+        ("crono(max_lag=9)", r"Unknown bias initialiser 'crono'. Did you mean 'chrono'\?"),
     ],
 )
 def test_a_wrong_bias_is_refused(spec, message):

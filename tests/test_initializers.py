@@ -174,10 +174,10 @@ def test_a_size_of_normal_that_is_not_positive_is_refused(name):
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("ortogonal", r"unknown initialiser 'ortogonal': did you mean 'orthogonal'\?"),
+        ("ortogonal", r"Unknown initialiser 'ortogonal'. Did you mean 'orthogonal'\?"),
         (
             "glorot(std=2.0)",
-            "Expected the initialiser glorot.*unexpected keyword argument 'std'",
+            "Unknown option 'std' of initialiser 'glorot'. Known: gain",
         ),
         (
             "normal(std=1.0, radius=1.0)",

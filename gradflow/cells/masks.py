@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from gradflow.cell import Cell, Params, param_shapes
 from gradflow.checks import check_integer
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 
 def map_matrices(params: Params, **functions: Callable[[Any], Any]) -> Params:
@@ -108,8 +108,7 @@ def recurrent_mask(
     layer = np.arange(hidden_size) * num_layers // hidden_size
     mask = np.zeros((hidden_size, hidden_size), bool)
     for kind in pattern.replace(" ", "").split("+"):
-        if kind not in CONNECTIONS:
-            raise ValueError(unknown_name("kind of connection", kind, CONNECTIONS))
+        check_name("kind of connection", kind, CONNECTIONS)
         mask |= CONNECTIONS[kind](layer)
     if not mask.any():
         raise ValueError(

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Key, NoiseFn, Params, param_shapes
 from gradflow.cells.dropout import with_noise
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 SKIPS = ("input", "residual")
 
@@ -53,8 +53,8 @@ def stack(cells: Sequence[Cell], *, skip: str | None = None) -> Cell:
     cells = tuple(cells)
     if not cells:
         raise ValueError("Expected a stack of at least one cell, got none. Add a cell.")
-    if skip is not None and skip not in SKIPS:
-        raise ValueError(unknown_name("kind of skip connection", skip, SKIPS))
+    if skip is not None:
+        check_name("kind of skip connection", skip, SKIPS)
     if skip != "input":  # with it, a layer's input size depends on the size of x
         _check_sizes(cells, skip)
 

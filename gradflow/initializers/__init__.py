@@ -6,7 +6,6 @@ initialise one matrix for all gates. If that one is orthogonal, the block of a s
 `gradflow.presets` has this variant.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -22,7 +21,7 @@ from gradflow.initializers.laws import (
     scaled_identity,
     sparse,
 )
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import make_from_spec
 
 __all__ = [
     "INITIALIZERS",
@@ -90,15 +89,12 @@ def resolve_initializer(spec: InitSpec) -> Initializer:
 
 
 def _by_name(kind: str, spec: str, known: Mapping[str, Callable[..., Any]]) -> Any:
-    name, options = parse_spec(spec)
-    if name not in known:
-        raise ValueError(unknown_name(kind, name, known))
     try:
-        return known[name](**options)
+        return make_from_spec(kind, spec, known)
     except TypeError as error:
-        allowed = inspect.signature(known[name])
         raise ValueError(
-            f"Expected the {kind} {name}{allowed}, got {spec!r}: {error}. Give only these options."
+            f"Expected valid values of all options of the {kind} {spec!r}, got: {error}. "
+            "Correct its options."
         ) from None
 
 

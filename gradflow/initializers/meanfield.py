@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gradflow.checks import check_number
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -77,8 +77,7 @@ def critical_gain(
     Source: Poole et al. 2016, arXiv:1606.05340; Chen, Pennington, Schoenholz 2018,
     arXiv:1806.05394.
     """
-    if activation not in ACTIVATIONS:
-        raise ValueError(unknown_name("activation of mean-field theory", activation, ACTIVATIONS))
+    check_name("activation of mean-field theory", activation, ACTIVATIONS)
     for name, std in (("bias_std", bias_std), ("input_std", input_std)):
         check_number(name, std, "non-negative", example=0.1)
     noise = bias_std**2 + input_std**2

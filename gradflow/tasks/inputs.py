@@ -3,7 +3,6 @@
 Options come from a command line and are checked at run time, so they are not annotated.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from jaxtyping import Array, Float
 
 from gradflow.cell import Key
 from gradflow.checks import check_integer, check_number
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import check_name, check_options, parse_spec
 from gradflow.tasks.files import FILES
 from gradflow.tasks.windows import draw_rows
 
@@ -32,9 +31,7 @@ def gaussian(key: Key, shape: Shape, *, std: Any = 1.0) -> Float[Array, "sequenc
     return std * jax.random.normal(key, shape)
 
 
-def constant(
-    key: Key, shape: Shape, *, value: Any = 1.0
-) -> Float[Array, "sequences steps input"]:
+def constant(key: Key, shape: Shape, *, value: Any = 1.0) -> Float[Array, "sequences steps input"]:
     """Returns inputs with the same value in every entry.
 
     Raises:
@@ -148,16 +145,6 @@ def make_inputs(
     name, options = parse_spec(spec)
     if name not in GENERATED:  # for "gaussian:3" report the whole name, because gaussian is known
         asked = name if kind in GENERATED else kind
-        raise ValueError(unknown_name("kind of inputs", asked, [*GENERATED, *FILES]))
-    _check_options(name, options)
+        check_name("kind of inputs", asked, [*GENERATED, *FILES])
+    check_options("inputs", name, GENERATED[name], options, skip=2)
     return GENERATED[name](key, (num_sequences, num_steps, input_size), **options)
-
-
-def _check_options(name: str, options: dict[str, Any]) -> None:
-    taken = list(inspect.signature(GENERATED[name]).parameters)[2:]
-    for option in options:
-        if option not in taken:
-            raise ValueError(
-                f"Expected inputs {name!r} with options among {', '.join(taken) or 'none'}, got "
-                f"{option!r}. Remove it."
-            )

@@ -141,7 +141,7 @@ def test_explicit_damping_keeps_the_contract():
         (cornn, "dt", 0.0, "Expected dt to be positive, got 0.0. Set dt to, for example, 0.1."),
         (cornn, "gamma", -1.0, "Expected gamma to be non-negative, got -1.0. Set gamma to"),
         (cornn, "epsilon", -1.0, "Expected epsilon to be non-negative, got -1.0. Set epsilon"),
-        (cornn, "damping", "explicitly", "unknown damping 'explicitly': did you mean 'explicit'"),
+        (cornn, "damping", "explicitly", "Unknown damping 'explicitly'. Did you mean 'explicit'"),
         (unicornn, "dt", float("nan"), "Expected dt to be positive, got nan. Set dt to"),
         (unicornn, "alpha", -0.1, "Expected alpha to be non-negative, got -0.1. Set alpha"),
     ],

@@ -94,12 +94,12 @@ def test_inputs_are_of_the_default_float(key, spec):
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("gausian", r"unknown kind of inputs 'gausian': did you mean 'gaussian'\?"),
-        ("txt:some/file.txt", r"unknown kind of inputs 'txt': did you mean 'text'\?"),
-        ("gaussian:3", r"unknown kind of inputs 'gaussian:3'.*known ones are adding, constant"),
-        ("gaussian(mean=1)", "Expected inputs 'gaussian' with options among std, got 'mean'"),
-        ("adding(length=3)", "Expected inputs 'adding' with options among none, got 'length'"),
-        ("gaussian(3)", r"options are expected by keyword: got 'gaussian\(3\)'"),
+        ("gausian", r"Unknown kind of inputs 'gausian'. Did you mean 'gaussian'\?"),
+        ("txt:some/file.txt", r"Unknown kind of inputs 'txt'. Did you mean 'text'\?"),
+        ("gaussian:3", r"Unknown kind of inputs 'gaussian:3'.*Known: adding, constant"),
+        ("gaussian(mean=1)", "Unknown option 'mean' of inputs 'gaussian'. Known: std"),
+        ("adding(length=3)", "Unknown option 'length' of inputs 'adding'. Known: none"),
+        ("gaussian(3)", r"Expected options by keyword, got 'gaussian\(3\)'"),
         ("gaussian(std=0)", "Expected std to be positive, got 0. Set std"),
         ("gaussian(std=-1)", "Expected std to be positive, got -1"),
         ("gaussian(std='a')", "Expected std to be a number, got 'a'"),

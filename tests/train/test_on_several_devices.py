@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from studies import FOLDER
 
 PROGRAM = """
 import warnings
@@ -18,10 +19,10 @@ from gradflow.cells import resolve
 from gradflow.devices import MIN_SHARE
 from gradflow.tasks import resolve_task
 from gradflow.train import Training, begin, resolve_optimiser
-from gradflow.train import language
 from gradflow.train import resolve_regulariser
 from gradflow.train.clipping import resolve_clipping
-from gradflow.train.loop import advance, evaluate, placed
+from char_lm import language
+from gradflow.train.runs import advance, evaluate, placed
 from gradflow.train.training import gradient
 
 warnings.simplefilter("error")
@@ -64,11 +65,12 @@ for one, number in ((replace(training, truncation=None), min(len(devices), 2)), 
     found = jax.jit(partial(gradient, one))(params, batch)
     assert len(found.loss.devices()) == number, "a regulariser is of the whole batch"
 
+# A language model: the devices share its streams.
 model = language.Language(
     resolve("lstm")(5, 4), 5, resolve_optimiser("adam"), resolve_clipping("none"), 3, 10
 )
 codes = jnp.asarray(np.random.default_rng(0).integers(5, size=(8, 2 * MIN_SHARE)))
-state = language.begin(model, jax.random.key(2), 2 * MIN_SHARE)
+state = language.initial_state(model, jax.random.key(2), 2 * MIN_SHARE)
 state, losses = language.advance(model, state, codes, 3)
 known = programs()
 state, losses = language.advance(model, state, codes, 3)
@@ -86,9 +88,10 @@ def alone():
 
 def trained(num_devices):
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(num_devices), "JAX_PLATFORMS": "cpu"}
+    path = os.pathsep.join([str(FOLDER), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env=environment | {"JAX_ENABLE_X64": "1"},
+        env=environment | {"JAX_ENABLE_X64": "1", "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=300,
