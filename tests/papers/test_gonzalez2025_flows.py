@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from _driven import driven
-from _newton import TOLERANCE, deer, moves_at_once, moves_by_scan
 
 from gradflow import flow, study, unroll
+from gradflow.unroll.affine import linearised_scan
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_the_moves_solve_the_linearised_equations():
     for t in range(9):
         move = np.asarray(J[t]) @ move + np.asarray(r[t])
         wanted.append(move)
-    for moves in (moves_by_scan, moves_at_once):
+    for moves in (linearised_scan, flows.moves_in_parallel):
         np.testing.assert_allclose(moves(step, old, x, r), wanted, rtol=1e-11)
 
 
@@ -128,9 +128,9 @@ def test_deer_counts_as_newton_s_method_on_the_block_matrix_and_finds_the_scan()
     ends = jnp.asarray(s_0), jnp.asarray(guess)
     path = unroll(cell, params, x, carry=ends[0]).outputs
     np.testing.assert_allclose(states, path, rtol=1e-8)
-    for moves in (moves_by_scan, moves_at_once):
-        counts, error = deer(cell, moves, params, x, ends, jnp.asarray(lengths))
-        first = [int(np.argmax(merits[:, T - 1] < TOLERANCE)) + 1 for T in lengths]
+    for moves in (linearised_scan, flows.moves_in_parallel):
+        counts, error = nets.count_iterations(cell, moves, params, x, ends, jnp.asarray(lengths))
+        first = [int(np.argmax(merits[:, T - 1] < nets.TOLERANCE)) + 1 for T in lengths]
         np.testing.assert_array_equal(counts, np.minimum(first, lengths))
         assert error < 1e-4
     assert first[-1] > 3
