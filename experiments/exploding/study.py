@@ -36,6 +36,7 @@ from exploding.figure import figure
 from exploding.measuring import Config, measure, measure_line
 from exploding.networks import NETS
 from gradflow import statistics, study
+from gradflow.spec import check_name
 
 if TYPE_CHECKING:
     import xarray
