@@ -40,7 +40,7 @@ from gradflow import Cell, flow, statistics, study
 from gradflow.cells import resolve
 from gradflow.devices import map_runs
 from gradflow.initializers.meanfield import critical_gain, mean_field_exponent
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 if TYPE_CHECKING:
     import xarray
@@ -171,8 +171,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     import xarray
 
     for name in config.cells:
-        if name not in NETS:
-            raise ValueError(unknown_name("network of this study", name, NETS))
+        check_name("network of this study", name, NETS)
     if config.burn_in >= config.num_steps:
         raise ValueError(
             f"Expected burn_in below num_steps={config.num_steps}, got {config.burn_in}. "

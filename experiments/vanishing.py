@@ -82,11 +82,10 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
     subjects = _initialised(config) if config.params is None else _trained(config)
     inputs = _inputs(config)  # before anything is measured, so that bad input is reported at once
-    made = {name: subject.factory(inputs.shape[-1], subject.hidden_size)
-            for name, subject in subjects.items()}  # fmt: skip
     parts = [
-        once(f"cell={name}", partial(_measure, config, name, cell, subjects[name].params, inputs))
-        for name, cell in study.progress(made.items(), "cells")
+        once(f"cell={name}", partial(_measure, config, name, cell, subject.params, inputs))
+        for name, subject in study.progress(subjects.items(), "cells")
+        for cell in [subject.factory(inputs.shape[-1], subject.hidden_size)]
     ]
     # A trained network is one, whatever the number of seeds, which then give the inputs alone.
     networks = config.num_seeds if config.params is None else 1

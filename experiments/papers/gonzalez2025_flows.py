@@ -37,9 +37,9 @@ from _newton import deer, moves_at_once
 from _paper import Paper
 
 from gradflow import flow, study, unroll
-from gradflow.parallel import solve_in_parallel
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
+from gradflow.unroll.newton import solve_in_parallel
 
 if TYPE_CHECKING:
     import xarray
@@ -128,8 +128,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     import xarray
 
     for name in config.flows:
-        if name not in FLOWS:
-            raise ValueError(unknown_name("flow", name, FLOWS))
+        check_name("flow", name, FLOWS)
     rows = [
         xarray.merge([
             once(f"{name} flow", partial(solve_flow, config, name)),

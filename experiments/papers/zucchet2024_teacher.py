@@ -36,7 +36,7 @@ from _paper import Paper
 from _training import last, trained
 
 from gradflow import study
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
 from gradflow.tasks.task import Batch, Task
 from gradflow.train import Schedule, Training, begin
@@ -175,8 +175,7 @@ def cases(config: Config) -> list[tuple[str, float]]:
     if max(config.nus) >= 1:
         raise ValueError(f"ν_0 below 1 is expected, got {max(config.nus):g}: the paper has 0.99")
     for name in config.ablated:
-        if name not in RATES:
-            raise ValueError(unknown_name("student", name, RATES))
+        check_name("student", name, RATES)
     if config.num_updates % config.num_evaluations:
         raise ValueError(
             f"num_updates is expected to be a multiple of num_evaluations="

@@ -13,7 +13,7 @@ from gradflow import flow
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.dropout import with_noise
 from gradflow.flow.reverse import Loss
-from gradflow.spec import split_specs, unknown_name
+from gradflow.spec import check_name, split_specs
 from gradflow.tasks.task import Batch, Task
 from gradflow.train.model import read_out
 from gradflow.train.objective import LossKind, batch_loss
@@ -100,8 +100,7 @@ def resolve_probes(specs: str, cell: Cell) -> tuple[str, ...]:
     """
     names = tuple(dict.fromkeys(split_specs(specs)))
     for name in names:
-        if name not in PROBES:
-            raise ValueError(unknown_name("probe", name, PROBES))
+        check_name("probe", name, PROBES)
     if "gates" in names and cell.gates is None:
         raise ValueError("The probe 'gates' needs a cell with gates. Remove it for this cell.")
     return names

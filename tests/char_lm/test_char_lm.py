@@ -160,17 +160,17 @@ def test_the_verdict_is_of_the_same_stretches(recorded):
     ("flag", "message"),
     [
         ("--text=gone", "the file 'gone' is expected in '.'"),
-        ("--cell=", "the name of a cell is expected"),
-        ("--cell=lsmt", "unknown cell 'lsmt'"),
+        ("--cell=", "Expected the name of a cell"),
+        ("--cell=lsmt", "Unknown cell 'lsmt'"),
         ("--probe=gates", "The probe 'gates' needs a cell with gates"),
-        ("--probe=gate", "unknown probe 'gate'"),
+        ("--probe=gate", "Unknown probe 'gate'"),
         ("--probe_every=30", "Expected probe_every to be a positive multiple of eval_every=20"),
         ("--num_streams=900", "two characters at least for each of 900 streams are expected"),
         ("--window=300", "Expected streams of more than window=300 symbols"),
         ("--flow_steps=500", "Expected a text of more than 500 symbols"),
         ("--eval_every=7", "Expected num_updates to be a positive multiple of eval_every=7"),
-        ("--optimiser=adma", "unknown optimiser 'adma'"),
-        ("--clipping=nome", "unknown clipping 'nome'"),
+        ("--optimiser=adma", "Unknown optimiser 'adma'"),
+        ("--clipping=nome", "Unknown clipping 'nome'"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, text, capsys, flag, message):

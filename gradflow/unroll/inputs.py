@@ -1,86 +1,19 @@
-"""Running a cell over time: by a plain scan of its step, or by a plan made from it."""
+"""Checks of what a cell is run on: inputs, initial carry, step, and padding."""
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Int
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.padding import copying_step, fill_padding
-from gradflow.planner import METHODS, REMATS, way_of
-from gradflow.spec import unknown_name
 
 Lengths = Int[Array, "*batch"] | Sequence[int] | int
 Mask = Bool[Array, "steps *batch"]
-
-
-class Trajectory(NamedTuple):
-    """What a cell went through.
-
-    Attributes:
-      carries: The carry's pytree, each leaf with a leading axis T + 1: ``carries[t]`` is s_t.
-      outputs: ``outputs[t-1]`` is h_t.
-    """
-
-    carries: PyTree[Float[Array, "steps_and_one ..."]]
-    outputs: Float[Array, "steps *batch hidden"]
-
-
-def unroll(
-    cell: Cell,
-    params: Params,
-    inputs: Float[Array, "steps *batch input"],
-    *,
-    carry: Carry | None = None,
-    lengths: Lengths | None = None,
-    mask: Mask | None = None,
-    method: str = "auto",
-    remat: str = "none",
-) -> Trajectory:
-    """Runs a cell over a sequence, or over a batch of them: s_t = step(params, s_{t-1}, x_t).
-
-    Args:
-      cell: The cell.
-      params: Its parameters.
-      inputs: x_1 ... x_T, of shape (T, input) or, for a batch, (T, B, input).
-      carry: s_0; by default ``cell.initial_carry()``. With a batch, each leaf has B in front.
-      lengths: Number of real steps of each sequence; the steps after them are padding.
-      mask: True where a step is real; the general form of ``lengths``.
-      method: ``scan`` is `jax.lax.scan` of the step and nothing else. ``planned`` takes the step
-        apart (`gradflow.planner`): products are joined, those of x leave the loop, and gradients
-        of matrices are formed after it; the numbers are the same to rounding. A step that does
-        not fit is scanned, and a debug line of the logger ``gradflow`` says why. ``auto`` plans
-        batches where that was measured to be faster, and scans all else.
-      remat: What reverse mode makes again on its way back, to save memory: ``none`` keeps what
-        it needs of each step, ``step`` keeps the carries alone, ``sqrt`` every √T-th carry.
-
-    Returns:
-      The trajectory. A padded step copies the carry, so its step Jacobian is the identity.
-
-    Raises:
-      TypeError: If the inputs or the carry are not floating.
-      ValueError: If shapes do not fit, lengths are not within 0 ... T, or method or remat is
-        unknown.
-    """
-    for kind, name, known in (("method", method, METHODS), ("remat", remat, REMATS)):
-        if name not in known:
-            raise ValueError(unknown_name(kind, name, known))
-    inputs = check_inputs(inputs)
-    cell, xs = mask_cell(cell, inputs, lengths, mask)
-    s_0 = start(cell, params, inputs, carry)
-    batched = inputs.ndim == 3
-    check_step(cell, params, s_0, xs, batched=batched)
-    way = way_of(cell.step, params, s_0, xs, batched=batched, method=method, remat=remat)
-    carries, outputs = way(s_0, xs)
-    return Trajectory(jax.tree.map(_prepend, s_0, carries), outputs)
-
-
-def _prepend(first: Array, rest: Array) -> Array:
-    return jnp.concatenate([first[None], rest])
 
 
 def start(cell: Cell, params: Params, inputs: Array, carry: Carry | None) -> Carry:

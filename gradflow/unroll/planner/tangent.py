@@ -1,18 +1,18 @@
-"""The tangent of a plan, which reverse mode turns into the way back.
+"""A plan executed over a batch of sequences, and its derivative.
 
-With z_t the stacked affine maps of step t, and all the rest of the step pointwise::
+With z_t the stacked affine maps of step t, and the rest of the step pointwise::
 
     z_t = W v_t + U x_t + b        s_t = φ(s_{t-1}, x_t, z_t)
 
-where v_t is the carry or made of it. What a change of parameters and x adds to z is formed for
-all steps at once, outside the loop::
+where v_t is the carry or computed from it. What changes of the parameters and of x add to z is
+computed for all steps at once, outside the loop::
 
     e = (dW) v + U dx + (dU) x + db
     dz_t = W dv_t + e_t        ds_t = φ' (ds_{t-1}, dx_t, dz_t)
 
 Transposed, the loop emits the cotangent of e_t at each step, and one product over all steps and
-examples after it forms the gradient of W. Being a tangent and no rule for reverse mode alone,
-it leaves forward mode, second derivatives and `jax.vmap` as they are anywhere.
+examples after the loop forms the gradient of W. As this is a rule for the tangent, and not for
+reverse mode alone, forward mode, second derivatives and `jax.vmap` work as everywhere.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,44 +22,52 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array
+from jaxtyping import Array, Float, PyTree
 
-from gradflow.planner.evaluate import Stack, add_parts, multiplier
-from gradflow.planner.loop import (
+from gradflow.cell import Carry, Params
+from gradflow.unroll.planner.evaluate import Stack, add_parts, multiplier, offset
+from gradflow.unroll.planner.loop import (
     Leaves,
-    Options,
     Stacks,
-    as_they_are,
-    at_all_times,
     evaluator_of,
     forward,
     new_carry,
-    offsets_of,
     results_of,
 )
-from gradflow.planner.plan import Plan, Weights
-from gradflow.planner.products import Side
+from gradflow.unroll.planner.plan import Plan, Weights, weights_of
+from gradflow.unroll.planner.products import Side
 
 
-def unrolled(
-    plan: Plan, options: Options, weights: Weights, carry: Leaves, xs: Leaves
-) -> list[Array]:
-    """All steps of a batch: the values of `plan.results` at each, stacked along time."""
+def run_plan(
+    plan: Plan, keep: bool, params: Params, carry: Carry, xs: Any
+) -> tuple[PyTree[Float[Array, "steps batch ..."]], Float[Array, "steps batch hidden"]]:
+    """Computes the carries s_1 ... s_T and the outputs h_1 ... h_T of a batch.
+
+    Args:
+      plan: The plan of one example's step.
+      keep: Whether the affine maps are stored for the backward pass, or recomputed there.
+      params: The parameters.
+      carry: s_0, with the batch in front of each leaf.
+      xs: The inputs of the step at each time, (T, B, ...) for each leaf.
+    """
 
     @jax.custom_jvp
-    def steps(weights: Weights, carry: list[Array], xs: list[Array]) -> list[Array]:
-        return forward(plan, options, weights, carry, xs)[0]
+    def all_steps(weights: Weights, carry: list[Array], xs: list[Array]) -> list[Array]:
+        return forward(plan, keep, weights, carry, xs)[0]
 
-    steps.defjvp(partial(_tangent, plan, options), symbolic_zeros=True)
-    return steps(weights, list(carry), list(xs))
+    all_steps.defjvp(partial(_tangent, plan, keep), symbolic_zeros=True)
+    leaves, tree = jax.tree.flatten(carry)
+    results = all_steps(weights_of(plan, params), leaves, jax.tree.leaves(xs))
+    *carries, outputs = (results[plan.results.index(n)] for n in plan.graph.results)
+    return jax.tree.unflatten(tree, carries), outputs
 
 
 def _tangent(
-    plan: Plan, options: Options, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+    plan: Plan, keep: bool, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[list[Array], list[Array]]:
     weights, carry, xs = primals
     d_weights, d_carry, d_xs = tangents
-    results, stacks = forward(plan, options, weights, carry, xs)
+    results, stacks = forward(plan, keep, weights, carry, xs)
     before = [
         jnp.concatenate([s_0[None], leaf[:-1]])
         for s_0, leaf in zip(carry, new_carry(plan, results), strict=True)
@@ -70,7 +78,7 @@ def _tangent(
 
     def body(ds: list[Array], at: Any) -> tuple[list[Array], list[Array]]:
         s, x, dx, z, e = at
-        if not options.keep:
+        if not keep:
             evaluator = evaluator_of(plan, weights, s, x, {}, multiply)
             z = {b: evaluator.stack(b) for b in range(len(plan.blocks))}
         dx = [dx.get(i, zero) for i, zero in enumerate(d_xs)]
@@ -83,6 +91,7 @@ def _tangent(
         for d, s in zip(d_carry, carry, strict=True)
     ]
     steps = before, xs, moving, stacks, changes
+    # Without the checkpoint, reverse mode would store the intermediate values of every step.
     return results, jax.lax.scan(jax.checkpoint(body, prevent_cse=False), ds_0, steps)[1]
 
 
@@ -94,7 +103,7 @@ def _step(
     x: Leaves,
     stacks: Stacks,
 ) -> list[Array]:
-    """A step whose affine maps are known, and move with the carry all the same."""
+    """A step whose affine maps are known but still have a tangent along the carry."""
 
     def multiply(side: Side, vector: Array, begun: list[Stack]) -> list[Stack]:
         W = weights.by_carry[plan.sides.index(side)]
@@ -106,7 +115,10 @@ def _step(
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _moved(precision: Any, vector: Array, W: Array, stacks: list[Stack]) -> list[Stack]:
-    """The stacks as they are, of which products of W with the vector are known to be a part."""
+    """Returns stacks that already contain the products of W with the vector.
+
+    Their tangent is that of the products; the products themselves are not computed again.
+    """
     del precision, vector, W
     return stacks
 
@@ -114,7 +126,7 @@ def _moved(precision: Any, vector: Array, W: Array, stacks: list[Stack]) -> list
 @_moved.defjvp
 def _moved_tangent(precision: Any, primals: Any, tangents: Any) -> tuple[list[Stack], list[Stack]]:
     _, W, stacks = primals
-    d_vector, _, d_stacks = tangents  # what a change of W does is in `_changes`
+    d_vector, _, d_stacks = tangents  # the part of dW is in `_changes`
     product = jax.lax.dot_general(d_vector, W, (((1,), (1,)), ((), ())), precision=precision)
     return stacks, add_parts(product, d_stacks)
 
@@ -126,31 +138,41 @@ def _changes(
     before: Leaves,
     stacks: Stacks,
 ) -> Stacks:
-    """e for each block, at all steps: what changes of the parameters and of x add to it."""
+    """e of each block at all steps: what changes of the parameters and of x add to it."""
     weights, xs = primals
 
     def vectors(before: Leaves, x: Leaves, stacks: Stacks) -> list[Array]:
-        multiply = as_they_are if stacks else multiplier(plan, weights)
+        multiply = _complete_already if stacks else multiplier(plan, weights)
         evaluator = evaluator_of(plan, weights, before, x, stacks, multiply)
         return [evaluator.value(side.value) for side in plan.sides]
 
     @partial(jax.checkpoint, prevent_cse=False)
     def changes(before: list[Array], stacks: Stacks) -> Stacks:
-        v = at_all_times(vectors, before, list(xs), stacks)
+        v = _at_all_times(vectors, before, list(xs), stacks)
 
         def total(weights: Weights, xs: list[Array]) -> Stacks:
-            return _complete(plan, weights, xs, v)
+            return _stacks_of(plan, weights, xs, v)
 
         return _jvp(total, (weights, list(xs)), tangents)
 
     return changes(list(before), stacks)
 
 
-def _complete(plan: Plan, weights: Weights, xs: Leaves, vectors: Leaves) -> Stacks:
-    """All stacks at all steps, if the right sides that depend on the carry are these."""
-    stacks = dict(offsets_of(plan, weights, xs))
+def _stacks_of(plan: Plan, weights: Weights, xs: Leaves, vectors: Leaves) -> Stacks:
+    """The stacks of all blocks at all steps, for these vectors that depend on the carry."""
+
+    def offsets(x: Leaves) -> Stacks:
+        nothing = [None for _ in plan.graph.carry]
+        evaluator = evaluator_of(plan, weights, nothing, x, {}, _complete_already)
+        return {
+            b: offset(plan, weights, evaluator, b)
+            for b, block in enumerate(plan.blocks)
+            if block.input_sides
+        }
+
+    stacks = dict(_at_all_times(offsets, list(xs)))
     for b, block in enumerate(plan.blocks):
-        if b not in stacks:  # made of the carry and biases alone
+        if b not in stacks:  # it has products with the carry and biases alone
             zeros = jnp.zeros(block.size, plan.graph.avals[block.maps[0].root].dtype)
             stacks[b] = weights.biases.get(b, zeros)
     for side, v, W in zip(plan.sides, vectors, weights.by_carry, strict=True):
@@ -162,8 +184,22 @@ def _complete(plan: Plan, weights: Weights, xs: Leaves, vectors: Leaves) -> Stac
     return stacks
 
 
+def _at_all_times(function: Callable[..., Any], *sequences: Any) -> Any:
+    """Applies a function of a batch to the examples of all steps as one large batch."""
+    steps, batch = jax.tree.leaves(sequences)[0].shape[:2]
+    flat = jax.tree.map(lambda leaf: leaf.reshape(steps * batch, *leaf.shape[2:]), sequences)
+    results = function(*flat)
+    return jax.tree.map(lambda leaf: leaf.reshape(steps, batch, *leaf.shape[1:]), results)
+
+
+def _complete_already(side: Side, vector: Array, stacks: list[Stack]) -> list[Stack]:
+    """Adds nothing to stacks that contain the products with the carry already."""
+    del side, vector
+    return stacks
+
+
 def _jvp(function: Callable[..., Any], primals: Any, tangents: Any) -> Any:
-    """The tangent of a function, where some of its arguments do not move."""
+    """The tangent of a function, some of whose arguments have the tangent zero."""
     leaves, tree = jax.tree.flatten(primals)
     d_leaves = jax.tree.leaves(tangents, is_leaf=lambda d: isinstance(d, SymbolicZero))
     moving = [i for i, d in enumerate(d_leaves) if not isinstance(d, SymbolicZero)]

@@ -1,4 +1,4 @@
-"""The plan of a step: what is joined, what leaves the loop, and what the loop needs besides."""
+"""The plan of a step: its joined products, and what the loop needs besides them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradflow.planner.graph import PARAMS, Graph, graph_of
-from gradflow.planner.products import Affine, Block, Side, blocks_of
+from gradflow.unroll.planner.graph import PARAMS, Graph, graph_of
+from gradflow.unroll.planner.products import Affine, Block, Side, blocks_of
 
 
 class Weights(NamedTuple):
-    """All that a plan takes from the parameters, made once and before the loop.
+    """Everything that a plan takes from the parameters, computed once before the loop.
 
     Attributes:
-      by_carry: For each right side that depends on the carry, the matrices that multiply it.
-      by_input: For each block, those of its right sides that depend on x alone.
-      biases: What is added to a block's products, by the block's number, where anything is.
-      others: Values that the rest of the step takes, by number.
+      by_carry: For each vector that depends on the carry, the joined matrices that multiply it.
+      by_input: For each block, the matrices that multiply its vectors of x alone.
+      biases: The bias of each block that has one, by the block's number.
+      others: Values of parameters alone that the rest of the step needs, by number.
     """
 
     by_carry: Sequence[Float[Array, "_ _"]]
@@ -30,29 +30,27 @@ class Weights(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A step taken apart.
+    """A step, decomposed into joined products and the pointwise rest.
 
     Attributes:
       graph: Its equations.
       blocks: Its affine maps, joined.
-      roots: Where a value that is an affine map lies: block, first entry, size.
-      sides: The right sides that depend on the carry.
-      results: The distinct values that a step returns, the new carry's first.
-      others: The values of parameters alone that are needed besides the affine maps'.
-      x_in_loop: Which leaves of x the loop takes, once the maps of x have left it.
+      block_of: The block of each value that is an affine map.
+      sides: The vectors that depend on the carry and are multiplied by matrices.
+      results: The distinct values that a step returns, the new carry first.
+      others: The values of parameters alone that are needed besides the affine maps.
     """
 
     graph: Graph
     blocks: tuple[Block, ...]
-    roots: Mapping[int, tuple[int, int, int]]
+    block_of: Mapping[int, int]
     sides: tuple[Side, ...]
     results: tuple[int, ...]
     others: tuple[int, ...]
-    x_in_loop: tuple[int, ...]
 
     @property
     def unfit(self) -> str:
-        """Why there is nothing to gain from the plan, or why it may not be followed; else empty."""
+        """Why the plan gains nothing or cannot be executed; empty if it can."""
         if self.graph.has_effects:
             return "its step has side effects"
         if not self.graph.carry:
@@ -62,52 +60,46 @@ class Plan:
         return ""
 
     def users(self, side: Side) -> list[int]:
-        """The blocks that multiply a right side."""
+        """The blocks that multiply a vector."""
         return [b for b, block in enumerate(self.blocks) if side in block.carry_sides]
 
 
 def plan_of(step: Callable, params: Any, carry: Any, x: Any) -> Plan:
-    """Plans a step of one example; the arguments need only have shapes and types."""
+    """Plans a step of one example; the arguments need only shapes and types."""
     graph = graph_of(step, params, carry, x)
     blocks = blocks_of(graph)
-    roots = {
-        affine.root: (b, sum(block.sizes[:i]), block.sizes[i])
-        for b, block in enumerate(blocks)
-        for i, affine in enumerate(block.maps)
-    }
+    block_of = {affine.root: b for b, block in enumerate(blocks) for affine in block.maps}
     sides = tuple(dict.fromkeys(side for block in blocks for side in block.carry_sides))
-    in_loop = set(_needed(graph, roots, [*graph.results, *(side.value for side in sides)]))
-    by_input = [side.value for block in blocks for side in block.input_sides]
-    needed = in_loop | set(_needed(graph, roots, by_input))
+    multiplied = [s.value for block in blocks for s in (*block.carry_sides, *block.input_sides)]
+    others = _others(graph, block_of, [*graph.results, *multiplied])
     return Plan(
         graph=graph,
         blocks=blocks,
-        roots=roots,
+        block_of=block_of,
         sides=sides,
         results=tuple(dict.fromkeys(graph.results)),
-        others=tuple(sorted(n for n in needed if graph.depends[n] == PARAMS)),
-        x_in_loop=tuple(n for n in graph.x if n in in_loop),
+        others=tuple(sorted(others)),
     )
 
 
-def _needed(graph: Graph, roots: Mapping[int, Any], wanted: Sequence[int]) -> Iterator[int]:
-    """The given values, and those of parameters alone, that the wanted ones are made of."""
+def _others(graph: Graph, block_of: Mapping[int, int], wanted: Sequence[int]) -> Iterator[int]:
+    """The values of parameters alone from which, besides x and carry, the wanted are computed."""
     pending, seen = list(wanted), set()
     while pending:
         value = pending.pop()
         if value in seen:
             continue
         seen.add(value)
-        if value in roots:  # comes with its block, whose right sides are asked for by themselves
+        if value in block_of:  # computed with its block, whose vectors are wanted themselves
             continue
-        if graph.depends[value] == PARAMS or value not in graph.made_by:
+        if graph.depends[value] == PARAMS:
             yield value
-        else:
+        elif value in graph.made_by:
             pending += graph.made_by[value].operands
 
 
 def weights_of(plan: Plan, params: Any) -> Weights:
-    """The joined matrices and the rest, by ordinary equations of the parameters."""
+    """Computes what a plan takes from the parameters, by differentiable operations on them."""
     graph = plan.graph
     known = dict(zip(graph.params, jax.tree.leaves(params), strict=True)) | graph.constants
 
@@ -146,11 +138,11 @@ def weights_of(plan: Plan, params: Any) -> Weights:
 
 
 def joined(arrays: Sequence[Array]) -> Array:
-    """Arrays one after the other."""
+    """Concatenates arrays."""
     return jnp.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
 
 def sum_of(arrays: Sequence[Array]) -> Array:
-    """The sum of one array or more."""
+    """Sums one array or more."""
     first, *others = arrays
     return sum(others, first)

@@ -1,4 +1,4 @@
-"""Planned = scanned: values and all derivatives of every cell, however it is run."""
+"""Planned equals scanned: values and all derivatives of every cell, by every method."""
 
 import logging
 from functools import partial
@@ -10,10 +10,9 @@ import pytest
 
 from gradflow import Cell, unroll
 from gradflow.cells import CELLS, gru, lstm, resolve
-from gradflow.planner.loop import Options
-from gradflow.planner.plan import plan_of, weights_of
-from gradflow.planner.rules import RULES
-from gradflow.planner.tangent import unrolled
+from gradflow.unroll.methods import MAX_PLANNED_BATCH, SEGMENT
+from gradflow.unroll.planner import plan_of, run_plan
+from gradflow.unroll.planner.plan import weights_of
 
 T, B, INPUT, HIDDEN = 6, 2, 3, 4
 LENGTHS = jnp.array([6, 3])
@@ -204,8 +203,8 @@ def test_a_carry_of_nothing_is_scanned(caplog):
     np.testing.assert_allclose(outputs, inputs, rtol=1e-12)
 
 
-def test_more_steps_than_leave_the_loop_at_once():
-    cell, steps = CELLS["gru"](INPUT, HIDDEN), 2 * max(rule.chunk for rule in RULES) + 3
+def test_several_segments_and_a_rest():
+    cell, steps = CELLS["gru"](INPUT, HIDDEN), 2 * SEGMENT + 3
     arguments = params_of(cell), drawn((steps, B, INPUT), 1), start_of(cell)
     ways = SCANNED, PLANNED
     assert_same(evaluate(lambda *a: [gradients(cell, *a, **way) for way in ways], *arguments))
@@ -232,7 +231,7 @@ def test_auto_scans_a_single_sequence():
 
 
 def test_auto_plans_batches_that_are_not_large():
-    for batch, way in ((B, "planned"), (128, "scan")):
+    for batch, way in ((MAX_PLANNED_BATCH, "planned"), (MAX_PLANNED_BATCH + 1, "scan")):
         x = jax.ShapeDtypeStruct((T, batch, INPUT), float)
         cell = lstm(INPUT, HIDDEN)
         params = jax.eval_shape(cell.init, jax.random.key(0))
@@ -253,19 +252,17 @@ def inner_loops(jaxpr):
 
 
 @pytest.mark.parametrize(
-    "name, products", [("lstm", [1, 1]), ("gru", [1, 1]), ("gru_reset_before", [2, 2])]
+    "name, products", [("lstm", [2, 1]), ("gru", [3, 1]), ("gru_reset_before", [4, 2])]
 )
-def test_a_step_has_one_product_for_each_right_side_there_and_back(name, products):
+def test_products_are_joined_in_the_loop_and_in_its_transpose(name, products):
     cell = CELLS[name](INPUT, HIDDEN)
     params = params_of(cell)
     carry, x = cell.initial_carry(), jnp.zeros(INPUT)
     plan = plan_of(cell.step, params, carry, x)
-    batch = [jnp.zeros((B, *s.shape)) for s in jax.tree.leaves(carry)]
-    options = Options(hoist=True, keep=True)
+    batch = jax.tree.map(lambda s: jnp.zeros((B, *s.shape)), carry)
 
     def total(params):
-        weights = weights_of(plan, params)
-        return unrolled(plan, options, weights, batch, [drawn((T, B, INPUT), 1)])[0].sum()
+        return run_plan(plan, True, params, batch, drawn((T, B, INPUT), 1))[1].sum()
 
     loops = inner_loops(jax.make_jaxpr(jax.grad(total))(params).jaxpr)
     assert [str(loop).count("dot_general") for loop in loops] == products

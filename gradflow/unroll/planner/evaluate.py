@@ -1,4 +1,4 @@
-"""Values of a step on demand, for a batch of examples at once; affine maps come by the block."""
+"""Evaluates a plan's graph for a batch of examples, one block of affine maps at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,22 +7,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradflow.planner.graph import PARAMS
-from gradflow.planner.plan import Plan, Weights, sum_of
-from gradflow.planner.products import Side
+from gradflow.unroll.planner.graph import PARAMS
+from gradflow.unroll.planner.plan import Plan, Weights, sum_of
+from gradflow.unroll.planner.products import Side
 
 Stack = Float[Array, "..."]
-"""The affine maps of a block, one after the other along the last axis; batch, or not, in front."""
+"""The affine maps of a block, concatenated along the last axis; with or without batch axis."""
 
 Values = Mapping[int, Any]
-"""Values of a graph by number; those that are not of parameters alone have a batch in front."""
+"""Values of a graph by number; all but those of parameters alone have the batch in front."""
 
 Multiply = Callable[[Side, Array, list[Stack]], list[Stack]]
-"""Adds the products with a right side to the stacks of all blocks that have it."""
+"""Adds the products with a vector to the stacks of all blocks that multiply it."""
 
 
 class Evaluator:
-    """Computes values of a plan's graph, each when it is first asked for."""
+    """Computes the values of a plan's graph, each on first use."""
 
     def __init__(
         self,
@@ -31,13 +31,13 @@ class Evaluator:
         start: Callable[["Evaluator", int], Stack],
         multiply: Multiply,
     ) -> None:
-        """Begins with the values given.
+        """Starts from given values.
 
         Args:
           plan: The plan.
           given: Values by number: the carry, x, and those of parameters alone.
-          start: Gives the stack of a block as it is before the products with the carry.
-          multiply: Adds those.
+          start: Computes the stack of a block without its products with the carry.
+          multiply: Adds the products with the carry.
         """
         self._plan, self._known = plan, dict(given)
         self._start, self._multiply = start, multiply
@@ -45,10 +45,10 @@ class Evaluator:
         self._multiplied: set[Side] = set()
 
     def value(self, number: int) -> Any:
-        """The value of that number."""
+        """Computes the value with this number."""
         if number not in self._known:
-            if number in self._plan.roots:
-                self._finish(self._plan.roots[number][0])
+            if number in self._plan.block_of:
+                self._finish(self._plan.block_of[number])
             else:
                 self._evaluate(number)
         return self._known[number]
@@ -62,7 +62,7 @@ class Evaluator:
         self._known.update(zip(node.results, results, strict=True))
 
     def _finish(self, index: int) -> None:
-        """Completes a block, and gives its maps their values."""
+        """Completes a block, and splits it into the values of its maps."""
         block = self._plan.blocks[index]
         for side in block.carry_sides:
             if side not in self._multiplied:
@@ -75,7 +75,7 @@ class Evaluator:
         self._known.update(zip((affine.root for affine in block.maps), maps, strict=True))
 
     def stack(self, index: int) -> Stack:
-        """A block, complete."""
+        """Computes the complete stack of a block."""
         self._finish(index)
         return self.stacks[index]
 
@@ -86,9 +86,9 @@ class Evaluator:
 
 
 def offset(plan: Plan, weights: Weights, evaluator: Evaluator, index: int) -> Stack:
-    """What a block is before the products with the carry: products with x, and biases.
+    """Computes a block without its products with the carry: products with x, and biases.
 
-    Without products with x it has no batch.
+    It has no batch axis if there are no products with x.
     """
     block = plan.blocks[index]
     parts = [
@@ -102,8 +102,8 @@ def offset(plan: Plan, weights: Weights, evaluator: Evaluator, index: int) -> St
 
 
 def multiplier(plan: Plan, weights: Weights) -> Multiply:
-    """Multiplies by the joined matrices and gives every block its part."""
-    transposed = [W.T for W in weights.by_carry]  # once, not at every step
+    """Makes the function that multiplies by the joined matrices, one product for all blocks."""
+    transposed = [W.T for W in weights.by_carry]  # once, outside of the loop
 
     def multiply(side: Side, vector: Array, stacks: list[Stack]) -> list[Stack]:
         matrix = transposed[plan.sides.index(side)]
@@ -113,14 +113,15 @@ def multiplier(plan: Plan, weights: Weights) -> Multiply:
 
 
 def add_parts(product: Float[Array, "... sizes"], stacks: Sequence[Stack]) -> list[Stack]:
-    """Adds to each stack its part of a product with the matrices of all."""
+    """Adds to each stack its part of a product with the joined matrices."""
     parts = split(product, [stack.shape[-1] for stack in stacks])
     return [stack + part for stack, part in zip(stacks, parts, strict=True)]
 
 
 def split(stack: Float[Array, "... sizes"], sizes: Sequence[int]) -> Sequence[Array]:
-    """Parts of these sizes along the last axis.
+    """Splits along the last axis into parts of these sizes.
 
-    On the way back they are concatenated; slices would be padded to the whole and added up.
+    The transpose of `jax.lax.split` concatenates the cotangents; slices would each be padded to
+    the full size and added up.
     """
     return jax.lax.split(stack, sizes, axis=stack.ndim - 1) if len(sizes) > 1 else [stack]

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gradflow.cell import Carry, Cell, Params
-from gradflow.unroll import check_inputs, check_step, start
+from gradflow.unroll.inputs import check_inputs, check_step, start
 
 States = Float[Array, "steps carry"]
 """s_1 ... s_T, each as one vector."""

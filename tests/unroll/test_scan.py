@@ -273,8 +273,8 @@ def test_a_step_that_changes_its_carry_is_refused(change):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"method": "plan"}, "unknown method 'plan': did you mean 'planned'.* auto, planned, scan"),
-        ({"remat": "steps"}, "unknown remat 'steps': did you mean 'step'.* none, sqrt, step"),
+        ({"method": "plan"}, "Unknown method 'plan'. Did you mean 'planned'.* auto, planned, scan"),
+        ({"remat": "steps"}, "Unknown remat 'steps'. Did you mean 'step'.* none, sqrt, step"),
     ],
 )
 def test_an_unknown_way_to_run_is_refused(options, message):

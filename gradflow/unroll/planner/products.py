@@ -1,7 +1,7 @@
-"""What a plan joins: the affine maps of a step, in blocks of those with the same right sides.
+"""The affine maps of a step, in blocks that multiply the same vectors.
 
 An affine map is a sum of products W @ v and of biases, where W and the biases depend on
-parameters alone. A block stacks all that multiply the same vectors: the gates of an LSTM are one.
+parameters alone. A block stacks all maps with the same vectors: the gates of an LSTM are one block.
 """
 
 from collections.abc import Iterable
@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from gradflow.planner.graph import CARRY, PARAMS, Graph, Node
+from gradflow.unroll.planner.graph import CARRY, PARAMS, Graph, Node
 
 
 class Side(NamedTuple):
-    """The right side of products: a value, and the precision at which it is multiplied."""
+    """A vector that matrices multiply: its number, and the precision of the products."""
 
     value: int
     precision: Any
 
 
 class Product(NamedTuple):
-    """W @ v, with the axis of W that is summed over."""
+    """A product W @ v, with the axis of W that is contracted."""
 
     side: Side
     matrix: int
@@ -30,14 +30,14 @@ class Product(NamedTuple):
 
 @dataclass(frozen=True)
 class Affine:
-    """W v + W' v' + ... + b + ..., in place of the equations that make the value `root`."""
+    """W v + W' v' + ... + b + ..., which replaces the equations that compute the value `root`."""
 
     root: int
     products: tuple[Product, ...]
     biases: tuple[int, ...]
 
     def sides(self, graph: Graph, depends_on_carry: bool) -> tuple[Side, ...]:
-        """The distinct right sides that depend on the carry, or those that do not."""
+        """The distinct vectors that depend on the carry, or those that do not."""
         sides = {p.side for p in self.products}
         wanted = [s for s in sides if (graph.depends[s.value] == CARRY) == depends_on_carry]
         return tuple(sorted(wanted, key=lambda side: (side.value, str(side.precision))))
@@ -45,12 +45,12 @@ class Affine:
 
 @dataclass(frozen=True)
 class Block:
-    """Affine maps of the same right sides, stacked.
+    """Stacked affine maps with the same vectors.
 
     Attributes:
       maps: The maps, in order.
-      carry_sides: What they multiply that depends on the carry; empty if all of it leaves the loop.
-      input_sides: What they multiply that depends on x alone.
+      carry_sides: The vectors that depend on the carry.
+      input_sides: The vectors that depend on x alone.
       sizes: The length of each map's result.
     """
 
@@ -71,7 +71,7 @@ class Block:
 
 
 def blocks_of(graph: Graph) -> tuple[Block, ...]:
-    """All affine maps of a step, each as large as it can be, in blocks."""
+    """Finds the largest affine maps of a step, and groups them in blocks."""
     found: dict[Any, list[Affine]] = {}
     for affine in _affine_maps(graph):
         sides = affine.sides(graph, True), affine.sides(graph, False)
@@ -98,7 +98,7 @@ def _affine_maps(graph: Graph) -> Iterable[Affine]:
 
 
 def _product(graph: Graph, node: Node) -> Product | None:
-    """The node as a product of a matrix of parameters with a vector that is not one."""
+    """The node as a product of a parameter matrix with a vector of data, if it is one."""
     if node.name != "dot_general":
         return None
     contracted, batch = node.eqn.params["dimension_numbers"]
@@ -117,7 +117,7 @@ def _product(graph: Graph, node: Node) -> Product | None:
 
 
 def _sum(graph: Graph, node: Node, found: dict[int, Affine]) -> Affine | None:
-    """The node as an affine map, if both its operands are parts of one and of its shape."""
+    """The node as an affine map, if both its operands belong to one and have its shape."""
     products, biases = [], []
     for operand in node.operands:
         if graph.avals[operand].shape != graph.avals[node.results[0]].shape:

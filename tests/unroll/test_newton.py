@@ -8,7 +8,7 @@ import pytest
 from gradflow import unroll
 from gradflow.cell import Cell
 from gradflow.cells import gru, lstm, rnn
-from gradflow.parallel import solve_in_parallel
+from gradflow.unroll.newton import solve_in_parallel
 
 NUM_STEPS = 12
 
