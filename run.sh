@@ -11,6 +11,7 @@ usage() {
   cat <<EOF
 usage: ./run.sh <experiment> [flags]    runs it; --helpshort lists its flags, --quick takes seconds
        ./run.sh figures [--quick]       draws the gallery again
+       ./run.sh tables                  generates the documentation's tables from the records
        ./run.sh test [--slow] [pytest arguments]   --slow includes the tests that take minutes
        ./run.sh lint
        ./run.sh setup                   makes the environment, in .venv, and installs the project
@@ -145,10 +146,11 @@ case "${1:-}" in
   setup) prepare "" ;;
   test) run_tests "${@:2}" ;;
   lint) run_linters ;;
-  figures)
+  figures | tables)
     [[ -f $root/experiments/figures.py ]] || fail "there is no experiments/figures.py" 2
     prepare ""
     cd -- "$root"
+    [[ $1 != tables ]] || set -- figures --tables
     exec "$python" experiments/figures.py "${@:2}"
     ;;
   *) run_experiment "$@" ;;

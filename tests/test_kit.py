@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gradflow.train.loop import Training, begin
 from studies import load, one_run
 
 from gradflow import study
@@ -17,6 +16,8 @@ from gradflow.cells import lstm
 from gradflow.statistics import Estimate
 from gradflow.tasks import resolve_task
 from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train.runs import begin
+from gradflow.train.training import Training
 
 VANISHING = load("vanishing")
 cells, curves, decisions, rates, runs = (

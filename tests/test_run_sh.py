@@ -283,6 +283,8 @@ def test_lint_runs_the_three_linters_and_stops_at_a_failure(checkout):
 def test_the_gallery_is_drawn_in_the_checkout(checkout):
     assert checkout.run("figures", "--quick").returncode == 0
     assert checkout.done[-1] == "my project: experiments/figures.py --quick"
+    assert checkout.run("tables").returncode == 0
+    assert checkout.done[-1] == "my project: experiments/figures.py --tables"
     (checkout.root / "experiments" / "figures.py").unlink()
     shown = checkout.run("figures")
     assert shown.returncode == 2
