@@ -32,9 +32,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _flows import DT, FLOWS, flow_cell, observer_cell
+from _iterations import count_iterations
 from _kit import fields
 from _paper import Paper
-from gonzalez2025_map import count_iterations
 
 from gradflow import flow, study, unroll
 from gradflow.spec import check_name

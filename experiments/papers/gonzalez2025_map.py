@@ -17,20 +17,19 @@ Source: Gonzalez et al. 2025, arXiv:2508.16817, Fig. 2.
 Takes about ten seconds on one core.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from _driven import driven, sample
+from _iterations import count_iterations
 from _kit import fields
 from _paper import Paper
 from jax.scipy.special import logsumexp
 
-from gradflow import Cell, flow, study, unroll
+from gradflow import flow, study
 from gradflow.study import Claim, statement
 from gradflow.unroll.affine import linearised_scan
 
@@ -38,12 +37,6 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from gradflow import Params
-
-
-TOLERANCE = 1e-10
-"""Of ½ Σ_t ‖s_t - f(s_{t-1})‖² / T, in squared units of the state."""
 
 
 @dataclass(frozen=True)
@@ -59,50 +52,6 @@ class Config(study.Config):
     num_lengths: int = study.field(
         12, help="Number of lengths from 10 to T, evenly spaced in log T.", positive=True
     )
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def count_iterations(
-    cell: Cell, moves: Callable, params: "Params", x: jax.Array, ends: tuple, lengths: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Counts the iterations that DEER needs for each length, and the largest error of its states.
-
-    The count is the authors': the iteration that confirms the solution counts, and no count
-    exceeds its length. States that overflow are reset to the guess. One run counts for all
-    lengths, because the first states do not depend on the later ones.
-
-    Args:
-      cell: The cell.
-      moves: (step, s_0 ... s_{T-1}, x, r) -> δ, the solution of δ_t = J_t δ_{t-1} + r_t.
-      params: Its parameters.
-      x: Its inputs, (T, input).
-      ends: s_0, and the guess of s_1 ... s_T.
-      lengths: The lengths, ascending, up to T.
-    """
-    s_0, guess = ends
-
-    def step(s: jax.Array, x: jax.Array) -> jax.Array:
-        return cell.step(params, s, x)[0]
-
-    def residual(states: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        old = jnp.concatenate([s_0[None], states[:-1]])
-        r = jax.vmap(step)(old, x) - states
-        merit = 0.5 * jnp.cumsum(jnp.sum(r**2, axis=-1))[lengths - 1] / lengths
-        return old, r, jnp.where(jnp.isnan(merit), jnp.inf, merit)
-
-    def iterate(state: tuple) -> tuple:
-        states, old, r, merit, above = state
-        new = states + moves(step, old, x, r)
-        new = jnp.where(jnp.isfinite(new), new, guess)
-        return new, *residual(new), above + (merit >= TOLERANCE)
-
-    def going(state: tuple) -> jax.Array:
-        return (state[3][-1] >= TOLERANCE) & (state[4][-1] < len(x))
-
-    first = guess, *residual(guess), jnp.zeros(len(lengths), int)
-    states, _, _, _, above = jax.lax.while_loop(going, iterate, first)
-    path = unroll(cell, params, x, carry=s_0).outputs
-    return jnp.minimum(above + 1, lengths), jnp.max(jnp.abs(states - path))
 
 
 def lengths_of(config: Config) -> np.ndarray:
@@ -121,14 +70,10 @@ def solve(config: Config, gain: float) -> "xarray.Dataset":
         rng = np.random.default_rng([config.seed, seed])
         matrix, u, s_0 = sample(rng, D, T)
         ends = jnp.asarray(s_0), jnp.asarray(rng.uniform(-1, 1, (T, D)))
-        cell, params, u = (
-            driven(D),
-            {"W_h": jnp.asarray(gain * matrix / np.sqrt(D))},
-            jnp.asarray(u),
-        )
-        at = params, u, ends, jnp.asarray(lengths)
+        cell, params = driven(D), {"W_h": jnp.asarray(gain * matrix / np.sqrt(D))}
+        at = params, jnp.asarray(u), ends, jnp.asarray(lengths)
         counts.append(count_iterations(cell, linearised_scan, *at)[0])
-        found = flow.lyapunov_exponents(cell, params, u, num_exponents=1, carry=ends[0])
+        found = flow.lyapunov_exponents(cell, *at[:2], num_exponents=1, carry=ends[0])
         exponents.append(found.exponents[0])
     return xarray.Dataset(
         {
