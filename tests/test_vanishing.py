@@ -218,7 +218,7 @@ def npy(path, array, **kwargs):
         (["--num_steps=-1"], "num_steps"),
         (["--init=torch", "--gain=2"], "got it with the framework 'torch'"),
         (["--init=orthgonal"], "orthogonal"),
-        (["--source=z"], "no block 'z'"),
+        (["--source=z"], "got 'z'"),
         (["--norm=nuclear"], "nuclear"),
         (["--workdir=file.txt/out"], "file.txt"),
     ],

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from gradflow.cell import Key
 from gradflow.checks import check_integer, check_number
 from gradflow.initializers.meanfield import critical_gain
-from gradflow.lapack import qr
+from gradflow.numerics.lapack import qr
 
 Initializer: TypeAlias = Callable[[Key, tuple[int, int], Any], Array]
 
