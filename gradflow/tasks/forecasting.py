@@ -1,4 +1,4 @@
-"""Forecasting: series, windows of them, forecasts that need no net, and how forecasts are judged.
+"""Forecasting: generated series, windows, and forecasts that need no network.
 
 A window of a series ends at an origin; what lies behind it, 1 to ``ahead`` steps away, is to be
 forecast. Arrays have the windows in front: (windows, steps).
@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float, Float32, Num
 
 SHARES = (0.7, 0.1)
-"""Of a series, what a model is fitted to and what it is chosen by; the rest is the test."""
+"""The fractions of a series for training and validation; the rest is the test."""
 
 
 def two_sines(num_series: int, num_steps: int) -> Float32[np.ndarray, "series steps"]:
-    """Sums of two sines and noise, drawn by NumPy's old generator with seed 42, as published.
+    """Generates sums of two sines and noise by NumPy's legacy generator with seed 42, as published.
 
     With frequencies f, g and phases a, b uniform in [0, 1) and t from 0 to 1::
 
@@ -32,7 +32,7 @@ def two_sines(num_series: int, num_steps: int) -> Float32[np.ndarray, "series st
 
 
 class Windows(NamedTuple):
-    """Pieces of series, and what follows them.
+    """Pieces of series with the values that follow.
 
     Attributes:
       inputs: The values up to the origin.
@@ -44,22 +44,22 @@ class Windows(NamedTuple):
 
 
 def windows(series: Num[np.ndarray, "series steps"], ahead: int) -> Windows:
-    """All but the last ``ahead`` values of each series, with the next ``ahead`` of every step.
+    """Cuts the last ``ahead`` values off each series; targets are the next ``ahead`` of each step.
 
     Raises:
       ValueError: If there is no step before what is to be forecast.
     """
     if not 0 < ahead < series.shape[1]:
         raise ValueError(
-            f"between 1 and {series.shape[1] - 1} steps ahead are expected of series of "
-            f"{series.shape[1]} steps, got {ahead}"
+            f"Expected between 1 and {series.shape[1] - 1} steps ahead for series of "
+            f"{series.shape[1]} steps, got {ahead}."
         )
     following = np.lib.stride_tricks.sliding_window_view(series[:, 1:], ahead, axis=1)
     return Windows(series[:, :-ahead], following)
 
 
 class Split(NamedTuple):
-    """The windows of one series, by where what is to be forecast lies; no target is in two."""
+    """The windows of one series by the part that their targets are in; no target is in two."""
 
     train: Windows
     valid: Windows
@@ -67,9 +67,9 @@ class Split(NamedTuple):
 
 
 def split_in_time(series: Num[np.ndarray, " steps"], num_steps: int, ahead: int) -> Split:
-    """Windows with their origins at every step: the first 0.7 to fit, 0.1 to choose by, a test.
+    """Splits a series into windows for training (0.7), validation (0.1) and test, one per step.
 
-    A window that is chosen by or tested reaches back into what is before its part, as it may.
+    The inputs of a validation or test window may reach back into the part before.
 
     Raises:
       ValueError: If the series is too short for a window in each part.
@@ -78,8 +78,8 @@ def split_in_time(series: Num[np.ndarray, " steps"], num_steps: int, ahead: int)
     room = min(fitted - num_steps, chosen - fitted, len(series) - chosen)
     if room < ahead:
         raise ValueError(
-            f"{ahead} steps to forecast in each part, after a window of {num_steps}, are expected "
-            f"of a series of {len(series)} steps; take shorter windows, or a longer series"
+            f"Expected {ahead} steps to forecast in each part, after a window of {num_steps}, got "
+            f"a series of {len(series)} steps. Use shorter windows or a longer series."
         )
     starts, ends = (0, fitted - num_steps, chosen - num_steps), (fitted, chosen, len(series))
     size = num_steps + ahead
@@ -91,22 +91,22 @@ def split_in_time(series: Num[np.ndarray, " steps"], num_steps: int, ahead: int)
 
 
 def naive(inputs: Num[np.ndarray, "windows steps"], ahead: int) -> Num[np.ndarray, "windows ahead"]:
-    """The last value, again and again."""
+    """Forecasts the last value for all steps."""
     return np.repeat(inputs[:, -1:], ahead, axis=1)
 
 
 def seasonal_naive(
     series: Num[np.ndarray, " steps"], first_origin: int, ahead: int, period: int
 ) -> Num[np.ndarray, "origins ahead"]:
-    """The value of a season before, for all origins from the first on that have all targets.
+    """Forecasts the value one season before, for all origins that have all targets.
 
     Raises:
       ValueError: If there is no whole season before the first origin.
     """
     if not 0 < period <= first_origin + 1:
         raise ValueError(
-            f"a period between 1 and {first_origin + 1} steps, which there are before the first "
-            f"forecast, is expected, got {period}"
+            f"Expected a period between 1 and {first_origin + 1}, the number of steps before the "
+            f"first forecast, got {period}."
         )
     lead = np.arange(1, ahead + 1)
     origins = np.arange(first_origin, len(series) - ahead)[:, None]
@@ -116,14 +116,14 @@ def seasonal_naive(
 def least_squares(
     inputs: Num[np.ndarray, "windows steps"], targets: Num[np.ndarray, "windows ahead"]
 ) -> Float[np.ndarray, "steps_and_one ahead"]:
-    """The weights, and last the constants, of the best linear forecast of these windows."""
+    """Fits the best linear forecast of these windows: weights, and in the last row constants."""
     return np.linalg.lstsq(_with_one(inputs), targets, rcond=None)[0]
 
 
 def linear(
     weights: Float[np.ndarray, "steps_and_one ahead"], inputs: Num[np.ndarray, "windows steps"]
 ) -> Float[np.ndarray, "windows ahead"]:
-    """The forecasts of a linear model."""
+    """Computes the forecasts of a linear model."""
     return _with_one(inputs) @ weights
 
 

@@ -46,5 +46,5 @@ def test_the_seasonal_naive_repeats_the_newest_known_season():
     for row, origin in zip(found, range(20, 53), strict=True):
         season = SERIES[origin - 2 : origin + 1]
         np.testing.assert_array_equal(row, np.tile(season, 3)[:7])
-    with pytest.raises(ValueError, match="a period between 1 and 21 steps, .* got 22"):
+    with pytest.raises(ValueError, match="Expected a period between 1 and 21, .* got 22"):
         f.seasonal_naive(SERIES, 20, 7, 22)
