@@ -42,7 +42,7 @@ import numpy as np
 
 from gradflow import statistics, study
 from gradflow.cells import resolve
-from gradflow.spec import parse_spec, split_specs, unknown_name
+from gradflow.spec import check_name, parse_spec, split_specs
 from gradflow.structure import check_structure
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import check_thresholds, resolve_clipping
@@ -140,8 +140,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 def _kinds(config: Config) -> list[str]:
     kinds = list(dict.fromkeys(split_specs(config.clippings)))
     for kind in kinds:
-        if kind not in THRESHOLDS:
-            raise ValueError(unknown_name("clipping of this study", kind, THRESHOLDS))
+        check_name("clipping of this study", kind, THRESHOLDS)
     if "none" not in kinds:
         raise ValueError(f"none among the clippings is expected, to compare with, got {kinds}")
     return kinds

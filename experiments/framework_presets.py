@@ -27,7 +27,7 @@ from gradflow import Cell, flow, statistics, study
 from gradflow.cells import resolve
 from gradflow.devices import map_runs
 from gradflow.presets import PRESETS, with_preset
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 if TYPE_CHECKING:
     import xarray
@@ -70,11 +70,9 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
 def _kind(cell: str, preset: str) -> str | None:
     """The framework's form of the cell, or None if it has no such cell."""
-    if preset not in PRESETS:
-        raise ValueError(unknown_name("preset", preset, PRESETS))
+    check_name("preset", preset, PRESETS)
     known = ("gru", "lstm", "rnn")
-    if cell not in known:
-        raise ValueError(unknown_name("cell of a framework", cell, known))
+    check_name("cell of a framework", cell, known)
     kinds = [kind for kind in (cell, f"{cell}_reset_before") if kind in PRESETS[preset]]
     return kinds[0] if kinds else None
 

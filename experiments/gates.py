@@ -36,7 +36,7 @@ from gradflow import flow, statistics, study
 from gradflow.cells import lstm, resolve
 from gradflow.flow.summary import HORIZON
 from gradflow.initializers import chrono
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 if TYPE_CHECKING:
     import xarray
@@ -85,8 +85,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     if list(config.biases) != sorted(set(config.biases)):
         raise ValueError(f"Expected biases in ascending order, got {config.biases}. Sort --biases.")
     for form in config.forms:
-        if form not in FORMS:
-            raise ValueError(unknown_name("form of a gated cell", form, FORMS))
+        check_name("form of a gated cell", form, FORMS)
     forms = [
         once(f"form={form}", partial(_measure_form, config, form))
         for form in study.progress(config.forms, "forms")

@@ -43,7 +43,7 @@ import numpy as np
 from gradflow import statistics, study
 from gradflow.cells import rnn
 from gradflow.initializers.meanfield import ACTIVATIONS
-from gradflow.spec import split_specs, unknown_name
+from gradflow.spec import check_name, split_specs
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import resolve_clipping
 from gradflow.train.driver import Schedule, fit
@@ -163,8 +163,7 @@ def _check(config: Config, tasks: dict[str, "Task"]) -> None:
         if not names:
             raise ValueError(f"at least one {kind} is expected, got none; try {next(iter(known))}")
         for name in names:
-            if name not in known:
-                raise ValueError(unknown_name(kind, name, known))
+            check_name(kind, name, known)
     Schedule(config.num_updates, config.eval_every)  # says what does not divide
     if config.early % config.eval_every or config.early >= config.num_updates:
         raise ValueError(

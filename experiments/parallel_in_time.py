@@ -1,10 +1,11 @@
 """The largest Lyapunov exponent decides whether the steps of a network can be computed in parallel.
 
 The trajectory s_t = step(s_{t-1}, x_t) solves T equations, and Newton's method solves them in
-parallel (DEER, `gradflow.parallel`). For networks of many gains: the number of iterations and the
-distance of the states from those of the sequential scan, against the largest exponent λ; and the
-wall time over that of the scan. The claims: below λ = 0 a few iterations suffice, far fewer than T;
-above it about T are needed, and the states are lost to rounding errors, which grow as exp(λ t).
+parallel (DEER, `gradflow.unroll.newton`). For networks of many gains: the number of iterations and
+the distance of the states from those of the sequential scan, against the largest exponent λ; and
+the wall time over that of the scan. The claims: below λ = 0 a few iterations suffice, far fewer
+than T; above it about T are needed, and the states are lost to rounding errors, which grow as
+exp(λ t).
 
 Source: Gonzalez et al. 2025, "Predictability enables parallelization of nonlinear state space
 models"; Lim, Zhu, Selfridge, Kasim 2023, arXiv:2309.12252 (DEER).
@@ -29,7 +30,7 @@ from _kit import fields, runs
 
 from gradflow import Cell, flow, study, unroll
 from gradflow.cells import rnn
-from gradflow.parallel import solve_in_parallel
+from gradflow.unroll.newton import solve_in_parallel
 
 if TYPE_CHECKING:
     import xarray

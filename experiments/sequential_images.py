@@ -43,7 +43,7 @@ from gradflow import flow, statistics, study
 from gradflow.cells import resolve
 from gradflow.devices import map_runs
 from gradflow.interop import save_params
-from gradflow.spec import parse_spec, split_specs, unknown_name
+from gradflow.spec import check_name, parse_spec, split_specs
 from gradflow.structure import check_structure
 from gradflow.study.config import sanitise
 from gradflow.tasks.image_tasks import Sequences, digit_sequences, digits, mnist, mnist_sequences
@@ -170,8 +170,7 @@ def _check(config: Config) -> None:
     if not config.orders:
         raise ValueError("an order of the pixels is expected, got none; try plain")
     for order in config.orders:
-        if order not in ORDERS:
-            raise ValueError(unknown_name("order of the pixels", order, ORDERS))
+        check_name("order of the pixels", order, ORDERS)
     if config.num_updates % config.num_evaluations:
         raise ValueError(
             f"num_updates is expected to be a multiple of "

@@ -82,11 +82,10 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
     subjects = _initialised(config) if config.params is None else _trained(config)
     inputs = _inputs(config)  # before anything is measured, so that bad input is reported at once
-    made = {name: subject.factory(inputs.shape[-1], subject.hidden_size)
-            for name, subject in subjects.items()}  # fmt: skip
     parts = [
-        once(f"cell={name}", partial(_measure, config, name, cell, subjects[name].params, inputs))
-        for name, cell in study.progress(made.items(), "cells")
+        once(f"cell={name}", partial(_measure, config, name, cell, subject.params, inputs))
+        for name, subject in study.progress(subjects.items(), "cells")
+        for cell in [subject.factory(inputs.shape[-1], subject.hidden_size)]
     ]
     # A trained network is one, whatever the number of seeds, which then give the inputs alone.
     networks = config.num_seeds if config.params is None else 1
@@ -269,9 +268,9 @@ def summary(dataset: "xarray.Dataset") -> str:
 
 def _row(name: str, found: flow.Summary, longest: int) -> dict[str, str]:
     dead = f" (exactly 0 from lag {found.dead_lag:.0f})" if found.dead_lag < np.inf else ""
-    broken = f" (NaN from lag {found.broken_lag:.0f})" if found.broken_lag < np.inf else ""
+    broken = f" (NaN from lag {found.nonfinite_lag:.0f})" if found.nonfinite_lag < np.inf else ""
     row = {"cell": name, **rates.row(found, longest), "half-life": f"{found.half_life:.1f}"}
-    return row | {"regime": found.word + dead + broken}
+    return row | {"regime": found.regime + dead + broken}
 
 
 def claims(dataset: "xarray.Dataset") -> list[study.Claim]:

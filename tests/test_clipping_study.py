@@ -22,10 +22,8 @@ FLAGS = ["--quick", f"--tasks={TASK}", "--optimiser=sgd"]
 FLAGS += ["--learning_rate=0.3", "--cell=rnn", "--hidden_size=3"]
 
 
-def test_the_same_command_gives_the_same_bits_and_draws(folders, dataset):
-    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
-    assert one == two
-    assert (folders[0] / "figure.png").stat().st_size > 10_000
+def test_a_run_draws_its_figure(folder, dataset):
+    assert (folder / "figure.png").stat().st_size > 10_000
     assert list(dataset.setting.values) == ["none", *(f"global_norm {t}" for t in ("0.3", 1, 3))]
 
 
@@ -93,7 +91,7 @@ def test_the_verdict_goes_by_the_final_losses_of_each_seed(dataset, helped, fact
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"clippings": "none,agcc"}, "unknown clipping of this study 'agcc': did you mean 'agc'"),
+        ({"clippings": "none,agcc"}, "Unknown clipping of this study 'agcc'. Did you mean 'agc'"),
         ({"clippings": "agc"}, "none among the clippings is expected, to compare with"),
         ({"tasks": ","}, "the name of a task is expected, got ','"),
         ({"learning_rate": (0.1,)}, r"one learning rate for each of 2 tasks .* got \(0.1,\)"),

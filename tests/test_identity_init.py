@@ -24,8 +24,8 @@ def quick(**given):
 
 
 @pytest.fixture(scope="module")
-def dataset(folders):
-    return study.read_dataset(folders[0] / "result.nc").isel(task=0).sel(activation="relu")
+def dataset(folder):
+    return study.read_dataset(folder / "result.nc").isel(task=0).sel(activation="relu")
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,8 @@ def drawn():
         return jax.tree.map(np.asarray, cell.init(jax.random.split(k_cells, 2)[1]))
 
 
-def test_the_same_command_gives_the_same_bits_and_a_figure(folders):
-    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
-    assert one == two
-    assert (folders[0] / "figure.png").stat().st_size > 20_000
+def test_a_run_draws_its_figure(folder):
+    assert (folder / "figure.png").stat().st_size > 20_000
 
 
 def test_the_norms_at_birth_are_those_of_numpy(dataset, drawn):
@@ -147,9 +145,9 @@ def test_a_dead_run_has_no_spectrum():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"starts": ("irn",)}, "unknown start 'irn': did you mean 'irnn'"),
+        ({"starts": ("irn",)}, "Unknown start 'irn'. Did you mean 'irnn'"),
         ({"starts": ()}, "at least one start is expected, got none; try irnn"),
-        ({"activations": ("rleu",)}, "unknown activation of mean-field theory 'rleu'"),
+        ({"activations": ("rleu",)}, "Unknown activation of mean-field theory 'rleu'"),
         ({"tasks": ""}, "the name of a task is expected, got ''; try adding"),
         ({"early": 7}, "early is expected to be a multiple of eval_every=5 below num_updates=20"),
         ({"num_updates": 21}, "num_updates is expected to be a multiple of eval_every=5"),

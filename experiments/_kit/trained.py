@@ -4,7 +4,6 @@ The runs of one training stand in the order of settings, then seeds: `curves` an
 axis of runs one axis for each setting, in that order.
 """
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 
 from gradflow import study
-from gradflow.train import Keeper, Progress, Runs, Schedule, Training, fit
+from gradflow.train import Progress, Runs, Schedule, Training, fit, fresh_sequences
 from gradflow.train.runs import NEVER
 
 Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]
@@ -38,9 +37,9 @@ def to_end(
       probing: What is measured along the way.
       description: What the progress bar shows.
     """
-    with contextlib.nullcontext() if folder is None else Keeper(folder, identity) as keeper:
-        steps = fit(training, runs, schedule, probing=probing, keeper=keeper)
-        *_, last = study.progress(steps, description)
+    source = fresh_sequences(training, runs, probing)
+    steps = fit(source, schedule, folder=folder, identity=identity)
+    *_, last = study.progress(steps, description)
     return last
 
 
@@ -67,7 +66,7 @@ def curves(
 
 def events(progress: Progress, sizes: Mapping[str, int]) -> dict[str, Variable]:
     """Gives the updates at which runs solved their task and died, NaN where they did not."""
-    runs = jax.device_get(progress.runs._replace(key=None))
+    runs = jax.device_get(progress.state._replace(key=None))
     found = {"solved_at": runs.solved_at, "died_at": runs.died_at}
     return {
         name: (

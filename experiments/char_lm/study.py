@@ -1,18 +1,18 @@
-"""The next character of a text: what recurrent nets come to, with the flow of the trained ones.
+"""Language models of characters: bits per character, and the gradient flow of the trained cells.
 
-A cell reads one-hot characters in streams side by side, and a linear readout says the next one::
+A cell reads one-hot characters in parallel streams, and a linear readout predicts the next one::
 
     p(x_{t+1} | x_1 ... x_t) = softmax(W h_t + b)          bits = log2 1/p(x_{t+1})
 
-Truncated backpropagation goes back over a window, and the carry goes on from one to the next. The
-bits per character are those of the last tenth of the text, which is not learnt, each of its
-characters said once, with the carry of the 2000 and more before it: from s_0 a trained LSTM takes
-as long to come to the states that it was trained in. On windows of it, from s_0, log ‖∂h_T/∂h_k‖ is
-measured at birth and after training, and with --probe on its way, with what else is asked for. The
-claim, in two parts: lstm and gru, each against rnn of as many units, need fewer bits, by an
-interval of the paired differences that lies above zero; and after training their gradient is above
-1e-3 for more steps. The pairs are the seeds. A single seed has its stretches of text instead: then
-the interval is of these trained networks over other text, and not over other trainings.
+Backpropagation is truncated at a window, and the carry is passed from one window to the next. The
+bits per character are those of the last tenth of the text, which is held out. Each of its
+characters is predicted once, after a warm-up on the 2000 or more characters before it: from s_0 a
+trained LSTM takes that long to reach the states of its training. On windows of the last tenth,
+from s_0, log ‖∂h_T/∂h_k‖ is measured at initialisation and after training, and with --probe during
+the training. The claims: lstm and gru need fewer bits than an rnn of as many units (the interval of
+the paired differences lies above zero), and after training their gradient is above 1e-3 for more
+steps. The pairs are the seeds. With a single seed they are stretches of text: the interval is then
+over other text and not over other trainings.
 
 Source: Karpathy, Johnson, Fei-Fei 2016, arXiv:1506.02078 (the set-up and the text); Feng, Tung,
 Ahmed, Bengio, Hajimirsadeghi 2024, arXiv:2410.01201 (published losses, of three-layer nets).
@@ -23,8 +23,8 @@ Ahmed, Bengio, Hajimirsadeghi 2024, arXiv:2410.01201 (published losses, of three
     python experiments/char_lm --text=PATH --full
 
 Any UTF-8 text will do; Tiny Shakespeare is published at https://github.com/karpathy/char-rnn, as
-data/tinyshakespeare/input.txt. With --sample, once the run is finished, each net goes on from that
-text, character by character, --num_characters of them; the same command again writes at once. The
+data/tinyshakespeare/input.txt. With --sample each trained network continues that text
+by --num_characters characters; a finished run is not trained again. The
 trained cells are in params/ of the record, for `vanishing.py --params=FILE --inputs=text:PATH`.
 Takes three minutes on two cores at the defaults; --full, the LSTM of 512 × 2, half an hour, by
 estimate.
@@ -67,14 +67,14 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
     specs = split_specs(config.cell)
     if not specs:
-        raise ValueError(f"the name of a cell is expected, got {config.cell!r}; try lstm")
+        raise ValueError(f"Expected the name of a cell, got {config.cell!r}. Use for example lstm.")
     if config.text is None:
         raise ValueError(
-            "a text is expected: name its file by --text=PATH, for instance Tiny Shakespeare, "
-            f"which is published at {TINY_SHAKESPEARE}"
+            "Expected the file of a text, got none. Set --text=PATH, for example to Tiny "
+            f"Shakespeare, which is published at {TINY_SHAKESPEARE}."
         )
     characters = read_characters(config.text)
-    _ = config.schedule  # that bad numbers are said at once
+    _ = config.schedule  # so that bad numbers are reported before any training
     todo, parts = readers(config, specs, characters), []
     for reader in todo:
         names = [f"cell={reader.spec},seed={seed}" for seed in range(config.num_seeds)]

@@ -9,7 +9,7 @@ from gradflow import study
 
 
 class Setting(NamedTuple):
-    """What suits a corpus, where the command line does not say otherwise."""
+    """The settings of a corpus, unless flags override them."""
 
     max_length: int
     max_words: int
@@ -29,7 +29,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """Which texts, and which nets read them."""
+    """The corpus, the models, and their training."""
 
     num_seeds: int = study.field(3, help="Trainings of each model.", positive=True)
     precision: Literal["float64", "float32"] = study.field(
@@ -40,7 +40,7 @@ class Config(study.Config):
     train_file: str | None = study.field(
         None,
         help="AG News: another file of that folder to train on. If its header is label,content, it "
-        "has no titles, and those of the test are left out too.",
+        "has no titles, and those of the test are removed too.",
     )
     models: str = study.field(
         "rnn,lstm,gru,bi_lstm,bi_gru,two_gru,gru(recurrent_dropout=0.25),conv",
@@ -48,17 +48,27 @@ class Config(study.Config):
     )
     embedding_size: int = study.field(100, help="Numbers for each word.", positive=True)
     hidden_size: int = study.field(64, help="Units of each cell; windows of conv.", positive=True)
-    dropout: float = study.field(0.5, help="Of what goes into layers and head; 0 for none.")
-    optimiser: str = study.field("adam(learning_rate=0.002)", help="One of optax's, with options.")
-    clipping: str = study.field("global_norm(threshold=1)", help="Of the gradient, or none.")
-    batch_size: int | None = study.field(None, help="Texts an update.", positive=True)
-    num_epochs: int | None = study.field(None, help="The most epochs.", positive=True)
-    patience: int = study.field(4, help="Epochs to wait for fewer errors.", positive=True)
+    dropout: float = study.field(
+        0.5, help="Dropout rate of the inputs of layers and head; 0 for none."
+    )
+    optimiser: str = study.field(
+        "adam(learning_rate=0.002)", help="An optimiser of optax, with options."
+    )
+    clipping: str = study.field(
+        "global_norm(threshold=1)", help="Clipping of the gradient, or none."
+    )
+    batch_size: int | None = study.field(None, help="Texts per update.", positive=True)
+    num_epochs: int | None = study.field(None, help="The largest number of epochs.", positive=True)
+    patience: int = study.field(
+        4, help="Epochs without fewer errors before a training stops.", positive=True
+    )
     max_length: int | None = study.field(
-        None, help="Words of a text: its first ones, of IMDB's reviews the last.", positive=True
+        None, help="Words of a text: its first ones; of IMDB reviews the last.", positive=True
     )
     max_words: int | None = study.field(None, help="Size of the vocabulary.", positive=True)
-    flow_steps: int = study.field(200, help="Words over which the flow is measured.", positive=True)
+    flow_steps: int = study.field(
+        200, help="Words on which the gradient flow is measured.", positive=True
+    )
     flow_sequences: int = study.field(
         8, help="Such pieces of the test set, and texts that are probed.", positive=True
     )
@@ -67,6 +77,6 @@ class Config(study.Config):
 
     @property
     def setting(self) -> Setting:
-        """What is not said comes from `SETTINGS`."""
+        """The settings of the corpus, with the flags in place of its own."""
         given = {name: getattr(self, name, None) for name in Setting._fields}
         return SETTINGS[self.data]._replace(**{k: v for k, v in given.items() if v})

@@ -1,4 +1,4 @@
-"""The usual nets over a sequence, by name: ``gru``, ``bi_lstm(pooling='max')``, ``conv``."""
+"""Networks over a sequence by name: ``gru``, ``bi_lstm(pooling='max')``, ``conv``."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,20 +11,20 @@ from gradflow.cells import resolve
 from gradflow.models.bidirectional import bidirectional
 from gradflow.models.pooling import POOLINGS, convolution, pooled
 from gradflow.models.shapes import Model, Sequence, Vector, many_to_many, many_to_one
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import check_name, parse_spec
 from gradflow.unroll import unroll
 
 
 class Net(NamedTuple):
-    """The layers of a net, and the cell in it whose flow is measured.
+    """The layers of a network, and the cell whose gradient flow is measured.
 
     Attributes:
-      layers: The lowest first; the last one gives one vector.
+      layers: From the first to the last, which returns one vector.
       cell: The forward cell of the first layer; None without recurrence.
       cell_spec: Its spec, as `gradflow.cells.resolve` takes it.
-      recurrent_dropout: The rate that `classification.text.text_classifier` is to take.
-      above: (parameters of all layers, h_1 ... h_L of that cell, x_1 ... x_L) -> what the last
-        layer gives, of one sequence without padding: the rest of the net, as a function of h.
+      recurrent_dropout: The rate for `classification.text.text_classifier`.
+      above: (parameters of all layers, h_1 ... h_L of that cell, x_1 ... x_L) -> the output of the
+        last layer for one sequence without padding: the rest of the network as a function of h.
     """
 
     layers: tuple[Model, ...]
@@ -34,18 +34,18 @@ class Net(NamedTuple):
     above: Callable[[Params, Sequence, Sequence], Vector] | None = None
 
     def cell_params(self, layers: Params) -> Params:
-        """The parameters of that cell, of those of all layers."""
+        """Selects the parameters of that cell."""
         return layers[0].get("forward", layers[0])
 
 
 def resolve_net(spec: str, input_size: int, hidden_size: int) -> Net:
-    """Finds the net that a spec names.
+    """Makes the network of a spec.
 
-    Any cell, as `gradflow.cells.resolve` finds it, is one layer in one direction; with ``bi_``
-    before its name there is one in each direction, with ``two_`` there are two layers.
-    Its option ``pooling`` says what is read: ``last``, the h after the last step of each direction,
-    or the ``max`` or ``mean`` over all steps; ``recurrent_dropout`` is a rate. ``conv`` is the
-    largest, over time, of a window of ``width`` steps.
+    Any cell, as `gradflow.cells.resolve` finds it, is one layer in one direction. The prefix
+    ``bi_`` adds a backward cell, ``two_`` a second layer. The option ``pooling`` chooses the
+    output: ``last``, the h after the last step of each direction, or the ``max`` or ``mean`` over
+    all steps; ``recurrent_dropout`` is a rate. ``conv`` is a convolution of ``width`` steps with
+    max pooling over time.
 
     Raises:
       ValueError: For an unknown cell, option or pooling, a rate that is not in [0, 1), or a width
@@ -55,14 +55,13 @@ def resolve_net(spec: str, input_size: int, hidden_size: int) -> Net:
     if name == "conv":
         width = options.pop("width", 3)
         if options or not isinstance(width, int) or width < 1:
-            raise ValueError(f"conv or conv(width=3) is expected, got {spec!r}")
+            raise ValueError(f"Expected conv or conv(width=3), got {spec!r}.")
         return Net((pooled(convolution(input_size, hidden_size, width)),), None)
     pooling = options.pop("pooling", "last")
-    if pooling not in ("last", *POOLINGS):
-        raise ValueError(unknown_name("pooling", str(pooling), ("last", *POOLINGS)))
+    check_name("pooling", str(pooling), ("last", *POOLINGS))
     rate = options.pop("recurrent_dropout", 0.0)
     if not isinstance(rate, int | float) or not 0 <= rate < 1:
-        raise ValueError(f"recurrent_dropout is expected in [0, 1), got {rate!r} in {spec!r}")
+        raise ValueError(f"Expected recurrent_dropout in [0, 1), got {rate!r} in {spec!r}.")
     kind = next((kind for kind in ("bi", "two") if name.startswith(f"{kind}_")), "")
     cell_name = name.removeprefix(f"{kind}_") if kind else name
     given = ", ".join(f"{option}={value!r}" for option, value in options.items())
@@ -76,7 +75,7 @@ def resolve_net(spec: str, input_size: int, hidden_size: int) -> Net:
 
 
 def _read(kind: str, cell: Cell, pooling: str) -> Model:
-    """The last layer, which gives one vector."""
+    """The last layer, which returns one vector."""
     last = pooling == "last"
     if kind == "bi":
         both = bidirectional(cell, cell, last=last)

@@ -1,22 +1,22 @@
-"""What kind of text it is: recurrent nets on real texts, with the flow of the trained ones.
+"""Text classification: accuracy of recurrent networks, and the gradient flow of the trained cells.
 
-An embedding of words, a recurrent layer or two, in one direction or both, and a linear head on
-what was read last, trained from nothing on TREC's questions, AG News or IMDB's reviews::
+An embedding of words, one or two recurrent layers, in one direction or both, and a linear head on
+the last hidden state, trained from scratch on TREC's questions, AG News or IMDB's reviews::
 
     scores = W h_L + b                             ``rnn``, ``lstm``, ``gru``, any cell
     scores = W [→h_L; ←h_1] + b                    ``bi_lstm``
     scores = W h_L of a second layer + b           ``two_gru``
     scores = W max_t relu(window at t) + b         ``conv``, without recurrence
 
-The epoch with the fewest errors in a tenth of the training set, kept out, is the one that is
-tested, once, at the end. Of that net's first forward cell, alone, log ‖∂h_T/∂h_k‖ is measured along
-the words of the test set, texts one after the other, for many are short. The claim: the gated
-cells, whose gradient reaches further, classify better than the tanh RNN.
+The epoch with the fewest errors on a held-out tenth of the training set is tested once, at the
+end. log ‖∂h_T/∂h_k‖ of the first forward cell is measured on the words of the test set, with the
+texts concatenated, because many are short. The claim: the gated cells, whose gradient reaches
+further, classify better than the tanh RNN.
 
-With --probe the same cell is measured every few epochs on whole texts of that tenth, all of one
-length, the longest that --flow_sequences of them have: there is no padding. There L of ∂L/∂h_k and
-of the shares in ∂L/∂W_h is -log p(class) of the whole net, through its second layer and pooling;
-→h_k reaches it by the forward cell alone, for ←h_k reads the words and not →h.
+With --probe the same cell is measured every few epochs on whole held-out texts of one length, the
+longest that --flow_sequences of them have, so that there is no padding. The loss L in ∂L/∂h_k and
+in the components of ∂L/∂W_h is then -log p(class) of the whole network, with its second layer and
+pooling; →h_k reaches it through the forward cell alone, because ←h_k reads the words and not →h.
 
 Source: Li & Roth 2002, doi:10.3115/1072228.1072378 (TREC); Zhang, Zhao, LeCun 2015,
 arXiv:1509.01626 (AG News); Maas et al. 2011, https://aclanthology.org/P11-1015 (IMDB).
@@ -83,7 +83,9 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     sizes = config.embedding_size, config.hidden_size
     nets = {spec: resolve_net(spec, *sizes) for spec in split_specs(config.models)}
     if not nets:
-        raise ValueError(f"the name of a model is expected, got {config.models!r}; try gru")
+        raise ValueError(
+            f"Expected the name of a model, got {config.models!r}. Use for example gru."
+        )
     check_probes(config, nets)
     corpus = read_corpus(config)
     parts = []
@@ -136,7 +138,7 @@ def _one(trainer: Trainer, spec: str, seed: int, once: study.Once) -> "xarray.Da
         attrs={
             "data": trainer.config.data,
             "classes": list(corpus.classes),
-            "learnt": len(corpus.fitted.labels),
+            "learnt": len(corpus.training.labels),
             "words": corpus.num_words,
         },
     )

@@ -1,4 +1,4 @@
-"""A class for a sequence of symbols: an embedding, layers, a head, and dropout between them."""
+"""A classifier of token sequences: an embedding, layers, a head, and dropout between them."""
 
 from collections.abc import Sequence
 
@@ -23,21 +23,21 @@ def text_classifier(
     dropout: float = 0.0,
     recurrent_dropout: float = 0.0,
 ) -> Model:
-    """Scores of classes for sequences of symbols, before any softmax.
+    """Makes a classifier of token sequences that returns logits.
 
-    ``apply(params, ids, *, lengths=None, key=None)`` takes the symbols (T, *batch) and gives
-    (*batch, classes); with a key it drops, without one it does not. Symbols are looked up before
-    the layers, outside of any recurrence. The parameters are ``params["embedding"]``,
+    ``apply(params, ids, *, lengths=None, key=None)`` takes token ids (T, *batch) and returns
+    (*batch, classes); dropout is active only with a key. Tokens are looked up before the layers,
+    outside of any recurrence. The parameters are ``params["embedding"]``,
     ``params["layers"]`` and ``params["head"]``.
 
     Args:
-      layers: The lowest first; the last one gives one vector, as `many_to_one` does.
-      num_symbols: How many there are.
-      embedding_size: Numbers for each symbol, drawn from N(0, 0.1²).
-      num_classes: Scores.
-      dropout: Probability that a number that goes into a layer, or into the head, is dropped.
-      recurrent_dropout: Probability that a column of every W_h is, as in `with_dropout`: the
-        gates of a cell share it. One mask serves a whole batch, and all of its steps.
+      layers: From the first to the last, which returns one vector, as `many_to_one` does.
+      num_symbols: The number of tokens.
+      embedding_size: Size of an embedding, sampled from N(0, 0.1²).
+      num_classes: The number of classes.
+      dropout: Probability that an input of a layer or of the head is dropped.
+      recurrent_dropout: Probability that a column of every W_h is dropped, as in `with_dropout`:
+        the gates of a cell share the mask, and so do all sequences and steps of a batch.
 
     Raises:
       ValueError: If there is no layer, a rate is not in [0, 1), or, when it is applied with
@@ -46,10 +46,10 @@ def text_classifier(
     Source: Gal & Ghahramani 2016, arXiv:1512.05287 (recurrent dropout).
     """
     if not layers:
-        raise ValueError("at least one layer is expected, got none: try many_to_one(lstm(8, 64))")
+        raise ValueError("Expected at least one layer, got none. Use many_to_one(lstm(8, 64)).")
     for name, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
         if not 0 <= rate < 1:
-            raise ValueError(f"{name} is expected in [0, 1), got {rate}: 0 drops nothing")
+            raise ValueError(f"Expected {name} in [0, 1), got {rate}. Use 0 for no dropout.")
 
     def init(key: Key) -> Params:
         k_embedding, k_head, *k_layers = jax.random.split(key, 2 + len(layers))
@@ -83,7 +83,7 @@ def text_classifier(
 
 
 def drop(key: Key, values: Float[Array, "..."], rate: float) -> Float[Array, "..."]:
-    """Each number is 0 with a probability, and else larger, so that the mean is as it was."""
+    """Sets each number to 0 with a probability, and scales the others so that the mean is kept."""
     if rate == 0:
         return values
     kept = jax.random.bernoulli(key, 1 - rate, values.shape)
@@ -91,9 +91,9 @@ def drop(key: Key, values: Float[Array, "..."], rate: float) -> Float[Array, "..
 
 
 def drop_columns(key: Key, params: Params, rate: float) -> Params:
-    """The parameters of a layer with the same columns of all of a cell's W_h dropped.
+    """Drops the same columns of all W_h of a cell.
 
-    The two cells of a bidirectional layer have masks of their own.
+    The two cells of a bidirectional layer have their own masks.
 
     Raises:
       ValueError: If there is no W_h.

@@ -11,7 +11,7 @@ from gradflow.spec import split_specs
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """Which series, which models, and for how long they are trained."""
+    """The series, the models, and their training."""
 
     num_seeds: int = study.field(3, help="Initialisations and orders, vectorised.", positive=True)
     precision: Literal["float64", "float32"] = study.field(
@@ -32,19 +32,26 @@ class Config(study.Config):
     )
     hidden_size: int = study.field(20, help="Units of a layer.", positive=True)
     num_steps: int = study.field(50, help="Steps of a window.", positive=True)
-    num_windows: int = study.field(7000, help="Windows to train on, at most.", positive=True)
-    batch_size: int | None = study.field(None, help="64, or the published 32.", positive=True)
+    num_windows: int = study.field(
+        7000, help="The largest number of training windows.", positive=True
+    )
+    batch_size: int | None = study.field(
+        None, help="Windows per update; by default 64, or the published 32.", positive=True
+    )
     num_epochs: int | None = study.field(
-        None, help="8, or the published 20; 30 and 100 for a real series.", positive=True
+        None,
+        help="Epochs; by default 8, or the published 20; 30 and 100 for a real series.",
+        positive=True,
     )
     learning_rate: float | None = study.field(
-        None, help="Of Adam; by default 0.005 falling to 0 by a cosine, or those published."
+        None,
+        help="Learning rate of Adam; by default 0.005 falling to 0 by a cosine, or the published.",
     )
     published: bool = study.field(
-        False, help="Whether models, batches, epochs and rates are those that were published."
+        False, help="Whether models, batches, epochs and learning rates are the published ones."
     )
     returns: bool = study.field(
-        False, help="Whether log returns are forecast too, as they always are for bitcoin."
+        False, help="Whether log returns are forecast too; always so for bitcoin."
     )
     probe: str = probes.flag()
     probe_every: int = study.field(1, help="Epochs between two probings.", positive=True)
@@ -56,13 +63,13 @@ class Config(study.Config):
 
     @property
     def epochs(self) -> int:
-        """How often a net sees its windows."""
+        """The number of epochs."""
         found = {(False, False): 8, (False, True): 20, (True, False): 30, (True, True): 100}
         return self.num_epochs or found[self.is_real, self.published]
 
     @property
     def batch(self) -> int:
-        """Windows in an update."""
+        """The number of windows per update."""
         return self.batch_size or (32 if self.published else 64)
 
     @property

@@ -17,17 +17,17 @@ from gradflow.models.shapes import many_to_many
 from gradflow.spec import parse_spec, split_specs
 
 KERNEL, STRIDE = 4, 2
-"""Of the convolution: steps that it reads, and steps that it goes on."""
+"""Width and stride of the convolution, in steps."""
 
 Inputs = Float[Array, "steps batch 1"]
 Forecasts = Float[Array, "_ batch ahead"]
 
 
 class Forecaster(NamedTuple):
-    """A net that gives the next values of a series: a value made by a plain function.
+    """A network that forecasts the next values of a series: a value made by a plain function.
 
     Attributes:
-      init: Draws the parameters from a key; among them are the statistics of a batch norm.
+      init: key -> parameters, which include the statistics of a batch norm.
       apply: (parameters, inputs) -> forecasts. Forecast s has read the first
         ``first + stride * s`` steps and no later one.
       train: The same with the statistics of this very batch. (A batch norm's mean and variance
@@ -52,7 +52,7 @@ class Forecaster(NamedTuple):
 
 
 def forecaster(spec: str, hidden_size: int, ahead: int) -> Forecaster:
-    """A recurrent net with a linear layer to the next ``ahead`` values at every step.
+    """Makes a recurrent network with a linear layer to the next ``ahead`` values at every step.
 
     Args:
       spec: A cell, as `gradflow.cells.resolve` takes it: ``lstm``, ``stack(cells='rnn,rnn')``;
@@ -89,14 +89,14 @@ def forecaster(spec: str, hidden_size: int, ahead: int) -> Forecaster:
 def read_out(
     params: Params, outputs: Float[Array, "*steps_and_batch hidden"]
 ) -> Float[Array, "*steps_and_batch ahead"]:
-    """The forecasts of a net of `forecaster` from what its cell gives: h W + b."""
+    """Computes the forecasts h W + b of a network of `forecaster` from the outputs of its cell."""
     return outputs @ params["head"]["kernel"] + params["head"]["bias"]
 
 
 def dense(num_steps: int, hidden_size: int, ahead: int) -> Forecaster:
-    """A net with one hidden layer that reads whole windows: W_2 relu(W_1 x + b_1) + b_2.
+    """Makes a network with one hidden layer on whole windows: W_2 relu(W_1 x + b_1) + b_2.
 
-    It gives one forecast, for all ``num_steps`` are read at once; biases start at zero.
+    It makes one forecast, because all ``num_steps`` are read at once. Biases are initially zero.
     """
     glorot = jax.nn.initializers.glorot_uniform(in_axis=1, out_axis=0)
 
@@ -122,7 +122,7 @@ def dense(num_steps: int, hidden_size: int, ahead: int) -> Forecaster:
 def _only(spec: str, options: dict[str, Any], option: str) -> str:
     if set(options) != {option} or not isinstance(options[option], str):
         raise ValueError(
-            f"one option, {option}='...', is expected, got {spec!r}; try {option}='gru'"
+            f"Expected one option, {option}='...', got {spec!r}. Use for example {option}='gru'."
         )
     return options[option]
 
@@ -179,7 +179,7 @@ class _Net(NamedTuple):
         return nnx.to_pure_dict(nnx.state(model))
 
     def measured(self, params: Params, inputs: Inputs) -> tuple[Params, Array]:
-        """The layers as one cell: a batch norm between is part of the weights of the next."""
+        """The layers as one cell: a batch norm between two is merged into the next weights."""
         model = self.bound(params)
         key = jax.eval_shape(jax.random.key, 0)
         layers = [layer["params"] for _, layer in sorted(params["layers"].items())]
@@ -197,7 +197,7 @@ class _Net(NamedTuple):
 
 
 def _absorbed(params: Params, scale: Array, shift: Array) -> Params:
-    """The parameters of a cell that gets x for those of one that gets scale ∘ x + shift.
+    """Converts the parameters of a cell that reads scale ∘ x + shift to one that reads x.
 
     W_x (scale ∘ x + shift) + b = (W_x diag(scale)) x + (b + W_x shift), gate by gate.
     """

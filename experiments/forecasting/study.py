@@ -1,8 +1,8 @@
-"""Forecasting, by nets and by what they should beat, and how far back what trained is heard.
+"""Forecasting: recurrent networks against baselines, and the gradient flow of the trained cells.
 
-A net reads a window of a series and gives its next values: one step ahead (and ten, by going on
-from its own forecasts: iterated), ten at once from the last step (direct), or ten from every step
-(seq2seq, where the loss sits at every step). Series are Géron's generated ones, whose published
+A network reads a window of a series and forecasts the next values: one step ahead (and ten,
+autoregressively: iterated), ten at once from the last step (direct), or ten from every step
+(seq2seq, where the loss is at every step). Series are Géron's generated ones, whose published
 table stands beside ours, or a real one: then every model is fitted once, to the first 70 % of the
 series, chosen by the next 10 %, and moved from origin to origin through the last 20 %, beside the
 naive forecast, that of a season before, and ARIMA. The claims: a net that is asked for ten values
@@ -92,12 +92,12 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     names = config.names
     nets = {name: make_net(config, name) for name in names if name not in PLAIN}
     if "naive" not in names:
-        raise ValueError(f"naive among the models is expected, to compare with, got {names}")
+        raise ValueError(f"Expected naive among the models, got {names}. Add naive, the baseline.")
     return (run_real if config.is_real else _run_generated)(config, nets, once)
 
 
 def make_net(config: Config, name: str) -> Forecaster:
-    """The net of that name."""
+    """Makes the network of a name."""
     if name == "dense":
         return dense(config.num_steps, config.hidden_size, AHEAD)
     return forecaster(NETS.get(name, name), config.hidden_size, AHEAD)
@@ -237,7 +237,7 @@ def _plain_ways(
             "direct": lambda p: seeds(f.naive(p.inputs, AHEAD)),
         }
     if name != "linear":
-        raise ValueError(f"{name} is for a real series, and this one is generated; leave it out")
+        raise ValueError(f"{name} needs a real series, and this one is generated. Remove {name}.")
     fits = {
         task: f.least_squares(data[task].train.inputs, data[task].train.targets[:, -1])
         for task in TASKS[:2]

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Num
 
 from gradflow.cell import Key, Params
 from gradflow.devices import map_runs
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 from gradflow.tasks.forecasting import Split, Windows
 from gradflow.train import Learner, Optimiser, Schedule, epochs, fit
 
@@ -70,8 +70,7 @@ class Forecasting:
 
     def __init__(self, net: Any, data: Mapping[str, Split], plan: Plan) -> None:
         for task in data:
-            if task not in TASKS:
-                raise ValueError(unknown_name("task of forecasting", task, TASKS))
+            check_name("task of forecasting", task, TASKS)
         self.net, self.data, self.plan = net, dict(data), plan
         self.there = min(len(part.train.inputs) for part in data.values())
         self.count = min(plan.num_windows, self.there)

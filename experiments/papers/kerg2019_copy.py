@@ -38,7 +38,7 @@ from _training import first_below, trained
 from gradflow import Cell, flow, study
 from gradflow.cells import resolve, rnn
 from gradflow.cells.orthogonal import modrelu
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import Task, resolve_task
 from gradflow.train import Schedule, Training, begin
@@ -160,8 +160,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     import xarray
 
     for name in config.nets:
-        if name not in NETS:
-            raise ValueError(unknown_name("net", name, NETS))
+        check_name("net", name, NETS)
 
     def unit(name: str, length: int) -> "xarray.Dataset":
         title = f"{name}-{length}"

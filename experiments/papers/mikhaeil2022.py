@@ -40,7 +40,7 @@ from _paper import Paper
 
 from gradflow import Cell, flow, study, unroll
 from gradflow.cells import rnn
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
 from gradflow.train import Descent, Schedule, Source, descend, fit
 
@@ -229,8 +229,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
 def _check(config: Config) -> None:
     for name in config.cells:
-        if name not in CELLS:
-            raise ValueError(unknown_name("net", name, CELLS))
+        check_name("net", name, CELLS)
     if list(config.intervals) != sorted(set(config.intervals)):
         raise ValueError(f"intervals in ascending order are expected, got {config.intervals}")
     if config.intervals[-1] > config.num_steps:

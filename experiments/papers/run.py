@@ -25,7 +25,7 @@ from _page import page, picture
 from _paper import Paper
 
 from gradflow import study
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 from gradflow.study import Claim
 from gradflow.study.figure import render
 from gradflow.study.provenance import versions
@@ -83,8 +83,7 @@ def parse(arguments: Sequence[str]) -> Request:
     wanted = [a.removeprefix("--figure=") for a in arguments if a.startswith("--figure=")]
     flags = [a for a in arguments if not a.startswith("--figure=")]
     for flag in flags:
-        if flag not in FLAGS:
-            raise ValueError(unknown_name("flag", flag, (*FLAGS, "--figure=NAME")))
+        check_name("flag", flag, (*FLAGS, "--figure=NAME"))
     if {"--quick", "--full"} <= set(flags):
         raise ValueError("Expected one size, got --quick and --full. Remove one of them.")
     if not wanted and not {"--all", "--list"} & set(flags):
@@ -102,8 +101,7 @@ def choose(known: dict[str, Paper], figures: Sequence[str]) -> dict[str, Paper]:
     """
     have = {name: {name, *figures_of(name, paper)} for name, paper in known.items()}
     for figure in figures:
-        if not any(figure in names for names in have.values()):
-            raise ValueError(unknown_name("figure", figure, set().union(*have.values())))
+        check_name("figure", figure, set().union(*have.values()))
     return {name: known[name] for name in known if not figures or have[name] & set(figures)}
 
 

@@ -31,12 +31,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _linear_systems import draw_student, draw_teacher, response, student
+from _linear_systems import initialise_student, response, sample_teacher, student
 from _paper import Paper
 from _training import last, trained
 
 from gradflow import study
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
 from gradflow.tasks.task import Batch, Task
 from gradflow.train import Schedule, Training, begin
@@ -137,7 +137,7 @@ def adam(num_updates: int, scale: float, rate: Any) -> optax.GradientTransformat
 def train(config: Config, name: str, nu_0: float, folder: Any) -> "xarray.Dataset":
     """All learning rates and seeds of one student of one teacher, side by side."""
     infinite, T = config.batch_size == 0, config.num_steps
-    teacher, _ = draw_teacher(config.seed, nu_0)
+    teacher, _ = sample_teacher(config.seed, nu_0)
     scale = factor(T, infinite=infinite)
     training = Training(
         student(name, config.units),
@@ -150,7 +150,7 @@ def train(config: Config, name: str, nu_0: float, folder: Any) -> "xarray.Datase
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     runs = begin(training, jnp.tile(keys, len(rates)), jnp.repeat(rates, config.num_seeds))
     rngs = [np.random.default_rng([config.seed, seed]) for seed in range(config.num_seeds)]
-    drawn = [draw_student(name, config.units, nu_0, rng) for rng in rngs] * len(rates)
+    drawn = [initialise_student(name, config.units, nu_0, rng) for rng in rngs] * len(rates)
     put = jax.tree.map(lambda old, *new: jnp.stack(new).astype(old.dtype), runs.params, *drawn)
     every = config.num_updates // config.num_evaluations
     schedule = Schedule(config.num_updates, every, early_stop=False)
@@ -175,8 +175,7 @@ def cases(config: Config) -> list[tuple[str, float]]:
     if max(config.nus) >= 1:
         raise ValueError(f"ν_0 below 1 is expected, got {max(config.nus):g}: the paper has 0.99")
     for name in config.ablated:
-        if name not in RATES:
-            raise ValueError(unknown_name("student", name, RATES))
+        check_name("student", name, RATES)
     if config.num_updates % config.num_evaluations:
         raise ValueError(
             f"num_updates is expected to be a multiple of num_evaluations="
@@ -202,7 +201,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     for row, name in zip(rates, names, strict=True):
         tried = RATES[name][: config.num_rates]
         row[: len(tried)] = tried
-    drawn = [draw_teacher(config.seed, nu) for nu in config.nus]
+    drawn = [sample_teacher(config.seed, nu) for nu in config.nus]
     found = np.abs([np.linalg.eigvals(teacher.A) for teacher, _ in drawn])
     wanted = np.array([moduli for _, moduli in drawn])
     joined = xarray.concat(parts, dim="case")

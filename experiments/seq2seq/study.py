@@ -1,18 +1,19 @@
-"""What a decoder's loss says to the encoder: an encoder-decoder that learns to write dates anew.
+"""Encoder-decoders: accuracy on rewritten dates, and the gradient from the decoder to the encoder.
 
-The encoder reads characters, and the decoder starts from the encoder's last carry s_T and writes
-others, each given the one before it: in training the true one (teacher forcing), in use its own
-best one (free running). Dates such as ``23 Nov 2026`` become ``2026-11-23``; or digits are
+The encoder reads characters. The decoder starts from the encoder's last carry s_T and writes
+characters, each given the one before it: in training the true one (teacher forcing), in use its own
+most likely one (free-running). Dates such as ``23 Nov 2026`` become ``2026-11-23``; or digits are
 reversed. A tenth of all dates is held out. The flow is log ‖∂L/∂s_k‖ of the decoder's
 cross-entropy L with respect to each carry of the decoder and, from ∂L/∂s_T on, of the encoder::
 
     ∂L/∂s_k = (∂L/∂s_T) J_T J_{T-1} ... J_{k+1}        s_T: the carry that is handed over
 
-A sequence is right when all its characters are. (That share is the same under teacher forcing and
-running free: both have the true characters before the first error. The share of characters is not.)
-Three claims, each judged by the 95 % interval over seeds: (1) the gated cells get more held-out
-sequences right than tanh does; (2) running free costs characters, on average over the training; (3)
-training lifts the gradient that reaches the encoder's first step, against that at the hand-over.
+A sequence is correct if all its characters are. (The accuracy of sequences is the same under
+teacher forcing and free-running, because both read the true characters before the first error; the
+accuracy of characters is not.) Three claims, each decided by the 95 % interval over seeds: (1) the
+gated cells get more held-out sequences right than tanh; (2) free-running costs accuracy of
+characters, on average over the training; (3) training increases the gradient at the encoder's first
+step, relative to that at its last.
 
 Source: Sutskever, Vinyals, Le 2014, arXiv:1409.3215; Cho et al. 2014, arXiv:1406.1078; Williams &
 Zipser 1989, doi:10.1162/neco.1989.1.2.270 (teacher forcing).
@@ -66,7 +67,9 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
     specs = split_specs(config.cells)
     if not specs:
-        raise ValueError(f"the name of a cell is expected, got {config.cells!r}; try lstm")
+        raise ValueError(
+            f"Expected the name of a cell, got {config.cells!r}. Use for example lstm."
+        )
     _ = config.schedule  # so that bad numbers are reported before any training
     data = dates(config.num_formats) if config.task == "dates" else reversal(config.length)
     nets = {f"cell={spec}": (spec, _net(spec, config, data)) for spec in specs}

@@ -1,9 +1,8 @@
-"""What the nets are given to read: synthetic tasks, and sequences from files."""
+"""Tasks and inputs: synthetic tasks, images read by pixels, and sequences from files."""
 
-import inspect
 from collections.abc import Callable
 
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import make_from_spec
 from gradflow.tasks.adding import adding, adding_1997, adding_2013
 from gradflow.tasks.chaotic import lorenz, mackey_glass
 from gradflow.tasks.copying import copy, delayed_copy, delayed_xor, memorisation
@@ -40,14 +39,7 @@ def resolve_task(spec: str) -> Task:
     """Makes the task that a spec names, such as ``adding`` or ``copy(lag=100)``.
 
     Raises:
-      TypeError: If an option is not of the kind that the task needs.
-      ValueError: If there is no such task, or it does not take an option or its value.
+      TypeError: If the value of an option has the wrong type.
+      ValueError: If the task, an option or the value of an option does not exist.
     """
-    name, options = parse_spec(spec)
-    if name not in TASKS:
-        raise ValueError(unknown_name("task", name, TASKS))
-    taken = list(inspect.signature(TASKS[name]).parameters)
-    for option in options:
-        if option not in taken:
-            raise ValueError(f"task {name!r} has no option {option!r}; it takes {', '.join(taken)}")
-    return TASKS[name](**options)
+    return make_from_spec("task", spec, TASKS)

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array
 
 from gradflow.cell import Cell, Params
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import make_from_spec, parse_spec
 from gradflow.train.adjoint_clipping import AdjointEffect, adjoint_effect, count_clipped
 from gradflow.train.average_clipping import clip_by_average
 from gradflow.train.clip_record import ClipStats, clip_stats, recorded
@@ -160,17 +160,7 @@ def resolve_clipping(spec: str) -> Clipping:
     Raises:
       ValueError: For an unknown clipping or option, or an invalid value.
     """
-    name, options = parse_spec(spec)
-    if name not in CLIPPINGS:
-        raise ValueError(unknown_name("clipping", name, CLIPPINGS))
-    taken = list(inspect.signature(CLIPPINGS[name]).parameters)
-    for option in options:
-        if option not in taken:
-            raise ValueError(
-                f"Clipping {name!r} has no option {option!r}. Use one of: "
-                f"{', '.join(taken) or 'none'}."
-            )
-    return CLIPPINGS[name](**options)
+    return make_from_spec("clipping", spec, CLIPPINGS)
 
 
 def check_thresholds(spec: str, thresholds: Sequence[float]) -> tuple[float, ...]:

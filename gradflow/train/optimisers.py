@@ -1,6 +1,5 @@
 """optax's optimisers by name, with an open learning rate so that it can be swept."""
 
-import inspect
 import math
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import check_name, check_options, parse_spec
 
 OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adabelief": optax.adabelief,
@@ -47,14 +46,8 @@ def resolve_optimiser(spec: str) -> Optimiser:
       ValueError: For an unknown name, an unknown option, or a value that optax rejects.
     """
     name, options = parse_spec(spec)
-    if name not in OPTIMISERS:
-        raise ValueError(unknown_name("optimiser", name, OPTIMISERS))
-    taken = list(inspect.signature(OPTIMISERS[name]).parameters)
-    for option in options:
-        if option not in taken:
-            raise ValueError(
-                f"Optimiser {name!r} has no option {option!r}. Use one of: {', '.join(taken)}."
-            )
+    check_name("optimiser", name, OPTIMISERS)
+    check_options("optimiser", name, OPTIMISERS[name], options)
     learning_rate = check_learning_rate(options.pop("learning_rate", 1e-3))
     make = partial(OPTIMISERS[name], **options)
     try:

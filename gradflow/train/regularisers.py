@@ -1,6 +1,5 @@
 """Losses on the gradient flow itself, which are added to the loss of a task."""
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float
 
 from gradflow import flow
 from gradflow.cell import Cell, Params
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import make_from_spec
 from gradflow.train.omega import Loss, preserve_norm
 
 Regulariser = Callable[[Loss, Cell, Params, Float[Array, "steps batch input"]], Float[Array, ""]]
@@ -107,16 +106,7 @@ def resolve_regulariser(spec: str) -> Regulariser:
       TypeError: If an option has the wrong type.
       ValueError: For an unknown regulariser or option, or an invalid value.
     """
-    name, options = parse_spec(spec)
-    if name not in REGULARISERS:
-        raise ValueError(unknown_name("regulariser", name, REGULARISERS))
-    taken = list(inspect.signature(REGULARISERS[name]).parameters)
-    for option in options:
-        if option not in taken:
-            raise ValueError(
-                f"Regulariser {name!r} has no option {option!r}. Use one of: {', '.join(taken)}."
-            )
-    return REGULARISERS[name](**options)
+    return make_from_spec("regulariser", spec, REGULARISERS)
 
 
 def _check_weight(weight: Any) -> None:

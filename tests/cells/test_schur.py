@@ -86,15 +86,17 @@ def test_the_smallest_net_has_nothing_above_its_block(key):
 
 
 def test_an_odd_size_is_refused():
-    with pytest.raises(ValueError, match="even hidden_size is expected, got 5: .*; take 6"):
+    with pytest.raises(
+        ValueError, match="Expected an even hidden_size, .* got 5. Set hidden_size to 6."
+    ):
         nnrnn(3, 5)
 
 
 @pytest.mark.parametrize(
     "option, value, message",
     [
-        ("activation", "modrelo", "unknown activation 'modrelo': did you mean 'modrelu'"),
-        ("skew_init", "henaf", "unknown skew initialiser 'henaf': did you mean 'henaff'"),
+        ("activation", "modrelo", "Unknown activation 'modrelo'. Did you mean 'modrelu'"),
+        ("skew_init", "henaf", "Unknown skew initialiser 'henaf'. Did you mean 'henaff'"),
     ],
 )
 def test_unknown_names_are_refused(option, value, message):

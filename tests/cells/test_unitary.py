@@ -198,12 +198,12 @@ def test_the_permutation_is_fixed_by_its_seed(key):
 
 def test_a_negative_seed_is_refused():
     with pytest.raises(
-        ValueError, match="permutation_seed is expected within 0 ... 4294967295, got -1"
+        ValueError, match="Expected permutation_seed to be between 0 and 4294967295, got -1"
     ):
         unitary(3, 4, permutation_seed=-1)
 
 
 @pytest.mark.parametrize("option", ["method", "skew_init"])
 def test_unknown_names_are_refused(option):
-    with pytest.raises(ValueError, match="unknown .* 'cailey': did you mean 'cayley'"):
+    with pytest.raises(ValueError, match="Unknown .* 'cailey'. Did you mean 'cayley'"):
         full_unitary(3, 4, **{option: "cailey"})

@@ -64,6 +64,11 @@ def folders(data_dir, fits, tmp_path_factory):
     return folder / "probed", folder / "plain"
 
 
+@pytest.fixture(scope="module")
+def folder(folders):
+    return folders[0]
+
+
 def test_the_same_seeds_give_the_same_bits_probed_or_not(folders, dataset):
     plain = study.read_dataset(folders[1] / "result.nc")
     assert set(dataset) - set(plain) == {"gates", "log_norms", "adjoints"}
@@ -74,7 +79,7 @@ def test_the_same_seeds_give_the_same_bits_probed_or_not(folders, dataset):
 def test_what_is_probed_is_what_the_saved_cell_does_on_whole_texts(folders, dataset, fits):
     """By automatic differentiation of a plain loop, with a change added to each h."""
     (trainer, done), (model,) = fits["gru", 0], [m for m in dataset.model.values if "gru" in m]
-    cell, (sequences, labels) = trainer.net.cell, trainer.corpus.kept_out
+    cell, (sequences, labels) = trainer.net.cell, trainer.corpus.validation
     saved = read_params(
         folders[0] / "params" / "bi_gru_pooling=_max.safetensors",
         jax.eval_shape(cell.init, jax.random.key(0)),
@@ -228,12 +233,12 @@ def test_what_is_given_goes_before_what_the_corpus_has():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "'train_5500.label' is expected, got none: fetch .*cogcomp.seas.upenn.edu"),
-        ({"data": "imdb"}, "aclImdb_v1.tar.gz is expected, got none: .*stanford"),
-        ({"data": "ag_news", "data_dir": "none"}, "'train.csv' is expected .*mhjabreel"),
+        ({}, "'train_5500.label', got none. Download .*cogcomp.seas.upenn.edu"),
+        ({"data": "imdb"}, "aclImdb_v1.tar.gz, got none. .*stanford"),
+        ({"data": "ag_news", "data_dir": "none"}, "'train.csv' in .*mhjabreel"),
         ({"train_file": "a.csv"}, "--train_file applies only to --data=ag_news, got --data=trec"),
-        ({"models": ","}, "the name of a model is expected, got ','; try gru"),
-        ({"probe": "gate"}, "unknown probe 'gate'"),
+        ({"models": ","}, "Expected the name of a model, got ','. Use for example gru"),
+        ({"probe": "gate"}, "Unknown probe 'gate'"),
         ({"models": "rnn", "probe": "gates"}, "The probe 'gates' needs a cell with gates"),
         ({"models": "conv", "probe": "gates"}, "Expected a recurrent model for --probe=gates"),
     ],
@@ -247,7 +252,7 @@ def test_a_bad_probe_is_one_line(tmp_path, data_dir, capsys):
     flags = ["--quick", f"--data_dir={data_dir}", "--probe=log_norm", f"--workdir={tmp_path}/out"]
     assert study.main(EXPERIMENT, flags) == 1
     shown = capsys.readouterr().err
-    assert "unknown probe 'log_norm'" in shown and shown.count("\n") == 1
+    assert "Unknown probe 'log_norm'" in shown and shown.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

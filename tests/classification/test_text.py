@@ -74,7 +74,7 @@ def test_pooling_is_over_the_real_steps(key):
         found = pooled(many_to_many(cell), how).apply(params, inputs, lengths=LENGTHS)
         expected = [function(h[:length, i], axis=0) for i, length in enumerate(LENGTHS)]
         np.testing.assert_allclose(found, expected, rtol=1e-12)
-    with pytest.raises(ValueError, match="unknown pooling 'sum': .* max, mean"):
+    with pytest.raises(ValueError, match="Unknown pooling 'sum'. .* max, mean"):
         pooled(many_to_many(cell), "sum")
 
 
@@ -132,10 +132,10 @@ def test_a_net_names_the_cell_whose_flow_is_measured(key):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("bi_gru(pooling='sum')", "unknown pooling 'sum': .* last, max, mean"),
-        ("gru(recurrent_dropout=1)", r"recurrent_dropout is expected in \[0, 1\), got 1"),
-        ("conv(width=0)", r"conv or conv\(width=3\) is expected, got 'conv\(width=0\)'"),
-        ("bi_gruu", "unknown cell 'gruu': did you mean 'gru'"),
+        ("bi_gru(pooling='sum')", "Unknown pooling 'sum'. .* last, max, mean"),
+        ("gru(recurrent_dropout=1)", r"Expected recurrent_dropout in \[0, 1\), got 1"),
+        ("conv(width=0)", r"Expected conv or conv\(width=3\), got 'conv\(width=0\)'"),
+        ("bi_gruu", "Unknown cell 'gruu'. Did you mean 'gru'"),
     ],
 )
 def test_a_net_that_cannot_be_is_said(spec, message):
@@ -145,11 +145,11 @@ def test_a_net_that_cannot_be_is_said(spec, message):
 
 def test_a_classifier_that_cannot_be_is_said(key):
     sizes = {"num_symbols": SYMBOLS, "embedding_size": EMBEDDING, "num_classes": CLASSES}
-    with pytest.raises(ValueError, match="at least one layer is expected, got none"):
+    with pytest.raises(ValueError, match="Expected at least one layer, got none"):
         text_classifier([], **sizes)
     for name in ("dropout", "recurrent_dropout"):
-        with pytest.raises(ValueError, match=rf"{name} is expected in \[0, 1\), got 1"):
+        with pytest.raises(ValueError, match=rf"Expected {name} in \[0, 1\), got 1"):
             text_classifier([many_to_one(gru(3, 4))], **sizes, **{name: 1.0})
     noisy = classifier("conv", recurrent_dropout=0.5)
-    with pytest.raises(ValueError, match="a cell with W_h among its parameters is expected"):
+    with pytest.raises(ValueError, match="Expected a cell with a parameter W_h"):
         noisy.apply(noisy.init(key), ids_of(5, 0), key=key)

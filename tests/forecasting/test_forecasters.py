@@ -67,10 +67,10 @@ def test_dense_is_one_hidden_layer(key):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("conv", "one option, cell='...', is expected, got 'conv'"),
-        ("conv(cells='gru')", "one option, cell='...', is expected"),
-        ("batch_norm(cells=2)", "one option, cells='...', is expected"),
-        ("lsmt", "unknown cell 'lsmt'"),
+        ("conv", "Expected one option, cell='...', got 'conv'"),
+        ("conv(cells='gru')", "Expected one option, cell='...'"),
+        ("batch_norm(cells=2)", "Expected one option, cells='...'"),
+        ("lsmt", "Unknown cell 'lsmt'"),
     ],
 )
 def test_a_wrong_net_is_refused(spec, message):

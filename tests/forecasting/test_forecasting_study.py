@@ -74,17 +74,15 @@ def test_the_loss_sits_where_the_task_has_it():
     np.testing.assert_allclose(direct, np.eye(8)[-1][:, None] * np.full((1, 3), 1 / 3))
     np.testing.assert_allclose(every, 1 / 24)
     assert Forecasting(forecaster("conv(cell='rnn')", 2, 3), data, plan).weights(8).shape[1] == 3
-    with pytest.raises(ValueError, match="unknown task of forecasting 'two'"):
+    with pytest.raises(ValueError, match="Unknown task of forecasting 'two'"):
         Forecasting(forecaster("rnn", 2, 3), {"two": data["one"]}, plan)
 
 
-def test_the_same_command_gives_the_same_bits(folders):
-    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
-    assert one == two
-    assert (folders[0] / "figure.png").stat().st_size > 10_000
+def test_a_run_draws_its_figure(folder):
+    assert (folder / "figure.png").stat().st_size > 10_000
 
 
-def test_the_record_and_the_trained_cell(folders, dataset):
+def test_the_record_and_the_trained_cell(folder, dataset):
     assert dataset.mse.sel(model="rnn").notnull().all()
     assert dataset.mse.sel(model="dense", column="seq2seq").isnull().all()
     ten = f.windows(f.two_sines(10_000, 30), AHEAD)
@@ -93,14 +91,14 @@ def test_the_record_and_the_trained_cell(folders, dataset):
     np.testing.assert_allclose(naive, np.mean((x[:, -1:] - y) ** 2), rtol=1e-6)
     np.testing.assert_array_equal(dataset.history[0], ten.inputs[9000])
     shapes = jax.eval_shape(forecaster("rnn", 4, AHEAD).cell.init, jax.random.key(0))
-    read_params(folders[0] / "params" / "rnn.safetensors", shapes)
+    read_params(folder / "params" / "rnn.safetensors", shapes)
     np.testing.assert_allclose(dataset.log_norm.sel(model="rnn", lag=0), 0, atol=1e-12)
 
 
-def test_what_is_probed_last_is_the_flow_through_what_trained(folders, dataset):
+def test_what_is_probed_last_is_the_flow_through_what_trained(folder, dataset):
     cell = forecaster("rnn", 4, AHEAD).cell
     shapes = jax.eval_shape(cell.init, jax.random.key(0))
-    params = read_params(folders[0] / "params" / "rnn.safetensors", shapes)
+    params = read_params(folder / "params" / "rnn.safetensors", shapes)
     params = jax.tree.map(lambda a: np.asarray(a, float), params)
     x = f.windows(f.two_sines(10_000, 30), AHEAD).inputs[7000:9000]
     x = x[np.linspace(0, 1999, 8).astype(int)].astype(float)
@@ -171,11 +169,11 @@ def test_what_beats_the_naive_forecast_is_said(real):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--models=linear"], "naive among the models is expected"),
-        (["--models=naive,arima"], "arima is for a real series, and this one is generated"),
-        (["--models=naive,lsmt"], "unknown cell 'lsmt'"),
+        (["--models=linear"], "Expected naive among the models"),
+        (["--models=naive,arima"], "arima needs a real series, and this one is generated"),
+        (["--models=naive,lsmt"], "Unknown cell 'lsmt'"),
         (["--series=no.csv:x"], "Expected PATH:COLUMN of a CSV file, got 'no.csv:x'"),
-        (["--data=sunspots"], "with the file 'SN_m_tot_V2.0.csv' is expected, got none"),
+        (["--data=sunspots"], "with the file 'SN_m_tot_V2.0.csv', got none"),
         (["--series=FILE:x", "--returns"], "Expected positive values for returns, got -3"),
         (["--series=FILE:y"], "Expected a series that varies, got 1.0 throughout"),
         (

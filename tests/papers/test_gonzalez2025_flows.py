@@ -1,4 +1,4 @@
-"""DEER on chaotic flows and on nets: its states, its count, the flows, and the theory beside it."""
+"""DEER on chaotic flows and driven networks: states, iterations, the flows, and the theory."""
 
 import gonzalez2025_flows as flows
 import gonzalez2025_map as nets
@@ -6,20 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _newton import TOLERANCE, deer, moves_at_once, moves_by_scan
+from _driven import driven
+from _iterations import TOLERANCE, count_iterations
 
-from gradflow import flow, study, unroll
-
-
-@pytest.fixture(scope="module")
-def quick():
-    """The quick run of both papers."""
-    found = [p.EXPERIMENT.run(p.EXPERIMENT.resolve({}, quick=True)) for p in (flows, nets)]
-    return dict(zip(("flows", "nets"), found, strict=True))
+from gradflow import flow, unroll
+from gradflow.unroll.affine import linearised_scan
 
 
 def derivatives():
-    """The nine flows again, each from the coefficients of its monomials, or its sines, in NumPy."""
+    """The nine flows in NumPy, from the coefficients of their monomials or from their sines."""
 
     def polynomial(*rows):
         return lambda s: np.array([
@@ -68,34 +63,35 @@ def derivatives():
     }
 
 
-def test_a_step_of_flow_and_observer_is_euler_s():
+def test_steps_of_flows_and_observers_are_euler_steps():
     C = np.array([0.3, -1.2, 0.7])
     for name, slope in derivatives().items():
         s, x = np.random.default_rng(0).standard_normal((2, 3)) * 2
         found = flows.flow_cell(name).step({"C": C}, jnp.asarray(s), jnp.zeros(0))[0]
         np.testing.assert_allclose(found, s + 0.01 * slope(s), rtol=1e-12, err_msg=name)
         z = s.copy()
-        z[list(flows.FLOWS[name].told)] = x[list(flows.FLOWS[name].told)]
+        observed = list(flows.FLOWS[name].observed)
+        z[observed] = x[observed]
         wanted = z + 0.01 * (slope(z) + np.outer(C, C) @ (x - z))
         found = flows.observer_cell(name).step({"C": C}, jnp.asarray(s), jnp.asarray(x))[0]
         np.testing.assert_allclose(found, wanted, rtol=1e-12, err_msg=name)
 
 
-def test_the_exponents_of_lorenz_sum_to_the_divergence_as_the_step_vanishes():
+def test_exponents_of_lorenz_sum_to_the_divergence_for_a_small_step():
     dt = 2e-5
     cell, x = flows.flow_cell("Lorenz", dt), jnp.zeros((300, 0))
     found = flow.lyapunov_exponents(cell, {"C": jnp.zeros(3)}, x).exponents.sum() / dt
     np.testing.assert_allclose(found, -(10 + 1 + 8 / 3), atol=1e-3)
 
 
-def test_the_moves_solve_the_linearised_equations():
+def test_moves_solve_the_linearised_equations():
     step = lambda s, x: jnp.tanh(s[::-1] * s + x)  # noqa: E731
     old, x, r = jax.random.normal(jax.random.key(0), (3, 9, 3))
     J, move, wanted = jax.vmap(jax.jacfwd(step))(old, x), np.zeros(3), []
     for t in range(9):
         move = np.asarray(J[t]) @ move + np.asarray(r[t])
         wanted.append(move)
-    for moves in (moves_by_scan, moves_at_once):
+    for moves in (linearised_scan, flows.moves_in_parallel):
         np.testing.assert_allclose(moves(step, old, x, r), wanted, rtol=1e-11)
 
 
@@ -114,7 +110,7 @@ def newton(step, s_0, states, J):
     return np.array(merits), states
 
 
-def test_deer_counts_as_newton_s_method_on_the_block_matrix_and_finds_the_scan():
+def test_count_and_states_equal_newtons_method_on_the_block_matrix():
     T, n = 12, 4
     W = 1.5 * np.random.default_rng(1).standard_normal((n, n))
     s_0, guess = np.full(n, 0.3), np.random.default_rng(2).uniform(-1, 1, (T, n))
@@ -122,19 +118,19 @@ def test_deer_counts_as_newton_s_method_on_the_block_matrix_and_finds_the_scan()
         lambda s: W @ np.tanh(s), s_0, guess, lambda s: W * (1 - np.tanh(s) ** 2)
     )
     lengths = np.array([3, 7, 12])
-    cell, params, x = nets.net_cell(n), {"W_h": jnp.asarray(W)}, jnp.zeros((T, n))
+    cell, params, x = driven(n), {"W_h": jnp.asarray(W)}, jnp.zeros((T, n))
     ends = jnp.asarray(s_0), jnp.asarray(guess)
     path = unroll(cell, params, x, carry=ends[0]).outputs
     np.testing.assert_allclose(states, path, rtol=1e-8)
-    for moves in (moves_by_scan, moves_at_once):
-        counts, error = deer(cell, moves, params, x, ends, jnp.asarray(lengths))
+    for moves in (linearised_scan, flows.moves_in_parallel):
+        counts, error = count_iterations(cell, moves, params, x, ends, jnp.asarray(lengths))
         first = [int(np.argmax(merits[:, T - 1] < TOLERANCE)) + 1 for T in lengths]
         np.testing.assert_array_equal(counts, np.minimum(first, lengths))
         assert error < 1e-4
     assert first[-1] > 3
 
 
-def test_an_observer_at_its_flow_stays_there():
+def test_observer_that_starts_on_the_flow_follows_it():
     for name in ("Rossler", "Chua"):
         s_0 = jnp.array(flows.FLOWS[name].start)
         x = unroll(flows.flow_cell(name), {"C": jnp.zeros(3)}, jnp.zeros((20, 0)), carry=s_0)
@@ -144,26 +140,20 @@ def test_an_observer_at_its_flow_stays_there():
         np.testing.assert_allclose(found, x.carries, rtol=1e-12)
 
 
-def test_the_theory_is_the_geometric_series():
+def test_theory_is_the_geometric_series():
     for value, T in ((-0.7, 50), (0.01, 300)):
         wanted = 2 * np.log(np.expm1(value * T) / np.expm1(value))
         np.testing.assert_allclose(nets.theory(np.array([value]), T), [wanted], rtol=1e-12)
     np.testing.assert_allclose(nets.theory(np.zeros(1), 40), [2 * np.log(40)])
 
 
-def test_the_quick_run_says_what_it_says_at_any_size(quick):
-    assert (quick["flows"].observer_iterations <= 14).all()
-    assert (quick["flows"].iterations.values > 20).all()
-    counts = quick["nets"].iterations.transpose("gain", "seed", "length").values
+def test_iterations_of_the_quick_runs(quick_run):
+    few = quick_run("gonzalez2025_flows")
+    assert (few.observer_iterations <= 14).all() and (few.iterations.values > 20).all()
+    counts = quick_run("gonzalez2025_map").iterations.transpose("gain", "seed", "length").values
     assert (np.diff(counts[-1]) > 0).all() and counts.max() <= 60
-    for paper, name in ((flows.EXPERIMENT, "flows"), (nets.EXPERIMENT, "nets")):
-        claims = paper.claims(quick[name])
-        assert [c.reason for c in claims if c.exact and c.verdict != "reproduced"] == []
-        with study.figure.style():
-            for draw in paper.figures.values():
-                assert draw(quick[name]).axes
 
 
-def test_a_flow_that_there_is_not_is_refused():
+def test_unknown_flow_is_refused():
     with pytest.raises(ValueError, match="flow 'Lorentz'"):
         flows.run(flows.Config(flows=("Lorentz",)))

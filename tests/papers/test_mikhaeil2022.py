@@ -168,7 +168,7 @@ def test_what_is_said_of_distances_that_are_known(dataset):
 
 def test_what_there_is_not_is_refused():
     for given, message in (
-        ({"cells": ("gru",)}, "unknown net 'gru'"),
+        ({"cells": ("gru",)}, "Unknown net 'gru'"),
         ({"intervals": (30, 5)}, "intervals in ascending order are expected, got .30, 5."),
         ({"num_steps": 100}, "intervals of at most num_steps=100 are expected, got 150"),
         ({"num_updates": 700}, "num_updates is expected to be a multiple of chunk=500, got 700"),

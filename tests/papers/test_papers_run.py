@@ -108,9 +108,9 @@ def test_a_run_that_fails_is_said(call, capsys):
     ("flags", "message"),
     [
         ([], "Expected --figure=NAME, --all or --list"),
-        (["--al"], "did you mean '--all'"),
+        (["--al"], "Did you mean '--all'"),
         (["--all", "--quick", "--full"], "Expected one size"),
-        (["--figure=fake2000-fig7"], "did you mean 'fake2000-fig"),
+        (["--figure=fake2000-fig7"], "Did you mean 'fake2000-fig"),
     ],
 )
 def test_wrong_flags_are_one_line(call, capsys, flags, message):

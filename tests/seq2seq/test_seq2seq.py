@@ -20,12 +20,10 @@ FLAGS = [
 ]
 
 
-def test_the_same_command_gives_the_same_bits(folders):
-    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
-    assert one == two
-    assert (folders[0] / "figure.png").stat().st_size > 10_000
+def test_a_run_draws_its_figure(folder):
+    assert (folder / "figure.png").stat().st_size > 10_000
     for name in ("encoder", "decoder"):
-        assert read_description(folders[0] / "params" / f"rnn_{name}.safetensors").cell == "rnn"
+        assert read_description(folder / "params" / f"rnn_{name}.safetensors").cell == "rnn"
 
 
 def test_the_record_has_what_was_trained(dataset):
@@ -82,8 +80,8 @@ def test_the_long_form_has_its_sizes(monkeypatch):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"cells": ""}, "the name of a cell is expected, got ''"),
-        ({"cells": "lsmt"}, "unknown cell 'lsmt'"),
+        ({"cells": ""}, "Expected the name of a cell, got ''"),
+        ({"cells": "lsmt"}, "Unknown cell 'lsmt'"),
         ({"num_formats": 4}, "Expected 1 to 3 formats, got 4"),
         ({"num_updates": 7}, "Expected num_updates to be a multiple of num_evaluations=3"),
         ({"probe": "gates", "cells": "rnn"}, "The probe 'gates' needs a cell with gates"),

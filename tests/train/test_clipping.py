@@ -134,7 +134,7 @@ def test_thresholds_are_swept_where_there_is_one_and_no_other():
         "none": r"a clipping with a threshold, and none in its options, .* got 'none'",
         "value(threshold=1)": r"to sweep \(1.0, 20.0\), got 'value\(threshold=1\)'",
         "pascanu": "Expected factor to be between 0.5 and 10, got 20.0",
-        "agcc": "unknown clipping 'agcc'",
+        "agcc": "Unknown clipping 'agcc'",
     }.items():
         with pytest.raises(ValueError, match=message):
             check_thresholds(spec, (1.0, 20.0))
@@ -204,9 +204,9 @@ def test_a_batch_is_clipped_sequence_by_sequence(key):
 
 def test_bad_names_options_and_thresholds_are_refused():
     for spec, message in {
-        "global": "unknown clipping 'global': did you mean 'global_norm'",
-        "none(threshold=1)": "Clipping 'none' has no option 'threshold'. Use one of: none",
-        "value(size=1)": "no option 'size'; it takes threshold",
+        "global": "Unknown clipping 'global'. Did you mean 'global_norm'",
+        "none(threshold=1)": "'threshold' of clipping 'none'. Known: none",
+        "value(size=1)": "Unknown option 'size' of clipping 'value'. Known: threshold",
         "global_norm(threshold=0)": "Expected threshold to be a positive number, got 0",
         "per_leaf(threshold=-1)": "Expected threshold to be a positive number, got -1",
         "value(threshold=0.0)": "Expected threshold to be a positive number, got 0.0",

@@ -127,7 +127,7 @@ def test_a_training_probes_when_it_is_asked_to_and_a_dead_run_gives_nan():
 
 def test_bad_probes_are_refused():
     assert resolve_probes(" gates,log_norms, gates", CELL) == ("gates", "log_norms")
-    with pytest.raises(ValueError, match="unknown probe 'spectra': did you mean 'spectrum'"):
+    with pytest.raises(ValueError, match="Unknown probe 'spectra'. Did you mean 'spectrum'"):
         resolve_probes("spectra", CELL)
     with pytest.raises(ValueError, match="The probe 'gates' needs a cell with gates"):
         resolve_probes("gates", rnn(1, 3))

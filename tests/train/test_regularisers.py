@@ -163,8 +163,8 @@ def test_held_slopes_leave_values_and_slopes_and_take_curvature_of_products_alon
 def test_bad_names_and_options_are_refused(key):
     assert set(REGULARISERS) == {"flossing", "omega"}
     for spec, message in {
-        "omga": "unknown regulariser 'omga': did you mean 'omega'",
-        "omega(alpha=2)": "Regulariser 'omega' has no option 'alpha'. Use one of: weight, squared",
+        "omga": "Unknown regulariser 'omga'. Did you mean 'omega'",
+        "omega(alpha=2)": "'alpha' of regulariser 'omega'. Known: weight, squared",
         "omega(weight=0)": "Expected weight to be a positive number, got 0",
         "flossing(weight=-1)": "Expected weight to be a positive number, got -1",
         "flossing(num_exponents=0)": "Expected num_exponents to be an integer of at least 1, got 0",
