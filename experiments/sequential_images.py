@@ -226,7 +226,7 @@ def _measure(
     trained = jax.device_get(last.state.params)
     if kept is not None:
         save_params(
-            kept.parents[1] / "params" / f"{sanitise(name)}_{order}.safetensors",
+            study.params_folder(kept) / f"{sanitise(name)}_{order}.safetensors",
             jax.tree.map(lambda leaf: leaf[0], trained["cell"]),
             cell=spec(name, found.task.num_steps),
             input_size=1,
