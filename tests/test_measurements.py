@@ -57,12 +57,15 @@ def test_the_summary_and_the_claim_have_a_factor_for_each(dataset):
     assert page.claims(other[["log_norms"]]) == []
 
 
-def test_every_other_measurement_of_the_catalogue_draws():
-    others = tuple(name for name in flow.CATALOGUE if name not in quick().what)
+def test_other_measurements_of_the_catalogue_draw_by_their_kind():
+    others = ("leading_singular_values", "component_map", "decomposition", "steps_by_path")
     dataset = page.run(quick(what=others, num_steps=4, hidden_size=3))
     drawn = EXPERIMENT.draw(dataset)
     titles = [ax.get_title() for ax in drawn.axes if ax.get_title()]
     assert titles == [name.replace("_", " ") for name in others]
+    _, component_map, decomposition, paths, *_ = drawn.axes
+    assert len(component_map.images) == 1 and len(paths.lines) == 5
+    assert decomposition.texts[0].get_text() == "not drawn by itself"
     assert page.summary(dataset) == "No measurement gives a factor per step."
 
 
@@ -73,5 +76,5 @@ def test_a_cell_without_gates_is_measured_without_them():
 
 
 def test_an_unknown_measurement_is_refused():
-    with pytest.raises(ValueError, match="Unknown measurement 'log_norm'. Did you mean 'log_norms'"):
+    with pytest.raises(ValueError, match="Unknown measurement 'log_norm'. Did you mean"):
         page.run(quick(what=("log_norm",)))
