@@ -136,7 +136,7 @@ def _draw(ax: "Axes", dataset: "xarray.Dataset", name: str) -> None:
     entry = flow.CATALOGUE[name]
     first, *rest = entry.variables
     if entry.kind == "map":
-        _draw_map(ax, dataset[first.name])
+        _draw_map(ax, _whole(dataset[first.name], first))
     elif entry.kind == "matrices":
         ax.text(0.5, 0.5, "not drawn by itself", ha="center", transform=ax.transAxes)
     elif len(first.dims) > 1 and not first.by_leaf:
@@ -156,6 +156,14 @@ def _draw(ax: "Axes", dataset: "xarray.Dataset", name: str) -> None:
 def _shown(array: "xarray.DataArray") -> "xarray.DataArray":
     """What an axis shows: log10 of what is recorded as a natural logarithm."""
     return array / curves.NATS if array.attrs["units"] == "nats" else array
+
+
+def _whole(array: "xarray.DataArray", variable: Variable) -> "xarray.DataArray":
+    """What a map shows: of a pytree of log norms, the norm of all leaves together."""
+    if variable.by_leaf:
+        array = 0.5 * _log_sum(2 * array, variable.dims[-1])
+        array.attrs["units"] = variable.units
+    return _shown(array)
 
 
 def _lines(array: "xarray.DataArray", variable: Variable) -> dict[str, "xarray.DataArray"]:
@@ -199,7 +207,7 @@ def _draw_family(ax: "Axes", array: "xarray.DataArray") -> None:
 
 
 def _draw_map(ax: "Axes", array: "xarray.DataArray") -> None:
-    values = _shown(array).median("run").values
+    values = array.median("run").values
     image = ax.imshow(np.where(np.isfinite(values), values, np.nan), origin="lower")
     ax.figure.colorbar(image, ax=ax, shrink=0.8)
     ax.grid(False)

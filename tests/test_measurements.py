@@ -17,7 +17,7 @@ def quick(**given):
 
 def test_a_run_draws_a_panel_for_each_measurement(folder, dataset):
     assert (folder / "figure.png").stat().st_size > 10_000
-    titles = [ax.get_title() for ax in EXPERIMENT.draw(dataset).axes if ax.get_title()]
+    titles = [ax.get_title() for ax in page.figure(dataset).axes if ax.get_title()]
     assert titles == [name.replace("_", " ") for name in quick().what]
 
 
@@ -60,7 +60,7 @@ def test_the_summary_and_the_claim_have_a_factor_for_each(dataset):
 def test_other_measurements_of_the_catalogue_draw_by_their_kind():
     others = ("leading_singular_values", "component_map", "decomposition", "steps_by_path")
     dataset = page.run(quick(what=others, num_steps=4, hidden_size=3))
-    drawn = EXPERIMENT.draw(dataset)
+    drawn = page.figure(dataset)
     titles = [ax.get_title() for ax in drawn.axes if ax.get_title()]
     assert titles == [name.replace("_", " ") for name in others]
     _, component_map, decomposition, paths, *_ = drawn.axes
