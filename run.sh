@@ -11,6 +11,7 @@ usage() {
   cat <<EOF
 usage: ./run.sh <experiment> [flags]    runs it; --helpshort lists its flags, --quick takes seconds
        ./run.sh figures [--quick]       draws the gallery again
+       ./run.sh tables                  generates the documentation's tables from the records
        ./run.sh test [--slow] [pytest arguments]   --slow includes the tests that take minutes
        ./run.sh lint
        ./run.sh setup                   makes the environment, in .venv, and installs the project
@@ -21,8 +22,13 @@ EOF
 
 experiments() {
   local found
-  found="$(cd "$root/experiments" && find . -name '[a-z]*.py' ! -path ./figures.py | sort)"
+  found="$(cd "$root/experiments" && {
+    find . -maxdepth 1 -name '[a-z]*.py' ! -path ./figures.py
+    find ./papers -name '[a-z]*.py'
+    find . -mindepth 2 -maxdepth 2 -name __main__.py  # a study that is a folder
+  } | sort)"
   found="${found//.\//}"
+  found="${found//\/__main__/}"
   found="${found//.py/}"
   echo "${found//$'\n'/, }"
 }
@@ -127,9 +133,10 @@ run_linters() {
 }
 
 run_experiment() {
-  local name="$1" file="$root/experiments/$1.py"
+  local name="$1" file="$root/experiments/$1.py" folder="$root/experiments/$1"
   shift
-  [[ -f $file ]] || fail "unknown experiment '$name', the known ones are $(experiments)" 2
+  [[ ! -f $folder/__main__.py ]] || file="$folder"
+  [[ -e $file ]] || fail "unknown experiment '$name', the known ones are $(experiments)" 2
   prepare ""
   exec "$python" "$file" "$@"
 }
@@ -139,10 +146,11 @@ case "${1:-}" in
   setup) prepare "" ;;
   test) run_tests "${@:2}" ;;
   lint) run_linters ;;
-  figures)
+  figures | tables)
     [[ -f $root/experiments/figures.py ]] || fail "there is no experiments/figures.py" 2
     prepare ""
     cd -- "$root"
+    [[ $1 != tables ]] || set -- figures --tables
     exec "$python" experiments/figures.py "${@:2}"
     ;;
   *) run_experiment "$@" ;;

@@ -22,6 +22,7 @@ from turns import medians
 from gradflow import flow
 from gradflow.cell import Params
 from gradflow.cells import lstm, rnn
+from gradflow.devices import map_runs
 
 INPUT_SIZE = 16
 
@@ -82,7 +83,7 @@ def contestants(num_steps: int) -> dict[str, Callable]:
     runs: dict[str, Callable] = {
         "bare products": bare_products(params, num_steps),
         "log_norms": partial(measure, inputs[0]),
-        f"log_norms, batch {_BATCH.value}": partial(jax.jit(flow.over_runs(measure)), inputs),
+        f"log_norms, batch {_BATCH.value}": partial(jax.jit(map_runs(measure)), inputs),
     }
     if _TORCH.value and importlib.util.find_spec("torch"):
         runs["PyTorch"] = torch_log_norms(params, inputs[0])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradflow import unroll
 from gradflow.cells import CELLS
-from gradflow.train import over_shares
+from gradflow.devices import sum_over_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ def gradient(name: str, shape: Shape, method: str, remat: str = "none") -> tuple
 
         return jax.grad(loss)(params), ()
 
-    return jax.jit(lambda params, inputs: over_shares(share, params, inputs)[0]), arguments
+    return jax.jit(lambda params, inputs: sum_over_batch(share, params, inputs)[0]), arguments
 
 
 def ready(jitted: Any, arguments: Any) -> Callable[[], Any]:

@@ -22,7 +22,7 @@ from gradflow.cells import resolve
 from gradflow.tasks import resolve_task
 from gradflow.train import Training, begin, resolve_optimiser
 from gradflow.train.clipping import resolve_clipping
-from gradflow.train.loop import Means, advance
+from gradflow.train.runs import Means, advance
 
 CELLS = flags.DEFINE_list("cells", ["rnn", "gru", "lstm"], "Cells.")
 SEEDS = flags.DEFINE_integer("seeds", 5, "Runs side by side.", lower_bound=2)

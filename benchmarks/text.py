@@ -19,6 +19,7 @@ run again; they are told in turns, and the median is taken.
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -29,11 +30,13 @@ from absl import app, flags
 from turns import answer, medians_of_processes
 
 from gradflow.cells import resolve
-from gradflow.models.nets import resolve_net
-from gradflow.models.text import text_classifier
-from gradflow.train.clipping import resolve_clipping
-from gradflow.train.language import Language, advance, begin
-from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train import Descent, resolve_clipping, resolve_optimiser, step
+
+sys.path.append(str(Path(__file__).parents[1] / "experiments"))  # the studies have the models
+
+from char_lm.language import Language, advance, initial_state  # noqa: E402
+from classification.nets import resolve_net  # noqa: E402
+from classification.text import text_classifier  # noqa: E402
 
 CHAR = "char_"
 
@@ -105,13 +108,11 @@ def our_classifier(name: str, sizes: Sizes) -> Callable[[], Any]:
         scores = model.apply(params, ids, lengths=lengths)
         return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
 
-    def update(state: Any, batch: Any) -> Any:
-        params, memory = state
-        steps, memory = optimizer.update(jax.grad(loss)(params, batch), memory, params)
-        return optax.apply_updates(params, steps), memory
+    def update(state: Descent, batch: Any) -> Descent:
+        return step(optimizer, state, jax.grad(loss)(state.params, batch))
 
-    params = model.init(jax.random.key(0))
-    state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (params, optimizer.init(params)))
+    state = Descent.start(optimizer, model.init(jax.random.key(0)))
+    state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
     compiled = jax.jit(update, donate_argnums=0).lower(state, batch).compile()
 
     def run() -> None:
@@ -135,7 +136,7 @@ def our_reader(name: str, sizes: Sizes) -> Callable[[], Any]:
         window=sizes.num_steps,
         num_updates=1_000_000,
     )
-    state = begin(language, jax.random.key(0), sizes.batch)
+    state = initial_state(language, jax.random.key(0), sizes.batch)
     streams = jnp.asarray(sizes.streams())
 
     def run() -> None:

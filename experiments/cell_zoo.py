@@ -2,8 +2,8 @@
 
 For each cell of the field, initialised as in its paper and on the same gaussian inputs:
 log10 ‖∂h_T/∂h_k‖ against the lag T - k, all on one scale, the farthest horizon first. The
-horizon is the first lag at which the median norm is 1e-3 or less; a run is cut where its gradient
-is exactly zero at the longest lag. The claims: before any training, cells of one size differ by more
+horizon is the first lag at which the median norm is 1e-3 or less; a run is cut if its gradient is
+exactly zero at the longest lag. The claims: before any training, cells of one size differ by more
 than ten orders of magnitude at lag 100; and gates do not decide it, for gated cells lie on
 either side of the cells without.
 
@@ -217,6 +217,9 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+    section="flow",
+    order=4,
+    gallery={"cell_zoo": study.Picture()},
     quick={"cells": "rnn,lstm,gru", "hidden_size": 8, "num_steps": 20, "num_seeds": 3},
     doc=__doc__,
 )

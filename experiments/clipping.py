@@ -37,7 +37,7 @@ import numpy as np
 from _kit import cells, decisions, fields, outcomes, runs, trained
 
 from gradflow import statistics, study
-from gradflow.spec import parse_spec, split_specs, unknown_name
+from gradflow.spec import check_name, parse_spec, split_specs
 from gradflow.tasks import resolve_task
 from gradflow.train import Progress, Schedule, Training, resolve_clipping, resolve_optimiser
 from gradflow.train.clipping import check_thresholds
@@ -70,7 +70,7 @@ CLAIMED = THRESHOLDS["global_norm"][1]
 HIGHEST = 1e3
 """The highest ratio of final loss to baseline in the figure; larger ones are drawn there."""
 
-METRICS = ("loss", "share_correct", "grad_norm", "clip_share", "clip_cosine", "clip_ratio")
+METRICS = ("loss", "accuracy", "grad_norm", "clip_share", "clip_cosine", "clip_ratio")
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,7 @@ def _learning_rates(config: Config) -> dict[str, float]:
 def _kinds(config: Config) -> list[str]:
     kinds = list(dict.fromkeys(split_specs(config.clippings)))
     for kind in kinds:
-        if kind not in THRESHOLDS:
-            raise ValueError(unknown_name("clipping of this study", kind, THRESHOLDS))
+        check_name("clipping of this study", kind, THRESHOLDS)
     if "none" not in kinds:
         raise ValueError(
             f"Expected none among --clippings, to compare with, got {', '.join(kinds)}. Add none."

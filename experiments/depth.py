@@ -1,14 +1,14 @@
 """How the gradient flows through the layers of a stack, and through both directions of time.
 
 For a stack of L layers the norm of ∂h^l_T/∂h^m_k, from layer m at step k to layer l at step T, for
-all pairs of layers and all lags T - k: without a skip, with the residual one, and with the input
-given to every layer. No layer hears from one above it, so that the lowest layers of a stack are a
-stack of their own: one of 8 shows those of 1 to 8. (The whole carry of step k but h^m_k is held
-fixed; so at lag 0 all but the diagonal is exactly zero.) Beside it the norm of ∂y_t/∂x_k for
-y_t = [h→_t; h←_t], the outputs of a net that reads forwards and of one that reads backwards. The
-claim: the flow from the lowest layer falls exponentially with the layers that it has to climb, as
-it does with the lag; a residual connection past the layers undoes that. It is tested at lag 1,
-where one path leads straight up, and at whichever lag is the best, where all paths count.
+all pairs of layers and all lags T - k: without a skip connection, with the residual one, and with
+the input given to every layer. No layer depends on one above it, so that the lowest layers of a
+stack are a stack of their own: one of 8 shows those of 1 to 8. (The whole carry of step k but h^m_k
+is held fixed; so at lag 0 all but the diagonal is exactly zero.) Beside it the norm of ∂y_t/∂x_k
+for y_t = [h→_t; h←_t], the outputs of a network that reads forwards and one that reads backwards.
+The claims: the gradient from the lowest layer falls exponentially with the number of layers above
+it, and a residual connection past the layers undoes that. They are tested at lag 1, where one path
+leads straight up, and at the best lag for each layer, where all paths count.
 
 Source: Pascanu, Gulcehre, Cho, Bengio 2014, arXiv:1312.6026 (depth); Wu et al. 2016,
 arXiv:1609.08144 (residual stacks); Schuster & Paliwal 1997, doi:10.1109/78.650093 (both
@@ -27,13 +27,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _kit import cells, curves, decisions, fields, runs
 
-from gradflow import flow, statistics, study, unroll
-from gradflow.cells import resolve
+from gradflow import statistics, study, unroll
 from gradflow.cells.stack import stack
 from gradflow.flow.steps import log_scaled, pull_rows, rescale, trajectory
-from gradflow.structure import check_structure
-from gradflow.tasks.inputs import make_inputs
 
 if TYPE_CHECKING:
     import xarray
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
     from gradflow import Carry, Cell, Params
 
 SKIPS = {"none": "no skip", "residual": "residual", "input": "input to all layers"}
-"""How a layer's input gets upwards: the kinds of `stack`, and how they are called."""
+"""The kinds of skip connection of `stack`, and how figures and tables call them."""
 
 LOOKS = {
     "none": {"color": "#D55E00", "linestyle": "--", "marker": "o"},
@@ -51,21 +49,21 @@ LOOKS = {
     "input": {"color": "#009E73", "linestyle": "-.", "marker": "^"},
 }
 
-CUT = "#b0b0b0"
-"""The colour of an exact zero: a grey, which the colour map does not have."""
+PLACES: dict[str, int | None] = {"lag 1": 1, "the best lag": None}
+"""Where the claims are tested, each with the longest lag that counts."""
 
 
 @dataclass(frozen=True)
 class Config(study.Config):
     """Which layers, and on what."""
 
-    num_seeds: int = study.field(5, help="Nets, and input sequences.", positive=True)
-    cell: str = study.field("lstm", help="The cell of every layer, with options or without.")
+    num_seeds: int = fields.num_seeds(5)
+    cell: str = fields.cell("lstm")
     num_layers: int = study.field(8, help="Layers L of the stack.", positive=True)
-    hidden_size: int = study.field(16, help="Hidden units of a layer.", positive=True)
-    input_size: int = study.field(16, help="Channels of gaussian inputs.", positive=True)
-    num_steps: int = study.field(60, help="Steps T, and so the longest lag.", positive=True)
-    lags: tuple[int, ...] = study.field((1, 10, 50), help="Lags that are drawn.", positive=True)
+    hidden_size: int = fields.hidden_size(16)
+    input_size: int = fields.input_size(16)
+    num_steps: int = fields.num_steps(60)
+    lags: tuple[int, ...] = fields.lags((1, 10, 50))
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
@@ -74,57 +72,48 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
     if max(config.lags) > config.num_steps:
         raise ValueError(
-            f"lags up to num_steps={config.num_steps} are expected, got lags={config.lags}; "
-            "leave the longer ones out"
+            f"Expected lags up to num_steps={config.num_steps}, got lags={config.lags}. "
+            "Remove the longer ones or raise --num_steps."
         )
     if config.num_layers < 3:
         raise ValueError(
-            f"num_layers of at least 3, for a rate per layer, is expected, got {config.num_layers}"
+            f"Expected at least 3 layers, which a rate per layer needs, got {config.num_layers}. "
+            "Raise --num_layers."
         )
-    check_structure(resolve(config.cell))
-    inputs = make_inputs(
-        "gaussian",
-        jax.random.fold_in(jax.random.key(config.seed), 1),
-        num_sequences=config.num_seeds,
-        num_steps=config.num_steps,
-        input_size=config.input_size,
-    )
+    factory, inputs = cells.factory(config.cell), runs.inputs(config)
     parts = [
-        once(f"skip={skip}", partial(_measure_stack, config, skip, inputs))
+        once(f"skip={skip}", partial(_measure_stack, config, factory, skip, inputs))
         for skip in study.progress(list(SKIPS), "kinds of skip")
     ]
-    both = once("directions", partial(_measure_directions, config, inputs))
+    both = once("directions", partial(_measure_directions, config, factory, inputs))
     return xarray.merge([xarray.concat(parts, dim="skip"), both]).assign_attrs(
         cell=config.cell, lags=sorted(set(config.lags))
     )
 
 
-def _make(config: Config, skip: str) -> tuple[list["Cell"], "Cell"]:
+def _make(config: Config, factory: cells.Factory, skip: str) -> tuple[list["Cell"], "Cell"]:
     """The layers, and the stack of them."""
-    factory = resolve(config.cell)
     above = config.hidden_size + (config.input_size if skip == "input" else 0)
     sizes = [config.input_size, *(above for _ in range(config.num_layers - 1))]
     layers = [factory(size, config.hidden_size) for size in sizes]
     return layers, stack(layers, skip=None if skip == "none" else skip)
 
 
-def _keys(config: Config) -> jax.Array:
-    return jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0), config.num_seeds)
-
-
-def _measure_stack(config: Config, skip: str, inputs: jax.Array) -> "xarray.Dataset":
+def _measure_stack(
+    config: Config, factory: cells.Factory, skip: str, inputs: jax.Array
+) -> "xarray.Dataset":
     import xarray
 
-    layers, cell = _make(config, skip)
-    measure = flow.over_runs(lambda key, x: layer_norms(layers, cell, cell.init(key), x))
-    norms = jax.jit(measure)(_keys(config), inputs)
+    layers, cell = _make(config, factory, skip)
+    params = runs.initialise(cell, runs.keys(config))
+    norms = runs.measure(partial(layer_norms, layers, cell), params, inputs)
     layer = np.arange(1, config.num_layers + 1)
     dims = ("skip", "run", "lag", "target", "source")
     return xarray.Dataset(
-        {"log_norm": (dims, np.asarray(norms)[None], {"units": "nats", "norm": "frobenius"})},
+        {"log_norm": (dims, norms[None], {"units": "nats", "norm": "frobenius"})},
         coords={
             "skip": [skip],
-            "lag": ("lag", np.arange(config.num_steps + 1), {"units": "steps"}),
+            "lag": curves.coordinates(config.num_steps)["lag"],
             "target": ("target", layer, {"meaning": "the later, higher layer l; 1 is the lowest"}),
             "source": ("source", layer, {"meaning": "the earlier, lower layer m"}),
         },
@@ -134,9 +123,9 @@ def _measure_stack(config: Config, skip: str, inputs: jax.Array) -> "xarray.Data
 def layer_norms(
     layers: list["Cell"], cell: "Cell", params: "Params", inputs: jax.Array
 ) -> jax.Array:
-    """log ‖∂h^l_T/∂h^m_k‖, Frobenius, of shape (lag, l, m): the rows of all l, pulled back at once.
+    """Computes log ‖∂h^l_T/∂h^m_k‖, Frobenius, of shape (lag, l, m), from one backward pass.
 
-    Each layer's rows have a scale of their own, so that none is lost beside a larger one.
+    Each layer's rows have a scale of their own: beside a larger one they would underflow.
     """
     steps = trajectory(cell, params, inputs)
 
@@ -160,31 +149,31 @@ def layer_norms(
     return jnp.concatenate([jax.vmap(norms)(*first)[None], rest])
 
 
-def _measure_directions(config: Config, inputs: jax.Array) -> "xarray.Dataset":
+def _measure_directions(
+    config: Config, factory: cells.Factory, inputs: jax.Array
+) -> "xarray.Dataset":
     import xarray
 
-    cell = resolve(config.cell)(config.input_size, config.hidden_size)
+    cell = factory(config.input_size, config.hidden_size)
 
-    def one_run(key: jax.Array, x: jax.Array) -> jax.Array:
-        forwards, backwards = (cell.init(k) for k in jax.random.split(key))
+    def one_run(forwards: "Params", backwards: "Params", x: jax.Array) -> jax.Array:
         late = len(x) // 2  # the output in the middle has a past and a future of one length
-        return jnp.stack(
-            [
-                jnp.log(jnp.linalg.norm(jax.jacrev(output)(x), axis=(0, 2)))
-                for output in (
-                    lambda x: unroll(cell, forwards, x).outputs[late],
-                    lambda x: unroll(cell, backwards, x[::-1]).outputs[::-1][late],
-                )
-            ]
+        outputs = (
+            lambda x: unroll(cell, forwards, x).outputs[late],
+            lambda x: unroll(cell, backwards, x[::-1]).outputs[::-1][late],
         )
+        jacobians = [jax.jacrev(output)(x) for output in outputs]
+        return jnp.stack([jnp.log(jnp.linalg.norm(J, axis=(0, 2))) for J in jacobians])
 
-    norms = jax.jit(flow.over_runs(one_run))(_keys(config), inputs)
+    keys = runs.keys(config)
+    both = [keys, jax.vmap(partial(runs.stream, number=0))(keys)]
+    norms = runs.measure(one_run, *(runs.initialise(cell, k) for k in both), inputs)
     offsets = np.arange(config.num_steps) - config.num_steps // 2
     return xarray.Dataset(
         {
             "log_norm_of_input": (
                 ("run", "direction", "offset"),
-                np.asarray(norms),
+                norms,
                 {"units": "nats", "norm": "frobenius", "of": "dy_t/dx_k with t in the middle"},
             )
         },
@@ -196,7 +185,7 @@ def _measure_directions(config: Config, inputs: jax.Array) -> "xarray.Dataset":
 
 
 def climbing(dataset: "xarray.Dataset", *, last: int | None = None) -> "xarray.DataArray":
-    """The log of the largest ‖∂h^l_T/∂h^1_k‖ over the lags, for every layer l above 1."""
+    """Computes the log of the largest ‖∂h^l_T/∂h^1_k‖ over the lags for every layer l above 1."""
     from_lowest = dataset.log_norm.sel(source=1, lag=slice(1, last))
     return from_lowest.max("lag").isel(target=slice(1, None))
 
@@ -220,15 +209,15 @@ def _draw_maps(part: "SubFigure", dataset: "xarray.Dataset") -> None:
 
     lags = np.atleast_1d(dataset.attrs["lags"])
     panels = part.subplots(len(SKIPS), len(lags), sharex=True, sharey=True, squeeze=False)
-    decades = dataset.log_norm.sel(lag=lags).median("run") / np.log(10)
-    shown = decades.where(np.isfinite(decades))
+    log10 = dataset.log_norm.sel(lag=lags).median("run") / curves.NATS
+    shown = log10.where(np.isfinite(log10))
     norm = Normalize(float(shown.min()), float(shown.max()))
     layers = dataset.sizes["target"]
     look: Any = {"origin": "lower", "extent": (0.5, layers + 0.5) * 2}
     for row, skip in zip(panels, dataset.skip.values, strict=True):
         for ax, lag in zip(row, lags, strict=True):
             values = shown.sel(skip=skip, lag=lag)
-            ax.imshow(np.ones((1, 1)), cmap=ListedColormap([CUT]), **look)
+            ax.imshow(np.ones((1, 1)), cmap=ListedColormap([curves.CUT]), **look)
             ax.imshow(values, norm=norm, **look)
             ax.set_title(f"{SKIPS[str(skip)]}, lag {lag}", fontsize=8)
             ax.grid(False)
@@ -239,7 +228,7 @@ def _draw_maps(part: "SubFigure", dataset: "xarray.Dataset") -> None:
 
 
 def _draw_climbing(ax: "Axes", dataset: "xarray.Dataset") -> None:
-    best, first = (climbing(dataset, last=last) / np.log(10) for last in (None, 1))
+    best, first = (climbing(dataset, last=last) / curves.NATS for last in (None, 1))
     for skip in dataset.skip.values:
         look = {"label": SKIPS[str(skip)], **LOOKS[str(skip)], "markevery": 1}
         study.figure.band(ax, best.target, best.sel(skip=skip), "run", **look)
@@ -254,70 +243,89 @@ def _draw_climbing(ax: "Axes", dataset: "xarray.Dataset") -> None:
 
 
 def _draw_directions(ax: "Axes", dataset: "xarray.Dataset") -> None:
-    decades = dataset.log_norm_of_input / np.log(10)
+    log10 = dataset.log_norm_of_input / curves.NATS
     for direction, color, linestyle in (
         ("forwards", "#000000", "-"),
         ("backwards", "#CC79A7", "--"),
     ):
-        values = decades.sel(direction=direction)
+        values = log10.sel(direction=direction)
         look = {"color": color, "linestyle": linestyle, "label": direction}
-        study.figure.band(ax, decades.offset, values, "run", **look)
+        study.figure.band(ax, log10.offset, values, "run", **look)
     ax.set(
-        xlabel="k − t (steps): past, and future",
+        xlabel="k − t (steps), past and future",
         ylabel=r"$\log_{10}\,\|\partial y_t/\partial x_k\|$",
         title="Both directions, one layer",
     )
     ax.legend(loc="lower center")
 
 
-def rates(dataset: "xarray.Dataset", *, last: int | None = None) -> "xarray.DataArray":
-    """The slope of `climbing`, lags 1 to last, against the layer; nats a layer, by skip and run."""
+def rates_by_layer(dataset: "xarray.Dataset", *, last: int | None = None) -> "xarray.DataArray":
+    """Fits the slope of `climbing`, lags 1 to last, in nats per layer, by skip and run."""
     values = climbing(dataset, last=last)
     return values.polyfit("target", 1).polyfit_coefficients.sel(degree=1, drop=True)
 
 
 def summary(dataset: "xarray.Dataset") -> str:
-    """The factor per layer with its interval, and whether the flow is as claimed."""
-    by_place = {"at lag 1": rates(dataset, last=1), "at the best lag": rates(dataset)}
-    rows = [
-        {"skip": SKIPS[str(skip)]}
-        | {
-            f"factor per layer {place}": (
-                f"{statistics.estimate(slopes.sel(skip=skip).values).map(np.exp):.3f}"
-            )
-            for place, slopes in by_place.items()
-        }
-        for skip in dataset.skip.values
-    ]
-    verdicts = [_verdict(place, slopes) for place, slopes in by_place.items()]
-    return "\n".join([study.table(rows), _both(dataset), *verdicts])
+    """The factor per layer with its interval, and what the output in the middle depends on."""
+    by_place = {place: rates_by_layer(dataset, last=last) for place, last in PLACES.items()}
+    rows = []
+    for skip in dataset.skip.values:
+        found = {p: statistics.estimate(r.sel(skip=skip).values) for p, r in by_place.items()}
+        factors = {f"factor per layer at {p}": f"{one.map(np.exp):.3f}" for p, one in found.items()}
+        rows.append({"skip": SKIPS[str(skip)], **factors})
+    return f"{study.table(rows)}\n{_directions(dataset)}"
 
 
-def _verdict(place: str, slopes: "xarray.DataArray") -> str:
-    none, residual = (slopes.sel(skip=skip).values for skip in ("none", "residual"))
-    falls = statistics.estimate(none).high < 0
-    # A wide interval that reaches 0 is no evidence by itself, so the same seeds must also gain.
-    gain = statistics.estimate(residual - none)
-    undone = gain.low > 0 and statistics.estimate(residual).high >= 0
-    word = study.verdict(falls and undone)
-    return (
-        f"{place} the flow {'falls' if falls else 'does not fall'} with depth without a skip and "
-        f"{'does not' if undone else 'falls'} with the residual (which adds {gain:+.3f} nats a "
-        f"layer): the claim is {word} by this run"
-    )
-
-
-def _both(dataset: "xarray.Dataset") -> str:
-    """What the output in the middle hears of the first and of the last input."""
-    middle = (dataset.log_norm_of_input / np.log(10)).median("run")
+def _directions(dataset: "xarray.Dataset") -> str:
+    """The norm of the output in the middle by the first and by the last input."""
+    middle = (dataset.log_norm_of_input / curves.NATS).median("run")
     ends = middle.isel(offset=[0, -1])
-    words = []
+    parts = []
     for direction in dataset.direction.values:
         past, future = (
             "0" if np.isneginf(v) else f"10^{v:.1f}" for v in ends.sel(direction=direction).values
         )
-        words.append(f"{direction}: first input {past}, last input {future}")
-    return f"norm of the output at t = T/2 by an input, {'; '.join(words)}"
+        parts.append(f"{direction}, {past} by the first input and {future} by the last")
+    return f"Norm of the derivative of the output at t = T/2: {'; '.join(parts)}."
+
+
+def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+    """Whether the gradient falls with depth, and whether a residual connection undoes that."""
+    return [
+        make(place, rates_by_layer(dataset, last=last))
+        for place, last in PLACES.items()
+        for make in (_falls, _undone)
+    ]
+
+
+def _falls(place: str, slopes: "xarray.DataArray") -> study.Claim:
+    rate = statistics.estimate(slopes.sel(skip="none").values)
+    return study.claim(
+        f"falls-at-{place.replace(' ', '-')}",
+        f"Without a skip connection the gradient falls by a constant factor per layer, at {place}.",
+        decisions.below(rate),
+        measured=study.Measured.of("factor per layer", rate.map(np.exp)),
+        criterion="the 95 % interval of the rate per layer lies below 0",
+    )
+
+
+def _undone(place: str, slopes: "xarray.DataArray") -> study.Claim:
+    none, residual = (slopes.sel(skip=skip).values for skip in ("none", "residual"))
+    rate = statistics.estimate(residual)
+    # A wide interval that reaches 0 is no evidence by itself, so the same seeds must also gain.
+    gain = statistics.estimate(residual - none)
+    reaches_zero = None if np.isnan(rate.high) else rate.high >= 0
+    return study.claim(
+        f"residual-at-{place.replace(' ', '-')}",
+        f"A residual connection undoes the fall of the gradient with depth, at {place}.",
+        decisions.every([decisions.above(gain), reaches_zero]),
+        measured=[
+            study.Measured.of("factor per layer", rate.map(np.exp)),
+            study.Measured.of("over that without a skip", gain.map(np.exp)),
+        ],
+        criterion="the 95 % interval of the rate per layer reaches 0, and that of the paired gain "
+        "over no skip lies above 0",
+    )
 
 
 EXPERIMENT = study.Experiment(
@@ -326,6 +334,7 @@ EXPERIMENT = study.Experiment(
     run=run,
     figure=figure,
     summary=summary,
+    claims=claims,
     section="flow",
     order=10,
     gallery={"depth": study.Picture()},

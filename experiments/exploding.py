@@ -38,8 +38,9 @@ from _kit import curves, decisions, fields, runs
 
 from gradflow import Cell, flow, statistics, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.initializers.meanfield import critical_gain, mean_field_exponent
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 if TYPE_CHECKING:
     import xarray
@@ -170,8 +171,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     import xarray
 
     for name in config.cells:
-        if name not in NETS:
-            raise ValueError(unknown_name("network of this study", name, NETS))
+        check_name("network of this study", name, NETS)
     if config.burn_in >= config.num_steps:
         raise ValueError(
             f"Expected burn_in below num_steps={config.num_steps}, got {config.burn_in}. "
@@ -229,7 +229,7 @@ def _log_norms(cell: Cell, gains: np.ndarray, params: "Params", inputs: jax.Arra
     def one(params: "Params", x: jax.Array, gain: jax.Array) -> jax.Array:
         return flow.log_norms(cell, {"cell": params, "gain": gain}, x, norm="frobenius")
 
-    measure = jax.jit(flow.over_runs(one))  # compiled once for all gains
+    measure = jax.jit(map_runs(one))  # compiled once for all gains
     return np.stack([measure(params, inputs, jnp.full(len(inputs), gain)) for gain in gains])
 
 
@@ -420,9 +420,9 @@ def summary(dataset: "xarray.Dataset") -> str:
     rows = [_row(str(name), dataset.sel(cell=name)) for name in dataset.cell.values]
     first, last = dataset.factor.values[[0, -1]]
     return (
-        f"{study.table(rows)}\nLoss of the tanh network on the line: log10 of the steepest over the "
-        f"median slope is {roughening(dataset):.2f} larger at {last:g} than at {first:g} of the "
-        "critical gain."
+        f"{study.table(rows)}\nLoss of the tanh network on the line: log10 of the steepest over "
+        f"the median slope is {roughening(dataset):.2f} larger at {last:g} than at {first:g} of "
+        "the critical gain."
     )
 
 
@@ -488,6 +488,9 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+    section="flow",
+    order=6,
+    gallery={"exploding": study.Picture()},
     quick={
         "cells": ("linear", "tanh"),
         "hidden_size": 16,

@@ -1,63 +1,39 @@
-"""Draws the gallery in figures/ again: each picture, the small record of its numbers, and a page.
+"""Draws the gallery in figures/ again, and generates the tables from its records.
 
     python experiments/figures.py             # the committed gallery
     python experiments/figures.py --quick     # small versions, into results/figures-quick
+    python experiments/figures.py --tables    # only the tables, from the committed records
 
 A figure whose run is finished in results/ is drawn from its record; --overwrite measures anew.
-Those of real sequences want the official files in data/, and are left as they are without them.
+Figures of real sequences need the official files in data/, and stay unchanged without them.
 """
 
-import importlib
 import json
 import multiprocessing
-import shlex
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
+
+from _kit.gallery import ROOT, gallery
+from _kit.tables import documents, gallery_page
 
 from gradflow import study
 from gradflow.study.settings import compile_quickly
 from gradflow.study.store import write_bytes
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
-SECTIONS = ("flow", "training", "sequences")
-
-
-@cache
-def studies() -> dict[str, study.Experiment]:
-    """All studies by name: those of the first section first, and by their order in it."""
-    names = (path.stem for path in HERE.glob("[a-z]*.py") if path != Path(__file__))
-    found = [importlib.import_module(name).EXPERIMENT for name in names]
-    found.sort(key=lambda one: (SECTIONS.index(one.section), one.order, one.name))
-    return {one.name: one for one in found}
-
-
-@cache
-def gallery() -> dict[str, tuple[study.Experiment, study.Picture]]:
-    """All pictures by the names of their files."""
-    return {
-        name: (one, picture) for one in studies().values() for name, picture in one.gallery.items()
-    }
-
-
-HEAD = """# Gallery
-
-`./run.sh figures` draws these again. Beside each picture lies a JSON file with its numbers, its
-configuration and the versions that it was made with; times are wall time on two CPU cores.
-"""
+FLAGS = ("--quick", "--overwrite", "--tables")
 
 
 def draw(name: str, folder: Path, flags: Sequence[str]) -> int:
-    """Runs one experiment, or finds its record, and exports its picture and numbers."""
+    """Runs one experiment, or finds its record, and exports its picture and claims."""
     experiment, (given, files) = gallery()[name]
     missing = [file for file in files if not (ROOT / file).is_file()]
     if missing:
-        print(f"{name} is left as it is: there is no {', '.join(missing)}")
+        print(f"{name} stays unchanged: there is no {', '.join(missing)}")
         return 0
-    if "--quick" in flags:  # whose own sizes are to hold
+    if "--quick" in flags:  # the quick sizes replace those of the gallery
         given = [flag for flag in given if flag[2:].partition("=")[0] not in experiment.quick]
     kind = "figures-quick" if "--quick" in flags else "figures"
     workdir = ROOT / "results" / kind / "runs" / name
@@ -66,40 +42,13 @@ def draw(name: str, folder: Path, flags: Sequence[str]) -> int:
         return code
     dataset = study.read_dataset(workdir / "result.nc")
     config = experiment.config(**_tuples(json.loads(dataset.attrs["config"])))
-    environment = json.loads((workdir / "env.json").read_text())
-    seconds = environment["seconds"]
+    seconds = json.loads((workdir / "env.json").read_text())["seconds"]
     study.export(experiment, dataset, folder, name, config=config, seconds=seconds)
     return 0
 
 
 def _tuples(config: dict) -> dict:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-
-
-def page(folder: Path) -> str:
-    """The gallery as Markdown: each picture with its question, its command and what came out."""
-    drawn = [name for name in gallery() if (folder / f"{name}.json").exists()]
-    return "\n".join([HEAD, *(_section(name, folder) for name in drawn)])
-
-
-def _section(name: str, folder: Path) -> str:
-    experiment, (flags, _) = gallery()[name]
-    record = json.loads((folder / f"{name}.json").read_text())
-    lines = [
-        f"## {name}",
-        "",
-        experiment.title,
-        "",
-        f"![{name}]({name}.png)",
-        "",
-        f"`./run.sh {shlex.join([experiment.name, *flags])}` ({record['seconds']:.0f} s)",
-        "",
-        "```",
-        *record["summary"],
-        "```",
-        "",
-    ]
-    return "\n".join(lines)
 
 
 def draw_side_by_side(folder: Path, flags: Sequence[str]) -> list[int]:
@@ -111,23 +60,34 @@ def draw_side_by_side(folder: Path, flags: Sequence[str]) -> list[int]:
         return [each.result() for each in study.progress(drawn, "figures")]
 
 
+def write_tables() -> None:
+    """Writes every document with generated parts."""
+    for path, text in documents().items():
+        write_bytes(path, text.encode())
+
+
 def main(flags: Sequence[str]) -> int:
-    """Draws every picture; the exit code is that of the first that failed."""
-    unknown = set(flags) - {"--quick", "--overwrite"}
-    if unknown:
-        print(f"error: --quick and --overwrite are the flags, got {' '.join(sorted(unknown))}",
-              file=sys.stderr)  # fmt: skip
+    """Does what the flags ask for. Returns 0, or the exit code of the first run that failed."""
+    if unknown := set(flags) - set(FLAGS):
+        print(
+            f"error: Expected the flags {', '.join(FLAGS)}, got {' '.join(sorted(unknown))}. "
+            "Remove it.",
+            file=sys.stderr,
+        )
         return 2
+    if "--tables" in flags:
+        write_tables()
+        return 0
     if "--quick" in flags:
         folder = ROOT / "results" / "figures-quick"
         codes = draw_side_by_side(folder, flags)
+        write_bytes(folder / "README.md", gallery_page(folder).encode())
     else:
-        folder = ROOT / "figures"
-        codes = [draw(name, folder, flags) for name in study.progress(gallery(), "figures")]
-    code = next((code for code in codes if code), 0)
-    if not code:
-        write_bytes(folder / "README.md", page(folder).encode())
-    return code
+        codes = [
+            draw(name, ROOT / "figures", flags) for name in study.progress(gallery(), "figures")
+        ]
+        write_tables()
+    return next((code for code in codes if code), 0)
 
 
 if __name__ == "__main__":

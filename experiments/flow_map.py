@@ -202,6 +202,9 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+    section="flow",
+    order=3,
+    gallery={"flow_map": study.Picture()},
     quick={"hidden_size": 8, "num_steps": 20, "num_seeds": 3, "lags": (1, 5, 10)},
     doc=__doc__,
 )

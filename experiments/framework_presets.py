@@ -25,8 +25,9 @@ from _kit import curves, decisions, fields, runs
 
 from gradflow import Cell, flow, statistics, study
 from gradflow.cells import resolve
+from gradflow.devices import map_runs
 from gradflow.presets import PRESETS, with_preset
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 if TYPE_CHECKING:
     import xarray
@@ -69,11 +70,9 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
 def _kind(cell: str, preset: str) -> str | None:
     """The framework's form of the cell, or None if it has no such cell."""
-    if preset not in PRESETS:
-        raise ValueError(unknown_name("preset", preset, PRESETS))
+    check_name("preset", preset, PRESETS)
     known = ("gru", "lstm", "rnn")
-    if cell not in known:
-        raise ValueError(unknown_name("cell of a framework", cell, known))
+    check_name("cell of a framework", cell, known)
     kinds = [kind for kind in (cell, f"{cell}_reset_before") if kind in PRESETS[preset]]
     return kinds[0] if kinds else None
 
@@ -82,7 +81,7 @@ def _kind(cell: str, preset: str) -> str | None:
 def _measurement(kind: str, input_size: int, hidden_size: int) -> tuple[Cell, Callable]:
     """A cell, and what measures all runs of it: compiled once for all frameworks."""
     cell = resolve(kind)(input_size, hidden_size)
-    return cell, jax.jit(flow.over_runs(partial(flow.log_norms, cell)))
+    return cell, jax.jit(map_runs(partial(flow.log_norms, cell)))
 
 
 def _measure(config: Config, name: str, preset: str, kind: str) -> "xarray.Dataset":
@@ -157,7 +156,7 @@ def _apart(dataset: "xarray.Dataset", cell: str) -> study.Claim:
         f"of magnitude at lag {int(dataset.lag[-1])}.",
         decisions.above(ratio, APART) if len(last) > 1 else None,
         measured=study.Measured.of(f"log10 norm, {names[1]} over {names[0]}", ratio),
-        criterion=f"the 95 % interval of the difference between two frameworks lies above {APART:g}",
+        criterion=f"the 95 % interval between two frameworks lies above {APART:g}",
     )
 
 
@@ -168,6 +167,9 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+    section="flow",
+    order=5,
+    gallery={"framework_presets": study.Picture()},
     quick={"hidden_size": 8, "num_steps": 20, "num_seeds": 3},
     doc=__doc__,
 )

@@ -43,7 +43,7 @@ from _kit import curves, decisions, fields, outcomes, runs, trained
 from gradflow import statistics, study
 from gradflow.cells import rnn
 from gradflow.initializers.meanfield import ACTIVATIONS
-from gradflow.spec import split_specs, unknown_name
+from gradflow.spec import check_name, split_specs
 from gradflow.tasks import resolve_task
 from gradflow.train import Probing, Runs, Schedule, Training, resolve_clipping, resolve_optimiser
 from gradflow.train.probes import probe
@@ -168,8 +168,7 @@ def _check(config: Config, tasks: dict[str, "Task"]) -> None:
         if not names:
             raise ValueError(f"Expected at least one {kind}, got none. Try {next(iter(known))}.")
         for name in names:
-            if name not in known:
-                raise ValueError(unknown_name(kind, name, known))
+            check_name(kind, name, known)
     _ = config.schedule  # numbers that do not divide are reported before anything is trained
     if config.early % config.eval_every or config.early >= config.num_updates:
         raise ValueError(
@@ -217,15 +216,15 @@ def _train(config: Config, spec: str, task: "Task", activation: str) -> "xarray.
     moduli, singular, norms, metrics = [], [], [], {}
     begun = _begin(config, training, activation)
     for progress in trained.evaluations(training, begun, config.schedule):
-        W_h = np.asarray(progress.runs.params["cell"]["W_h"], np.float64)
+        W_h = np.asarray(progress.state.params["cell"]["W_h"], np.float64)
         moduli.append(_of_finite(_moduli, W_h))
         singular.append(_of_finite(partial(np.linalg.svd, compute_uv=False), W_h))
         if progress.update in config.measured_at:
-            found = probe(training.cell, task, progress.runs.params, probing)["log_norms"]
+            found = probe(training.cell, task, progress.state.params, probing)["log_norms"]
             norms.append(found[:, ::-1])
         metrics = progress.metrics
     found = {
-        **{name: (("update",), metrics[name], {}) for name in ("loss", "share_correct")},
+        **{name: (("update",), metrics[name], {}) for name in ("loss", "accuracy")},
         "log_norm": (("measured_at", "lag"), np.stack(norms), {"units": "nats"}),
         "modulus": (("update", "index"), np.stack(moduli), {"of": "eigenvalues of W_h"}),
         "singular": (("update", "index"), np.stack(singular), {"of": "W_h"}),
@@ -369,7 +368,7 @@ def _row(data: "xarray.Dataset") -> dict[str, str]:
         "trained": f"{statistics.estimate(norms[-1]):z.1f}",
         "largest |λ|, trained": f"{statistics.estimate(last.modulus.isel(index=0)):z.2f}",
         "final loss": f"{statistics.estimate(last.loss):z.4f}",
-        "accuracy": f"{statistics.estimate(last.share_correct):z.2f}",
+        "accuracy": f"{statistics.estimate(last.accuracy):z.2f}",
     }
 
 

@@ -38,6 +38,7 @@ from _kit import decisions, fields, outcomes, runs
 from gradflow import flow, statistics, study, unroll
 from gradflow.cells import rnn
 from gradflow.tasks import delayed_copy
+from gradflow.train import Descent, descend
 
 if TYPE_CHECKING:
     import xarray
@@ -182,13 +183,11 @@ def _train(config: Config) -> "xarray.Dataset":
         params = {"cell": own, "readout": jnp.zeros((size, task.output_size))}
         params = jax.tree.map(_single, params)
 
-        def update(state: tuple, key: jax.Array) -> tuple:
-            params, memory = state
-            updates, memory = optimizer.update(jax.grad(loss)(params, key), memory, params)
-            return (optax.apply_updates(params, updates), memory), None
+        def gradient(params: dict, key: jax.Array) -> tuple[dict, None]:
+            return jax.grad(loss)(params, key), None
 
         keys = jax.random.split(k_train, config.num_updates)
-        (params, _), _ = jax.lax.scan(update, (params, optimizer.init(params)), keys)
+        (params, _), _ = descend(gradient, optimizer, Descent.start(optimizer, params), keys)
         batch = jax.tree.map(_single, task.sample(k_test, 8 * config.batch_size))
         correct = predictions(params, batch.inputs).argmax(axis=-1) == batch.targets
         return jnp.sum(correct * batch.weights) / jnp.sum(batch.weights)

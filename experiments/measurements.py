@@ -1,9 +1,9 @@
 """All measurements of one cell on one page: where its gradient goes, and what it does on the way.
 
-Norms of ∂h_T/∂h_k by lag and for every pair, all singular values and the rank that they come to,
-Lyapunov exponents, the adjoints ∂L/∂h_k of two losses, the share of every step in the gradient of
-the parameters, and the gates. Each panel is one function of `gradflow.flow`, whose equations stand
-in docs/measurements.md. The claim: they all see one and the same decay.
+Norms of ∂h_T/∂h_k by lag and for every pair, all singular values and the effective rank, Lyapunov
+exponents, the adjoints ∂L/∂h_k of two losses, the part of every step in the gradient of the
+parameters, and the gates. Each panel is one function of `gradflow.flow`; docs/measurements.md has
+the equations. The claim: all measurements give one and the same factor per step.
 
 Source: see the functions.
 
@@ -13,7 +13,7 @@ Source: see the functions.
 Takes about half a minute on two cores at the defaults.
 """
 
-from collections.abc import Iterator
+import itertools
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,12 +21,10 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _kit import cells, curves, fields, rates, runs
 from jax.scipy.special import logsumexp
 
 from gradflow import flow, study
-from gradflow.cells import resolve
-from gradflow.structure import check_structure
-from gradflow.tasks.inputs import make_inputs
 
 if TYPE_CHECKING:
     import xarray
@@ -38,33 +36,28 @@ if TYPE_CHECKING:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINESTYLES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2)))
 
+AGREE = 0.05
+"""The relative difference up to which two factors per step agree."""
+
 
 @dataclass(frozen=True)
 class Config(study.Config):
     """What is measured, on what."""
 
-    cell: str = study.field(
-        "lstm",
-        help="One cell: a name, name(option=value), path/to/file.py:factory or "
-        "package.module:factory.",
-    )
-    hidden_size: int = study.field(16, help="Hidden units.", positive=True)
-    input_size: int = study.field(8, help="Channels of inputs that can have any number.")
-    num_steps: int = study.field(60, help="Steps T of the sequence.", positive=True)
-    inputs: str = study.field(
-        "gaussian",
-        help="gaussian, constant, impulse, adding, digits, text:PATH, series:PATH:COLUMN or "
-        "npy:PATH, the first five with options.",
-    )
+    cell: str = fields.cell("lstm")
+    hidden_size: int = fields.hidden_size(16)
+    input_size: int = fields.input_size(8)
+    num_steps: int = fields.num_steps(60)
+    inputs: str = fields.inputs()
 
 
 def last_loss(outputs: jax.Array) -> jax.Array:
-    """Half the square of the last output."""
+    """Computes half the square of the last output."""
     return 0.5 * jnp.sum(outputs[-1] ** 2)
 
 
 def mean_loss(outputs: jax.Array) -> jax.Array:
-    """Half the mean square of the outputs of all steps."""
+    """Computes half the mean square of the outputs of all steps."""
     return 0.5 * jnp.mean(jnp.sum(outputs**2, axis=-1))
 
 
@@ -73,24 +66,16 @@ LOSSES = {"last step": last_loss, "every step": mean_loss}
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Measures one cell; the dimension run is a seed."""
-    factory = resolve(config.cell)
-    check_structure(factory)
-    inputs = make_inputs(
-        config.inputs,
-        jax.random.fold_in(jax.random.key(config.seed), 1),
-        num_sequences=config.num_seeds,
-        num_steps=config.num_steps,
-        input_size=config.input_size,
-    )
-    cell = factory(inputs.shape[-1], config.hidden_size)
+    inputs = runs.inputs(config)
+    cell = cells.factory(config.cell)(inputs.shape[-1], config.hidden_size)
     return once(f"cell={config.cell}", partial(_measure, config, cell, inputs))
 
 
 def _measure(config: Config, cell: "Cell", inputs: jax.Array) -> "xarray.Dataset":
     import xarray
 
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0), config.num_seeds)
-    results = jax.jit(flow.over_runs(partial(_one_run, cell)))(keys, inputs)
+    params = runs.initialise(cell, runs.keys(config))
+    results = runs.measure(partial(_one_run, cell), params, inputs)
     dims = {
         "log_norm": ("lag",),
         "log_norm_map": ("later", "earlier"),
@@ -103,15 +88,13 @@ def _measure(config: Config, cell: "Cell", inputs: jax.Array) -> "xarray.Dataset
         "saturation": ("gate_name", "step"),
     }
     units = {"effective_rank": "1", "gate": "1", "saturation": "1", "exponent": "nats per step"}
-    params = jax.eval_shape(cell.init, keys[0])
     return xarray.Dataset(
         {
-            name: (("run", *dims[name]), np.asarray(value), {"units": units.get(name, "nats")})
+            name: (("run", *dims[name]), value, {"units": units.get(name, "nats")})
             for name, value in results.items()
         },
         coords={
-            "lag": ("lag", np.arange(config.num_steps + 1), {"units": "steps"}),
-            "step": ("step", np.arange(1, config.num_steps + 1), {"units": "steps"}),
+            **curves.coordinates(config.num_steps),
             "loss": list(LOSSES),
             "parameter": _parameter_names(params),
             **_gate_names(cell, params, inputs),
@@ -120,8 +103,7 @@ def _measure(config: Config, cell: "Cell", inputs: jax.Array) -> "xarray.Dataset
     )
 
 
-def _one_run(cell: "Cell", key: jax.Array, x: jax.Array) -> dict[str, jax.Array]:
-    params = cell.init(key)
+def _one_run(cell: "Cell", params: "Params", x: jax.Array) -> dict[str, jax.Array]:
     log_values = flow.log_singular_values(cell, params, x)
     measured = {
         "log_norm": flow.log_norms(cell, params, x),
@@ -137,10 +119,10 @@ def _one_run(cell: "Cell", key: jax.Array, x: jax.Array) -> dict[str, jax.Array]
     if cell.gates is None:
         return measured
     gates = flow.gates(cell, params, x)
-    shares = flow.saturation(gates)
+    saturated = flow.saturation(gates)
     return measured | {
         "gate": jnp.stack([gates[name].mean(axis=1) for name in sorted(gates)]),
-        "saturation": jnp.stack([shares[name].sum(axis=1) for name in sorted(gates)]),
+        "saturation": jnp.stack([saturated[name].sum(axis=1) for name in sorted(gates)]),
     }
 
 
@@ -178,32 +160,32 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
     fig = Figure(figsize=(7.4, 6.8))
     axes = fig.subplots(3, 3)
-    decades = dataset / np.log(10)
-    _lines(axes[0, 0], dataset.lag, {"": decades.log_norm})
+    log10 = dataset / curves.NATS
+    _lines(axes[0, 0], dataset.lag, {"": log10.log_norm})
     _title(axes[0, 0], "log_norms", r"$\log_{10}\|\partial h_T/\partial h_k\|$", "lag T − k")
-    _draw_map(axes[0, 1], decades.log_norm_map)
-    values = decades.log_singular_value.median("run")
+    _draw_map(axes[0, 1], log10.log_norm_map)
+    values = log10.log_singular_value.median("run")
     axes[0, 2].plot(dataset.lag, values.where(np.isfinite(values)), color=COLORS[0], lw=0.7)
     _title(axes[0, 2], "log_singular_values", r"$\log_{10}\sigma_i$", "lag T − k")
     _lines(axes[1, 0], dataset.lag, {"": dataset.effective_rank})
     _title(axes[1, 0], "effective_rank", "directions", "lag T − k")
     number = np.arange(1, dataset.sizes["exponent_index"] + 1)
     _lines(axes[1, 1], number, {"": dataset.exponent})
-    _title(axes[1, 1], "lyapunov_exponents", "nats a step", "index, largest first")
-    _lines(axes[1, 2], np.arange(dataset.sizes["earlier"]), _split(decades.log_adjoint_norm))
+    _title(axes[1, 1], "lyapunov_exponents", "nats per step", "index, largest first")
+    _lines(axes[1, 2], np.arange(dataset.sizes["earlier"]), _split(log10.log_adjoint_norm))
     _title(
         axes[1, 2],
         "log_adjoint_norms, by loss",
         r"$\log_{10}\|\partial L/\partial h_k\|$",
         "step k",
     )
-    _lines(axes[2, 0], dataset.step, _split(decades.log_component))
-    _title(axes[2, 0], "components, by parameter", r"$\log_{10}$ norm of the share", "step k")
+    _lines(axes[2, 0], dataset.step, _split(log10.log_component))
+    _title(axes[2, 0], "components, by parameter", r"$\log_{10}$ norm of the part", "step k")
     if "gate" in dataset:
         _lines(axes[2, 1], dataset.step, _split(dataset.gate))
         _title(axes[2, 1], "gates, mean over units", "activation", "step t")
         _lines(axes[2, 2], dataset.step, _split(dataset.saturation))
-        _title(axes[2, 2], "saturation", "share of the units", "step t")
+        _title(axes[2, 2], "saturation", "fraction of the units", "step t")
     else:
         for ax in axes[2, 1:]:
             ax.set_axis_off()
@@ -218,15 +200,10 @@ def _split(array: "xarray.DataArray") -> dict[str, "xarray.DataArray"]:
     return {str(value): array.sel({name: value}) for value in array[name].values}
 
 
-def _looks() -> Iterator[dict]:
-    for color, linestyle in zip(COLORS, LINESTYLES, strict=True):
-        yield {"color": color, "linestyle": linestyle}
-
-
 def _lines(ax: "Axes", x: np.ndarray, parts: dict[str, "xarray.DataArray"]) -> None:
-    looks = list(_looks())
-    for index, (label, values) in enumerate(parts.items()):
-        study.figure.band(ax, x, values, "run", label=label, **looks[index % len(looks)])
+    looks = itertools.cycle(zip(COLORS, LINESTYLES, strict=True))
+    for (label, values), (color, line) in zip(parts.items(), looks, strict=False):
+        study.figure.band(ax, x, values, "run", label=label, color=color, linestyle=line)
     if len(parts) > 1:
         low, high = ax.get_ylim()
         ax.set_ylim(low, high + 0.2 * (high - low))  # room for the legend
@@ -235,8 +212,8 @@ def _lines(ax: "Axes", x: np.ndarray, parts: dict[str, "xarray.DataArray"]) -> N
     ax.margins(x=0)
 
 
-def _draw_map(ax: "Axes", decades: "xarray.DataArray") -> None:
-    median = np.median(decades.values, axis=0)
+def _draw_map(ax: "Axes", log10: "xarray.DataArray") -> None:
+    median = np.median(log10.values, axis=0)
     image = ax.imshow(np.where(np.isfinite(median), median, np.nan), origin="lower")
     ax.figure.colorbar(image, ax=ax, shrink=0.8)
     ax.grid(False)
@@ -249,24 +226,41 @@ def _title(ax: "Axes", title: str, ylabel: str, xlabel: str) -> None:
     ax.set_xlabel(xlabel, fontsize=8)
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The decay per step, as each measurement sees it."""
-    num_lags = dataset.sizes["lag"]
+def factors(dataset: "xarray.Dataset") -> dict[str, float]:
+    """The factor per step by each measurement that gives one."""
     from_the_end = dataset.log_adjoint_norm.sel(loss="last step").values[:, ::-1]
-    rates = {
+    curves_by_name = {
         "log_norms": dataset.log_norm.values,
         "log_singular_values, the largest": dataset.log_singular_value.values[:, :, 0],
         "log_adjoint_norms, last step": from_the_end,
     }
+    found = {name: rates.slopes(values).mean() for name, values in curves_by_name.items()}
+    found["lyapunov_exponents, the largest"] = dataset.exponent.isel(exponent_index=0).mean()
+    return {name: float(np.exp(rate)) for name, rate in found.items()}
+
+
+def summary(dataset: "xarray.Dataset") -> str:
+    """The factor per step by each measurement."""
     rows = [
-        {"measurement": name, "decay per step": f"{np.exp(flow.summary(curves).rate):.4f}"}
-        for name, curves in rates.items()
+        {"measurement": name, "factor per step": f"{factor:.4f}"}
+        for name, factor in factors(dataset).items()
     ]
-    largest = float(np.exp(dataset.exponent.isel(exponent_index=0).mean()))
-    rows.append(
-        {"measurement": "lyapunov_exponents, the largest", "decay per step": f"{largest:.4f}"}
-    )
-    return f"{study.table(rows)}\nover {num_lags - 1} steps"
+    return f"{study.table(rows)}\nover {dataset.sizes['lag'] - 1} steps"
+
+
+def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+    """Whether all measurements give one factor per step."""
+    found = factors(dataset)
+    low, high = min(found.values()), max(found.values())
+    return [
+        study.claim(
+            "one-factor",
+            "All measurements give one and the same factor per step.",
+            high / low - 1 <= AGREE if np.isfinite(high / low) else None,
+            measured=found,
+            criterion=f"the largest factor is at most {AGREE:.0%} larger than the smallest",
+        )
+    ]
 
 
 EXPERIMENT = study.Experiment(
@@ -275,6 +269,7 @@ EXPERIMENT = study.Experiment(
     run=run,
     figure=figure,
     summary=summary,
+    claims=claims,
     section="flow",
     order=2,
     gallery={"measurements": study.Picture()},

@@ -1,23 +1,24 @@
 """Whether normalisation, dropout and zoneout help or hurt the flow of the gradient.
 
-‖∂h_T/∂h_k‖ against the lag T - k, from a carry that has run for a while: with layer normalisation
-within the step of an LSTM and a GRU; in a stack of two LSTMs, from the lower h to the upper, plain,
-with the upper one's input normalised, or within both; under dropout of h in W_h (m ∘ h), with one
-mask for the sequence (variational) or one a step; under zoneout, sampled. And ‖∂L/∂h_k‖ of a
-batch-normalised net, by γ::
+‖∂h_T/∂h_k‖ against the lag T - k, from a carry after a warm-up: with layer normalisation within the
+step of an LSTM and a GRU; in a stack of two LSTMs, from the lower h to the upper, plain, with the
+upper one's input normalised, or within both; under dropout of h in W_h (m ∘ h), with one mask for
+the sequence (variational) or one for each step; under zoneout, sampled. And ‖∂L/∂h_k‖ of a
+batch-normalised network, by γ::
 
     H_t = tanh(γ N(H_{t-1} W_hᵀ) + γ_x N(X_t W_xᵀ) + b)     N normalises over the batch
 
 with the statistics of the batch at each step: the whole batch is the carry of one cell, so that
-paths from an example to another, through mean and variance, count. L = Σ u ∘ H_T, u random. In a
-wide net with a large batch ‖∂L/∂h_k‖ changes by (γ_x = γ or γ/10, z ~ N(0, γ² + γ_x²))::
+paths from one example to another, through mean and variance, count. L = Σ u ∘ H_T, u random. In a
+wide network with a large batch log ‖∂L/∂h_k‖ changes per step by (γ_x = γ or γ/10,
+z ~ N(0, γ² + γ_x²))::
 
-    log γ + ½ log E tanh'(z)² - ½ log E tanh(z)²                                  a step
+    log γ + ½ log E tanh'(z)² - ½ log E tanh(z)²
 
 The claims, each with its rule: layer normalisation within the step and zoneout slow the decay, and
-dropout by the step speeds it up against variational dropout (the 95 % interval of the paired
-difference is on that side); between layers it leaves the decay (by 10 %); and a smaller γ
-slows the decay (in order over the γ).
+dropout per step speeds it up against variational dropout (the 95 % interval of the paired
+difference is on that side); layer normalisation between layers does not change the decay (by more
+than 10 %); and a smaller γ slows the decay (in order over the γ).
 
 Source: Ba, Kiros, Hinton 2016, arXiv:1607.06450; Cooijmans et al. 2017, arXiv:1603.09025, Fig. 1
 (a) and (b), on sequential MNIST; Gal & Ghahramani 2016, arXiv:1512.05287; Krueger et al. 2016,
@@ -30,21 +31,21 @@ Takes about a minute on two cores at the defaults.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _kit import curves, decisions, fields, rates, runs
 
 from gradflow import Cell, flow, statistics, study
 from gradflow.cells import gru, gru_layer_norm, lstm, lstm_layer_norm, rnn
 from gradflow.cells.layer_norm import normalise
 from gradflow.cells.stack import stack
 from gradflow.initializers.meanfield import gaussian_mean
-from gradflow.statistics import slope
 
 if TYPE_CHECKING:
     import xarray
@@ -56,19 +57,16 @@ if TYPE_CHECKING:
 EPS = 1e-5
 """Keeps the statistics of a batch or a layer finite."""
 
-INPUT_SHARES = (1.0, 0.1)
+INPUT_FACTORS = (1.0, 0.1)
 """γ_x as a multiple of γ."""
 
 SAME = 0.1
-"""Up to which share of a decay another one counts as the same."""
-
-Claimed = Callable[[statistics.Estimate, float], bool]
-"""(the change, what it was before) -> whether the claim holds."""
+"""The relative change of a decay up to which it counts as unchanged."""
 
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """What is put into the nets, and their sizes."""
+    """What is put into the networks, and their sizes."""
 
     dropout: tuple[float, ...] = study.field((0.0, 0.25, 0.5), help="Rates of dropout.")
     zoneout: tuple[float, ...] = study.field((0.0, 0.1, 0.3, 0.5), help="Rates of zoneout.")
@@ -76,14 +74,14 @@ class Config(study.Config):
         (0.1, 0.2, 0.4, 0.7, 1.0, 1.5), help="γ, in ascending order.", positive=True
     )
     batch_size: int = study.field(32, help="Sequences that are normalised together.", positive=True)
-    hidden_size: int = study.field(64, help="Hidden units.", positive=True)
-    input_size: int = study.field(16, help="Channels of gaussian inputs.", positive=True)
-    num_steps: int = study.field(100, help="Steps T, and so the longest lag.", positive=True)
-    warm_up: int = study.field(50, help="Steps before them.", positive=True)
+    hidden_size: int = fields.hidden_size(64)
+    input_size: int = fields.input_size(16)
+    num_steps: int = fields.num_steps(100)
+    warm_up: int = study.field(50, help="Steps before those that are measured.", positive=True)
 
 
 def normalised_input(cell: Cell) -> Cell:
-    """The cell whose input is normalised over its entries."""
+    """Normalises the input of a cell over its entries."""
 
     def step(params: "Params", carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
         return cell.step(params, carry, normalise(x, EPS))
@@ -92,10 +90,10 @@ def normalised_input(cell: Cell) -> Cell:
 
 
 def dropped(cell: Cell) -> Cell:
-    """The LSTM on {"cell", "rate"} with dropout of h: its input is x, then a number u a unit.
+    """Gives an LSTM dropout of h: parameters {"cell", "rate"}, input x and a number u per unit.
 
     W_h h becomes W_h (m ∘ h) with m = [u ≥ rate]/(1 - rate), as in
-    `gradflow.cells.dropout.with_dropout`; which u are repeated is up to the input.
+    `gradflow.cells.dropout.with_dropout`; the inputs decide which masks repeat.
     """
 
     def step(params: "Params", carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
@@ -107,7 +105,7 @@ def dropped(cell: Cell) -> Cell:
 
 
 def zoned(cell: Cell) -> Cell:
-    """The LSTM on {"cell", "rate"} with zoneout: its input is x, then a number u for h and for c.
+    """Gives an LSTM zoneout: parameters {"cell", "rate"}, input x and numbers u for h and for c.
 
     An entry of the carry with u < rate keeps its value, as in `gradflow.cells.dropout.zoneout`.
     """
@@ -124,7 +122,7 @@ def zoned(cell: Cell) -> Cell:
 
 
 def batch_normalised(input_size: int, hidden_size: int, batch_size: int) -> Cell:
-    """The tanh net of a whole batch, normalised over it; γ and γ_x are parameters.
+    """Makes the tanh network of a whole batch, normalised over it; γ and γ_x are parameters.
 
     Its carry is H, of shape (batch, hidden), and its input X as one vector.
     """
@@ -140,25 +138,18 @@ def batch_normalised(input_size: int, hidden_size: int, batch_size: int) -> Cell
 
 
 def batch_theory(gamma: float, gamma_x: float) -> float:
-    """The mean-field log growth a step of the gradient of a batch-normalised tanh net."""
+    """Computes the mean-field log growth per step of the gradient under batch normalisation."""
     std = math.hypot(gamma, gamma_x)
     square = gaussian_mean(lambda z: np.tanh(std * z) ** 2)
     slopes = gaussian_mean(lambda z: (1 - np.tanh(std * z) ** 2) ** 2)
     return math.log(gamma) + 0.5 * math.log(slopes / square)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
-    """Measures each net; dimensions net, or rate, or gamma, and run, lag."""
-    import xarray
-
-    for name in ("dropout", "zoneout"):
-        if not all(0 <= rate < 1 for rate in getattr(config, name)):
-            raise ValueError(f"rates in [0, 1) are expected, got {name}={getattr(config, name)}")
-    if list(config.gammas) != sorted(set(config.gammas)):
-        raise ValueError(f"gammas in ascending order are expected, got {config.gammas}")
+def networks(config: Config) -> dict[str, Cell]:
+    """The cells with and without layer normalisation, by name."""
     sizes = config.input_size, config.hidden_size
     above = config.hidden_size, config.hidden_size
-    nets = {
+    return {
         "lstm": lstm(*sizes),
         "lstm_layer_norm": lstm_layer_norm(*sizes),
         "gru": gru(*sizes),
@@ -167,9 +158,22 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
         "stack_between": stack([lstm(*sizes), normalised_input(lstm(*above))]),
         "stack_within": stack([lstm_layer_norm(*sizes), lstm_layer_norm(*above)]),
     }
+
+
+def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+    """Measures each network; dimensions net, or rate, or gamma, and run, lag."""
+    import xarray
+
+    for name in ("dropout", "zoneout"):
+        if not all(0 <= rate < 1 for rate in getattr(config, name)):
+            raise ValueError(
+                f"Expected rates in [0, 1), got {name}={getattr(config, name)}. Change --{name}."
+            )
+    if list(config.gammas) != sorted(set(config.gammas)):
+        raise ValueError(f"Expected gammas in ascending order, got {config.gammas}. Sort --gammas.")
     parts = [
         once(f"net={name}", partial(_measure_net, config, name, cell))
-        for name, cell in study.progress(nets.items(), "nets")
+        for name, cell in study.progress(networks(config).items(), "networks")
     ]
     rest = {"dropout": _measure_dropout, "zoneout": _measure_zoneout, "batch": _measure_batch}
     more = [once(name, partial(measure, config)) for name, measure in rest.items()]
@@ -177,20 +181,19 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return xarray.merge([joined, *more], join="exact", compat="no_conflicts")
 
 
-def _draw(config: Config, channels: int, stream: int = 0) -> tuple[jax.Array, jax.Array]:
-    """The keys of the parameters, and gaussian inputs with their warm-up, of every run."""
-    k_params, k_inputs = jax.random.split(jax.random.key(config.seed))
-    shape = config.num_seeds, config.warm_up + config.num_steps, channels
-    inputs = jax.random.normal(jax.random.fold_in(k_inputs, stream), shape)
-    return jax.random.split(k_params, config.num_seeds), inputs
+def _inputs(config: Config, channels: int | None = None, stream: int = 0) -> jax.Array:
+    """The inputs of every run, with those of the warm-up."""
+    num_steps = config.warm_up + config.num_steps
+    return runs.inputs(config, num_steps=num_steps, input_size=channels, stream=stream)
 
 
 def _warm(config: Config, cell: Cell, params: "Params", x: jax.Array) -> tuple[Any, jax.Array]:
     """The carry after the warm-up, and the inputs that are left."""
-    body = partial(cell.step, params)
-    carry, _ = jax.lax.scan(
-        lambda s, x: (body(s, x)[0], None), cell.initial_carry(), x[: config.warm_up]
-    )
+
+    def step(carry: Any, x: jax.Array) -> tuple[Any, None]:
+        return cell.step(params, carry, x)[0], None
+
+    carry, _ = jax.lax.scan(step, cell.initial_carry(), x[: config.warm_up])
     return carry, x[config.warm_up :]
 
 
@@ -201,8 +204,8 @@ def _log_norms(
     return flow.log_norms(cell, params, x, source=source, carry=carry)
 
 
-def _lags(config: Config) -> dict[str, Any]:
-    return {"lag": ("lag", np.arange(config.num_steps + 1), {"units": "steps"})}
+def _lag(config: Config) -> dict[str, Any]:
+    return {"lag": curves.coordinates(config.num_steps)["lag"]}
 
 
 def _measure_net(config: Config, name: str, cell: Cell) -> "xarray.Dataset":
@@ -210,52 +213,53 @@ def _measure_net(config: Config, name: str, cell: Cell) -> "xarray.Dataset":
 
     source = "0.h" if name.startswith("stack") else "h"
 
-    def one(key: jax.Array, x: jax.Array) -> jax.Array:
-        return _log_norms(config, cell, cell.init(key), x, source)
+    def one(params: "Params", x: jax.Array) -> jax.Array:
+        return _log_norms(config, cell, params, x, source)
 
-    norms = jax.jit(flow.over_runs(one))(*_draw(config, config.input_size))
+    params = runs.initialise(cell, runs.keys(config))
+    norms = runs.measure(one, params, _inputs(config))
     return xarray.Dataset(
-        {"log_norm": (("net", "run", "lag"), np.asarray(norms)[None], {"units": "nats"})},
-        coords={"net": [name], **_lags(config)},
+        {"log_norm": (("net", "run", "lag"), norms[None], {"units": "nats"})},
+        coords={"net": [name], **_lag(config)},
     )
 
 
 def _by_rate(
-    config: Config, cell: Cell, rates: tuple[float, ...], keys: jax.Array, inputs: jax.Array
+    config: Config, cell: Cell, noise: Sequence[jax.Array], probabilities: tuple[float, ...]
 ) -> np.ndarray:
-    """Log norms of a cell with noise, (runs, rates, lags), in one program."""
+    """Log norms of a cell under each kind of noise, (kind, run, rate, lag), in one program."""
 
-    def one(key: jax.Array, x: jax.Array) -> jax.Array:
-        params = cell.init(key)
-
+    def one(params: "Params", x: jax.Array) -> jax.Array:
         def at(rate: jax.Array) -> jax.Array:
             return _log_norms(config, cell, {"cell": params, "rate": rate}, x)
 
-        return jax.lax.map(at, jnp.asarray(rates))
+        return jax.lax.map(at, jnp.asarray(probabilities))
 
-    return np.asarray(jax.jit(flow.over_runs(one))(keys, inputs))
+    x, params = _inputs(config), runs.initialise(cell, runs.keys(config))
+    inputs = jnp.concatenate([jnp.concatenate([x, u], axis=-1) for u in noise])
+    params = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * len(noise)), params)
+    found = runs.measure(one, params, inputs)
+    return found.reshape(len(noise), config.num_seeds, *found.shape[1:])
 
 
 def _noise(config: Config, channels: int) -> jax.Array:
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    shape = config.num_seeds, config.warm_up + config.num_steps, channels
-    return jax.random.uniform(key, shape)
+    """Uniform numbers of every run, (runs, T, channels)."""
+    shape = config.warm_up + config.num_steps, channels
+    return jax.vmap(lambda key: jax.random.uniform(runs.stream(key, 0), shape))(runs.keys(config))
 
 
 def _measure_dropout(config: Config) -> "xarray.Dataset":
     import xarray
 
-    cell = dropped(lstm(config.input_size, config.hidden_size))
-    keys, x = _draw(config, config.input_size)
-    u = _noise(config, config.hidden_size)
+    cell, u = (
+        dropped(lstm(config.input_size, config.hidden_size)),
+        _noise(config, config.hidden_size),
+    )
     kinds = {"variational": jnp.broadcast_to(u[:, :1], u.shape), "per step": u}
-    # The kinds differ in what is put in alone.
-    inputs = jnp.concatenate([jnp.concatenate([x, us], axis=-1) for us in kinds.values()])
-    norms = _by_rate(config, cell, config.dropout, jnp.concatenate([keys, keys]), inputs)
-    norms = norms.reshape(2, config.num_seeds, len(config.dropout), -1)
+    norms = _by_rate(config, cell, list(kinds.values()), config.dropout)
     return xarray.Dataset(
         {"log_norm_dropout": (("kind", "run", "dropout", "lag"), norms, {"units": "nats"})},
-        coords={"kind": list(kinds), "dropout": list(config.dropout), **_lags(config)},
+        coords={"kind": list(kinds), "dropout": list(config.dropout), **_lag(config)},
     )
 
 
@@ -263,28 +267,22 @@ def _measure_zoneout(config: Config) -> "xarray.Dataset":
     import xarray
 
     cell = zoned(lstm(config.input_size, config.hidden_size))
-    keys, x = _draw(config, config.input_size)
-    inputs = jnp.concatenate([x, _noise(config, 2 * config.hidden_size)], axis=-1)
-    norms = _by_rate(config, cell, config.zoneout, keys, inputs)
+    (norms,) = _by_rate(config, cell, [_noise(config, 2 * config.hidden_size)], config.zoneout)
     return xarray.Dataset(
         {"log_norm_zoneout": (("run", "zoneout", "lag"), norms, {"units": "nats"})},
-        coords={"zoneout": list(config.zoneout), **_lags(config)},
+        coords={"zoneout": list(config.zoneout), **_lag(config)},
     )
 
 
 def _measure_batch(config: Config) -> "xarray.Dataset":
-    """log ‖∂L/∂h_k‖ of the batch-normalised net at each lag, for every γ and γ_x."""
+    """log ‖∂L/∂h_k‖ of the batch-normalised network at each lag, for every γ and γ_x."""
     import xarray
 
     cell = batch_normalised(config.input_size, config.hidden_size, config.batch_size)
-    keys, inputs = _draw(config, config.batch_size * config.input_size, stream=1)
-    pairs = [(gamma, share * gamma) for share in INPUT_SHARES for gamma in config.gammas]
+    pairs = [(gamma, factor * gamma) for factor in INPUT_FACTORS for gamma in config.gammas]
+    size, keys = config.batch_size * config.hidden_size, runs.keys(config)
 
-    def one(key: jax.Array, x: jax.Array) -> jax.Array:
-        params = cell.init(key)
-        size = config.batch_size * config.hidden_size
-        u = jax.random.normal(jax.random.fold_in(key, 1), (size,))
-
+    def one(params: "Params", u: jax.Array, x: jax.Array) -> jax.Array:
         def at(pair: jax.Array) -> jax.Array:
             of_pair = params | {"gamma": pair[0], "gamma_x": pair[1]}
             carry, rest = _warm(config, cell, of_pair, x)
@@ -292,22 +290,24 @@ def _measure_batch(config: Config) -> "xarray.Dataset":
 
         return jax.lax.map(at, jnp.asarray(pairs))[:, ::-1]
 
-    norms = np.asarray(jax.jit(flow.over_runs(one))(keys, inputs))
-    shape = len(INPUT_SHARES), len(config.gammas)
+    u = jax.vmap(lambda key: jax.random.normal(runs.stream(key, 1), (size,)))(keys)
+    x = _inputs(config, config.batch_size * config.input_size, stream=1)
+    norms = runs.measure(one, runs.initialise(cell, keys), u, x)
+    shape = len(INPUT_FACTORS), len(config.gammas)
     theory = np.reshape([batch_theory(*pair) for pair in pairs], shape)
     return xarray.Dataset(
         {
             "log_adjoint": (
-                ("run", "input_share", "gamma", "lag"),
+                ("run", "input_factor", "gamma", "lag"),
                 norms.reshape(config.num_seeds, *shape, -1),
                 {"units": "nats"},
             ),
-            "theory": (("input_share", "gamma"), theory, {"units": "nats per step"}),
+            "theory": (("input_factor", "gamma"), theory, {"units": "nats per step"}),
         },
         coords={
-            "input_share": list(INPUT_SHARES),
+            "input_factor": list(INPUT_FACTORS),
             "gamma": list(config.gammas),
-            **_lags(config),
+            **_lag(config),
         },
     )
 
@@ -325,16 +325,16 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         "gru_layer_norm": "gru, norm",
     }
     _draw_nets(within, dataset, cells)
-    within.set(title="Layer norm within the step", ylabel=_NORM)
+    within.set(title="Layer norm within the step", ylabel=curves.NORM)
     stacks = {"stack": "none", "stack_between": "between layers", "stack_within": "within steps"}
     _draw_nets(between, dataset, stacks)
     between.set(title="Two LSTMs, lower h to upper")
     _draw_dropout(dropout, dataset)
     zoned = dataset.log_norm_zoneout
     _draw_shades(zoneout, dataset.lag, [zoned.sel(zoneout=r) for r in dataset.zoneout.values])
-    zoneout.set(title="LSTM under zoneout", ylabel=_NORM)
+    zoneout.set(title="LSTM under zoneout", ylabel=curves.NORM)
     zoneout.legend(zoneout.lines, [f"{r:g}" for r in dataset.zoneout.values], title="rate")
-    norms = dataset.log_adjoint.sel(input_share=1)
+    norms = dataset.log_adjoint.sel(input_factor=1)
     _draw_shades(batch, dataset.lag, [norms.sel(gamma=g) for g in dataset.gamma.values])
     batch.set(
         title=r"Batch norm, $\gamma_x = \gamma$", ylabel=r"$\log_{10}\,\|\partial L/\partial h_k\|$"
@@ -343,51 +343,44 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     batch.legend(batch.lines, gammas, title=r"$\gamma$", ncols=2, fontsize=7, handlelength=1.5)
     _draw_slopes(slopes, dataset)
     for ax in (within, between, dropout, zoneout, batch):
-        ax.set(xlabel="lag T − k (steps)", xlim=(0, dataset.sizes["lag"] - 1))
+        curves.lag_axis(ax, dataset)
     return fig
-
-
-_NORM = r"$\log_{10}\,\|\partial h_T/\partial h_k\|$"
 
 
 def _draw_nets(ax: "Axes", dataset: "xarray.Dataset", labels: dict[str, str]) -> None:
     for index, (net, label) in enumerate(labels.items()):
-        decades = dataset.log_norm.sel(net=net) / np.log(10)
         look = study.figure.cell_style(net, index) | {"label": label}
-        study.figure.band(ax, dataset.lag, decades, "run", **look)
+        curves.draw_norms(ax, dataset.lag, dataset.log_norm.sel(net=net), **look)
     ax.legend(loc="lower left", fontsize=7, handlelength=2.2)
 
 
-def _draw_shades(ax: "Axes", lag: "xarray.DataArray", curves: list["xarray.DataArray"]) -> None:
+def _draw_shades(ax: "Axes", lag: "xarray.DataArray", norms: list["xarray.DataArray"]) -> None:
     """Curves from dark to light, in the order given."""
-    from matplotlib import colormaps
-
-    for index, curve in enumerate(curves):
-        color = colormaps["viridis"](0.85 * index / max(1, len(curves) - 1))
-        study.figure.band(ax, lag, curve / np.log(10), "run", color=color)
+    for curve, color in zip(norms, curves.shades(len(norms)), strict=True):
+        curves.draw_norms(ax, lag, curve, color=color)
 
 
 def _draw_dropout(ax: "Axes", dataset: "xarray.Dataset") -> None:
     looks = {"variational": ("#0072B2", "-"), "per step": ("#D55E00", "--")}
     for kind, (color, linestyle) in looks.items():
         for index, rate in enumerate(dataset.dropout.values):
-            decades = dataset.log_norm_dropout.sel(kind=kind, dropout=rate) / np.log(10)
+            norms = dataset.log_norm_dropout.sel(kind=kind, dropout=rate)
             look = {"color": color, "linestyle": linestyle, "lw": 0.7 + 0.6 * index}
-            if rate == 0:  # where both are the LSTM itself
+            if rate == 0:  # both kinds are then the LSTM itself
                 look |= {"color": "#000000", "linestyle": ":", "lw": 1.4}
             label = f"{kind}, {rate:g}" if rate else "none" if kind == "variational" else None
-            study.figure.band(ax, dataset.lag, decades, "run", label=label, **look)
+            curves.draw_norms(ax, dataset.lag, norms, label=label, **look)
     ax.set_title("LSTM under dropout of h")
     ax.legend(loc="lower left", fontsize=7, handlelength=1.8, labelspacing=0.3)
 
 
 def _draw_slopes(ax: "Axes", dataset: "xarray.Dataset") -> None:
-    rates = slopes(dataset.log_adjoint)
-    for share, color, marker in zip(INPUT_SHARES, ("#0072B2", "#D55E00"), "so", strict=True):
-        label = r"$\gamma_x = \gamma$" if share == 1 else rf"$\gamma_x = {share:g}\,\gamma$"
-        at = INPUT_SHARES.index(share)
+    found = rates.slopes(dataset.log_adjoint)
+    looks = zip(INPUT_FACTORS, ("#0072B2", "#D55E00"), "so", strict=True)
+    for at, (factor, color, marker) in enumerate(looks):
+        label = r"$\gamma_x = \gamma$" if factor == 1 else rf"$\gamma_x = {factor:g}\,\gamma$"
         look: Any = {"color": color, "marker": marker, "ls": "none", "markevery": 1}
-        study.figure.band(ax, dataset.gamma, rates[:, at], 0, label=label, **look)
+        study.figure.band(ax, dataset.gamma, found[:, at], 0, label=label, **look)
         ax.plot(dataset.gamma, dataset.theory[at], color=color, lw=1, ls="--")
     ax.set(
         xlabel=r"$\gamma$ (dimensionless)",
@@ -397,61 +390,122 @@ def _draw_slopes(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend()
 
 
-def slopes(curves: "xarray.DataArray") -> np.ndarray:
-    """The slope of each curve against the lag, its last axis."""
-    return np.apply_along_axis(slope, -1, curves.values)
+class Change(NamedTuple):
+    """A change to a network, with the slope of each run before and after it.
+
+    Attributes:
+      id: That of the claim.
+      statement: What the change is claimed to do.
+      expected: The change of the decay: slower, faster or the same.
+      before: Nats per step, by run.
+      after: The same with the change, from the same seeds.
+    """
+
+    id: str
+    statement: str
+    expected: str
+    before: np.ndarray
+    after: np.ndarray
+
+    @property
+    def difference(self) -> statistics.Estimate:
+        """The paired difference of the slopes."""
+        return statistics.estimate(self.after - self.before)
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the change is the expected one, by the interval of the difference."""
+        if self.expected == "the same":
+            bound = SAME * abs(self.before.mean())
+            return decisions.within(self.difference, -bound, bound)
+        decide = decisions.above if self.expected == "slower" else decisions.below
+        return decide(self.difference)
+
+
+def changes(dataset: "xarray.Dataset") -> list[Change]:
+    """All changes that are claimed to do something, with their slopes."""
+    net = {str(name): rates.slopes(dataset.log_norm.sel(net=name)) for name in dataset.net.values}
+    variational, per_step = rates.slopes(dataset.log_norm_dropout)[..., -1]
+    zoned = rates.slopes(dataset.log_norm_zoneout)
+    within = "Layer normalisation within the step slows the decay of the gradient in {}."
+    dropout, zoneout = (float(dataset[name][-1]) for name in ("dropout", "zoneout"))
+    return [
+        Change("layer-norm-lstm", within.format("an LSTM"), "slower",
+               net["lstm"], net["lstm_layer_norm"]),
+        Change("layer-norm-gru", within.format("a GRU"), "slower",
+               net["gru"], net["gru_layer_norm"]),
+        Change("layer-norm-stack", within.format("a stack"), "slower",
+               net["stack"], net["stack_within"]),
+        Change("layer-norm-between", "Layer normalisation between layers does not change the decay "
+               "of the gradient.", "the same", net["stack"], net["stack_between"]),
+        Change("dropout-per-step", f"At a rate of {dropout:g}, dropout per step makes the gradient "
+               "decay faster than variational dropout.", "faster", variational, per_step),
+        Change("zoneout", f"Zoneout at a rate of {zoneout:g} slows the decay of the gradient.",
+               "slower", zoned[:, 0], zoned[:, -1]),
+    ]  # fmt: skip
 
 
 def summary(dataset: "xarray.Dataset") -> str:
-    """What each change does to the log decay a step, paired by run, and whether it was claimed."""
-    of_net = {str(net): slopes(dataset.log_norm.sel(net=net)) for net in dataset.net.values}
-    variational, per_step = slopes(dataset.log_norm_dropout)[..., -1]
-    zoned = slopes(dataset.log_norm_zoneout)
-    up: Claimed = lambda change, before: change.low > 0  # noqa: E731
-    down: Claimed = lambda change, before: change.high < 0  # noqa: E731
-    same: Claimed = lambda change, before: (  # noqa: E731
-        max(abs(change.low), abs(change.high)) <= SAME * abs(before)
-    )
-    highest = f"rate {float(dataset.dropout[-1]):g}"
+    """What each change does to the log factor per step, paired by run, and the growth by γ."""
     rows = [
-        _row("lstm: layer norm within", of_net["lstm"], of_net["lstm_layer_norm"], up),
-        _row("gru: layer norm within", of_net["gru"], of_net["gru_layer_norm"], up),
-        _row("stack: layer norm between", of_net["stack"], of_net["stack_between"], same),
-        _row("stack: layer norm within", of_net["stack"], of_net["stack_within"], up),
-        _row(f"dropout per step, not variational, {highest}", variational, per_step, down),
-        _row(f"zoneout, rate {float(dataset.zoneout[-1]):g}", zoned[:, 0], zoned[:, -1], up),
+        {
+            "change": change.id,
+            "nats per step": f"{change.before.mean():+.4f}",
+            "with it": f"{change.after.mean():+.4f}",
+            "difference": f"{change.difference:+.4f}",
+        }
+        for change in changes(dataset)
     ]
-    return f"{study.table(rows)}\n\n{study.table(_batch_rows(dataset))}"
+    by_gamma = [_gamma_row(dataset, at) for at in range(dataset.sizes["input_factor"])]
+    return f"{study.table(rows)}\n\n{study.table(by_gamma)}"
 
 
-def _row(change: str, before: np.ndarray, after: np.ndarray, claimed: Claimed) -> dict[str, str]:
-    difference = statistics.estimate(after - before)
+def _gamma_row(dataset: "xarray.Dataset", at: int) -> dict[str, str]:
+    found, theory = rates.slopes(dataset.log_adjoint[:, at]), dataset.theory.values[at]
     return {
-        "change": change,
-        "log decay a step": f"{before.mean():+.4f}",
-        "with it": f"{after.mean():+.4f}",
-        "difference": f"{difference:+.4f}",
-        "claim": study.verdict(claimed(difference, before.mean())),
+        "batch norm": f"gamma_x = {float(dataset.input_factor[at]):g} gamma",
+        **{
+            f"nats per step at gamma {float(dataset.gamma[end]):g}": (
+                f"{statistics.estimate(found[:, end]):+.4f}"
+            )
+            for end in (0, -1)
+        },
+        "off theory by up to": f"{np.abs(found.mean(axis=0) - theory).max():.3f}",
     }
 
 
-def _batch_rows(dataset: "xarray.Dataset") -> list[dict[str, str]]:
-    rates = slopes(dataset.log_adjoint)
-    rows = []
-    for at, share in enumerate(dataset.input_share.values):
-        means = rates[:, at].mean(axis=0)
-        ends = [f"{statistics.estimate(rates[:, at, end]):+.4f}" for end in (0, -1)]
-        falls = bool((np.diff(means) < 0).all())
-        rows.append(
-            {
-                "batch norm": f"gamma_x = {share:g} gamma",
-                f"log growth at gamma {float(dataset.gamma[0]):g}": ends[0],
-                f"at gamma {float(dataset.gamma[-1]):g}": ends[1],
-                "off theory by up to": f"{np.abs(means - dataset.theory.values[at]).max():.3f}",
-                "smaller gamma, slower decay": study.verdict(falls),
-            }
-        )
-    return rows
+def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+    """What each change does to the decay of the gradient."""
+    factors = dataset.input_factor.values
+    return [*map(_claim, changes(dataset)), *(_gamma_claim(dataset, float(f)) for f in factors)]
+
+
+def _claim(change: Change) -> study.Claim:
+    same = f"the 95 % interval of the paired difference lies within {SAME:.0%} of the decay"
+    side = "above" if change.expected == "slower" else "below"
+    return study.claim(
+        change.id,
+        change.statement,
+        change.holds,
+        measured=study.Measured.of("difference", change.difference, "nats per step"),
+        criterion=same
+        if change.expected == "the same"
+        else f"the 95 % interval of the paired difference in nats per step lies {side} 0",
+    )
+
+
+def _gamma_claim(dataset: "xarray.Dataset", factor: float) -> study.Claim:
+    means = rates.slopes(dataset.log_adjoint.sel(input_factor=factor)).mean(axis=0)
+    return study.claim(
+        f"small-gamma-input-{factor:g}".replace(".", "-"),
+        f"With γ_x = {factor:g} γ, a smaller γ of batch normalisation slows the decay.",
+        bool((np.diff(means) < 0).all()),
+        measured=[
+            study.Measured(f"γ = {gamma:g}", float(mean), unit="nats per step")
+            for gamma, mean in zip(dataset.gamma.values, means, strict=True)
+        ],
+        criterion="the mean growth per step falls from each γ to the next",
+    )
 
 
 EXPERIMENT = study.Experiment(
@@ -460,6 +514,7 @@ EXPERIMENT = study.Experiment(
     run=run,
     figure=figure,
     summary=summary,
+    claims=claims,
     section="flow",
     order=9,
     gallery={"normalisation": study.Picture()},

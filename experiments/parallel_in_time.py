@@ -1,10 +1,11 @@
-"""Whether a net's steps can be run at once is decided by its largest Lyapunov exponent.
+"""The largest Lyapunov exponent decides whether the steps of a network can be computed in parallel.
 
 The trajectory s_t = step(s_{t-1}, x_t) solves T equations, and Newton's method solves them in
-parallel (DEER, `gradflow.parallel`). For nets of many gains: how many iterations it takes, and
-how far its states are from the scan's, against the largest exponent λ; and its wall time over
-the scan's. The claim: below λ = 0 a few iterations do, far fewer than T; above it about T,
-and the states are lost to rounding, which grows as exp(λ t).
+parallel (DEER, `gradflow.unroll.newton`). For networks of many gains: the number of iterations and
+the distance of the states from those of the sequential scan, against the largest exponent λ; and
+the wall time over that of the scan. The claims: below λ = 0 a few iterations suffice, far fewer
+than T; above it about T are needed, and the states are lost to rounding errors, which grow as
+exp(λ t).
 
 Source: Gonzalez et al. 2025, "Predictability enables parallelization of nonlinear state space
 models"; Lim, Zhu, Selfridge, Kasim 2023, arXiv:2309.12252 (DEER).
@@ -12,8 +13,8 @@ models"; Lim, Zhu, Selfridge, Kasim 2023, arXiv:2309.12252 (DEER).
     python experiments/parallel_in_time.py
     python experiments/parallel_in_time.py --hidden_size=8 --num_steps=2000
 
-Takes less than a minute on two cores at the defaults. The seconds in the record are of the machine
-that it ran on; all else is the same each time.
+Takes less than a minute on two cores at the defaults. The seconds in the record depend on the
+machine; all else is the same each time.
 """
 
 import time
@@ -25,10 +26,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _kit import fields, runs
 
-from gradflow import flow, study, unroll
+from gradflow import Cell, flow, study, unroll
 from gradflow.cells import rnn
-from gradflow.parallel import solve_in_parallel
+from gradflow.unroll.newton import solve_in_parallel
 
 if TYPE_CHECKING:
     import xarray
@@ -36,77 +38,80 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NEGATIVE, POSITIVE = -0.1, 0.02
-"""Exponents below and above which a net counts as clearly ordered, or chaotic; nats per step."""
+"""Exponents below and above which a network counts as ordered, or chaotic; nats per step."""
 
 FEW = 0.1
-"""The share of T up to which iterations count as a few."""
+"""The fraction of T up to which a number of iterations counts as a few."""
 
 REPEATS = 2
-"""Each time is the least of so many."""
+"""Each time is the shortest of so many."""
 
-COLOR, FAILED = "#0072B2", "#D55E00"
+CONVERGED, FAILED = "#0072B2", "#D55E00"
+
+UNITS = {
+    "exponent": "nats per step",
+    "iterations": "1",
+    "converged": "1",
+    "error": "1",
+    "scan_seconds": "s",
+    "newton_seconds": "s",
+}
+"""What is measured of each network, with its unit."""
 
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """Which nets, how long, and how exactly they are solved."""
+    """Which networks, how long, and how exactly they are solved."""
 
-    num_seeds: int = study.field(5, help="Nets of each gain.", positive=True)
-    gains: tuple[float, ...] = study.field(
-        (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0),
-        help="Standard deviation of W_h, times √hidden.",
-        positive=True,
+    num_seeds: int = fields.num_seeds(5)
+    gains: tuple[float, ...] = fields.gains(
+        (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
     )
-    hidden_size: int = study.field(16, help="Hidden units, of a tanh RNN.", positive=True)
-    input_size: int = study.field(4, help="Channels of gaussian inputs.", positive=True)
-    input_std: float = study.field(0.1, help="Standard deviation of an input.", positive=True)
-    num_steps: int = study.field(512, help="Steps T.", positive=True)
-    tolerance: float = study.field(1e-8, help="Error of a state to be reached.", positive=True)
+    hidden_size: int = fields.hidden_size(16)
+    input_size: int = fields.input_size(4)
+    input_std: float = fields.input_std(0.1)
+    num_steps: int = fields.num_steps(512)
+    tolerance: float = study.field(
+        1e-8, help="Error of a state that counts as solved.", positive=True
+    )
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
-    """Measures every net; dimensions gain, run (a seed)."""
+    """Measures every network; dimensions gain, run (a seed)."""
     return once("all", partial(_measure, config))
 
 
 def _measure(config: Config) -> "xarray.Dataset":
     import xarray
 
-    k_params, k_inputs = jax.random.split(jax.random.key(config.seed))
     cell = rnn(config.input_size, config.hidden_size, recurrent_init="normal(gain=1)")
-    shape = config.num_seeds, config.num_steps, config.input_size
-    inputs = config.input_std * jax.random.normal(k_inputs, shape)
-    params = jax.vmap(cell.init)(jax.random.split(k_params, config.num_seeds))
-
-    scan = jax.jit(lambda p, x: unroll(cell, p, x).carries)
-    limits = {"tolerance": config.tolerance, "max_iterations": config.num_steps}
-    newton = jax.jit(lambda p, x: solve_in_parallel(cell, p, x, **limits))
-    exponent = jax.jit(
-        lambda p, x: flow.lyapunov_exponents(
-            cell, p, x, num_exponents=1, burn_in=config.num_steps // 5
-        ).exponents[0]
-    )
+    inputs = runs.inputs(config, spec=f"gaussian(std={config.input_std!r})")
+    params = runs.initialise(cell, runs.keys(config))
+    measures = _measures(config, cell)
     rows = [
-        _one_net(config, (scan, newton, exponent), _scaled(params, i, gain), inputs[i])
+        _one_network(measures, _scaled(params, i, gain), inputs[i])
         for gain in study.progress(config.gains, "gains")
         for i in range(config.num_seeds)
     ]
-    units = {
-        "exponent": "nats per step",
-        "iterations": "1",
-        "converged": "1",
-        "error": "1",
-        "scan_seconds": "s",
-        "newton_seconds": "s",
-    }
-    shape = len(config.gains), config.num_seeds
+    shape, dims = (len(config.gains), config.num_seeds), ("gain", "run")
     return xarray.Dataset(
         {
-            name: (("gain", "run"), np.reshape([row[name] for row in rows], shape), {"units": unit})
-            for name, unit in units.items()
+            name: (dims, np.reshape([row[name] for row in rows], shape), {"units": unit})
+            for name, unit in UNITS.items()
         },
         coords={"gain": ("gain", list(config.gains), {"units": "1"})},
         attrs={"num_steps": config.num_steps, "tolerance": config.tolerance},
+    )
+
+
+def _measures(config: Config, cell: Cell) -> tuple[Callable, Callable, Callable]:
+    """The sequential scan, Newton's method and the largest exponent, each compiled once."""
+    limits = {"tolerance": config.tolerance, "max_iterations": config.num_steps}
+    kind: Any = {"num_exponents": 1, "burn_in": config.num_steps // 5}
+    return (
+        jax.jit(lambda p, x: unroll(cell, p, x).carries),
+        jax.jit(lambda p, x: solve_in_parallel(cell, p, x, **limits)),
+        jax.jit(lambda p, x: flow.lyapunov_exponents(cell, p, x, **kind).exponents[0]),
     )
 
 
@@ -115,7 +120,7 @@ def _scaled(params: dict, index: int, gain: float) -> dict:
     return one | {"W_h": gain * one["W_h"]}
 
 
-def _one_net(config: Config, measures: tuple, params: dict, x: jax.Array) -> dict[str, Any]:
+def _one_network(measures: tuple, params: dict, x: jax.Array) -> dict[str, Any]:
     scan, newton, exponent = measures
     (carries, scan_seconds), (found, newton_seconds) = (
         _timed(m, params, x) for m in (scan, newton)
@@ -131,7 +136,7 @@ def _one_net(config: Config, measures: tuple, params: dict, x: jax.Array) -> dic
 
 
 def _timed(function: Callable, *arguments: Any) -> tuple[Any, float]:
-    """What the compiled function gives, and the least of several wall times."""
+    """Calls a compiled function; gives its result and the shortest of several wall times."""
     result = jax.block_until_ready(function(*arguments))
     times = []
     for _ in range(REPEATS):
@@ -168,9 +173,9 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
 
 def _scatter(ax: "Axes", dataset: "xarray.Dataset", values: "xarray.DataArray") -> None:
-    """A point a net, and the median of each gain as a line."""
+    """Draws a point for each network, and the median of each gain as a line."""
     for flag, label, color, marker in (
-        (1, "converged", COLOR, "o"),
+        (1, "converged", CONVERGED, "o"),
         (0, "not converged", FAILED, "x"),
     ):
         of = (dataset.converged == flag).values
@@ -179,42 +184,27 @@ def _scatter(ax: "Axes", dataset: "xarray.Dataset", values: "xarray.DataArray") 
     ax.plot(*middle, color="#000000", lw=0.8, label="median of a gain")
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """Iterations and errors on either side of λ = 0, and whether they are as claimed."""
-    num_steps = int(dataset.attrs["num_steps"])
-    ordered, chaotic = dataset.exponent < NEGATIVE, dataset.exponent > POSITIVE
-    rows = study.table(
-        [
-            _row(f"λ < {NEGATIVE:g}", dataset, ordered),
-            _row(f"λ > {POSITIVE:g}", dataset, chaotic),
-        ]
-    )
-    if min(int(ordered.sum()), int(chaotic.sum())) < 2:
-        return f"{rows}\nundecided: it takes two nets on either side of λ = 0"
-    share = dataset.iterations / num_steps
-    few = float(share.where(ordered).max()) <= FEW
-    many = float(share.where(chaotic).median()) > 0.5
-    lost = not bool(dataset.converged.where(chaotic, 0).any())
-    exact = float(dataset.error.where(ordered).max()) <= dataset.attrs["tolerance"]
-    parts = {
-        f"at most {FEW:g} T iterations below": few,
-        "within the tolerance below": exact,
-        "over T/2 above": many,
-        "no solution claimed above": lost,
+def _sides(dataset: "xarray.Dataset") -> dict[str, "xarray.DataArray"]:
+    """Which networks are clearly ordered, and which clearly chaotic."""
+    return {
+        f"λ < {NEGATIVE:g}": dataset.exponent < NEGATIVE,
+        f"λ > {POSITIVE:g}": dataset.exponent > POSITIVE,
     }
-    said = ", ".join(f"{name}: {'yes' if holds else 'no'}" for name, holds in parts.items())
-    word = study.verdict(all(parts.values()))
-    return f"{rows}\n{said}\nthe exponent decides what can be parallelised: {word} by this run"
+
+
+def summary(dataset: "xarray.Dataset") -> str:
+    """Iterations and errors on either side of λ = 0."""
+    return study.table([_row(name, dataset, of) for name, of in _sides(dataset).items()])
 
 
 def _row(name: str, dataset: "xarray.Dataset", of: "xarray.DataArray") -> dict[str, str]:
     if not of.any():
-        return {"nets": name, "number": "0"}
+        return {"networks": name, "number": "0"}
     iterations, error = (dataset[key].values[of.values] for key in ("iterations", "error"))
     ratio = (dataset.newton_seconds / dataset.scan_seconds).values[of.values]
     low, middle, high = np.quantile(iterations, [0.1, 0.5, 0.9])
     return {
-        "nets": name,
+        "networks": name,
         "number": str(int(of.sum())),
         "iterations": f"{middle:.0f} [{low:.0f}, {high:.0f}]",
         "converged": f"{float(dataset.converged.values[of.values].mean()):.2f}",
@@ -223,12 +213,70 @@ def _row(name: str, dataset: "xarray.Dataset", of: "xarray.DataArray") -> dict[s
     }
 
 
+def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+    """What the sign of the exponent decides; inconclusive with fewer than two networks a side."""
+    ordered, chaotic = _sides(dataset).values()
+    return [
+        *(_ordered_claims(dataset, ordered, int(ordered.sum()) > 1)),
+        *(_chaotic_claims(dataset, chaotic, int(chaotic.sum()) > 1)),
+    ]
+
+
+def _ordered_claims(
+    dataset: "xarray.Dataset", of: "xarray.DataArray", enough: bool
+) -> list[study.Claim]:
+    tolerance = dataset.attrs["tolerance"]
+    most = float((dataset.iterations / int(dataset.attrs["num_steps"])).where(of).max())
+    error = float(dataset.error.where(of).max())
+    return [
+        study.claim(
+            "few-iterations-below",
+            "Below λ = 0 Newton's method needs far fewer iterations than there are steps.",
+            most <= FEW if enough else None,
+            measured={"largest number of iterations over T": most},
+            criterion=f"at most {FEW:g} T iterations in every network with λ < {NEGATIVE:g}",
+        ),
+        study.claim(
+            "exact-below",
+            "Below λ = 0 the parallel states are those of the sequential scan.",
+            error <= tolerance if enough else None,
+            measured={"largest error": error},
+            criterion=f"errors up to the tolerance {tolerance:g} in every network with "
+            f"λ < {NEGATIVE:g}",
+        ),
+    ]
+
+
+def _chaotic_claims(
+    dataset: "xarray.Dataset", of: "xarray.DataArray", enough: bool
+) -> list[study.Claim]:
+    middle = float((dataset.iterations / int(dataset.attrs["num_steps"])).where(of).median())
+    converged = float(dataset.converged.where(of).mean())
+    return [
+        study.claim(
+            "many-iterations-above",
+            "Above λ = 0 Newton's method needs about as many iterations as there are steps.",
+            middle > 0.5 if enough else None,
+            measured={"median number of iterations over T": middle},
+            criterion=f"over T/2 iterations in the median of networks with λ > {POSITIVE:g}",
+        ),
+        study.claim(
+            "lost-above",
+            "Above λ = 0 the parallel solution is lost to rounding errors.",
+            converged == 0 if enough else None,
+            measured={"fraction converged": converged},
+            criterion=f"no network with λ > {POSITIVE:g} converges",
+        ),
+    ]
+
+
 EXPERIMENT = study.Experiment(
     name="parallel_in_time",
     config=Config,
     run=run,
     figure=figure,
     summary=summary,
+    claims=claims,
     section="flow",
     order=13,
     gallery={"parallel_in_time": study.Picture()},

@@ -230,7 +230,7 @@ def _train(config: Config, task: Any) -> "xarray.Dataset":
         begun = trained.begin(training, keys, settings, cells)
         last = trained.to_end(training, begun, config.schedule)
     return xarray.Dataset(
-        trained.curves(last, ("loss", "share_correct"), sizes),
+        trained.curves(last, ("loss", "accuracy"), sizes),
         coords={
             "activation": list(config.activations),
             "init": names,

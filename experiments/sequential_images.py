@@ -34,16 +34,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import _probes as probes
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _kit import cells, curves, decisions, fields, outcomes, runs, trained
+from _kit import cells, curves, decisions, fields, outcomes, probes, runs, trained
 
 from gradflow import flow, statistics, study
+from gradflow.devices import map_runs
 from gradflow.interop import save_params
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import check_name, parse_spec
 from gradflow.study.config import sanitise
 from gradflow.tasks.image_tasks import Sequences, digit_sequences, digits, mnist, mnist_sequences
 from gradflow.tasks.task import Batch, Task
@@ -163,8 +163,7 @@ def _check(config: Config) -> None:
     if not config.orders:
         raise ValueError("Expected an order of the pixels, got none. Try --orders=plain.")
     for order in config.orders:
-        if order not in ORDERS:
-            raise ValueError(unknown_name("order of the pixels", order, ORDERS))
+        check_name("order of the pixels", order, ORDERS)
     if config.num_updates % config.num_evaluations:
         raise ValueError(
             f"Expected num_updates to be a multiple of num_evaluations={config.num_evaluations}, "
@@ -216,7 +215,7 @@ def _measure(
         probing=probing,
         description=f"{order}, {name}, evaluations",
     )
-    params = jax.device_get(last.runs.params)
+    params = jax.device_get(last.state.params)
     if folder is not None:
         path = folder.parents[1] / "params" / f"{sanitise(name)}_{order}.safetensors"
         _save(path, params["cell"], one, config.hidden_size)
@@ -247,7 +246,7 @@ def _curves(config: Config, progress: Any) -> "xarray.Dataset":
     schedule = config.schedule
     return xarray.Dataset(
         {
-            **trained.curves(progress, ("loss", "share_correct"), sizes),
+            **trained.curves(progress, ("loss", "accuracy"), sizes),
             **probes.variables(found, ("seed", "probe_update"), axis="lag"),
         },
         coords={
@@ -262,7 +261,7 @@ def log_norms(cell: "Cell", params: "Params", probed: Sequences) -> np.ndarray:
     """Computes log ‖∂h_T/∂s_k‖ for every model and image, index = lag T - k, in float64."""
 
     def of_run(x: jax.Array, params: "Params") -> jax.Array:
-        return flow.over_runs(partial(flow.log_norms, cell, params, source="carry"))(x)
+        return map_runs(partial(flow.log_norms, cell, params, source="carry"))(x)
 
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["cell"])
     with jax.enable_x64(True):
@@ -335,7 +334,7 @@ def _look(name: str, index: int) -> dict:
 
 def _draw(row: "np.ndarray", data: "xarray.Dataset", look: dict) -> None:
     """A cell's line in each of the three panels of a row."""
-    study.figure.band(row[0], data["update"], data.share_correct, "seed", **look)
+    study.figure.band(row[0], data["update"], data.accuracy, "seed", **look)
     for ax, stage in zip(row[1:], STAGES, strict=True):
         norms = data.log_norm.sel(stage=stage).median("image") / curves.NATS
         study.figure.band(ax, data.lag, norms, "seed", **look)

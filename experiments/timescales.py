@@ -36,6 +36,7 @@ import optax
 from _kit import cells, curves, decisions, fields, runs
 
 from gradflow import flow, statistics, study, unroll
+from gradflow.train import Descent, descend
 
 if TYPE_CHECKING:
     import xarray
@@ -146,17 +147,15 @@ def _train(config: Config, cell: "Cell", params: "Params", key: jax.Array) -> "P
         losses = jax.vmap(lambda x, out: every_loss(config, x)(out), in_axes=1)(inputs, outputs)
         return jnp.mean(losses)
 
-    def update(state: tuple, key: jax.Array) -> tuple:
-        params, memory = state
-        updates, memory = optimizer.update(jax.grad(loss)(params, key), memory, params)
-        return (optax.apply_updates(params, updates), memory), None
+    def gradient(params: "Params", key: jax.Array) -> "tuple[Params, None]":
+        return jax.grad(loss)(params, key), None
 
-    def stretch(state: tuple, keys: jax.Array) -> tuple:
-        state, _ = jax.lax.scan(update, state, keys)
-        return state, state[0]
+    def stretch(descent: Descent, keys: jax.Array) -> "tuple[Descent, Params]":
+        descent, _ = descend(gradient, optimizer, descent, keys)
+        return descent, descent.params
 
     keys = jax.random.split(key, config.num_updates).reshape(-1, config.measure_every)
-    _, along = jax.lax.scan(stretch, (params, optimizer.init(params)), keys)
+    _, along = jax.lax.scan(stretch, Descent.start(optimizer, params), keys)
     return jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), params, along)
 
 

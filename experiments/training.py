@@ -36,10 +36,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import _probes as probes
 import jax
 import numpy as np
-from _kit import cells, curves, decisions, fields, outcomes, trained
+from _kit import cells, curves, decisions, fields, outcomes, probes, trained
 
 from gradflow import statistics, study
 from gradflow.spec import parse_spec
@@ -249,8 +248,7 @@ def _dataset(config: Config, training: Training, progress: Progress) -> "xarray.
     at = {"probe_update": schedule.probings, "step": np.arange(training.task.num_steps + 1)}
     return xarray.Dataset(
         {
-            # Sorted, because a checkpoint restores the metrics in another order.
-            **trained.curves(progress, sorted(progress.metrics), sizes),
+            **trained.curves(progress, list(progress.metrics), sizes),
             **trained.events(progress, sizes),
             **probed,
         },
@@ -297,7 +295,7 @@ def _lines(dataset: "xarray.Dataset") -> "Iterator[tuple[str, xarray.Dataset, di
 
 def _draw_curves(upper: "Axes", lower: "Axes", data: "xarray.Dataset", look: dict) -> None:
     line = study.figure.band(upper, data["update"], data.loss, "seed", **look)
-    study.figure.band(lower, data["update"], data.share_correct, "seed", **look)
+    study.figure.band(lower, data["update"], data.accuracy, "seed", **look)
     solved = data.solved_at.values
     if np.isfinite(solved).any():
         at = float(np.nanquantile(solved, 0.5, method="lower"))

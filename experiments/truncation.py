@@ -39,7 +39,8 @@ import jax.numpy as jnp
 import numpy as np
 from _kit import cells, decisions, fields, outcomes, runs, trained
 
-from gradflow import flow, statistics, study
+from gradflow import statistics, study
+from gradflow.devices import map_runs
 from gradflow.tasks import resolve_task
 from gradflow.train import (
     Progress,
@@ -205,7 +206,7 @@ def _measure(
         identity=trained.identity(config, config.cell, task=name, k=k),
     )
     bias = _bias(config, training)
-    biases = [jax.device_get(bias(params)) for params in (first, last.runs.params)]
+    biases = [jax.device_get(bias(params)) for params in (first, last.state.params)]
     seconds, size = _cost(config, training)
     found = _dataset(config, last, biases).assign(
         seconds=((), seconds, {"units": "s"}),
@@ -227,7 +228,7 @@ def _dataset(config: Config, progress: Progress, biases: list[Comparison]) -> "x
     }
     return xarray.Dataset(
         {
-            **trained.curves(progress, ("loss", "share_correct"), sizes),
+            **trained.curves(progress, ("loss", "accuracy"), sizes),
             **by_stage,
             "solved_at": trained.events(progress, sizes)["solved_at"],
         },
@@ -252,7 +253,7 @@ def _bias(config: Config, training: Training) -> "Callable[[Params], Comparison]
         cut = tbptt_gradient(task.loss, cell, params, batch, k1=k1, k2=k2)
         return compare(cut.value["cell"], exact.value["cell"])
 
-    return jax.jit(flow.over_runs(one))
+    return jax.jit(map_runs(one))
 
 
 def _cost(config: Config, training: Training) -> tuple[float, float]:

@@ -82,11 +82,10 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
     subjects = _initialised(config) if config.params is None else _trained(config)
     inputs = _inputs(config)  # before anything is measured, so that bad input is reported at once
-    made = {name: subject.factory(inputs.shape[-1], subject.hidden_size)
-            for name, subject in subjects.items()}  # fmt: skip
     parts = [
-        once(f"cell={name}", partial(_measure, config, name, cell, subjects[name].params, inputs))
-        for name, cell in study.progress(made.items(), "cells")
+        once(f"cell={name}", partial(_measure, config, name, cell, subject.params, inputs))
+        for name, subject in study.progress(subjects.items(), "cells")
+        for cell in [subject.factory(inputs.shape[-1], subject.hidden_size)]
     ]
     # A trained network is one, whatever the number of seeds, which then give the inputs alone.
     networks = config.num_seeds if config.params is None else 1
@@ -304,6 +303,8 @@ def _by_cell(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
     )
 
 
+CELLS = "--cell=rnn,lstm,gru"
+
 EXPERIMENT = study.Experiment(
     name="vanishing",
     config=Config,
@@ -311,6 +312,14 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+    section="flow",
+    order=1,
+    gallery={
+        "vanishing": study.Picture((CELLS,)),
+        "vanishing_digits": study.Picture(
+            (CELLS, "--inputs=digits", "--num_steps=64", "--spectrum_lags=1,10,32,64")
+        ),
+    },
     quick={"hidden_size": 8, "num_steps": 20, "num_seeds": 3, "spectrum_lags": (1, 5, 20)},
     doc=__doc__,
 )

@@ -1,4 +1,4 @@
-"""Decompositions that are safe under `jax.vmap` on the CPU, and which are in a function.
+"""Matrix decompositions that cannot deadlock under `jax.vmap` on CPU.
 
 jaxlib (0.10) spreads a batch of decompositions over the CPU's thread pool, from which it is itself
 run, and waits there. Two batches at once, such as the orthogonal matrices of two gates for
@@ -6,34 +6,13 @@ several seeds, take all the threads of a small machine and wait for each other f
 decomposition at a time waits for nobody.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
-
-PRIMITIVES = frozenset(
-    (
-        "cholesky",
-        "eig",
-        "eigh",
-        "geqp3",
-        "geqrf",
-        "hessenberg",
-        "householder_product",
-        "lu",
-        "qr",
-        "schur",
-        "svd",
-        "triangular_solve",
-        "tridiagonal",
-        "tridiagonal_solve",
-    )
-)
-"""Of the primitives of JAX that LAPACK computes on a CPU."""
 
 
 def _one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,29 +51,3 @@ def qr(matrix: Float[Array, "n m"]) -> tuple[Float[Array, "n k"], Float[Array, "
 def singular_values(matrix: Float[Array, "n m"]) -> Float[Array, " k"]:
     """Singular values, descending, as those of `jnp.linalg.svd`; not for differentiation."""
     return _singular_values(matrix)
-
-
-def decomposed(function: Callable[..., Any], *arguments: Any) -> list[tuple[int, ...]]:
-    """The shapes of all arrays that a function has LAPACK work on, batches in front.
-
-    Args:
-      function: What is traced, and not run.
-      *arguments: Arrays, or their shapes as `jax.eval_shape` gives them.
-    """
-    return list(_shapes(jax.make_jaxpr(function)(*arguments).jaxpr))
-
-
-def in_batches(shapes: Iterable[tuple[int, ...]]) -> bool:
-    """Whether any of these is more than one matrix: two devices could then wait for each other."""
-    return any(math.prod(shape[:-2]) > 1 and min(shape[-2:]) > 1 for shape in shapes)
-
-
-def _shapes(jaxpr: Any) -> Iterator[tuple[int, ...]]:
-    for equation in jaxpr.eqns:
-        if equation.primitive.name in PRIMITIVES:
-            yield equation.invars[0].aval.shape
-        for value in equation.params.values():
-            for part in value if isinstance(value, tuple | list) else (value,):
-                inner = getattr(part, "jaxpr", part)
-                if hasattr(inner, "eqns"):
-                    yield from _shapes(inner)

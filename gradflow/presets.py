@@ -18,7 +18,7 @@ from gradflow.cells.lstm import lstm
 from gradflow.cells.parts import draw_matrices
 from gradflow.cells.rnn import rnn
 from gradflow.initializers import Initializer, glorot, lecun, orthogonal
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 KINDS = {"gru": gru, "gru_reset_before": gru_reset_before, "lstm": lstm, "rnn": rnn}
 """The cells that the presets know, each with the layout of its parameters."""
@@ -144,8 +144,7 @@ def with_preset(cell: Cell, name: str) -> Cell:
     Source: the libraries' sources: torch.nn.modules.rnn, equinox.nn, keras.layers.rnn,
     flax.linen.recurrent, flax.nnx.nn.recurrent, haiku.
     """
-    if name not in PRESETS:
-        raise ValueError(unknown_name("preset", name, PRESETS))
+    check_name("preset", name, PRESETS)
     key = jax.eval_shape(jax.random.key, 0)
     params = jax.eval_shape(cell.init, key)
     kind, *sizes = _recognise(params)

@@ -1,13 +1,16 @@
 """Names with options, as typed on a command line: ``lstm(forget_bias=2, peephole=True)``.
 
-One grammar serves cells, initialisers and tasks. Options are Python literals and nothing is
-ever evaluated, so that a command line is data.
+One grammar serves cells, initialisers and tasks. Options are Python literals, and nothing is
+ever evaluated, so that a command line is data. Names and options are checked here for all tables.
 """
 
 import ast
 import difflib
-from collections.abc import Iterable
-from typing import Any
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
@@ -18,24 +21,24 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     """
     name, bracket, options = spec.strip().partition("(")
     if not name.strip():
-        raise ValueError(f"a name is expected, got {spec!r}; write it as name or name(option=...)")
+        raise ValueError(f"Expected a name, got {spec!r}. Write name or name(option=...).")
     if not bracket:
         return name, {}
-    mend = f"got {spec!r}; write it as name(option=literal, ...), for example lstm(forget_bias=2)"
+    fix = f"got {spec!r}. Write name(option=literal, ...), for example lstm(forget_bias=2)."
     try:
         call = ast.parse(f"f({options}", mode="eval").body
     except SyntaxError:
-        raise ValueError(f"options are expected between brackets: {mend}") from None
+        raise ValueError(f"Expected options between brackets, {fix}") from None
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
-        raise ValueError(f"options are expected by keyword: {mend}")
+        raise ValueError(f"Expected options by keyword, {fix}")
     names = [keyword.arg or "**" for keyword in call.keywords]
     if "**" in names or len(set(names)) < len(names):
-        raise ValueError(f"each option is expected once, by its name: {mend}")
+        raise ValueError(f"Expected each option once and by its name, {fix}")
     try:
         values = [ast.literal_eval(keyword.value) for keyword in call.keywords]
         return name.strip(), dict(zip(names, values, strict=True))
     except (ValueError, TypeError):
-        raise ValueError(f"an option's value is expected to be a literal: {mend}") from None
+        raise ValueError(f"Expected a literal as the value of each option, {fix}") from None
 
 
 def split_specs(specs: str) -> list[str]:
@@ -54,9 +57,64 @@ def split_specs(specs: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that is not known: the nearest one, and the list of all."""
-    names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return f"unknown {kind} {name!r}: {hint}The known ones are {', '.join(names)}."
+def check_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> None:
+    """Checks that a name is known.
+
+    Args:
+      kind: What it is a name of, in an error: "cell", "task", ...
+      name: The name.
+      known: All known names.
+      hint: A sentence that ends the error's message.
+
+    Raises:
+      ValueError: If it is not known, with the nearest known name and the list of all.
+    """
+    if name not in (names := sorted(known)):
+        raise ValueError(" ".join(filter(None, (_unknown(kind, name, names), hint))))
+
+
+def check_options(
+    kind: str, name: str, factory: Callable[..., Any], options: Iterable[str], *, skip: int = 0
+) -> None:
+    """Checks that a factory takes options of these names.
+
+    Args:
+      kind: What the factory makes, in an error: "cell", "task", ...
+      name: The factory's name, in an error.
+      factory: The factory.
+      options: The options' names.
+      skip: How many of the factory's first parameters are not options.
+
+    Raises:
+      ValueError: If there is an option that it does not take, with the list of those it takes.
+    """
+    parameters = list(inspect.signature(factory).parameters.values())[skip:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    taken = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
+    for option in options:
+        if option not in taken:
+            raise ValueError(_unknown("option", option, taken, f" of {kind} {name!r}"))
+
+
+def make_from_spec(kind: str, spec: str, table: Mapping[str, Callable[..., Made]]) -> Made:
+    """Calls the factory that a spec names with the options that it gives.
+
+    Args:
+      kind: What the factories make, in an error: "task", "optimiser", ...
+      spec: ``name`` or ``name(option=literal, ...)``.
+      table: The factories by name.
+
+    Raises:
+      ValueError: If the name or an option is not known, or the factory refuses a value.
+    """
+    name, options = parse_spec(spec)
+    check_name(kind, name, table)
+    check_options(kind, name, table[name], options)
+    return table[name](**options)
+
+
+def _unknown(kind: str, name: str, known: Sequence[str], of: str = "") -> str:
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
+    return f"Unknown {kind} {name!r}{of}. {hint}Known: {', '.join(known) or 'none'}."

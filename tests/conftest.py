@@ -52,18 +52,15 @@ def key() -> jax.Array:
 
 
 @pytest.fixture(scope="module")
-def folders(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
-    """Two runs of the module's EXPERIMENT by one command: --quick, or its FLAGS."""
-    folder = tmp_path_factory.mktemp(request.module.EXPERIMENT.name)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The record of one run of the module's EXPERIMENT: --quick, or its FLAGS."""
+    folder = tmp_path_factory.mktemp(request.module.EXPERIMENT.name) / "run"
     flags = getattr(request.module, "FLAGS", ["--quick"])
-    for name in ("one", "two"):
-        assert study.main(request.module.EXPERIMENT, [*flags, f"--workdir={folder / name}"]) == 0
-    return folder / "one", folder / "two"
+    assert study.main(request.module.EXPERIMENT, [*flags, f"--workdir={folder}"]) == 0
+    return folder
 
 
 @pytest.fixture(scope="module")
-def dataset(folders: tuple[Path, Path]) -> xarray.Dataset:
-    """The record of the first of the two."""
-    return study.read_dataset(folders[0] / "result.nc")
+def dataset(folder: Path) -> xarray.Dataset:
+    """The dataset of that run."""
+    return study.read_dataset(folder / "result.nc")

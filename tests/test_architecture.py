@@ -24,24 +24,23 @@ MAY_IMPORT = {
     "spec": set(),
     "cell": set(),
     "lapack": set(),
+    "devices": set(),
     "statistics": set(),
     "jaxprs": set(),
     "padding": {"cell"},
     "initializers": FOUNDATION | {"lapack"},
     "cells": FOUNDATION | {"initializers"},
     "presets": FOUNDATION | {"cells", "initializers"},
-    "planner": {"cell", "jaxprs"},
-    "unroll": FOUNDATION | {"padding", "planner"},
-    "parallel": FOUNDATION | {"unroll"},
+    "unroll": FOUNDATION | {"jaxprs", "padding"},
     "structure": FOUNDATION,
     "testing": FOUNDATION | {"structure"},
     "data": {"spec"},
     "tasks": FOUNDATION | {"data"},
     "study": {"spec", "statistics"},
-    "flow": RUNNING | {"jaxprs", "lapack", "padding", "statistics"},
+    "flow": RUNNING | {"devices", "jaxprs", "lapack", "padding", "statistics"},
     "interop": RUNNING,
     "models": RUNNING,
-    "train": RUNNING | {"flow", "jaxprs", "lapack", "tasks"},
+    "train": RUNNING | {"devices", "flow", "jaxprs", "lapack", "tasks"},
     "gradflow": FOUNDATION | {"unroll"},  # what the package itself re-exports
 }
 
@@ -110,6 +109,38 @@ def test_dependencies_point_one_way():
 def test_no_part_depends_on_itself_through_others():
     order = list(TopologicalSorter(MAY_IMPORT).static_order())  # raises on a cycle
     assert order.index("cell") < order.index("unroll") < order.index("flow") < order.index("train")
+
+
+def experiment_modules() -> dict[str, Path]:
+    """The modules of the studies by the names that they import each other by."""
+    folder = ROOT / "experiments"
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        # A paper is a script whose folder is the one that is imported from.
+        found[".".join(parts[1:] if parts[0] == "papers" else parts)] = path
+    return found
+
+
+def test_the_studies_import_each_other_in_no_circle():
+    modules = experiment_modules()
+    graph = {
+        name: {
+            module
+            for imported_name in imported(path)
+            for module in (imported_name, imported_name.rpartition(".")[0])
+            if module in modules and module != name
+        }
+        for name, path in modules.items()
+    }
+    assert graph["char_lm.study"] >= {"_kit.probes", "char_lm.config", "char_lm.training"}
+    list(TopologicalSorter(graph).static_order())  # raises on a circle
+
+
+def test_updates_are_made_by_the_library_alone():
+    for path in SOURCES:
+        if PACKAGE / "train" not in path.parents:
+            assert "apply_updates" not in path.read_text(encoding="utf-8"), path
 
 
 def test_only_those_who_need_a_library_import_it():

@@ -1,20 +1,19 @@
 """The zoo: what it measures, draws and says, and that each of its cells goes elsewhere as well."""
 
 import dataclasses
-import runpy
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray
+from studies import load, one_run, verdicts
 
 from gradflow import flow
 from gradflow.cells import CELLS, rnn
 
-ROOT = Path(__file__).parents[1]
-ZOO = runpy.run_path(str(ROOT / "experiments" / "cell_zoo.py"))
-VANISHING = runpy.run_path(str(ROOT / "experiments" / "vanishing.py"))
+ZOO = vars(load("cell_zoo"))
+VANISHING = vars(load("vanishing"))
 CUT = "masked(pattern='indirect', num_layers=3)"  # exactly 0 from lag 3
 QUICK = dataclasses.replace(
     ZOO["Config"](), **ZOO["EXPERIMENT"].quick | {"cells": f"rnn,{CUT},orthogonal"}
@@ -26,14 +25,12 @@ def dataset():
     return ZOO["run"](QUICK)
 
 
-def test_a_curve_is_the_norm_of_that_cell_at_birth(dataset):
+def test_a_curve_is_the_norm_of_that_cell_at_initialisation(dataset):
     cell = rnn(QUICK.input_size, QUICK.hidden_size)
-    k_params, k_inputs = jax.random.split(jax.random.key(QUICK.seed))
-    params = cell.init(jax.random.split(k_params, QUICK.num_seeds)[1])
+    params, x = one_run(QUICK, cell, 1)
     W_x, W_h = np.asarray(params["W_x"]), np.asarray(params["W_h"])
-    x = jax.random.normal(k_inputs, (QUICK.num_seeds, QUICK.num_steps, QUICK.input_size))
     h, jacobians, product = np.zeros(QUICK.hidden_size), [], np.eye(QUICK.hidden_size)
-    for x_t in np.asarray(x[1]):
+    for x_t in np.asarray(x):
         h = np.tanh(W_x @ x_t + W_h @ h)
         jacobians.append((1 - h**2)[:, None] * W_h)
     expected = [0.0]
@@ -51,17 +48,48 @@ def test_the_same_cells_give_the_same_bits(dataset):
 
 
 def test_the_table_and_the_panels_are_sorted_by_horizon(dataset):
-    rows = ZOO["summary"](dataset).splitlines()[2:]
+    *rows, sentence = ZOO["summary"](dataset).splitlines()[2:]
+    assert sentence.endswith("in some runs of 1 of 3 cells.")
     order = [next(c for c in dataset.cell.values if row.startswith(c)) for row in rows]
     horizons = [flow.summary(dataset.log_norm.sel(cell=c).values).horizon for c in order]
     assert horizons == sorted(horizons, reverse=True) and order[-1] == CUT
     assert horizons[-1] == 3 and horizons[0] == np.inf
-    assert "> 20" in rows[0] and rows[-1].split()[-4] == "3"
+    assert "> 20" in rows[0] and rows[-1].endswith("3 of 3")
+    assert "0 of 3" in rows[0]
     panels = ZOO["figure"](dataset).axes
     assert [ax.get_title().replace("\n", "") for ax in panels] == order
     assert all(ax.get_ylim() == (-20, 5) for ax in panels)
     line = panels[-1].lines[0].get_ydata()
     assert np.isfinite(line[:3]).all() and np.isnan(line[3:]).all()  # a gap, not a floor
+
+
+def test_the_runs_that_are_cut_are_counted_and_drawn(dataset):
+    values = dataset.log_norm.copy()
+    values.loc[{"cell": "rnn", "run": 1, "lag": slice(10, None)}] = -np.inf
+    changed = dataset.assign(log_norm=values)
+    row = next(r for r in ZOO["summary"](changed).splitlines() if r.startswith("rnn"))
+    assert row.endswith("1 of 3")
+    titles = {ax.get_title(): ax for ax in ZOO["figure"](changed).axes}
+    assert titles["rnn"].texts[0].get_text().endswith("1 of 3 cut")
+
+
+def record_of(norms, gated):
+    """A record of cells with these log10 norms at the longest lag, of which some have gates."""
+    curves = (
+        np.log(10) * np.asarray(norms)[:, None, None] * np.linspace(0, 1, 11) * np.ones((1, 3, 1))
+    )
+    return xarray.Dataset(
+        {"log_norm": (("cell", "run", "lag"), curves), "gated": ("cell", gated)},
+        coords={"cell": [f"cell{i}" for i in range(len(norms))], "lag": np.arange(11)},
+    )
+
+
+def test_the_claims_are_decided_by_the_norms_at_the_longest_lag():
+    of = lambda *record: list(verdicts(ZOO["claims"](record_of(*record))).values())  # noqa: E731
+    gated = [True, True, False, False]
+    assert of([-12, -2, -8, 1], gated) == ["supported", "supported"]
+    assert of([-4, -3, -2, 1], gated) == ["not supported", "not supported"]
+    assert of([-12, -2, -8, 1], [True] * 4) == ["supported"]
 
 
 def test_all_is_every_cell(monkeypatch):
@@ -77,9 +105,9 @@ def test_all_is_every_cell(monkeypatch):
 @pytest.mark.parametrize(
     "cells, message",
     [
-        ("lsmt", "unknown cell 'lsmt': did you mean 'lstm'"),
-        ("gru(peephole=True)", "cell 'gru' has no option 'peephole'; it takes"),
-        (" , ", "names of cells are expected, got ' , '; try all"),
+        ("lsmt", "Unknown cell 'lsmt'. Did you mean 'lstm'"),
+        ("gru(peephole=True)", "Unknown option 'peephole' of cell 'gru'. Known: "),
+        (" , ", "Expected the name of a cell, got ' , '. Try all."),
     ],
 )
 def test_cells_that_are_not_there_are_refused(cells, message):

@@ -10,9 +10,10 @@ from gradflow import study
 from gradflow.cells import rnn
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import resolve_clipping
-from gradflow.train.fit import Schedule, fit
-from gradflow.train.loop import Training, begin
+from gradflow.train.driver import Schedule, fit
 from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train.runs import begin, fresh_sequences
+from gradflow.train.training import Training
 
 MODULE = load("clipping")
 EXPERIMENT = MODULE.EXPERIMENT
@@ -21,10 +22,8 @@ FLAGS = ["--quick", f"--tasks={TASK}", "--optimiser=sgd"]
 FLAGS += ["--learning_rate=0.3", "--cell=rnn", "--hidden_size=3"]
 
 
-def test_the_same_command_gives_the_same_bits_and_draws(folders, dataset):
-    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
-    assert one == two
-    assert (folders[0] / "figure.png").stat().st_size > 10_000
+def test_a_run_draws_its_figure(folder, dataset):
+    assert (folder / "figure.png").stat().st_size > 10_000
     assert list(dataset.setting.values) == ["none", *(f"global_norm {t}" for t in ("0.3", 1, 3))]
 
 
@@ -39,7 +38,8 @@ def test_a_setting_is_the_training_with_that_clipping(dataset):
             eval_size=16,
         )
         keys = jax.random.split(jax.random.key(0), 3)
-        *_, last = fit(training, begin(training, keys, jnp.full(3, 0.3)), Schedule(20, 10))
+        runs = begin(training, keys, jnp.full(3, 0.3))
+        *_, last = fit(fresh_sequences(training, runs), Schedule(20, 10))
     found = dataset.sel(task=TASK, setting="global_norm 0.3")
     for name in ("loss", "grad_norm", "clip_ratio"):
         expected = last.metrics[name].T
@@ -91,7 +91,7 @@ def test_the_verdict_goes_by_the_final_losses_of_each_seed(dataset, helped, fact
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"clippings": "none,agcc"}, "unknown clipping of this study 'agcc': did you mean 'agc'"),
+        ({"clippings": "none,agcc"}, "Unknown clipping of this study 'agcc'. Did you mean 'agc'"),
         ({"clippings": "agc"}, "none among the clippings is expected, to compare with"),
         ({"tasks": ","}, "the name of a task is expected, got ','"),
         ({"learning_rate": (0.1,)}, r"one learning rate for each of 2 tasks .* got \(0.1,\)"),

@@ -1,8 +1,7 @@
 """The constant error carousel: its record is the library's, and says where the formula fails."""
 
-import jax
 import numpy as np
-from studies import load
+from studies import load, one_run, verdicts
 
 from gradflow import flow, study
 from gradflow.cells import lstm
@@ -11,17 +10,15 @@ carousel = load("constant_error_carousel")
 EXPERIMENT, FLAGS = carousel.EXPERIMENT, ["--quick", "--hidden_size=4", "--num_steps=8"]
 
 
-def test_a_run_is_the_same_twice_and_its_figure_draws(folders):
-    a, b = ((folder / "result.nc").read_bytes() for folder in folders)
-    assert a == b
-    assert (folders[0] / "figure.png").stat().st_size > 10_000
+def test_a_run_draws_its_figure(folder):
+    assert (folder / "figure.png").stat().st_size > 10_000
 
 
 def test_the_record_holds_what_the_library_measures(dataset):
-    key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 3)[1]
-    inputs = jax.random.normal(jax.random.fold_in(jax.random.key(0), 1), (3, 8, 16))[1]
     cell = lstm(16, 4, peephole=True)
-    norms = flow.decomposition_norms(cell, params := cell.init(key), inputs)
+    config = EXPERIMENT.resolve({"hidden_size": 4, "num_steps": 8}, quick=True)
+    params, inputs = one_run(config, cell, 1)
+    norms = flow.decomposition_norms(cell, params, inputs)
     data = dataset.sel(cell="lstm(peephole=True)").isel(run=1)
     for curve in ("product_forget", "product_total", "exact_total"):
         expected = getattr(norms, curve)
@@ -49,8 +46,21 @@ def test_it_says_where_the_formula_goes_wrong_and_by_how_much(dataset):
 
 
 def test_another_cell_is_refused_before_anything_is_measured(capsys, tmp_path):
-    for spec, message in (("gru", "carry with fields h and c"), ("", "name of an LSTM")):
+    for spec, message in (
+        ("gru", "carry with fields h and c"),
+        ("", "Expected the name of a cell"),
+    ):
         flags = [*FLAGS, f"--cell={spec}", f"--workdir={tmp_path / 'out'}"]
         assert study.main(EXPERIMENT, flags) == 1
         assert message in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
+
+
+def test_the_claim_is_decided_by_the_growth_of_the_error(dataset):
+    noise = 1 + 0.01 * (dataset.run - 1)
+    for sign, verdict in ((-1, "supported"), (1, "not supported"), (0, "inconclusive")):
+        error = 0 * dataset.one_line_error + (0.1 * sign * noise + 0.01 * (dataset.run - 1)) * (
+            dataset.lag
+        )
+        found = carousel.claims(dataset.assign(one_line_error=error))
+        assert verdicts(found) == {"one-line-error-grows": verdict}

@@ -1,5 +1,6 @@
 """The study of exploding gradients: its theory, its sweep, its record and its verdicts."""
 
+import dataclasses
 import math
 from functools import partial
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray
-from studies import load
+from studies import load, one_run, verdicts
 
 from gradflow import flow
 from gradflow.cells import resolve, rnn
@@ -21,18 +22,15 @@ def quick(**given):
     return EXPERIMENT.resolve(given, quick=True)
 
 
-def drawn(cell, config, count, stream):
-    """What the study draws, by its recipe: parameters and inputs of every run."""
-    key = jax.random.fold_in(jax.random.key(config.seed), stream)
-    k_params, k_inputs = jax.random.split(key)
-    params = [cell.init(key) for key in jax.random.split(k_params, count)]
-    return params, 0.1 * jax.random.normal(k_inputs, (count, config.num_steps, config.input_size))
+def initialised(cell, config, run, count=None):
+    """Parameters and inputs of one run, of as many as there are seeds or so many."""
+    given = config if count is None else dataclasses.replace(config, num_seeds=count)
+    params, inputs = one_run(given, cell, run)
+    return params, 0.1 * inputs
 
 
-def test_the_same_command_gives_the_same_bits_and_a_figure(folders):
-    for file in ("result.nc", "config.json"):
-        assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
-    assert (folders[0] / "figure.png").stat().st_size > 20_000
+def test_a_run_draws_its_figure(folder):
+    assert (folder / "figure.png").stat().st_size > 10_000
 
 
 def test_an_orthogonal_linear_net_grows_by_the_gain():
@@ -40,7 +38,9 @@ def test_an_orthogonal_linear_net_grows_by_the_gain():
     init = rnn(2, 5, recurrent_init="orthogonal").init
     params = jax.vmap(init)(jax.random.split(jax.random.key(1), 2))
     gains = jnp.asarray([0.3, 1.0, 2.5])
-    exponents = exploding.exponents_by_gain(cell, gains, params, jnp.ones((2, 12, 2)), 3)
+    exponents = exploding.exponents_by_gain(
+        cell, np.asarray(gains), params, jnp.ones((2, 12, 2)), 3
+    )
     np.testing.assert_allclose(exponents, np.log([gains, gains]), atol=1e-12)
 
 
@@ -67,10 +67,10 @@ def test_a_gain_is_that_of_every_recurrent_matrix(name, key):
 def test_the_sweep_is_the_library_s_exponent_of_a_net_that_was_scaled(dataset):
     config = quick()
     cell = resolve(exploding.NETS["tanh"].spec)(config.input_size, config.hidden_size)
-    params, inputs = drawn(cell, config, config.num_seeds, 0)
+    params, inputs = initialised(cell, config, 3)
     gain = dataset.gain.values[6]
-    scaled = params[3] | {"W_h": gain * params[3]["W_h"]}
-    expected = flow.lyapunov_exponents(cell, scaled, inputs[3], num_exponents=1, burn_in=10)
+    scaled = params | {"W_h": gain * params["W_h"]}
+    expected = flow.lyapunov_exponents(cell, scaled, inputs, num_exponents=1, burn_in=10)
     found = dataset.exponent.sel(cell="tanh", gain=gain, run=3)
     np.testing.assert_allclose(found, expected.exponents[0], rtol=1e-9)
 
@@ -85,15 +85,15 @@ def test_the_gradient_and_the_loss_recorded_are_those_of_autodiff(dataset):
             h = jnp.tanh(gain * params["W_h"] @ h + params["W_x"] @ x_t)
         return h
 
-    params, inputs = drawn(cell, config, config.num_draws, 1)
-    sum_of_last = lambda h: jnp.sum(last(h, params[2], inputs[2])) / 4  # noqa: E731  √16
+    params, inputs = initialised(cell, config, 12, config.num_draws)
+    sum_of_last = lambda h: jnp.sum(last(h, params, inputs)) / 4  # noqa: E731  √16
     gradient = jax.grad(sum_of_last)(jnp.zeros(16))
-    found = dataset.log_gradient.sel(cell="tanh", factor=1.5)[2]
+    found = dataset.log_gradient.sel(cell="tanh", factor=1.5)[12]
     np.testing.assert_allclose(found, jnp.log(jnp.linalg.norm(gradient)), atol=1e-9)
-    params, inputs = drawn(cell, config, config.num_seeds, 2)
+    params, inputs = initialised(cell, config, 4)
     on_line = dataset.sel(factor=1.5).isel(run=4)
     middle = config.num_points // 2
-    loss = 0.5 * jnp.mean((last(jnp.zeros(16), params[4], inputs[4]) - 0.5) ** 2)
+    loss = 0.5 * jnp.mean((last(jnp.zeros(16), params, inputs) - 0.5) ** 2)
     np.testing.assert_allclose(on_line.loss[middle], loss, rtol=1e-9)
 
 
@@ -172,15 +172,30 @@ def record_of(shift, sigma, peak):
     )
 
 
-def test_the_summary_reports_what_held():
-    assert EXPERIMENT.summary(record_of(0.05, 3.0, 50.0)).count("not supported") == 0
-    assert EXPERIMENT.summary(record_of(0.2, 3.0, 50.0)).count("not supported") == 1
-    assert EXPERIMENT.summary(record_of(0.05, 0.1, 5.0)).count("not supported") == 2
+def test_the_claims_are_decided_by_the_record():
+    def of(*record):
+        return list(verdicts(EXPERIMENT.claims(record_of(*record))).values())
+
+    assert of(0.05, 3.0, 50.0) == ["supported"] * 3
+    assert of(0.2, 3.0, 50.0) == ["not supported", "supported", "supported"]
+    assert of(0.05, 0.1, 5.0) == ["supported", "not supported", "not supported"]
+    assert of(9.0, 3.0, 50.0) == ["inconclusive", "supported", "supported"]  # no crossing
+    assert list(verdicts(EXPERIMENT.claims(record_of(0.05, 3.0, 50.0)))) == [
+        "critical-gain-linear",
+        "heavy-tail-linear",
+        "rough-loss",
+    ]
+
+
+def test_the_summary_has_the_critical_gain():
+    assert "1.050 [1.050, 1.050]" in EXPERIMENT.summary(record_of(0.05, 3.0, 50.0))
     assert "nan" in EXPERIMENT.summary(record_of(9.0, 3.0, 50.0))
 
 
 def test_bad_configurations_are_refused():
-    with pytest.raises(ValueError, match="unknown net of this study 'tahn': did you mean 'tanh'"):
+    with pytest.raises(
+        ValueError, match="Unknown network of this study 'tahn'. Did you mean 'tanh'"
+    ):
         exploding.run(quick(cells=("tahn",)))
-    with pytest.raises(ValueError, match="burn_in below num_steps=30 is expected, got 30"):
+    with pytest.raises(ValueError, match="Expected burn_in below num_steps=30, got 30. Lower"):
         exploding.run(quick(burn_in=30))

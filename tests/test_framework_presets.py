@@ -1,27 +1,21 @@
 """The study of the frameworks' initial laws: what it measures, draws and says."""
 
 import dataclasses
-import importlib.util
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from studies import load, one_run, verdicts
 
 from gradflow import flow
 from gradflow.cells import gru_reset_before, lstm
 from gradflow.presets import with_preset
 
-PATH = Path(__file__).parents[1] / "experiments" / "framework_presets.py"
-
 
 @pytest.fixture(scope="module")
 def module():
-    spec = importlib.util.spec_from_file_location("framework_presets", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("framework_presets")
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +35,7 @@ def dataset(module, quick):
 )
 def test_each_curve_is_the_norm_of_that_net(dataset, quick, cell, preset, factory):
     net = with_preset(factory(quick.input_size, quick.hidden_size), preset)
-    k_params, k_inputs = jax.random.split(jax.random.key(quick.seed))
-    keys = jax.random.split(k_params, quick.num_seeds)
-    x = jax.random.normal(k_inputs, (quick.num_seeds, quick.num_steps, quick.input_size))
-    expected = jax.jit(partial(flow.log_norms, net))(net.init(keys[1]), x[1])
+    expected = jax.jit(partial(flow.log_norms, net))(*one_run(quick, net, 1))
     measured = dataset.log_norm.sel(cell=cell, preset=preset).isel(run=1)
     np.testing.assert_allclose(measured, expected, rtol=1e-6, atol=1e-9)
 
@@ -56,7 +47,7 @@ def test_a_framework_without_the_cell_is_a_gap(module, dataset):
     assert row.split()[-1] == "-" or "-" in row.split()
 
 
-def test_a_run_again_has_the_same_bits_and_its_figure_draws(module, quick, dataset):
+def test_a_preset_does_not_depend_on_the_others_and_the_figure_draws(module, quick, dataset):
     one = dataclasses.replace(quick, cells=("lstm",), presets=("flax_linen",))
     again = module.run(one).log_norm.sel(cell="lstm", preset="flax_linen")
     np.testing.assert_array_equal(again, dataset.log_norm.sel(cell="lstm", preset="flax_linen"))
@@ -76,15 +67,28 @@ def test_fused_orthogonal_blocks_lose_the_gradient_that_separate_ones_keep(modul
     assert separate - fused > np.log(10)  # more than one decade by lag 50
 
 
+def test_the_claim_is_decided_by_the_two_frameworks_furthest_apart(module, dataset):
+    assert set(verdicts(module.claims(dataset)).values()) == {"not supported"}  # of 8 units
+    ends = {"flax_linen": 0.0, "haiku": -12.0, "equinox": -5.0}
+    last = (
+        np.array(list(ends.values()))[:, None, None] * np.log(10) + 0 * dataset.log_norm[0].values
+    )
+    apart = dataset.isel(cell=[0]).assign(log_norm=(dataset.log_norm.dims, last[None]))
+    (claim,) = module.claims(apart)
+    assert (claim.id, claim.verdict) == ("apart-lstm", "supported")
+    assert claim.measured[0].name == "log10 norm, flax_linen over haiku"
+    assert claim.measured[0].value == 12
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"presets": ("pytorch",)}, r"unknown preset 'pytorch': did you mean 'torch'\?"),
+        ({"presets": ("pytorch",)}, r"Unknown preset 'pytorch'. Did you mean 'torch'\?"),
         (
             {"presets": ("equinox",), "cells": ("rnn",)},
-            r"one of the cells \('rnn',\) .* \('equinox'",
+            r"one of the cells \('rnn',\), got \('equinox'",
         ),
-        ({"cells": ("lsmt",)}, r"unknown cell of a framework 'lsmt': did you mean 'lstm'\?"),
+        ({"cells": ("lsmt",)}, r"Unknown cell of a framework 'lsmt'. Did you mean 'lstm'\?"),
     ],
 )
 def test_an_unknown_preset_or_cell_is_refused(module, quick, change, message):

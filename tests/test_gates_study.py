@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 import xarray
-from studies import load
+from studies import load, one_run, verdicts
 
 from gradflow import flow
 from gradflow.cells import lstm
@@ -21,11 +21,11 @@ def quick(**given):
 
 @pytest.fixture(scope="module")
 def last_run():
-    """What the study draws for its last run, by its recipe: key and inputs."""
-    config = quick()
-    k_params, k_inputs = jax.random.split(jax.random.key(0))
-    inputs = jax.random.normal(k_inputs, (config.num_seeds, config.num_steps, config.input_size))
-    return jax.random.split(k_params, config.num_seeds)[-1], inputs[-1]
+    """The key of the parameters of the last run, and its inputs."""
+    key = gates.runs.cell_key(gates.runs.keys(quick())[-1])
+    params, inputs = one_run(quick(), lstm(16, 6), quick().num_seeds - 1)
+    jax.tree.map(np.testing.assert_array_equal, params, lstm(16, 6).init(key))
+    return key, inputs
 
 
 def end_by_start(cell, params, x):
@@ -37,10 +37,8 @@ def end_by_start(cell, params, x):
     return jax.jit(jax.jacobian(end))(cell.initial_carry())
 
 
-def test_the_same_command_gives_the_same_bits_and_a_figure(folders):
-    for file in ("result.nc", "config.json"):
-        assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
-    assert (folders[0] / "figure.png").stat().st_size > 20_000
+def test_a_run_draws_its_figure(folder):
+    assert (folder / "figure.png").stat().st_size > 10_000
 
 
 def test_the_norm_at_a_bias_is_that_of_a_cell_with_it(dataset, last_run):
@@ -51,12 +49,14 @@ def test_the_norm_at_a_bias_is_that_of_a_cell_with_it(dataset, last_run):
     np.testing.assert_allclose(found, np.log(np.linalg.norm(jacobian, 2)), atol=1e-6)
 
 
-def test_chrono_draws_opposite_biases_within_the_longest_lag(last_run):
-    params = gates._draw_settings(quick(chrono=(20, 1000), biases=(0.5,)), last_run[0])
+def test_chrono_sets_opposite_biases_within_the_longest_lag(last_run):
+    params = gates.init_settings(quick(chrono=(20, 1000), biases=(0.5,)), last_run[0])
     b_f, b_i = np.asarray(params["f"]["b"]), np.asarray(params["i"]["b"])
     np.testing.assert_array_equal(b_f[0], 0.5)
     np.testing.assert_array_equal(b_i[0], 0)
     np.testing.assert_array_equal(b_i[1:], -b_f[1:])
+    chrono = lstm(16, 6, forget_bias="chrono(max_lag=20)").init(last_run[0])
+    np.testing.assert_array_equal(b_f[1], chrono["f"]["b"])
     memories = np.exp(b_f[1:]) + 1
     assert (memories >= 2).all() and (memories[0] <= 20).all() and memories[1].max() > 20
     cell = lstm(16, 6)
@@ -64,9 +64,9 @@ def test_chrono_draws_opposite_biases_within_the_longest_lag(last_run):
 
 
 def test_histograms_count_the_forget_gate_of_every_run(dataset, last_run):
-    np.testing.assert_allclose(dataset.share.sum("activation"), 1, atol=1e-12)
+    np.testing.assert_allclose(dataset.fraction.sum("activation"), 1, atol=1e-12)
     # By the means of its bins a histogram gives the mean activation, to half a bin.
-    by_bins = (dataset.share * dataset.activation).sum("activation").mean("step")
+    by_bins = (dataset.fraction * dataset.activation).sum("activation").mean("step")
     assert np.abs(by_bins - dataset.mean_f.mean("run")).max() < 0.05
     key, x = last_run
     cell = lstm(16, 6, forget_bias=2.0)
@@ -129,22 +129,31 @@ def record_of(rates):
     )
 
 
-def test_the_summary_reports_what_held():
+def test_the_claims_are_decided_by_the_curves():
+    alone = gates.log_forget([0.0, 1.0, 2.0, 3.0])
+    found = EXPERIMENT.claims(record_of(alone))
+    assert set(verdicts(found).values()) == {"supported"}
+    assert found[1].measured[0].value == pytest.approx(1)
+    found = EXPERIMENT.claims(record_of(alone * [0.5, 1, 1, 1]))
+    assert list(verdicts(found).values()) == ["supported", "not supported"]
+    assert found[1].measured[0].value == pytest.approx(0.5)
+    found = EXPERIMENT.claims(record_of(alone[::-1]))
+    assert list(verdicts(found).values()) == ["not supported", "not supported"]
+    found = EXPERIMENT.claims(record_of(alone * [1.25, 1, 1, 1]))  # the bound within its interval
+    assert list(verdicts(found).values()) == ["supported", "inconclusive"]
+
+
+def test_the_summary_has_the_factor_and_the_error_of_the_formula():
     alone = gates.log_forget([0.0, 1.0, 2.0, 3.0])
     summary = EXPERIMENT.summary(record_of(alone))
-    assert "not supported" not in summary and summary.count("supported") == 2
     assert f"{math.exp(alone[1]):.4f}" in summary and "-4.3 [" in summary  # -0.1 · 100 / log 10
-    summary = EXPERIMENT.summary(record_of(alone * [0.5, 1, 1, 1]))
-    assert "further: supported" in summary and "off by -50 % to +0 %" in summary
-    summary = EXPERIMENT.summary(record_of(alone[::-1]))
-    assert "further: not supported" in summary and "gate's: not supported" in summary
 
 
 def test_biases_out_of_order_are_refused():
-    with pytest.raises(ValueError, match=r"ascending order are expected, got \(1.0, 0.0\)"):
+    with pytest.raises(ValueError, match=r"Expected biases in ascending order, got \(1.0, 0.0\)"):
         gates.run(quick(biases=(1.0, 0.0)))
 
 
 def test_an_unknown_form_is_refused():
-    with pytest.raises(ValueError, match="unknown form of a gated cell 'gruu': did you mean 'gru'"):
+    with pytest.raises(ValueError, match="Unknown form of a gated cell 'gruu'. Did you mean 'gru'"):
         gates.run(quick(forms=("gruu",)))

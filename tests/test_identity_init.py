@@ -9,8 +9,8 @@ from studies import load
 from gradflow import study
 from gradflow.cells import rnn
 from gradflow.tasks import resolve_task
-from gradflow.train.loop import Training
 from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train.training import Training
 
 module = load("identity_init")
 EXPERIMENT = module.EXPERIMENT
@@ -24,8 +24,8 @@ def quick(**given):
 
 
 @pytest.fixture(scope="module")
-def dataset(folders):
-    return study.read_dataset(folders[0] / "result.nc").isel(task=0).sel(activation="relu")
+def dataset(folder):
+    return study.read_dataset(folder / "result.nc").isel(task=0).sel(activation="relu")
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,8 @@ def drawn():
         return jax.tree.map(np.asarray, cell.init(jax.random.split(k_cells, 2)[1]))
 
 
-def test_the_same_command_gives_the_same_bits_and_a_figure(folders):
-    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
-    assert one == two
-    assert (folders[0] / "figure.png").stat().st_size > 20_000
+def test_a_run_draws_its_figure(folder):
+    assert (folder / "figure.png").stat().st_size > 20_000
 
 
 def test_the_norms_at_birth_are_those_of_numpy(dataset, drawn):
@@ -108,7 +106,7 @@ def record(decades, losses):
         },
         coords={"start": starts, "lag": range(4), "update": [0, 9], "look": [0, 9]},
     )
-    data = data.assign(share_correct=0 * data.loss)
+    data = data.assign(accuracy=0 * data.loss)
     return data.expand_dims(task=["adding"], activation=["relu"], rate=[0.1]).assign(
         num_steps=("task", [3])
     )
@@ -147,9 +145,9 @@ def test_a_dead_run_has_no_spectrum():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"starts": ("irn",)}, "unknown start 'irn': did you mean 'irnn'"),
+        ({"starts": ("irn",)}, "Unknown start 'irn'. Did you mean 'irnn'"),
         ({"starts": ()}, "at least one start is expected, got none; try irnn"),
-        ({"activations": ("rleu",)}, "unknown activation of mean-field theory 'rleu'"),
+        ({"activations": ("rleu",)}, "Unknown activation of mean-field theory 'rleu'"),
         ({"tasks": ""}, "the name of a task is expected, got ''; try adding"),
         ({"early": 7}, "early is expected to be a multiple of eval_every=5 below num_updates=20"),
         ({"num_updates": 21}, "num_updates is expected to be a multiple of eval_every=5"),

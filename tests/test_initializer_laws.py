@@ -126,7 +126,7 @@ def test_a_wide_net_at_the_critical_gain_keeps_a_gradient():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"activation": "tahn"}, "unknown activation of mean-field theory 'tahn': did you mean 't"),
+        ({"activation": "tahn"}, "Unknown activation of mean-field theory 'tahn'. Did you mean 't"),
         ({"bias_std": -1.0}, "bias_std is expected to be a number of at least 0, got -1.0"),
         ({"input_std": math.nan}, "input_std is expected to be a number of at least 0, got nan"),
         ({"activation": "relu", "bias_std": 0.5}, "a variance q < 1024 that .* none for relu with"),
@@ -194,7 +194,7 @@ def test_a_gate_that_also_lets_in_needs_no_other_bias(key, make):
     [
         ("chrono(max_lag=2)", "max_lag is expected to be a number of steps above 2, got 2"),
         ("chrono", "bias initialiser 'chrono': .*missing .*'max_lag'"),
-        ("crono(max_lag=9)", r"unknown bias initialiser 'crono': did you mean 'chrono'\?"),
+        ("crono(max_lag=9)", r"Unknown bias initialiser 'crono'. Did you mean 'chrono'\?"),
     ],
 )
 def test_a_wrong_bias_is_refused(spec, message):

@@ -172,7 +172,7 @@ def test_a_size_of_normal_that_is_not_positive_is_refused(name):
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("ortogonal", r"unknown initialiser 'ortogonal': did you mean 'orthogonal'\?"),
+        ("ortogonal", r"Unknown initialiser 'ortogonal'. Did you mean 'orthogonal'\?"),
         (
             "glorot(std=2.0)",
             r"initialiser 'glorot\(std=2.0\)': .*unexpected keyword argument 'std'",

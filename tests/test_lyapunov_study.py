@@ -14,10 +14,8 @@ SIZE, GAIN, BURN_IN, NUM_STEPS = 5, 4.0, 20, 200
 FLAGS = ["--quick", f"--hidden_sizes={SIZE}", f"--gains=0.5,{GAIN}", f"--num_steps={NUM_STEPS}"]
 
 
-def test_the_same_command_gives_the_same_bits(folders):
-    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
-    assert one == two
-    assert (folders[0] / "figure.png").stat().st_size > 10_000
+def test_a_run_draws_its_figure(folder):
+    assert (folder / "figure.png").stat().st_size > 10_000
 
 
 def by_numpy(run):

@@ -1,5 +1,6 @@
 """The study of normalisation and noise: its cells, its record and its verdicts."""
 
+import dataclasses
 import math
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray
-from studies import load
+from studies import load, one_run, verdicts
 
 from gradflow.cells import LSTMCarry, lstm
 from gradflow.cells.dropout import with_dropout, zoneout
@@ -28,10 +29,8 @@ def carry():
 X = jnp.asarray([0.5, -1.0])
 
 
-def test_the_same_command_gives_the_same_bits_and_a_figure(folders):
-    for file in ("result.nc", "config.json"):
-        assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
-    assert (folders[0] / "figure.png").stat().st_size > 20_000
+def test_a_run_draws_its_figure(folder):
+    assert (folder / "figure.png").stat().st_size > 10_000
 
 
 def test_dropout_is_the_library_s_with_the_numbers_from_the_input(carry, key):
@@ -75,12 +74,8 @@ def test_without_noise_the_lstm_is_left(dataset):
 
 def test_norms_are_of_the_run_after_the_warm_up(dataset):
     config = quick()
-    k_params, k_inputs = jax.random.split(jax.random.key(0))
-    key = jax.random.split(k_params, config.num_seeds)[2]
-    shape = config.num_seeds, 24, config.input_size
-    x = jax.random.normal(jax.random.fold_in(k_inputs, 0), shape)[2]
     cell = lstm(config.input_size, config.hidden_size)
-    params = cell.init(key)
+    params, x = one_run(dataclasses.replace(config, num_steps=24), cell, 2)
 
     @jax.jit
     def end(carry, x):
@@ -94,13 +89,10 @@ def test_norms_are_of_the_run_after_the_warm_up(dataset):
 
 def test_the_batch_normalised_net_and_its_gradient(dataset):
     config = quick()
-    k_params, k_inputs = jax.random.split(jax.random.key(0))
-    key = jax.random.split(k_params, config.num_seeds)[4]
-    shape = config.num_seeds, 24, config.batch_size * config.input_size
-    x = jax.random.normal(jax.random.fold_in(k_inputs, 1), shape)[4]
-    x = x.reshape(24, config.batch_size, config.input_size)
     cell = normalisation.batch_normalised(4, 6, 6)
-    params = cell.init(key)
+    params, _ = one_run(config, cell, 4)
+    x = normalisation._inputs(config, config.batch_size * config.input_size, stream=1)[4]
+    x = x.reshape(24, config.batch_size, config.input_size)
 
     def whitened(z):
         return (z - z.mean(0)) / jnp.sqrt(z.var(0) + 1e-5)
@@ -114,9 +106,9 @@ def test_the_batch_normalised_net_and_its_gradient(dataset):
         return jax.lax.scan(step, H, X)[0]
 
     warm = end(jnp.zeros((6, 6)), x[:8])
-    u = jax.random.normal(jax.random.fold_in(key, 1), (36,))
+    u = jax.random.normal(jax.random.fold_in(jax.random.split(jax.random.key(0), 5)[4], 17), (36,))
     gradient = jax.jit(jax.grad(lambda H: end(H, x[8:]).ravel() @ u))(warm)
-    found = dataset.log_adjoint.sel(input_share=0.1, gamma=1.0, lag=16)[4]
+    found = dataset.log_adjoint.sel(input_factor=0.1, gamma=1.0, lag=16)[4]
     np.testing.assert_allclose(found, jnp.log(jnp.linalg.norm(gradient)), atol=1e-7)
     assert dataset.log_adjoint.sel(lag=0)[4, 0, 0] == pytest.approx(np.log(np.linalg.norm(u)))
 
@@ -156,34 +148,44 @@ def record_of(within, between, per_step, zoned, by_gamma):
             "log_norm": (("net", "run", "lag"), np.stack([curves(rate) for rate in nets.values()])),
             "log_norm_dropout": (("kind", "run", "dropout", "lag"), dropout),
             "log_norm_zoneout": (("run", "zoneout", "lag"), zoneout),
-            "log_adjoint": (("run", "input_share", "gamma", "lag"), adjoint),
-            "theory": (("input_share", "gamma"), np.zeros((2, len(by_gamma)))),
+            "log_adjoint": (("run", "input_factor", "gamma", "lag"), adjoint),
+            "theory": (("input_factor", "gamma"), np.zeros((2, len(by_gamma)))),
         },
         coords={
             "net": list(nets),
             "kind": ["variational", "per step"],
             "dropout": [0.0, 0.5],
             "zoneout": [0.0, 0.5],
-            "input_share": [1.0, 0.1],
+            "input_factor": [1.0, 0.1],
             "gamma": [0.1, 0.5, 1.0],
             "lag": lag,
         },
     )
 
 
-def test_the_summary_reports_what_held():
+def test_the_claims_are_decided_by_the_paired_differences():
+    def of(*record):
+        return verdicts(EXPERIMENT.claims(record_of(*record)))
+
+    found = of(-0.1, -0.21, -0.3, -0.1, (-0.1, -0.2, -0.3))
+    assert len(found) == 8 and set(found.values()) == {"supported"}
+    found = of(-0.3, -0.15, -0.1, -0.3, (-0.2, -0.1, -0.3))
+    assert set(found.values()) == {"not supported"}
+    found = of(-0.3, -0.21, -0.3, -0.1, (-0.1, -0.2, -0.3))
+    failed = {name for name, verdict in found.items() if verdict == "not supported"}
+    assert failed == {"layer-norm-lstm", "layer-norm-gru", "layer-norm-stack"}
+    found = of(-0.2, -0.22, -0.3, -0.1, (-0.1, -0.2, -0.3))
+    assert found["layer-norm-lstm"] == found["layer-norm-between"] == "inconclusive"
+
+
+def test_the_summary_has_the_difference():
     summary = EXPERIMENT.summary(record_of(-0.1, -0.21, -0.3, -0.1, (-0.1, -0.2, -0.3)))
-    assert "not supported" not in summary and summary.count("supported") == 8
-    row = next(line for line in summary.splitlines() if line.startswith("lstm: layer norm within"))
+    row = next(line for line in summary.splitlines() if line.startswith("layer-norm-lstm"))
     assert "-0.2000" in row and "-0.1000  +0.1000 [+0.0998, +0.1002]" in row
-    summary = EXPERIMENT.summary(record_of(-0.3, -0.15, -0.1, -0.3, (-0.2, -0.1, -0.3)))
-    assert summary.count("not supported") == 8
-    summary = EXPERIMENT.summary(record_of(-0.3, -0.21, -0.3, -0.1, (-0.1, -0.2, -0.3)))
-    assert summary.count("not supported") == 3
 
 
 def test_bad_configurations_are_refused():
-    with pytest.raises(ValueError, match=r"rates in \[0, 1\) are expected, got dropout=\(1.0,\)"):
+    with pytest.raises(ValueError, match=r"Expected rates in \[0, 1\), got dropout=\(1.0,\)"):
         normalisation.run(quick(dropout=(1.0,)))
-    with pytest.raises(ValueError, match=r"gammas in ascending order are expected, got \(1.0, 0"):
+    with pytest.raises(ValueError, match=r"Expected gammas in ascending order, got \(1.0, 0"):
         normalisation.run(quick(gammas=(1.0, 0.5)))

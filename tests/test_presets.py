@@ -219,7 +219,7 @@ def test_a_cell_of_the_same_parameters_has_the_preset_too(key):
 @pytest.mark.parametrize(
     "cell, name, message",
     [
-        (lstm(3, 4), "pytorch", r"unknown preset 'pytorch': did you mean 'torch'\?"),
+        (lstm(3, 4), "pytorch", r"Unknown preset 'pytorch'. Did you mean 'torch'\?"),
         (rnn(3, 4), "equinox", "the preset 'equinox' is of gru, lstm, got rnn: take another"),
         (gru(3, 4), "haiku", "the preset 'haiku' is of gru_reset_before, lstm, rnn, got gru:"),
         (gru_reset_before(3, 4), "torch", "is of gru, lstm, rnn, got gru_reset_before"),

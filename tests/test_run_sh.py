@@ -54,6 +54,9 @@ class Checkout:
             shutil.copy(ROOT / name, self.root / name)
         for name in ("vanishing", "figures", "__init__", "papers/pascanu2013"):
             (self.root / "experiments" / f"{name}.py").touch()
+        for name in ("char_lm/__main__", "char_lm/study", "_kit/probes"):
+            (self.root / "experiments" / name).parent.mkdir(exist_ok=True)
+            (self.root / "experiments" / f"{name}.py").touch()
         for name in TOOLS:
             if found := shutil.which(name):
                 (self.tools / name).symlink_to(found)
@@ -100,7 +103,7 @@ def test_without_arguments_it_shows_its_usage_and_the_experiments(checkout):
     shown = checkout.run()
     assert shown.returncode == 0
     assert shown.stdout.startswith("usage: ./run.sh <experiment> [flags]")
-    assert shown.stdout.endswith("\nexperiments: papers/pascanu2013, vanishing\n")
+    assert shown.stdout.endswith("\nexperiments: char_lm, papers/pascanu2013, vanishing\n")
     assert checkout.done == []
 
 
@@ -108,7 +111,8 @@ def test_an_unknown_experiment_is_one_line_and_makes_nothing(checkout):
     shown = checkout.run("vanish", "--quick")
     assert shown.returncode == 2
     assert shown.stderr == (
-        "error: unknown experiment 'vanish', the known ones are papers/pascanu2013, vanishing\n"
+        "error: unknown experiment 'vanish', the known ones are char_lm, papers/pascanu2013, "
+        "vanishing\n"
     )
     assert checkout.done == [] and not (checkout.root / ".venv").exists()
 
@@ -122,6 +126,11 @@ def test_an_experiment_runs_in_the_users_folder_with_the_users_flags(checkout):
         "user folder: pip my project",
         f"user folder: {file} --quick --workdir=my run --cells=a, b",
     ]
+
+
+def test_a_study_that_is_a_folder_runs_by_its_name(checkout):
+    checkout.run("char_lm", "--quick")
+    assert checkout.done[-1] == f"user folder: {checkout.root}/experiments/char_lm --quick"
 
 
 def test_a_second_call_installs_nothing(checkout):
@@ -274,6 +283,8 @@ def test_lint_runs_the_three_linters_and_stops_at_a_failure(checkout):
 def test_the_gallery_is_drawn_in_the_checkout(checkout):
     assert checkout.run("figures", "--quick").returncode == 0
     assert checkout.done[-1] == "my project: experiments/figures.py --quick"
+    assert checkout.run("tables").returncode == 0
+    assert checkout.done[-1] == "my project: experiments/figures.py --tables"
     (checkout.root / "experiments" / "figures.py").unlink()
     shown = checkout.run("figures")
     assert shown.returncode == 2

@@ -20,18 +20,16 @@ FLAGS = ["--quick", "--cells=tanh", "--orders=permuted", "--hidden_size=5", "--p
 
 
 @pytest.fixture(scope="module")
-def trained(folders):
-    path = folders[0] / "params" / "tanh_permuted.safetensors"
+def trained(folder):
+    path = folder / "params" / "tanh_permuted.safetensors"
     about = read_description(path)
     assert about == ("rnn(recurrent_init='glorot')", 1, 5)
     like = resolve(about.cell)(1, 5).init
     return read_params(path, jax.eval_shape(like, jax.random.key(0)))
 
 
-def test_the_same_command_gives_the_same_bits(folders):
-    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
-    assert one == two
-    assert (folders[0] / "figure.png").stat().st_size > 10_000
+def test_a_run_draws_its_figure(folder):
+    assert (folder / "figure.png").stat().st_size > 10_000
 
 
 def states(params, image):
@@ -70,7 +68,7 @@ def test_what_is_probed_last_is_the_flow_of_what_trained(dataset, trained):
     np.testing.assert_allclose(found, np.median(norms, axis=0), rtol=1e-6)
 
 
-def test_the_accuracy_is_that_of_all_held_out_images(dataset, folders):
+def test_the_accuracy_is_that_of_all_held_out_images(dataset, folder):
     assert np.isclose(dataset.accuracy * 360, (dataset.accuracy * 360).round()).all()
     cell = resolve("irnn")(1, 3)
     rng = np.random.default_rng(0)
@@ -133,8 +131,8 @@ def test_mnist_is_read_and_the_long_form_has_its_sizes(tmp_path, monkeypatch):
     ("given", "message"),
     [
         ({"cells": ""}, "the name of a cell is expected, got ''"),
-        ({"cells": "lsmt"}, "unknown cell 'lsmt'"),
-        ({"orders": ("plane",)}, "unknown order of the pixels 'plane': did you mean 'plain'"),
+        ({"cells": "lsmt"}, "Unknown cell 'lsmt'"),
+        ({"orders": ("plane",)}, "Unknown order of the pixels 'plane'. Did you mean 'plain'"),
         ({"orders": ()}, "an order of the pixels is expected, got none"),
         ({"num_updates": 7}, "num_updates is expected to be a multiple of num_evaluations=3"),
         ({"data": "mnist"}, "a folder with the file 'train-images-idx3-ubyte.gz' is expected"),

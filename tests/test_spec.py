@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradflow.spec import parse_spec, split_specs, unknown_name
+from gradflow.spec import check_name, check_options, make_from_spec, parse_spec, split_specs
 
 NAMES = st.from_regex(r"[a-z_][a-z0-9_]*", fullmatch=True)
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -43,14 +43,14 @@ def test_specs_as_people_type_them(spec, parsed):
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("lstm(forget_bias=2", "options are expected between brackets: got 'lstm.forget_bias=2'"),
-        ("lstm(forget_bias=)", "options are expected between brackets: "),
-        ("lstm(2)", r"options are expected by keyword: got 'lstm\(2\)'; write it as name\("),
-        ("lstm(a=1)(b=2)", "options are expected by keyword: "),
-        ("lstm(a=1) + 2", "options are expected by keyword: "),
-        ("lstm(a=b)", "an option's value is expected to be a literal: got"),
-        ("lstm(a=__import__('os'))", "an option's value is expected to be a literal: got"),
-        ("lstm(a=1 + x)", "an option's value is expected to be a literal: got"),
+        ("lstm(forget_bias=2", "Expected options between brackets, got 'lstm.forget_bias=2'"),
+        ("lstm(forget_bias=)", "Expected options between brackets, "),
+        ("lstm(2)", r"Expected options by keyword, got 'lstm\(2\)'. Write name\("),
+        ("lstm(a=1)(b=2)", "Expected options by keyword, "),
+        ("lstm(a=1) + 2", "Expected options by keyword, "),
+        ("lstm(a=b)", "Expected a literal as the value of each option, got"),
+        ("lstm(a=__import__('os'))", "Expected a literal as the value of each option, got"),
+        ("lstm(a=1 + x)", "Expected a literal as the value of each option, got"),
     ],
 )
 def test_what_is_not_a_name_with_literals_is_refused(spec, message):
@@ -74,10 +74,38 @@ def test_commas_in_brackets_and_quotes_do_not_split():
     assert split_specs(" ") == []
 
 
-def test_an_unknown_name_is_told_the_nearest_and_all():
-    assert unknown_name("cell", "lsmt", ["rnn", "lstm"]) == (
-        "unknown cell 'lsmt': did you mean 'lstm'? The known ones are lstm, rnn."
+def test_an_unknown_name_is_refused_with_the_nearest_and_all():
+    check_name("cell", "lstm", ["rnn", "lstm"])
+    with pytest.raises(ValueError) as error:
+        check_name("cell", "lsmt", ["rnn", "lstm"], hint="Or write your own.")
+    assert str(error.value) == (
+        "Unknown cell 'lsmt'. Did you mean 'lstm'? Known: lstm, rnn. Or write your own."
     )
-    assert unknown_name("cell", "xyz", ["rnn", "lstm"]) == (
-        "unknown cell 'xyz': The known ones are lstm, rnn."
+    with pytest.raises(ValueError, match="^Unknown cell 'xyz'. Known: lstm, rnn.$"):
+        check_name("cell", "xyz", ["rnn", "lstm"])
+
+
+def made_of(size, *, gain=1):
+    return size * gain
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_and_all():
+    check_options("cell", "mine", made_of, ["gain"], skip=1)
+    check_options("cell", "mine", lambda **anything: None, ["gain"])
+    with pytest.raises(ValueError) as error:
+        check_options("cell", "mine", made_of, ["gian"])
+    assert str(error.value) == (
+        "Unknown option 'gian' of cell 'mine'. Did you mean 'gain'? Known: size, gain."
     )
+    with pytest.raises(ValueError, match="'size' of cell 'mine'. Known: gain.$"):
+        check_options("cell", "mine", made_of, ["size"], skip=1)
+    with pytest.raises(ValueError, match="'x' of cell 'f'. Known: none.$"):
+        check_options("cell", "f", lambda: None, ["x"])
+
+
+def test_a_spec_is_made_by_the_factory_that_it_names():
+    assert make_from_spec("number", "made(size=2, gain=3)", {"made": made_of}) == 6
+    with pytest.raises(ValueError, match="^Unknown number 'maid'. Did you mean 'made'"):
+        make_from_spec("number", "maid", {"made": made_of})
+    with pytest.raises(ValueError, match="^Unknown option 'sise' of number 'made'"):
+        make_from_spec("number", "made(sise=2)", {"made": made_of})

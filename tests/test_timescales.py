@@ -17,10 +17,8 @@ SIZE, NUM_STEPS, DELAY = 4, 9, 3
 FLAGS = ["--quick", "--cells=rnn", f"--hidden_size={SIZE}", f"--num_steps={NUM_STEPS}"]
 
 
-def test_the_same_command_gives_the_same_bits(folders):
-    one, two = ((folder / "result.nc").read_bytes() for folder in folders)
-    assert one == two
-    assert (folders[0] / "figure.png").stat().st_size > 10_000
+def test_a_run_draws_its_figure(folder):
+    assert (folder / "figure.png").stat().st_size > 10_000
 
 
 def by_numpy(run, every):

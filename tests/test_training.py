@@ -16,12 +16,13 @@ import xarray
 from gradflow import study
 from gradflow.cells import rnn
 from gradflow.tasks import resolve_task
-from gradflow.train.fit import Schedule, fit
-from gradflow.train.loop import Training, begin
+from gradflow.train.driver import Schedule, fit
 from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train.runs import begin, fresh_sequences
 from gradflow.train.tensorboard import Board
+from gradflow.train.training import Training
 
-fit_module = importlib.import_module("gradflow.train.fit")  # the package has a function of the name
+runs_module = importlib.import_module("gradflow.train.runs")
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "training.py"
 sys.path.insert(0, str(SCRIPT.parent))  # what the studies share is beside it
@@ -68,7 +69,7 @@ def test_the_record_is_what_the_library_trains(recorded):
         )
         keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 2)
         runs = begin(training, keys, jnp.array([0.1, 0.1]))
-        *_, last = fit(training, runs, Schedule(60, 20))
+        *_, last = fit(fresh_sequences(training, runs), Schedule(60, 20))
     found = dataset.loss.sel(cell="rnn", learning_rate=0.1).transpose("update", "seed")
     np.testing.assert_allclose(found, last.metrics["loss"], rtol=1e-4)
     assert np.isnan(dataset.died_at.sel(learning_rate=[0.01, 0.1])).all()
@@ -91,24 +92,24 @@ def test_the_same_command_gives_the_same_bits_and_draws(recorded, tmp_path, caps
 def test_an_interrupted_training_goes_on_and_overwriting_starts_anew(
     recorded, tmp_path, monkeypatch
 ):
-    folder, evaluate, done = tmp_path / "out", fit_module.evaluate, []
+    folder, evaluate, done = tmp_path / "out", runs_module.evaluate, []
 
     def interrupt_third_evaluation(*arguments):
         done.append(len(done))
-        if len(done) == 1 + 3:  # the shapes are asked for first
+        if len(done) == 3:
             raise KeyboardInterrupt
         return evaluate(*arguments)
 
-    monkeypatch.setattr(fit_module, "evaluate", interrupt_third_evaluation)
+    monkeypatch.setattr(runs_module, "evaluate", interrupt_third_evaluation)
     assert run(folder) == 130
     assert len(metrics(folder).splitlines()) == 2 and not (folder / "result.nc").exists()
-    assert run(folder) == 0  # the shapes, and the two evaluations that were left
-    assert len(done) == 4 + 3
+    assert run(folder) == 0  # the two evaluations that were left
+    assert len(done) == 3 + 2
     for file in ("result.nc", "figure.png"):
         assert (folder / file).read_bytes() == (recorded / file).read_bytes()
     assert metrics(folder) == metrics(recorded)
     assert run(folder, "--overwrite") == 0
-    assert len(done) == 7 + 5
+    assert len(done) == 5 + 4
     assert metrics(folder) == metrics(recorded)
 
 
@@ -128,7 +129,7 @@ def test_the_flags_reach_the_training(tmp_path):
 
     (events,) = (tmp_path / "out").glob("units/*/events.out.tfevents.*")
     written = events.read_bytes()
-    assert written.count(b"share_correct/run_0") == 2 and written.count(b"train_loss/run_0") == 1
+    assert written.count(b"accuracy/run_0") == 2 and written.count(b"train_loss/run_0") == 1
 
 
 def test_thresholds_of_clipping_are_swept_side_by_side(tmp_path, capsys):
@@ -148,7 +149,7 @@ MINE = "from gradflow.cells import rnn as mine"
 
 def test_a_changed_cell_file_is_said_and_not_gone_on_with(tmp_path, monkeypatch, capsys):
     """Whether its training was interrupted, or had ended while that of another cell had not."""
-    file, evaluate, done = tmp_path / "mine.py", fit_module.evaluate, []
+    file, evaluate, done = tmp_path / "mine.py", runs_module.evaluate, []
     other = tmp_path / "other.py"
     for path in (file, other):
         path.write_text(MINE)
@@ -157,14 +158,14 @@ def test_a_changed_cell_file_is_said_and_not_gone_on_with(tmp_path, monkeypatch,
 
     def interrupt_the_other_s_second(*arguments):
         done.append(len(done))
-        if len(done) == 3 + 3:
+        if len(done) == 2 + 2:
             raise KeyboardInterrupt
         return evaluate(*arguments)
 
-    monkeypatch.setattr(fit_module, "evaluate", interrupt_the_other_s_second)
+    monkeypatch.setattr(runs_module, "evaluate", interrupt_the_other_s_second)
     assert run(tmp_path / "out", *flags) == 130
     for path, message in ((file, "the contents of .*mine.py have changed"),
-                          (other, "contents of .*other.py is '[0-9a-f]+' there and")):  # fmt: skip
+                          (other, "with contents of .*other.py='[0-9a-f]+', got")):  # fmt: skip
         path.write_text(MINE + "  # with a change")
         assert run(tmp_path / "out", *flags) == 1
         assert re.search(message, capsys.readouterr().err)
@@ -174,7 +175,7 @@ def test_a_changed_cell_file_is_said_and_not_gone_on_with(tmp_path, monkeypatch,
 
 def test_without_tensorboardx_it_is_said(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ValueError, match="tensorboardX is expected for event files"):
+    with pytest.raises(ValueError, match="Event files need tensorboardX, which is not installed"):
         Board(tmp_path, 0)
 
 
@@ -197,19 +198,19 @@ def test_a_solved_run_is_marked_in_the_figure_and_counted(recorded):
     ("flag", "message"),
     [
         ("--cell=", "the name of a cell is expected"),
-        ("--cell=lsmt", "unknown cell 'lsmt'"),
-        ("--task=addign", "unknown task 'addign': did you mean 'adding'"),
+        ("--cell=lsmt", "Unknown cell 'lsmt'"),
+        ("--task=addign", "Unknown task 'addign'. Did you mean 'adding'"),
         ("--task=adding(num_steps=-3)", "num_steps is expected to be at least 2, got -3"),
-        ("--optimiser=adma", "unknown optimiser 'adma': did you mean 'adam'"),
+        ("--optimiser=adma", "Unknown optimiser 'adma'. Did you mean 'adam'"),
         ("--optimiser=adam(learning_rate=1)", "one learning rate is expected, got --learning_rate"),
         ("--learning_rate=0.1,-1", "numbers above zero are expected"),
-        ("--clipping=global_norm(threshold=0)", "threshold is expected to be a positive number"),
-        ("--clip_threshold=1,2", "a clipping with a threshold, and none in its options"),
-        ("--regulariser=omgea", "unknown regulariser 'omgea'"),
+        ("--clipping=global_norm(threshold=0)", "Expected threshold to be a positive number"),
+        ("--clip_threshold=1,2", "Expected a clipping with a threshold, and without options"),
+        ("--regulariser=omgea", "Unknown regulariser 'omgea'"),
         ("--truncation=5", "--truncation=k1,k2 is expected"),
         ("--truncation=5,0", "numbers above zero are expected"),
-        ("--probe=gates", "the probe 'gates' needs a cell with gates"),
-        ("--probe_every=30", "probe_every is expected to be a multiple of eval_every=20"),
+        ("--probe=gates", "The probe 'gates' needs a cell with gates"),
+        ("--probe_every=30", "Expected probe_every to be a positive multiple of eval_every=20"),
         ("--num_updates=-60", "a number above zero is expected"),
         ("--hidden_size=-1", "a number above zero is expected"),
         ("--batch_size=0", "a number above zero is expected"),

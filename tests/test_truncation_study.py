@@ -14,24 +14,16 @@ from gradflow.train.model import init_model
 
 MODULE = load("truncation")
 EXPERIMENT = MODULE.EXPERIMENT
-MEASURED = ["seconds"]  # which no two runs have the same
 
 
-@pytest.fixture(scope="module")
-def datasets(folders):
-    assert (folders[0] / "figure.png").stat().st_size > 10_000
-    return [study.read_dataset(folder / "result.nc") for folder in folders]
+def test_a_run_draws_its_figure_and_measures_seconds(folder, dataset):
+    assert (folder / "figure.png").stat().st_size > 10_000
+    assert (dataset.seconds.isel(window=0) > 0).all()
+    assert (dataset.temporaries.isel(window=0) > 0).all()
 
 
-def test_the_same_command_gives_the_same_numbers_but_for_the_seconds(datasets):
-    one, two = (dataset.drop_vars(MEASURED) for dataset in datasets)
-    assert one.identical(two)
-    assert (datasets[0].seconds.isel(window=0) > 0).all()
-    assert (datasets[0].temporaries.isel(window=0) > 0).all()
-
-
-def test_each_task_has_its_windows_up_to_the_whole_sequence(datasets):
-    copied, added = (MODULE.of_task(datasets[0], t) for t in ("delayed_copy", "adding"))
+def test_each_task_has_its_windows_up_to_the_whole_sequence(dataset):
+    copied, added = (MODULE.of_task(dataset, t) for t in ("delayed_copy", "adding"))
     np.testing.assert_array_equal(copied.k, [2, 4, 8])
     np.testing.assert_array_equal(MODULE.reach(copied), [0.5, 1, 2])
     np.testing.assert_array_equal(added.k, [4, 8])
@@ -41,7 +33,7 @@ def test_each_task_has_its_windows_up_to_the_whole_sequence(datasets):
         np.testing.assert_array_equal(whole.norm_ratio, 1)
 
 
-def test_the_bias_at_birth_is_that_of_the_nets_as_they_are_drawn(datasets):
+def test_the_bias_at_birth_is_that_of_the_nets_as_they_are_drawn(dataset):
     with study.precision(EXPERIMENT.config()):
         task = resolve_task("delayed_copy(delay=3, num_steps=8)")
         batch = task.sample(jax.random.fold_in(jax.random.key(0), 1), 16)
@@ -55,7 +47,7 @@ def test_the_bias_at_birth_is_that_of_the_nets_as_they_are_drawn(datasets):
             return compare(cut, exact)
 
         expected = [one(key) for key in keys]
-    found = datasets[0].sel(task="delayed_copy", window=0, stage="birth")
+    found = dataset.sel(task="delayed_copy", window=0, stage="birth")
     np.testing.assert_allclose(found.cosine, [e.cosine for e in expected], rtol=1e-4)
     np.testing.assert_allclose(found.norm_ratio, [e.norm_ratio for e in expected], rtol=1e-4)
     assert (found.cosine < 0.999).all()
@@ -84,9 +76,9 @@ def test_a_loss_at_the_end_goes_back_k_steps_however_the_sequence_is_cut(key):
     ],
 )
 def test_the_verdict_goes_by_what_the_windows_solve_and_the_bias_at_birth(
-    datasets, solved, cosine, words
+    dataset, solved, cosine, words
 ):
-    dataset = datasets[0].copy(deep=True)
+    dataset = dataset.copy(deep=True)
     at = dataset.solved_at.sel(task="delayed_copy").transpose("window", "seed")
     at.values[:] = np.where(np.arange(2) < np.array(solved)[:, None], 20, np.nan)
     dataset["solved_at"].loc[{"task": "delayed_copy"}] = at

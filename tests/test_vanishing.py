@@ -2,7 +2,6 @@
 
 import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import xarray
+from studies import load, one_run, verdicts
 
 from gradflow import flow, study
 from gradflow.cells import rnn
@@ -18,7 +19,7 @@ from gradflow.interop import save_params
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "experiments" / "vanishing.py"
-EXPERIMENT = runpy.run_path(str(SCRIPT))["EXPERIMENT"]
+EXPERIMENT = load("vanishing").EXPERIMENT
 QUICK = ["--quick", "--num_seeds=2", "--hidden_size=4"]
 
 
@@ -30,10 +31,11 @@ def test_the_record_holds_what_the_library_measures(tmp_path):
     assert run("--cell=rnn", "--num_sequences=2", workdir=tmp_path / "out") == 0
     dataset = study.read_dataset(tmp_path / "out" / "result.nc")
     assert dict(dataset.log_norm.sizes) == {"cell": 1, "run": 4, "lag": 21}
-    cell = rnn(16, 4)
-    key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 2)[1]
-    inputs = jax.random.normal(jax.random.fold_in(jax.random.key(0), 1), (4, 20, 16))
-    expected = flow.log_norms(cell, cell.init(key), inputs[3])
+    config = EXPERIMENT.resolve(
+        {"num_seeds": 2, "hidden_size": 4, "num_sequences": 2, "input_size": 16}, quick=True
+    )
+    params, inputs = one_run(config, cell := rnn(16, 4), 1)
+    expected = flow.log_norms(cell, params, inputs[1])
     np.testing.assert_allclose(dataset.log_norm[0, 3], expected, atol=1e-9)
     spectra = dataset.log_singular_value.sel(spectrum_lag=20)[0, 3]
     np.testing.assert_allclose(spectra[0], expected[20], atol=1e-9)
@@ -72,6 +74,8 @@ def test_a_cut_gradient_is_said_and_drawn_as_a_gap(tmp_path, capsys):
     )
     assert run(f"--cell={tmp_path}/cut.py:cut", workdir=tmp_path / "out") == 0
     assert "exactly 0 from lag 1" in capsys.readouterr().out
+    drawn = EXPERIMENT.draw(study.read_dataset(tmp_path / "out" / "result.nc"))
+    assert np.isnan(drawn.subfigs[0].axes[0].lines[0].get_ydata()[1:]).all()
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
@@ -121,21 +125,25 @@ def test_trained_parameters_are_measured_as_they_are(tmp_path, trained, capsys):
     shown = capsys.readouterr().out
     assert "rnn #2" in shown
     assert "(intervals over the input sequences of one network)" in shown
-    inputs = jax.random.normal(jax.random.fold_in(jax.random.key(0), 1), (2, 20, 5))
+    config = EXPERIMENT.resolve({"num_seeds": 2}, quick=True)
     for found, (cell, params) in zip(log_norm.values, trained.values(), strict=True):
-        for run, x in zip(found, inputs, strict=True):
+        for number, run in enumerate(found):
+            _, x = one_run(config, cell, number, input_size=5)
             np.testing.assert_allclose(run, flow.log_norms(cell, params, x), atol=1e-9)
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--init=identity"], "--init is of cells that are drawn"),
-        (["--gain=2"], "--gain is of cells that are drawn"),
-        (["--cell=lstm"], "--cell=lstm is expected to be what --params are of, rnn: leave it out"),
+        (["--init=identity"], "--init applies only to newly initialised cells"),
+        (["--gain=2"], "--gain applies only to newly initialised cells"),
+        (
+            ["--cell=lstm"],
+            "Expected --cell to name the cells of --params, rnn, got lstm. Remove --cell.",
+        ),
         (
             ["--inputs=adding"],
-            r"trained on, \[5\], are expected, got 2 channels of --inputs=adding",
+            r"Expected inputs .* trained on, \[5\], got 2 channels of --inputs=adding",
         ),
         (["--params=none.safetensors"], "there is no file 'none.safetensors'"),
     ],
@@ -148,6 +156,39 @@ def test_what_does_not_fit_trained_parameters_is_said(tmp_path, trained, capsys,
     assert not (tmp_path / "out").exists()
 
 
+def record_of(rates, curvature=0.0):
+    """A record of cells whose norms change by these rates, with some noise between five seeds."""
+    lag, noise = np.arange(41.0), 1e-3 * np.arange(-2, 3)
+    curves = (np.asarray(rates)[:, None] + noise)[..., None] * lag + curvature * (lag - 20) ** 2
+    names = [f"cell{i}" for i in range(len(rates))]
+    return xarray.Dataset(
+        {"log_norm": (("cell", "run", "lag"), curves)},
+        coords={"cell": names, "lag": lag},
+        attrs={"num_networks": 5},
+    )
+
+
+def test_the_claims_are_decided_by_the_curves():
+    found = EXPERIMENT.claims(record_of([-0.5, 0.1]))
+    assert verdicts(found) == {"exponential": "supported", "rate-by-cell": "supported"}
+    assert found[1].measured[0].value == pytest.approx(np.exp(-0.5), abs=1e-3)
+    assert verdicts(EXPERIMENT.claims(record_of([-0.5, -0.5])))["rate-by-cell"] == "inconclusive"
+    curved = EXPERIMENT.claims(record_of([-0.01], curvature=0.1))
+    assert verdicts(curved) == {"exponential": "not supported"}
+
+
+def test_the_summary_can_be_quoted():
+    summary = EXPERIMENT.summary(record_of([-0.5, 0.1]))
+    assert (
+        "cell0: ‖∂h_T/∂h_k‖ shrinks by a factor 0.607 per step; below 1e-3 after 14 steps "
+        "(vanishing)." in summary
+    )
+    assert (
+        "cell1: ‖∂h_T/∂h_k‖ grows by a factor 1.105 per step; above 1e-3 over all 40 steps "
+        "(exploding)." in summary
+    )
+
+
 def npy(path, array, **kwargs):
     np.save(path, array, **kwargs)
     return path
@@ -156,12 +197,12 @@ def npy(path, array, **kwargs):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--cell=lsmt"], "unknown cell 'lsmt': did you mean 'lstm'?"),
-        (["--cell="], "the name of a cell is expected"),
+        (["--cell=lsmt"], "Unknown cell 'lsmt'. Did you mean 'lstm'?"),
+        (["--cell="], "Expected the name of a cell, got ''"),
         (["--cell=none.py:f"], "there is no file 'none.py'"),
         (["--cell=bad.py:missing"], "has no factory 'missing'"),
         (["--cell=bad.py:broken"], "clause 'carry'"),
-        (["--cell=lstm(peephol=True)"], "has no option 'peephol'"),
+        (["--cell=lstm(peephol=True)"], "Unknown option 'peephol' of cell 'lstm'"),
         (["--inputs=text:none.txt"], "none.txt"),
         (["--inputs=text:empty.txt"], "empty"),
         (["--inputs=text:binary.txt"], "UTF-8"),
@@ -172,7 +213,7 @@ def npy(path, array, **kwargs):
         (["--inputs=digits", "--num_steps=65"], "64"),
         (["--hidden_size=0"], "hidden_size"),
         (["--num_steps=-1"], "num_steps"),
-        (["--init=torch", "--gain=2"], "which is a framework"),
+        (["--init=torch", "--gain=2"], "got it with the framework 'torch'"),
         (["--init=orthgonal"], "orthogonal"),
         (["--source=z"], "no block 'z'"),
         (["--norm=nuclear"], "nuclear"),

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import Cell, Params, flow, study
+from gradflow import Cell, Params, study
 from gradflow.cell import Key
+from gradflow.devices import map_runs
 from gradflow.tasks.inputs import make_inputs
 
 INPUTS = 2**32 - 1
@@ -107,4 +108,4 @@ def measure(function: Callable[..., Any], *arguments: Any) -> Any:
       function: Of one run, such as (params, inputs) -> measurements.
       *arguments: Its arguments, with an axis of runs in front.
     """
-    return jax.tree.map(np.asarray, jax.jit(flow.over_runs(function))(*arguments))
+    return jax.tree.map(np.asarray, jax.jit(map_runs(function))(*arguments))

@@ -4,7 +4,6 @@ The runs of one training stand in the order of settings, then seeds: `curves` an
 axis of runs one axis for each setting, in that order.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +15,9 @@ import numpy as np
 
 from _kit import cell_files
 from gradflow import study
-from gradflow.train import Keeper, Progress, Runs, Schedule, Training, fit
+from gradflow.train import Progress, Runs, Schedule, Training, fit, fresh_sequences
 from gradflow.train import begin as begin_runs
-from gradflow.train.loop import NEVER
+from gradflow.train.runs import NEVER
 
 if TYPE_CHECKING:
     import xarray
@@ -93,10 +92,9 @@ def evaluations(
       probing: What is measured along the way.
       description: What the progress bar shows.
     """
-    kept = contextlib.nullcontext() if folder is None else Keeper(folder, identity or {})
-    with kept as keeper:
-        steps = fit(training, runs, schedule, probing=probing, keeper=keeper)
-        yield from study.progress(steps, description)
+    source = fresh_sequences(training, runs, probing)
+    steps = fit(source, schedule, folder=folder, identity=identity or {})
+    return iter(study.progress(steps, description))
 
 
 def to_end(*arguments: Any, **options: Any) -> Progress:
@@ -128,7 +126,7 @@ def curves(
 
 def events(progress: Progress, sizes: Mapping[str, int]) -> dict[str, Variable]:
     """Gives the updates at which runs solved their task and died, NaN where they did not."""
-    runs = jax.device_get(progress.runs._replace(key=None))
+    runs = jax.device_get(progress.state._replace(key=None))
     found = {"solved_at": runs.solved_at, "died_at": runs.died_at}
     return {
         name: (

@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradflow import flow
 from gradflow.cells import rnn
+from gradflow.devices import map_runs
 from gradflow.initializers import resolve_initializer
 from gradflow.tasks import Batch, Task, resolve_task
-from gradflow.train import Schedule
+from gradflow.train import Descent, Schedule, step
 from gradflow.train.model import predict
 from gradflow.train.objective import batch_loss
 
@@ -136,7 +136,7 @@ def trainer(
 ) -> Callable[[jax.Array, jax.Array], Look]:
     """(keys, margins), one a run, -> the looks of each, the first of them before any update."""
     cell, num_looks = net(hidden_size), len(schedule.evaluations)
-    clip, rmsprop = optax.clip_by_global_norm(CLIP), optax.rmsprop(RATE, decay=0.9, eps=1e-6)
+    clip = optax.clip_by_global_norm(CLIP)
 
     def objective(params: "Params", margin: jax.Array, batch: Batch) -> jax.Array:
         found = model(params, margin)
@@ -144,15 +144,19 @@ def trainer(
         decayed = found["cell"]["W_h"], found["cell"]["W_x"], found["readout"]["W"]
         return loss + DECAY * sum(jnp.sum(W**2) for W in decayed)
 
-    def update(margin: jax.Array, state: Any, key: jax.Array) -> tuple[Any, None]:
-        params, memory = state
+    def optimiser(margin: jax.Array) -> optax.GradientTransformation:
+        def rescale(moves: Any, params: Any) -> Any:
+            return moves | {"p": rescaling(margin) * moves["p"]}
+
+        return optax.chain(optax.rmsprop(RATE, decay=0.9, eps=1e-6), optax.stateless(rescale))
+
+    def update(margin: jax.Array, descent: Descent, key: jax.Array) -> tuple[Descent, None]:
+        params = descent.params
         slope: Any = jax.grad(objective)(params, margin, task.sample(key, batch_size))
         slope, _ = clip.update(slope, optax.EmptyState())
-        steps: tuple[Any, Any] = rmsprop.update(slope, memory)
-        moves = steps[0] | {"p": rescaling(margin) * steps[0]["p"]}
-        moved: Any = optax.apply_updates(params, moves)
+        moved = step(optimiser(margin), descent, slope)
         bases = {n: geodesic(params[n], slope[n], GEODESIC_RATE) for n in ("U", "V")}
-        return (moved | bases, steps[1]), None
+        return moved._replace(params=moved.params | bases), None
 
     def look(margin: jax.Array, key: jax.Array, params: "Params") -> Look:
         found, batch = model(params, margin), task.sample(key, batch_size)
@@ -164,14 +168,14 @@ def trainer(
         k_init, k_look, k_train = jax.random.split(key, 3)
         first = draw(k_init, hidden_size)
 
-        def chunk(state: Any, key: jax.Array) -> tuple[Any, "Params"]:
+        def chunk(descent: Descent, key: jax.Array) -> tuple[Descent, "Params"]:
             keys = jax.random.split(key, schedule.eval_every)
-            state, _ = jax.lax.scan(partial(update, margin), state, keys)
-            return state, state[0]
+            descent, _ = jax.lax.scan(partial(update, margin), descent, keys)
+            return descent, descent.params
 
         keys = jax.random.split(k_train, num_looks - 1)
-        _, later = jax.lax.scan(chunk, (first, rmsprop.init(first)), keys)
+        _, later = jax.lax.scan(chunk, Descent.start(optimiser(margin), first), keys)
         params = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
         return jax.lax.map(partial(look, margin, k_look), params)
 
-    return jax.jit(flow.over_runs(one))
+    return jax.jit(map_runs(one))

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from gradflow import study
-from gradflow.train import Keeper, Progress, Runs, Schedule, Training, fit
-from gradflow.train.loop import NEVER
+from gradflow.train import Progress, Runs, Schedule, Training, fit, fresh_sequences
+from gradflow.train.runs import NEVER
 
 if TYPE_CHECKING:
     import xarray
@@ -25,25 +25,30 @@ def trained(
     identity: Mapping[str, Any],
     enough: Callable[[Progress], bool] = lambda progress: False,
 ) -> "tuple[xarray.Dataset, Any]":
-    """Trains runs to the end, or until it is enough: the metrics by seed and update, and the end.
+    """Trains runs to the end, or until ``enough``; returns metrics and the trained parameters.
 
     Args:
       training: What is trained on what.
       runs: As `gradflow.train.begin` makes them.
       schedule: How long.
-      folder: Where a checkpoint is kept, so that a killed training goes on from there.
-      identity: What tells this training from any other in that folder.
-      enough: Whether to stop at an evaluation, by what has been measured so far.
+      folder: Where checkpoints are kept, from which a killed training resumes; None for nowhere.
+      identity: The fields that distinguish this training from others in that folder.
+      enough: Whether to stop after an evaluation, given the progress so far.
+
+    Returns:
+      The metrics, with dimensions seed and update, and the parameters of all seeds.
     """
     import xarray
 
-    with contextlib.nullcontext() if folder is None else Keeper(folder, identity) as keeper:
-        steps = iter(study.progress(fit(training, runs, schedule, keeper=keeper), "looks"))
+    source = fresh_sequences(training, runs)
+    steps = fit(source, schedule, folder=folder, identity=identity)
+    with contextlib.closing(steps):
+        steps = iter(study.progress(steps, "evaluations"))
         progress = next(steps)
         while not enough(progress) and (following := next(steps, None)) is not None:
             progress = following
-    end = jax.device_get(progress.runs._replace(key=None))
-    names = ("loss", "share_correct", "train_loss", "grad_norm")
+    end = jax.device_get(progress.state._replace(key=None))
+    names = ("loss", "accuracy", "train_loss", "grad_norm")
     events = {"solved_at": end.solved_at, "died_at": end.died_at}
     dataset = xarray.Dataset(
         {

@@ -1,12 +1,13 @@
-"""Storing a bit robustly makes the gradient through it vanish: latching and learning conflict.
+"""A unit that stores a bit robustly has vanishing gradients, and the more robust, the faster.
 
-The smallest latch is one unit that drives itself, with a stable state x* > 0 for every w > 1::
+The smallest latch is one unit with a self-connection. It has a stable state x* > 0 for every
+w > 1::
 
     x_t = tanh(w x_{t-1})    x* = tanh(w x*)    |∂x_t/∂x_0| = (w (1 - x*²))^t at x*
 
-The larger w is, the larger the constant disturbance n that the bit outlives, x_t = tanh(w x_{t-1} -
-n), and the faster the gradient dies. (The fold of that map is n = w x_f - artanh x_f, with
-w (1 - x_f²) = 1.)
+A larger w makes the bit survive a larger constant disturbance n, x_t = tanh(w x_{t-1} - n), and
+makes the gradient vanish faster. The largest disturbance is the fold of that map,
+n = w x_f - artanh x_f with w (1 - x_f²) = 1.
 
 Source: Bengio, Simard, Frasconi 1994, doi:10.1109/72.279181.
 
@@ -22,27 +23,31 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _kit import curves, fields, runs
+from _paper import Paper
 
 from gradflow import flow, study, unroll
 from gradflow.cells import rnn
+from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
-LAG = 20  # at which the card's closed form is held against automatic differentiation
+LAG = 20  # at which automatic differentiation is compared with the closed form
 
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """Which latches, and how long they are watched."""
+    """The latches, and how long they run."""
 
     w: tuple[float, ...] = study.field(
         (1.1, 1.25, 1.5, 2.0, 3.0), help="Recurrent weights, above 1.", positive=True
     )
-    num_steps: int = study.field(100, help="Longest lag.", positive=True)
-    watch: int = study.field(20000, help="Steps that the bit must outlive.", positive=True)
+    num_steps: int = fields.num_steps(100)
+    long_steps: int = study.field(
+        20000, help="Steps until the bit is read after a disturbance.", positive=True
+    )
 
 
 def latch(w: jax.Array) -> dict[str, jax.Array]:
@@ -51,7 +56,7 @@ def latch(w: jax.Array) -> dict[str, jax.Array]:
 
 
 def settled(w: jax.Array, disturbance: jax.Array, num_steps: int) -> jax.Array:
-    """x after so many steps from 1, each disturbed towards the other state."""
+    """Computes the state after ``num_steps`` disturbed steps from x = 1."""
 
     def body(_: int, x: jax.Array) -> jax.Array:
         return rnn(1, 1).step(latch(w), x, -disturbance[None])[0]
@@ -60,7 +65,7 @@ def settled(w: jax.Array, disturbance: jax.Array, num_steps: int) -> jax.Array:
 
 
 def tolerance(w: jax.Array, num_steps: int) -> jax.Array:
-    """The largest constant disturbance that leaves x positive, by bisection."""
+    """Finds by bisection the largest constant disturbance after which x is still positive."""
 
     def halve(_: int, bounds: jax.Array) -> jax.Array:
         middle = jnp.mean(bounds)
@@ -71,28 +76,26 @@ def tolerance(w: jax.Array, num_steps: int) -> jax.Array:
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
-    """The stable state, the gradient at every lag from it, and the tolerance, of each latch."""
+    """Measures stable state, gradients and tolerance of each latch; dimensions w, lag."""
     import xarray
 
     del once  # it takes seconds
 
     def one(w: jax.Array) -> dict[str, jax.Array]:
-        x = settled(w, jnp.zeros(()), config.watch)
+        x = settled(w, jnp.zeros(()), config.long_steps)
         inputs = jnp.zeros((config.num_steps, 1))
-        norms = flow.log_norms(rnn(1, 1), latch(w), inputs, carry=x[None])
-        end = partial(_end, latch(w))
         return {
             "state": x,
-            "log_norm": norms,
-            "product": jax.grad(end)(x),
-            "tolerance": tolerance(w, config.watch),
+            "log_norm": flow.log_norms(rnn(1, 1), latch(w), inputs, carry=x[None]),
+            "product": jax.grad(partial(_end, latch(w)))(x),
+            "tolerance": tolerance(w, config.long_steps),
         }
 
-    found = jax.jit(flow.over_runs(one))(jnp.asarray(config.w))
+    found = runs.measure(one, jnp.asarray(config.w))
     dims = {"log_norm": ("w", "lag")}
     return xarray.Dataset(
-        {name: (dims.get(name, ("w",)), np.asarray(value)) for name, value in found.items()},
-        coords={"w": list(config.w), "lag": np.arange(config.num_steps + 1)},
+        {name: (dims.get(name, ("w",)), value) for name, value in found.items()},
+        coords={"w": list(config.w), "lag": curves.coordinates(config.num_steps)["lag"]},
     )
 
 
@@ -101,7 +104,7 @@ def _end(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
 
 
 def slopes(w: np.ndarray) -> np.ndarray:
-    """f'(x*) = w (1 - x*²), with x* by Newton's method on x - tanh(w x)."""
+    """Computes f'(x*) = w (1 - x*²), with x* by Newton's method on x - tanh(w x)."""
     x = np.ones_like(w)
     for _ in range(60):
         x = x - (x - np.tanh(w * x)) / (1 - w * (1 - np.tanh(w * x) ** 2))
@@ -109,109 +112,118 @@ def slopes(w: np.ndarray) -> np.ndarray:
 
 
 def claims(dataset: "xarray.Dataset") -> list[Claim]:
-    """Each claim beside what was measured."""
+    """The closed forms, and the two statements of the paper."""
+    return [*about_closed_forms(dataset), *about_latching(dataset)]
+
+
+def about_closed_forms(dataset: "xarray.Dataset") -> list[Claim]:
+    """Gradient and tolerance against their equations."""
     w = dataset.w.values
-    slope = slopes(w)
-    top, found = np.sqrt(1 - 1 / w), dataset.tolerance.values
-    decay = -np.diff(dataset.log_norm.values, axis=1).mean(axis=1)
+    slope, fold = slopes(w), np.sqrt(1 - 1 / w)
     return [
         numbers(
             "latch-product",
-            f"∂x_{LAG}/∂x_0 at x* by automatic differentiation",
+            f"∂x_{LAG}/∂x_0 at x* by automatic differentiation is f'(x*)^{LAG}.",
             slope**LAG,
             dataset["product"].values,
             rtol=1e-5,
-            source=OWN + "f'(x*)^20, x* by Newton's method",
+            kind="derived",
+            source=f"f'(x*)^{LAG}, with x* by Newton's method",
             exact=True,
         ),
         numbers(
             "latch-rate",
-            "log10 slope of |∂x_t/∂x_0| per step, from flow.log_norms",
+            "The log10 slope of |∂x_t/∂x_0| per step, by flow.log_norms, is log10 f'(x*).",
             np.log10(slope),
-            -decay / np.log(10),
+            -decay_of(dataset) / curves.NATS,
             atol=1e-9,
-            source=OWN + "log10 f'(x*)",
+            kind="derived",
+            source="log10 f'(x*)",
             exact=True,
         ),
         numbers(
             "latch-tolerance",
-            "largest constant disturbance that the bit outlives",
-            w * top - np.arctanh(top),
+            "The largest constant disturbance that the bit survives is the fold of the map.",
+            w * fold - np.arctanh(fold),
             dataset.tolerance.values,
             atol=1e-5,
+            kind="derived",
+            source="w x_f - artanh x_f with w (1 - x_f²) = 1",
             exact=True,
-            source=OWN + "the fold, w x_f - artanh x_f with w (1 - x_f²) = 1",
         ),
+    ]
+
+
+def decay_of(dataset: "xarray.Dataset") -> np.ndarray:
+    """The mean decay of log |∂x_t/∂x_0| in nats per step, for each latch."""
+    return -np.diff(dataset.log_norm.values, axis=1).mean(axis=1)
+
+
+def about_latching(dataset: "xarray.Dataset") -> list[Claim]:
+    """Robust storage against the gradient."""
+    slope, found, decay = slopes(dataset.w.values), dataset.tolerance.values, decay_of(dataset)
+    spread = np.ptp(np.diff(dataset.log_norm.values), axis=1).max()
+    return [
         statement(
             "latch-vanishing",
-            "a robustly stored bit has ‖∂x_t/∂x_0‖ -> 0 exponentially",
+            "‖∂x_t/∂x_0‖ of a robustly stored bit vanishes exponentially with t.",
             "‖∂x_t/∂x_0‖ -> 0 exponentially",
-            f"f' from {slope.max():.3g} to {slope.min():.3g}",
+            {"largest and least f'": [slope.max(), slope.min()]},
             source="theorem on hyperbolic attractors (read through a second source)",
+            criterion="the log norm falls by the same amount at every step",
+            holds=(decay > 0).all() and spread < 1e-6,
             exact=True,
-            condition="the log norm falls by the same negative amount at every step",
-            holds=(decay > 0).all()
-            and np.ptp(np.diff(dataset.log_norm.values), axis=1).max() < 1e-6,
         ),
         statement(
             "latch-conflict",
-            "the more noise a latch resists, the faster its gradient dies",
+            "The more noise a latch resists, the faster its gradient vanishes.",
             "robust latching and gradient descent conflict",
-            f"tolerance {found.min():.3g} to {found.max():.3g}, "
-            f"decay {decay.min():.3g} to {decay.max():.3g} nats a step",
+            {
+                "least and largest tolerance": [found.min(), found.max()],
+                "least and largest decay in nats per step": [decay.min(), decay.max()],
+            },
             source="the paper's main conclusion (read through a second source)",
-            exact=True,
-            condition="tolerance and decay rate both rise with w",
+            criterion="tolerance and decay rate both rise with w",
             holds=(np.diff(found) > 0).all() and (np.diff(decay) > 0).all(),
+            exact=True,
         ),
     ]
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """The gradient against the lag, and what robustness costs."""
+    """The gradient against the lag, and its decay rate against the tolerance."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(7.0, 2.8))
     left, right = fig.subplots(1, 2)
-    decades = dataset.log_norm / np.log(10)
-    rates = -decades.diff("lag").mean("lag")
-    for index, w in enumerate(dataset.w.values):
-        color = f"C{index}"
-        left.plot(dataset.lag, decades.sel(w=w), color=color)
+    log10 = dataset.log_norm / curves.NATS
+    rates = -log10.diff("lag").mean("lag")
+    for color, w in zip(curves.shades(dataset.sizes["w"]), dataset.w.values, strict=True):
+        left.plot(dataset.lag, log10.sel(w=w), color=color)
         right.plot(dataset.tolerance.sel(w=w), rates.sel(w=w), "o", color=color)
         at = float(dataset.tolerance.sel(w=w)), float(rates.sel(w=w))
         right.annotate(f"  {w:g}", at, fontsize=8, va="center", annotation_clip=False)
     left.set(xlabel="t (steps)", ylabel=r"$\log_{10}\,|\partial x_t/\partial x_0|$", ylim=(-40, 1))
     left.set_title("Gradient through a latched bit")
-    right.set(xlabel="largest disturbance n outlived", ylabel="decades lost per step")
-    right.set_title("Robustness against gradient, by w")
+    right.set(xlabel="largest disturbance n survived", ylabel="orders of magnitude lost per step")
+    right.set_title("Gradient against robustness, by w")
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/bengio1994",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
-    quick={"w": (1.25, 2.0), "num_steps": 30, "watch": 5000},
+    claims=claims,
+    quick={"w": (1.25, 2.0), "num_steps": 30, "long_steps": 5000},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Bengio, Simard, Frasconi 1994, Learning long-term dependencies with gradient descent "
     "is difficult, doi:10.1109/72.279181",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"latch": figure},
     traps=(
-        "The paper's curves of success against T were not read; the picture is of the smallest "
-        "latch, and not one of the paper's.",
+        "The paper's curves of success against T were not read. The figure shows the smallest "
+        "latch and is not one of the paper's.",
     ),
 )
 

@@ -1,12 +1,12 @@
-"""In a wide net a gradient's mean square is multiplied by one number χ at every step.
+"""In a wide network the mean square of a gradient is multiplied by χ at every step.
 
-With pre-activations of variance q*, weights N(0, σ_w²/n) drawn anew at every step, and tanh::
+With pre-activations of variance q*, weights N(0, σ_w²/n) sampled anew at every step, and tanh::
 
     q* = σ_w² E tanh(√q* z)² + σ_b²    χ = σ_w² E tanh'(√q* z)²
 
-Gradients live long on the critical line χ = 1, which is found by quadrature in the library
-(`gradflow.initializers.critical`), here by another quadrature, and checked by simulating a wide
-net.
+On the critical line χ = 1 gradients neither vanish nor explode. The line that the library finds
+(`gradflow.initializers.critical`) is compared with an independent quadrature, and χ with the
+simulation of a wide network.
 
 Source: Chen, Pennington, Schoenholz 2018, arXiv:1806.05394.
 
@@ -16,16 +16,18 @@ Takes about 15 seconds on two cores.
 """
 
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _kit import fields, runs
+from _paper import Paper
+from _quadrature import moments
 
 from gradflow import study
 from gradflow.initializers.meanfield import critical_gain
+from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
     import xarray
@@ -33,34 +35,22 @@ if TYPE_CHECKING:
 
 BIASES = (0.0, 0.1, 0.2, 0.5, 1.0)
 POINTS = ((0.0, 0.9), (0.0, 1.5), (0.1, 1.0), (0.2, 1.3), (0.5, 1.5), (1.0, 2.0))
-"""(σ_b, σ_w) at which a wide net is simulated: below the line, on it and above."""
+"""(σ_b, σ_w) at which a wide network is simulated: below the critical line, on it and above."""
 
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """How wide and how deep the simulated net is."""
+    """The size of the simulated network."""
 
-    width: int = study.field(1000, help="Units n.", positive=True)
-    num_steps: int = study.field(45, help="Steps, the first two thirds to settle.", positive=True)
-    num_seeds: int = study.field(2, help="Independent nets.", positive=True)
-
-
-@cache
-def hermite_rule() -> tuple[np.ndarray, np.ndarray]:
-    """The 200 points and weights of Gauss and Hermite's rule for z ~ N(0, 1)."""
-    z, weights = np.polynomial.hermite_e.hermegauss(200)
-    return z, weights / np.sqrt(2 * np.pi)
-
-
-def moments(q: float) -> tuple[float, float]:
-    """E tanh(√q z)² and E tanh'(√q z)²."""
-    z, weights = hermite_rule()
-    square = np.tanh(np.sqrt(q) * z) ** 2
-    return float(weights @ square), float(weights @ (1 - square) ** 2)
+    hidden_size: int = fields.hidden_size(1000)
+    num_steps: int = study.field(
+        45, help="Time steps, of which the last third is measured.", positive=True
+    )
+    num_seeds: int = fields.num_seeds(2)
 
 
 def fixed_point(bias_std: float, gain: float) -> float:
-    """q*, by going round: from above, where it falls."""
+    """Computes q* by iterating its equation from above, where the iterates fall monotonically."""
     q = 100.0
     for _ in range(4000):
         q = gain**2 * moments(q)[0] + bias_std**2
@@ -68,12 +58,15 @@ def fixed_point(bias_std: float, gain: float) -> float:
 
 
 def chi(bias_std: float, gain: float) -> float:
-    """χ at the fixed point."""
+    """Computes χ at the fixed point."""
     return gain**2 * moments(fixed_point(bias_std, gain))[1]
 
 
 def critical_by_hermite(bias_std: float) -> float:
-    """σ_w with χ = 1: at a given q both lines hold if σ_w² = 1/E tanh'², so it is solved for q."""
+    """Computes the σ_w at which χ = 1, by bisection over q.
+
+    At a given q both equations hold if σ_w² = 1/E tanh'².
+    """
     low, high = 0.0, 10.0
     for _ in range(80):
         q = (low + high) / 2
@@ -83,7 +76,7 @@ def critical_by_hermite(bias_std: float) -> float:
 
 
 def simulate(key: jax.Array, at: jax.Array, width: int, num_steps: int) -> tuple[jax.Array, ...]:
-    """Mean square singular value of one step, and mean growth of a gradient's square."""
+    """Computes the mean square singular value of one step, and the growth rate of |gradient|²."""
 
     def step(state: tuple, key: jax.Array) -> tuple[tuple, tuple]:
         a, v = state
@@ -105,15 +98,13 @@ def simulate(key: jax.Array, at: jax.Array, width: int, num_steps: int) -> tuple
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
-    """The critical line by two quadratures, and χ by quadrature and in wide nets."""
+    """Computes the critical line by two quadratures, and χ by quadrature and by simulation."""
     import xarray
 
     del once  # it takes seconds
-    keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    measure = jax.jit(
-        lambda at: jax.lax.map(lambda k: simulate(k, at, config.width, config.num_steps), keys)
-    )
-    found = [measure(jnp.asarray(at)) for at in study.progress(POINTS, "wide nets")]
+    keys, n, T = runs.keys(config), config.hidden_size, config.num_steps
+    measure = jax.jit(lambda at: jax.lax.map(lambda key: simulate(key, at, n, T), keys))
+    found = [measure(jnp.asarray(at)) for at in study.progress(POINTS, "wide networks")]
     biases = np.linspace(0, 1, 21)
     return xarray.Dataset(
         {
@@ -121,70 +112,83 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
             "hermite": (("bias",), [critical_by_hermite(b) for b in BIASES]),
             "line": (("line_bias",), [critical_by_hermite(b) for b in biases]),
             "chi": (("point",), [chi(*at) for at in POINTS]),
-            "one_step": (("point", "seed"), np.array([np.asarray(one) for one, _ in found])),
-            "growth": (("point", "seed"), np.array([np.asarray(more) for _, more in found])),
+            "one_step": (("point", "seed"), np.stack([one for one, _ in found])),
+            "growth": (("point", "seed"), np.stack([growth for _, growth in found])),
         },
         coords={"bias": list(BIASES), "line_bias": biases},
     )
 
 
 def claims(dataset: "xarray.Dataset") -> list[Claim]:
-    """Each claim beside what was measured."""
-    chi = dataset.chi.values
-    one_step, growth = (dataset[name].mean("seed").values for name in ("one_step", "growth"))
-    above = np.array([at[1] for at in POINTS]) > np.array(
-        [critical_by_hermite(at[0]) for at in POINTS]
-    )
+    """The critical line, and what χ predicts for wide networks."""
+    return [*about_line(dataset), *about_growth(dataset)]
+
+
+def about_line(dataset: "xarray.Dataset") -> list[Claim]:
+    """The library's critical line against closed form and quadrature."""
     return [
         numbers(
             "line-zero",
-            "critical σ_w without biases",
+            "Without biases the critical σ_w is 1.",
             1.0,
             dataset.gain.values[0],
             atol=1e-6,
-            source=OWN + "at q = 0 tanh is linear: χ = σ_w²",
+            kind="derived",
+            source="at q = 0 tanh is linear, so that χ = σ_w²",
             exact=True,
         ),
         numbers(
             "line-rest",
-            "critical σ_w at σ_b = 0.1, 0.2, 0.5, 1",
+            "The library's critical σ_w at σ_b = 0.1, 0.2, 0.5, 1 solves χ = 1.",
             dataset.hermite.values[1:],
             dataset.gain.values[1:],
             atol=1e-3,
-            source=OWN + "Gauss-Hermite quadrature",
+            kind="derived",
+            source="χ = 1 by Gauss-Hermite quadrature",
             exact=True,
         ),
+    ]
+
+
+def about_growth(dataset: "xarray.Dataset") -> list[Claim]:
+    """χ in wide networks, and its two sides."""
+    chi = dataset.chi.values
+    one_step, growth = (dataset[name].mean("seed").values for name in ("one_step", "growth"))
+    above = np.array([gain > critical_by_hermite(bias) for bias, gain in POINTS])
+    return [
         numbers(
             "line-onestep",
-            "mean square singular value of one step of a wide net, at six points",
+            "The mean square singular value of one step of a wide network is χ, at six points.",
             chi,
             one_step,
             rtol=0.03,
-            source=OWN + "χ by quadrature",
+            kind="derived",
+            source="χ by quadrature",
         ),
         numbers(
             "line-growth",
-            "factor of a gradient's mean square per step, over many steps",
+            "Over many steps the mean square of a gradient changes by a factor χ per step.",
             chi,
             np.exp(growth),
             rtol=0.05,
-            source=OWN + "χ by quadrature; that gradients scale as χ^t is the paper's theory",
+            kind="derived",
+            source="χ by quadrature; that gradients scale as χ^t is the paper's theory",
         ),
         statement(
             "line-sides",
-            "gradients vanish below the critical line and explode above it",
-            "χ = 1 divides them",
-            "χ " + " / ".join(f"{x:.3g}" for x in chi),
+            "Gradients vanish below the critical line and explode above it.",
+            "χ = 1 separates the two regimes",
+            {"χ": chi},
             exact=True,
             source="abstract and second sources",
-            condition="χ is above 1 exactly at the points whose σ_w is above the line",
+            criterion="χ is above 1 exactly at the points whose σ_w is above the line",
             holds=((chi > 1) == above).all(),
         ),
     ]
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """The critical line, and χ measured against χ computed."""
+    """The critical line, and the simulated factor per step against χ."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(7.0, 2.8))
@@ -196,37 +200,39 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     chi = dataset.chi.values
     ends = np.array([chi.min() * 0.9, chi.max() * 1.1])
     right.plot(ends, ends, color="0.7", lw=0.8)
-    right.plot(chi, dataset.one_step.mean("seed"), "o", color="#0072B2", label="one step")
-    right.plot(chi, np.exp(dataset.growth.mean("seed")), "x", color="#D55E00", label="many steps")
-    right.set(xlabel="χ by quadrature", ylabel="in a wide net", title="Growth of a mean square")
+    right.plot(
+        chi,
+        dataset.one_step.mean("seed"),
+        "o",
+        color="#0072B2",
+        label="singular values of one step",
+    )
+    right.plot(
+        chi,
+        np.exp(dataset.growth.mean("seed")),
+        "x",
+        color="#D55E00",
+        label="gradient over many steps",
+    )
+    right.set(xlabel="χ by quadrature", ylabel="factor per step", title="Wide networks")
     right.legend()
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/chen2018",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
-    quick={"width": 200, "num_steps": 30, "num_seeds": 1},
+    claims=claims,
+    quick={"hidden_size": 200, "num_steps": 30, "num_seeds": 1},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Chen, Pennington, Schoenholz 2018, Dynamical isometry and a mean field theory of "
     "RNNs, arXiv:1806.05394",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"line": figure},
     traps=(
-        "The theory draws new weights at every step; with the same weights a linear net at σ_w = 1 "
-        "grows like a polynomial, because it is not normal.",
+        "The theory samples new weights at every step. With the same weights at every step the "
+        "gradient of a linear network at σ_w = 1 grows polynomially, because W is not normal.",
         "The paper's maps of trainability need days of training and are not reproduced here.",
     ),
 )

@@ -1,16 +1,16 @@
-"""Fig. 1 (a): a small γ lets the gradient through a batch-normalised tanh net, a large one none.
+"""In a batch-normalised tanh RNN the gradient survives for a small γ and vanishes for a large one.
 
-‖∂L/∂h_t‖ against t, the mean over a batch of images, for nets as they are drawn::
+Measures ‖∂L/∂h_t‖ against t, the mean over a batch of images, at initialisation::
 
     z_t = W_h h_{t-1} + W_x x_t    h_t = tanh(γ N(z_t))    L = the mean cross entropy of W_y h_T
 
-N normalises over the batch, at each step by itself, and the gradient goes through its mean and
-variance: the batch is the carry of one cell. As in the authors' code W_h = I, W_x is a row of
-norm 1, W_y is orthogonal, and h_0 is white noise, so that the images differ from the first step
-on, where all of their pixels are black.
+N normalises over the batch, separately at each step. The gradient passes through the mean and the
+variance of the batch, so that the whole batch is the carry of one cell. As in the authors' code
+W_h = I, W_x has norm 1, W_y is orthogonal, and h_0 is white noise: without noise all images would
+have the same state in their first steps, where all pixels are black.
 
 By default the images are scikit-learn's 8×8 digits, T = 64: a stand-in, not the paper's data. The
-paper's MNIST, T = 784, is read from its official files; with --full, from data/.
+paper's MNIST, T = 784, is read from its official files, which --full expects in data/.
 
 Source: Cooijmans, Ballas, Laurent, Gulcehre, Courville 2017, arXiv:1603.09025, Fig. 1 (a) and
 section 4, and its code (cooijmanstim/recurrent-batch-normalization).
@@ -28,11 +28,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, statement, verdicts
+from _kit import curves, fields, runs
+from _paper import Paper
 
 from gradflow import Cell, flow, statistics, study
 from gradflow.cells.layer_norm import normalise
 from gradflow.initializers import orthogonal
+from gradflow.study import Claim, Measured, statement
 from gradflow.tasks.image_tasks import Sequences, digit_sequences, mnist_sequences
 
 if TYPE_CHECKING:
@@ -48,23 +50,25 @@ NAMES = {"digits": "8×8 digits (a stand-in)", "mnist": "sequential MNIST"}
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """Which images, and the nets that read them."""
+    """The images, and the networks that read them."""
 
-    data: Literal["digits", "mnist"] = study.field("digits", help="Which images.")
-    data_dir: str | None = study.field(None, help="Where the official files of MNIST are.")
+    data: Literal["digits", "mnist"] = study.field("digits", help="The images.")
+    data_dir: str | None = study.field(None, help="Folder of MNIST's official files.")
     gammas: tuple[float, ...] = study.field(
-        (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), help="γ, ascending.", positive=True
+        (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+        help="Values of γ, in ascending order.",
+        positive=True,
     )
-    hidden_size: int = study.field(100, help="Hidden units.", positive=True)
+    hidden_size: int = fields.hidden_size(100)
     batch_size: int = study.field(100, help="Images in the batch.", positive=True)
     noise: float = study.field(0.1, help="Standard deviation of h_0.", positive=True)
-    num_seeds: int = study.field(5, help="Nets, each with images of its own.", positive=True)
+    num_seeds: int = fields.num_seeds(5)
 
 
 def batch_normalised(hidden_size: int, batch_size: int) -> Cell:
-    """The net of a whole batch, which is its carry, (batch, hidden); x_t has a pixel an image.
+    """The network of a whole batch, with parameters W_h, W_x and gamma.
 
-    Its parameters are W_h, W_x and gamma.
+    Its carry has the shape (batch, hidden), and x_t holds one pixel of each image.
     """
 
     def init(key: jax.Array) -> "Params":
@@ -80,20 +84,20 @@ def batch_normalised(hidden_size: int, batch_size: int) -> Cell:
 
 
 def cross_entropy(W_y: jax.Array, labels: jax.Array, outputs: jax.Array) -> jax.Array:
-    """L: the mean over the batch, from the last outputs."""
+    """Computes L, the mean cross entropy over the batch, from the last outputs."""
     logs = jax.nn.log_softmax(outputs[-1].reshape(len(labels), -1) @ W_y.T)
     return -jnp.mean(jnp.take_along_axis(logs, labels[:, None], axis=1))
 
 
 def images(config: Config) -> Sequences:
-    """The images that are trained on."""
+    """Reads the training set of the images."""
     if config.data == "mnist":
         return mnist_sequences(config.data_dir, "train")
     return digit_sequences("train")
 
 
-def draw(config: Config, key: jax.Array, found: Sequences) -> dict[str, Any]:
-    """A net, the noise it starts from, and a batch of images, none of them twice."""
+def sample(config: Config, key: jax.Array, found: Sequences) -> dict[str, Any]:
+    """Samples a network, its h_0, and a batch of images without repetition."""
     k_net, k_out, k_noise, k_images = jax.random.split(key, 4)
     n, size = config.hidden_size, config.batch_size
     chosen = jax.random.choice(k_images, len(found.labels), (size,), replace=False)
@@ -108,7 +112,7 @@ def draw(config: Config, key: jax.Array, found: Sequences) -> dict[str, Any]:
 
 
 def mean_norms(cell: Cell, run: dict[str, Any], gamma: jax.Array) -> jax.Array:
-    """The mean over the images of ‖∂L/∂h_t‖, t = 1 ... T, of which each image has its own."""
+    """Computes the mean over images of ‖∂L/∂h_t‖, where h_t is an image's own; t = 1 ... T."""
     loss = partial(cross_entropy, run["W_y"], run["labels"])
     params = run["params"] | {"gamma": gamma}
     found = flow.adjoints(loss, cell, params, run["inputs"], carry=run["carry"])
@@ -116,7 +120,7 @@ def mean_norms(cell: Cell, run: dict[str, Any], gamma: jax.Array) -> jax.Array:
 
 
 def by_perturbation(cell: Cell, run: dict[str, Any], gamma: jax.Array) -> jax.Array:
-    """The same by `jax.grad`, at zero, of what is added to each h_t, as the authors' code does."""
+    """Computes the same by `jax.grad` with respect to zeros added to h_t, as the authors do."""
     params = run["params"] | {"gamma": gamma}
 
     def loss(added: jax.Array) -> jax.Array:
@@ -131,24 +135,29 @@ def by_perturbation(cell: Cell, run: dict[str, Any], gamma: jax.Array) -> jax.Ar
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
-    """Every seed and γ; dimensions seed, gamma, time."""
+    """Measures every seed and γ; dimensions seed, gamma, time.
+
+    Raises:
+      ValueError: If the values of γ are not in ascending order.
+    """
     import xarray
 
     del once  # it takes seconds
     if list(config.gammas) != sorted(set(config.gammas)):
-        raise ValueError(f"gammas in ascending order are expected, got {config.gammas}")
+        raise ValueError(
+            f"Expected gammas in ascending order, got {config.gammas}. Sort them, each once."
+        )
     found, gammas = images(config), jnp.asarray(config.gammas)
-    keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     cell = batch_normalised(config.hidden_size, config.batch_size)
 
     def over_gammas(measure: Any) -> Any:
         each = lambda run: jax.lax.map(lambda g: measure(cell, run, g), gammas)  # noqa: E731
         return jax.jit(each)
 
-    runs = [draw(config, key, found) for key in keys]
+    sampled = [sample(config, key, found) for key in runs.keys(config)]
     measure = over_gammas(mean_norms)
-    norms = np.stack([measure(run) for run in study.progress(runs, "seeds")])
-    again = np.asarray(over_gammas(by_perturbation)(runs[0]))
+    norms = np.stack([measure(one) for one in study.progress(sampled, "seeds")])
+    again = np.asarray(over_gammas(by_perturbation)(sampled[0]))
     return xarray.Dataset(
         {
             "norm": (("seed", "gamma", "time"), norms, {"units": "1"}),
@@ -162,117 +171,106 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def decades_lost(dataset: "xarray.Dataset") -> np.ndarray:
-    """log10 of ‖∂L/∂h_T‖ over ‖∂L/∂h_1‖, (seed, gamma)."""
+def orders_lost(dataset: "xarray.Dataset") -> np.ndarray:
+    """Computes the orders of magnitude from ‖∂L/∂h_T‖ down to ‖∂L/∂h_1‖; (seed, gamma)."""
     norms = dataset.norm.transpose("seed", "gamma", "time").values
     return np.log10(norms[..., -1] / norms[..., 0])
 
 
 def claims(dataset: "xarray.Dataset") -> list[Claim]:
-    """Each claim beside what was measured."""
-    lost, gammas = decades_lost(dataset), dataset.gamma.values
-    rises = np.diff(lost.mean(axis=0)) > 0
-    breaks = [f"{gammas[i]:g} to {gammas[i + 1]:g}" for i in np.flatnonzero(~rises)]
+    """The gradient by a second route, and how it depends on γ."""
+    return [by_two_routes(dataset), *about_gamma(dataset)]
+
+
+def by_two_routes(dataset: "xarray.Dataset") -> Claim:
+    """The adjoint against a perturbation of every state."""
     off = np.abs(dataset.norm.isel(seed=0) / dataset.by_perturbation - 1).max().item()
+    return statement(
+        "fig1a-gradient",
+        "Mean ‖∂L/∂h_t‖ by the adjoint equals that by a zero perturbation of every h_t.",
+        "the same at every t and γ",
+        {"largest relative difference": off},
+        kind="derived",
+        source="jax.grad of the loss with respect to zeros added to each h_t",
+        criterion="they agree within 1e-8 relative",
+        holds=off < 1e-8,
+        exact=True,
+    )
+
+
+def about_gamma(dataset: "xarray.Dataset") -> list[Claim]:
+    """The orders of magnitude that the gradient loses, by γ."""
+    lost, gammas = orders_lost(dataset), dataset.gamma.values
+    at = "orders of magnitude lost at γ = "
     source = f"Fig. 1 (a) and section 4; here on {NAMES[dataset.attrs['data']]}"
     return [
         statement(
-            "fig1a-gradient",
-            "mean ‖∂L/∂h_t‖ by the adjoint equals that by a zero perturbation of every h_t",
-            "the same at every t and γ",
-            f"off by {off:.1e} relative at most",
-            source=OWN + "jax.grad of the loss by what is added to each h_t",
-            condition="they agree within 1e-8 relative",
-            holds=off < 1e-8,
-            exact=True,
-        ),
-        statement(
             "fig1a-ends",
-            "it goes to zero quickly for a large γ, and is nearly constant for a small one",
-            "quickly to zero / nearly constant",
-            " / ".join(
-                f"{lost[:, i].mean():.2g} {_interval(lost[:, i])} decades lost at γ = {gammas[i]:g}"
-                for i in (-1, 0)
-            ),
+            "The gradient vanishes quickly for a large γ and is nearly constant for a small one.",
+            "quickly to zero; nearly constant",
+            [Measured.of(f"{at}{gammas[i]:g}", statistics.estimate(lost[:, i])) for i in (-1, 0)],
             source=source,
-            condition=f"from step {dataset.sizes['time']} back to step 1 it falls below a "
+            criterion=f"from step {dataset.sizes['time']} back to step 1 it falls below a "
             "thousandth at the largest γ and stays within a factor of ten at the smallest, in "
-            "every seed (bounds of our own)",
+            "every seed (both bounds are ours)",
             holds=(lost[:, -1] > 3).all() and (np.abs(lost[:, 0]) < 1).all(),
             picture=True,
         ),
         statement(
             "fig1a-order",
-            "the larger γ, the more of the gradient is lost on the way back",
+            "The larger γ, the more the gradient falls in the backward pass.",
             "in the order of γ",
-            f"not from {', '.join(breaks)}" if breaks else "in the order of γ",
+            {at + ", ".join(f"{g:g}" for g in gammas): lost.mean(axis=0)},
             source=source,
-            condition="the mean over seeds of the decades lost rises from each γ to the next",
-            holds=rises.all(),
+            criterion="the mean over seeds of the orders lost rises from each γ to the next",
+            holds=(np.diff(lost.mean(axis=0)) > 0).all(),
             picture=True,
         ),
     ]
 
 
-def _interval(values: np.ndarray) -> str:
-    low, high = statistics.interval(values)
-    return f"[{low:.3g}, {high:.3g}]"
-
-
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """The norm against t on a log axis, a line for each γ: best read from right to left."""
-    from matplotlib import colormaps
+    """The norm against t on a log axis, one line for each γ."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(4.6, 3.2))
     ax = fig.subplots()
     gammas = dataset.gamma.values
-    for index, gamma in enumerate(gammas):
-        color = colormaps["viridis"](0.9 * index / max(1, len(gammas) - 1))
+    for gamma, color in zip(gammas, curves.shades(len(gammas)), strict=True):
         norms = dataset.norm.sel(gamma=gamma)
         study.figure.band(ax, dataset.time, norms, "seed", color=color, label=f"{gamma:g}")
     ax.set(yscale="log", xlim=(1, dataset.sizes["time"]), xlabel="t (steps)")
     ax.set(
         ylabel=r"$\|\partial L/\partial h_t\|$, mean over images",
-        title=f"Batch-normalised tanh net, {NAMES[dataset.attrs['data']]}",
+        title=f"Batch-normalised tanh RNN, {NAMES[dataset.attrs['data']]}",
     )
     ax.legend(title=r"$\gamma$", loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.5)
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/cooijmans2017_images",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={"gammas": (0.1, 0.5, 1.0), "hidden_size": 8, "batch_size": 12, "num_seeds": 2},
     full={"data": "mnist", "data_dir": "data"},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Cooijmans, Ballas, Laurent, Gulcehre, Courville 2017, Recurrent batch normalization, "
     "arXiv:1603.09025",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig1a": figure},
     traps=(
-        "The default is scikit-learn's 8×8 digits, T = 64, a stand-in: --full has the paper's "
-        "images, T = 784, from the official files in data/.",
-        "The γ, W_h = I, 100 units, a batch of 100 and N over the sum W_h h + W_x x are those of "
-        "the code; the LSTM of the paper's equations normalises the two by themselves.",
-        "The fall is not in the order of γ throughout. Each unit divides the images into two "
-        "clusters, between which the gradient falls by 2γ/sinh 2γ a step; before they are there it "
-        "grows on its way back, which is most of the 64 steps of the digits at a middling γ. On "
-        "MNIST the fall is in the order of γ from 0.2 on.",
-        "Without noise in h_0 all images are in one state until their pixels differ, and N divides "
-        "by √ε; its size, 0.1, is that of the authors' script for the LSTM.",
+        "The default images are scikit-learn's 8×8 digits, T = 64, a stand-in. --full reads the "
+        "paper's images, T = 784, from the official files in data/.",
+        "The values of γ, W_h = I, 100 units, a batch of 100 and N over the sum W_h h + W_x x are "
+        "those of the code. The LSTM of the paper's equations normalises the two terms separately.",
+        "The loss of gradient is not in the order of γ throughout. Each unit divides the images "
+        "into two clusters, between which the gradient falls by a factor 2γ/sinh 2γ per step. "
+        "Before the clusters have formed, the gradient grows in the backward pass. At a medium γ "
+        "that is most of the 64 steps of the digits. On MNIST the order is that of γ from 0.2 on.",
+        "Without noise in h_0 all images have one state until their pixels differ, and N divides "
+        "by √ε. The standard deviation of the noise, 0.1, is that of the authors' LSTM script.",
     ),
 )
 

@@ -1,14 +1,14 @@
-"""How far a net can be seen ahead, and for how long, says how many iterations DEER needs.
+"""Largest Lyapunov exponent and length determine how many iterations DEER needs.
 
-The nets s_{t+1} = W tanh(s_t) + u_t, W ~ g N(0, 1)/√D without a diagonal, driven by weak sines, for
-many gains g. All steps are found at once by Newton's method (DEER) from a guess of U(-1, 1), until
-½ Σ_t ‖s_t - f(s_{t-1})‖² / T < 1e-10. The count of iterations over largest exponent λ and length T
-is laid beside the theory, by which the problem is the worse conditioned the larger ::
+The networks s_{t+1} = W tanh(s_t) + u_t, W ~ g N(0, 1)/√D without a diagonal, are driven by weak
+sines, for many gains g. Newton's method (DEER) finds all steps at once from a guess of U(-1, 1),
+until ½ Σ_t ‖s_t - f(s_{t-1})‖² / T < 1e-10. The number of iterations, by largest exponent λ and
+length T, is compared with the theory, by which the condition of the problem gets worse with ::
 
     2 log Σ_{t<T} exp(λ t)
 
-One run counts for all lengths, as the first states do not depend on the later ones. The paper has
-50 gains, 20 seeds, and lengths to 10,000; here the default has 11, 3 and 500.
+One run counts the iterations for all lengths, because the first states do not depend on the later
+ones. The paper has 50 gains, 20 seeds, and lengths to 10,000. The default here has 11, 3 and 500.
 
 Source: Gonzalez et al. 2025, arXiv:2508.16817, Fig. 2.
 
@@ -18,73 +18,64 @@ Takes about ten seconds on one core.
 """
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import Claim, Paper, statement, verdicts
+from _driven import driven, sample
+from _kit import fields
 from _newton import deer, moves_by_scan
+from _paper import Paper
 from jax.scipy.special import logsumexp
 
-from gradflow import Cell, flow, study
+from gradflow import flow, study
+from gradflow.study import Claim, statement
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from gradflow import Params
-
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """The nets, and how long they run."""
+    """The networks, and how long they run."""
 
-    num_seeds: int = study.field(3, help="Seeds of the nets.", positive=True)
-    units: int = study.field(100, help="Units of a net.", positive=True)
+    num_seeds: int = fields.num_seeds(3)
+    units: int = study.field(100, help="Units D.", positive=True)
     gains: tuple[float, ...] = study.field(
-        (0.5, 0.65, 0.8, 0.95, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2.0), help="Gains.", positive=True
+        (0.5, 0.65, 0.8, 0.95, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2.0), help="Gains g.", positive=True
     )
-    num_steps: int = study.field(500, help="The largest length T.", positive=True)
-    num_lengths: int = study.field(12, help="Lengths from 10 on, even in log T.", positive=True)
-
-
-@cache
-def net_cell(units: int) -> Cell:
-    """s_{t+1} = W tanh(s_t) + u_t."""
-
-    def step(params: "Params", s: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-        s = params["W_h"] @ jnp.tanh(s) + u
-        return s, s
-
-    return Cell(lambda key: {"W_h": jnp.eye(units)}, step, lambda: jnp.zeros(units))
+    num_steps: int = fields.num_steps(500)
+    num_lengths: int = study.field(
+        12, help="Number of lengths from 10 to T, evenly spaced in log T.", positive=True
+    )
 
 
 def lengths_of(config: Config) -> np.ndarray:
-    """The lengths of the heat map."""
+    """The lengths of the heat map, in ascending order."""
     T = config.num_steps
     return np.unique(np.geomspace(min(10, T), T, config.num_lengths).round().astype(int))
 
 
 def solve(config: Config, gain: float) -> "xarray.Dataset":
-    """The nets of one gain: iterations by seed and length, exponents by seed."""
+    """Measures the networks of one gain: iterations by seed and length, exponents by seed."""
     import xarray
 
     D, T, lengths = config.units, config.num_steps, lengths_of(config)
     counts, exponents = [], []
     for seed in range(config.num_seeds):
         rng = np.random.default_rng([config.seed, seed])
-        W = gain * rng.standard_normal((D, D)) / np.sqrt(D)
-        np.fill_diagonal(W, 0)
-        size, rate, phase = (rng.uniform(*e, D) for e in ((0, 0.2), (0.5, 3), (0, 2 * np.pi)))
-        u = jnp.asarray(size * np.sin(rate * np.arange(T)[:, None] + phase))
-        s_0, guess = (jnp.asarray(rng.uniform(-1, 1, shape)) for shape in (D, (T, D)))
-        cell, params = net_cell(D), {"W_h": jnp.asarray(W)}
-        ends = s_0, guess
+        matrix, u, s_0 = sample(rng, D, T)
+        ends = jnp.asarray(s_0), jnp.asarray(rng.uniform(-1, 1, (T, D)))
+        cell, params, u = (
+            driven(D),
+            {"W_h": jnp.asarray(gain * matrix / np.sqrt(D))},
+            jnp.asarray(u),
+        )
         counts.append(deer(cell, moves_by_scan, params, u, ends, jnp.asarray(lengths))[0])
-        found = flow.lyapunov_exponents(cell, params, u, num_exponents=1, carry=s_0)
+        found = flow.lyapunov_exponents(cell, params, u, num_exponents=1, carry=ends[0])
         exponents.append(found.exponents[0])
     return xarray.Dataset(
         {
@@ -96,90 +87,95 @@ def solve(config: Config, gain: float) -> "xarray.Dataset":
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
-    """All gains; dimensions gain, seed, length."""
+    """Measures all gains; dimensions gain, seed, length."""
     import xarray
 
-    nets = [
+    parts = [
         once(f"gain={gain:g}", partial(solve, config, gain))
         for gain in study.progress(config.gains, "gains")
     ]
-    return xarray.concat(nets, dim="gain").assign_coords(gain=list(config.gains))
+    return xarray.concat(parts, dim="gain").assign_coords(gain=list(config.gains))
 
 
 def theory(exponent: np.ndarray, length: int) -> np.ndarray:
-    """The paper's -log of the least squared singular value: 2 log Σ_{t<T} exp(λ t)."""
+    """Computes -log of the least squared singular value by the paper: 2 log Σ_{t<T} exp(λ t)."""
     return 2 * np.asarray(logsumexp(np.asarray(exponent)[..., None] * np.arange(length), axis=-1))
 
 
 def map_of(dataset: "xarray.Dataset") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Median exponents in rising order, and mean iterations and theory by (exponent, length)."""
+    """Computes exponents in ascending order, and iterations and theory by (exponent, length)."""
     exponents = dataset.exponent.median("seed").values
     order = np.argsort(exponents)
     counts = dataset.iterations.mean("seed").transpose("gain", "length").values
-    said = [theory(exponents[order], int(T)) for T in dataset.length.values]
-    return exponents[order], counts[order], np.stack(said, axis=1)
+    predicted = [theory(exponents[order], int(T)) for T in dataset.length.values]
+    return exponents[order], counts[order], np.stack(predicted, axis=1)
 
 
 def claims(dataset: "xarray.Dataset") -> list[Claim]:
-    """Each claim beside what was measured."""
+    """The iterations on both sides of zero exponent, and the theory."""
     from scipy.stats import spearmanr
 
-    exponents, counts, said = map_of(dataset)
+    exponents, counts, predicted = map_of(dataset)
     lengths = dataset.length.values
-    calm, wild = exponents < -0.2, exponents > 0.02
-    grows = np.polyfit(np.log(lengths[lengths >= 30]), np.log(counts[:, lengths >= 30].T), 1)[0]
-    rank = float(np.asarray(spearmanr(counts.ravel(), said.ravel()))[0])
-    most = counts[calm].max(initial=0)
+    negative = exponents < -0.2
+    most = counts[negative].max(initial=0)
+    powers = growth(lengths, counts)[exponents > 0.02]
+    rank = float(np.asarray(spearmanr(counts.ravel(), predicted.ravel()))[0])
     return [
         statement(
             "heatmap-calm",
-            "few iterations at any length where the exponent is negative",
+            "Where the exponent is negative DEER needs few iterations at every length.",
             "few steps (a picture)",
-            f"at most {most:.0f} up to T = {lengths[-1]}",
+            {f"most iterations up to T = {lengths[-1]}": most},
             source="Fig. 2, centre",
-            condition="at most 15 iterations where the exponent is below -0.2, in the mean over "
+            criterion="at most 15 iterations where the exponent is below -0.2, in the mean over "
             "seeds, at every length",
-            holds=calm.any() and most <= 15,
+            holds=negative.any() and most <= 15,
             picture=True,
         ),
         statement(
             "heatmap-wild",
-            "iterations in proportion to the length where it is positive",
+            "Where the exponent is positive the iterations are proportional to the length.",
             "about T steps (a picture)",
-            f"as T to the power {between(grows[wild])}" if wild.any() else "no such net",
+            {
+                "least and largest power of T": [powers.min(), powers.max()]
+                if powers.size
+                else np.nan
+            },
             source="Fig. 2, centre",
-            condition="they grow as T to a power of 0.8 to 1.2 where the exponent is above 0.02, "
+            criterion="they grow as T to a power of 0.8 to 1.2 where the exponent is above 0.02, "
             "from T = 30 on",
-            holds=wild.any() and (np.abs(grows[wild] - 1) <= 0.2).all(),
+            holds=powers.size and (np.abs(powers - 1) <= 0.2).all(),
             picture=True,
         ),
         statement(
             "heatmap-theory",
-            "the theory orders nets and lengths as the iterations do",
-            "left and centre look alike (a picture)",
-            f"rank correlation {rank:.3f}",
+            "The theory orders networks and lengths as the iterations do.",
+            "the left and centre panels agree (a picture)",
+            {"rank correlation": rank},
             source="Fig. 2, left and centre",
-            condition="the rank correlation over the grid is above 0.9",
+            criterion="the rank correlation over all networks and lengths is above 0.9",
             holds=rank > 0.9,
             picture=True,
         ),
     ]
 
 
-def between(values: "xarray.DataArray | np.ndarray") -> str:
-    """The least and the greatest."""
-    return f"{float(np.min(values)):.3g} to {float(np.max(values)):.3g}"
+def growth(lengths: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Fits the power of T with which the iterations grow from T = 30 on, for each exponent."""
+    long = lengths >= 30
+    return np.polyfit(np.log(lengths[long]), np.log(counts[:, long].T), 1)[0]
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
     """Fig. 2: theory, iterations, and iterations at the largest length."""
     from matplotlib.figure import Figure
 
-    exponents, counts, said = map_of(dataset)
+    exponents, counts, predicted = map_of(dataset)
     lengths = dataset.length.values
     fig = Figure(figsize=(7.0, 2.6))
     axes = fig.subplots(1, 3)
-    for ax, values, title in ((axes[0], said, "Theory"), (axes[1], counts, "Experiment")):
+    for ax, values, title in ((axes[0], predicted, "Theory"), (axes[1], counts, "Iterations")):
         _heat(fig, ax, exponents, lengths, values)
         ax.set(xlabel="largest exponent λ", title=title)
     axes[0].set_ylabel("length T")
@@ -200,17 +196,12 @@ def _heat(
     ax.grid(False)
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/gonzalez2025_map",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={
         "units": 16,
         "gains": (0.5, 1.2, 2.0),
@@ -225,20 +216,15 @@ EXPERIMENT = study.Experiment(
         "num_seeds": 5,
     },
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Gonzalez et al. 2025, Predictability enables parallelization of nonlinear state "
     "space models, arXiv:2508.16817",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"heatmap": figure},
     traps=(
-        "The authors' count has one more iteration than moved a state: the residual is looked at "
-        "before each. It is kept.",
-        "What overflows on the way is put back to the guess, as the authors' solver offers and "
-        "their script does not ask for.",
-        "The axis of exponents is that of their medians over seeds, at the largest length.",
+        "As in the authors' code, the count is one more than the iterations that changed a state, "
+        "because the residual is evaluated before each iteration.",
+        "States that overflow are reset to the guess. The authors' solver has this option, but "
+        "their script does not use it.",
+        "The axis of exponents shows medians over seeds, at the largest length.",
     ),
 )
 

@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 from jax.scipy.linalg import solve_triangular
 
 from gradflow import flow, study, unroll
 from gradflow.cells import rnn
+from gradflow.devices import map_runs
+from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
     import xarray
@@ -96,7 +98,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     size, log_norm = jax.jit(partial(jax.lax.map, transient))(grid.reshape(-1, UNITS, UNITS))
     mean_square = (size**2).mean(-1)
     lead = (len(BETAS), len(ALPHAS), -1)
-    memory = jax.jit(flow.over_runs(fisher_memory))
+    memory = jax.jit(map_runs(fisher_memory))
     thetas = [theta(d, beta, alpha) for d in DIAGONALS for beta in BETAS for alpha in ALPHAS]
     return xarray.Dataset(
         {
@@ -158,10 +160,10 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "table6-normal",
             "a non-normal net remembers more than any normal one, whose J_tot is 1",
             "J_tot above 1",
-            f"J_tot from {memory.min():.3g} to {memory.max():.3g}",
+            {"least and largest J_tot": [memory.min(), memory.max()]},
             exact=True,
             source="section 3 and Table 6",
-            condition="all twelve J_tot are above 1",
+            criterion="all twelve J_tot are above 1",
             holds=(memory > 1).all(),
         ),
         numbers(
@@ -170,7 +172,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             powers(longest)[:, -1, [0, 25, 50, 75, 99]],
             dataset.log_frobenius.values[:, -1, [0, 25, 50, 75, 99]],
             atol=1e-9,
-            source=OWN + "powers of Θ in NumPy",
+            kind="derived",
+            source="powers of Θ in NumPy",
             exact=True,
         ),
         numbers(
@@ -179,15 +182,16 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             rms[:, -1, [25, 50, 75]],
             sampled[:, -1, [25, 50, 75]],
             rtol=0.05,
-            source=OWN + "‖Θ^t‖_F/√n, its expectation",
+            kind="derived",
+            source="‖Θ^t‖_F/√n, its expectation",
         ),
         statement(
             "fig1-growth",
             "transients grow where alpha > 1, or beta > 0 with alpha = 1, and then die",
             "transient growth",
-            f"largest mean ‖h_t‖ {' / '.join(f'{p:.3g}' for p in peak)}",
+            {"largest mean ‖h_t‖": peak},
             source="Fig. 1, left",
-            condition="the mean norm passes 1 for alpha of 1 and 1.05 with "
+            criterion="the mean norm passes 1 for alpha of 1 and 1.05 with "
             "beta = 0.005, not for 0.95, and ∂h_t/∂h_0 is exactly zero from t = 100",
             holds=peak[0] <= 1 < min(peak[1:]) and (ends == -np.inf).all(),
             exact=True,
@@ -244,26 +248,16 @@ def figure_table(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/kerg2019",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={"num_starts": 200},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Kerg, Goyette, Touzel, Gidel, Vorontsov, Bengio, Lajoie 2019, Non-normal recurrent "
     "neural network (nnRNN), arXiv:1905.12080",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig1": figure, "table6": figure_table},
     traps=(
         "The saved output of the authors' notebook differs from Table 6 in four rows (17.13, "

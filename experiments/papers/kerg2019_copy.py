@@ -32,13 +32,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 from _training import first_below, trained
 
 from gradflow import Cell, flow, study
 from gradflow.cells import resolve, rnn
 from gradflow.cells.orthogonal import modrelu
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
+from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import Task, resolve_task
 from gradflow.train import Schedule, Training, begin
 from gradflow.train.optimisers import Optimiser
@@ -159,8 +160,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     import xarray
 
     for name in config.nets:
-        if name not in NETS:
-            raise ValueError(unknown_name("net", name, NETS))
+        check_name("net", name, NETS)
 
     def unit(name: str, length: int) -> "xarray.Dataset":
         title = f"{name}-{length}"
@@ -202,7 +202,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
                 0,
                 worst,
                 atol=1e-4,
-                source=OWN + "modReLU is the identity at b = 0; the matrix is drawn in float32",
+                kind="derived",
+                source="modReLU is the identity at b = 0; the matrix is drawn in float32",
                 exact=True,
             )
         )
@@ -221,11 +222,12 @@ def _falls(data: "xarray.Dataset", name: str) -> Claim:
         f"fig2-{name}-{length}",
         f"at T = {length} {name} goes below the line of no memory",
         "falls to about 0",
-        f"below {BELOW:g} of it after {at:.0f} updates, the median of seeds"
-        if np.isfinite(at)
-        else f"down to {float(share.min('update').median('seed')):.3g} of it",
+        {
+            f"median updates until below {BELOW:g} of it": at,
+            "lowest fraction of it": float(share.min("update").median("seed")),
+        },
         source="Fig. 2, left, and the supplement, as read from the saved plot of the code",
-        condition=f"the median over seeds of the first update below {BELOW:g} of it is reached",
+        criterion=f"the median over seeds of the first update below {BELOW:g} of it is reached",
         holds=np.isfinite(at),
         picture=True,
     )
@@ -291,17 +293,12 @@ def _draw_reach(ax: "Axes", log_norm: "xarray.DataArray") -> None:
     ax.set_xlabel("lag T − k")
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/kerg2019_copy",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={
         "nets": tuple(NETS),
         "lengths": (3,),
@@ -314,13 +311,8 @@ EXPERIMENT = study.Experiment(
     },
     full={"nets": tuple(NETS), "lengths": (100, 200)},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Kerg, Goyette, Touzel, Gidel, Vorontsov, Bengio, Lajoie 2019, Non-normal recurrent "
     "neural network (nnRNN), arXiv:1905.12080",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig2": figure},
     traps=(
         "The unit of the x-axis of the paper's plot is unclear: by when a net has fallen is not "

@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 
 from gradflow import flow, study, unroll
 from gradflow.cells import LSTMCarry, cfn, gru_reset_before, lstm
+from gradflow.devices import map_runs
+from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
     import xarray
@@ -89,7 +91,7 @@ def _measure(config: Config, net: str, starts: np.ndarray) -> "xarray.Dataset":
 
         return cell.hidden(jax.lax.fori_loop(0, config.num_steps, body, carry(u)))
 
-    exponents, outputs = jax.jit(flow.over_runs(exponent))(jnp.asarray(starts))
+    exponents, outputs = jax.jit(map_runs(exponent))(jnp.asarray(starts))
     noise = np.random.default_rng(config.seed + 1).uniform(-1, 1, (config.num_near, 4))
     near = jax.jit(jax.vmap(last))(jnp.asarray(starts[0] + DISTURBANCE * noise))
     on_attractor = outputs[0, -1]
@@ -153,7 +155,7 @@ def _chaos_free(config: Config) -> np.ndarray:
         return jnp.max(jnp.abs(carries[-1]))
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_cfn)
-    return np.asarray(jax.jit(flow.over_runs(last))(keys))
+    return np.asarray(jax.jit(map_runs(last))(keys))
 
 
 def claims(dataset: "xarray.Dataset") -> list[Claim]:
@@ -165,15 +167,14 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
         covered = np.ptp(near, axis=0) / np.ptp(path, axis=0)
         far = np.abs(data.apart.values) > FAR
         when = int(np.argmax(far)) if far.any() else -1
-        exponents = " / ".join(f"{value:.4g}" for value in data.exponent.values)
         result += [
             statement(
                 f"fig1-{net}_chaos",
                 f"the two-unit {net.upper()} without input is chaotic",
                 "chaotic",
-                f"largest exponent {exponents} nats a step",
+                {"largest exponent in nats per step": data.exponent.values},
                 source=f"Fig. 1 ({panel[0]})",
-                condition="the largest exponent is above 0.01 from every start",
+                criterion="the largest exponent is above 0.01 from every start",
                 holds=(data.exponent > 0.01).all(),
             ),
             numbers(
@@ -182,26 +183,27 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
                 data.growth.values,
                 data.exponent.values,
                 atol=0.01,
-                source=OWN + "growth of a 1e-7 disturbance in a plain NumPy loop",
+                kind="derived",
+                source="growth of a 1e-7 disturbance in a plain NumPy loop",
             ),
             statement(
                 f"fig1-{net}_spread",
                 f"{net.upper()}: starts within 1e-7 of one point end all over the attractor",
                 "end states fill the attractor",
-                f"{covered.min():.3g} of its extent",
+                {"fraction of its extent": covered.min()},
                 source=f"Fig. 1 ({panel[0]}), yellow",
                 picture=True,
-                condition="they cover over 0.9 of the extent of one path in both units",
+                criterion="they cover over 0.9 of the extent of one path in both units",
                 holds=(covered > 0.9).all(),
             ),
             statement(
                 f"fig1-{net}_diverges",
                 f"{net.upper()}: two paths 1e-7 apart agree and then diverge",
                 "agreement, then strong divergence",
-                f"{FAR:g} apart from step {when}",
+                {f"step from which they are {FAR:g} apart": when},
                 source=f"Fig. 1 ({panel[1]})",
                 picture=True,
-                condition=f"they are less than {FAR:g} apart for ten steps, and more later",
+                criterion=f"they are less than {FAR:g} apart for ten steps, and more later",
                 holds=when > 10,
             ),
         ]
@@ -212,10 +214,10 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "fig1-cfn",
             "a chaos-free net without input goes to zero from every start",
             "h -> 0",
-            f"at most {largest:.2g} after 500 steps",
+            {"largest |h| after 500 steps": largest},
             exact=True,
             source="the paper's theorem on the CFN",
-            condition="all of them are below 1e-3",
+            criterion="all of them are below 1e-3",
             holds=largest < 1e-3,
         ),
     ]
@@ -239,25 +241,15 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/laurent2017",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={"num_steps": 2000, "num_near": 100, "num_cfn": 10},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Laurent, von Brecht 2017, A recurrent neural network without chaos, arXiv:1612.06212",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig1": figure},
     traps=(
         "The paper's GRU has r inside R(r u) and a z that replaces the old state; Flax's has r "

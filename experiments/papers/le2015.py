@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 from _training import first_below, last, trained
 
 from gradflow import study
 from gradflow.cells import resolve
+from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import resolve_task
 from gradflow.train import (
     Progress,
@@ -134,16 +135,16 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             loss = dataset.loss.sel(cell=name)
             median = float(np.median(last(loss)))
             at = np.median(first_below(loss, 0.05))
-            first = f"below 0.05 from update {at:.0f} on" if np.isfinite(at) else "never below 0.05"
             found.append(
                 statement(
                     f"adding-{name}",
                     f"{words[name]}: its test error after at most 6,000 updates",
                     f"below {high:g}" if low == 0 else f"above {low:g}",
-                    f"{median:.2g} ({first})",
-                    source=OWN + "runs of the same set-up elsewhere; the paper's own curves, of "
+                    {"median test error": median, "median update from which it is below 0.05": at},
+                    kind="regression",
+                    source="runs of the same set-up elsewhere; the paper's own curves, of "
                     "T = 150 to 400 and gradient descent, were not read",
-                    condition=f"the median over seeds is from {low:g} to {high:g}",
+                    criterion=f"the median over seeds is from {low:g} to {high:g}",
                     holds=low <= median <= high,
                 )
             )
@@ -174,17 +175,12 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/le2015",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={
         "cell": ("irnn",),
         "num_steps": 10,
@@ -196,13 +192,8 @@ EXPERIMENT = study.Experiment(
     },
     full={"num_seeds": 5, "num_steps": 200, "num_updates": 20000, "hidden_size": 100},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Le, Jaitly, Hinton 2015, A simple way to initialize recurrent networks of rectified "
     "linear units, arXiv:1504.00941",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"adding": figure},
     traps=(
         "The baseline of the adding problem is quoted as 0.1767 from this paper; it is 2/12.",

@@ -25,7 +25,6 @@ Takes about four minutes on one core; as large as the paper, under --full, many 
 goes on from its last checkpoint.
 """
 
-import contextlib
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
@@ -35,14 +34,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
 from _forcing import CELLS, pseudo_inverse, squared_error, with_hidden
 from _lorenz import DT, exponents, orbit, spectral_distance, state_space_distance
+from _paper import Paper
 
 from gradflow import Cell, flow, study, unroll
 from gradflow.cells import rnn
-from gradflow.spec import unknown_name
-from gradflow.train.checkpoint import Checkpoints
+from gradflow.spec import check_name
+from gradflow.study import Claim, numbers, statement
+from gradflow.train import Descent, Schedule, Source, descend, fit
 
 if TYPE_CHECKING:
     import xarray
@@ -124,43 +124,43 @@ def train(config: Config, cell: Cell, data: np.ndarray, folder: Any) -> "Params"
     unit = jnp.arange(len(settings) * config.num_seeds) >= len(config.intervals) * config.num_seeds
     adam, series = optax.adam(config.learning_rate), jnp.asarray(data, jnp.result_type(float))
 
-    def begin(key: jax.Array) -> "Params":
+    def initialised(key: jax.Array) -> Descent:
         k_cell, k_B = jax.random.split(key)
         r = config.hidden_size**-0.5
         B = jax.random.uniform(k_B, (3, config.hidden_size), minval=-r, maxval=r)
-        return {"cell": cell.init(k_cell), "B": B}
+        return Descent.start(adam, {"cell": cell.init(k_cell), "B": B})
 
-    def update(state: Any, interval: jax.Array, unit: jax.Array, key: jax.Array) -> Any:
-        params, memory = state
+    def gradient(
+        interval: jax.Array, unit: jax.Array, params: "Params", at: jax.Array
+    ) -> "tuple[Params, None]":
+        key = jax.random.fold_in(jax.random.key(config.seed), at)
         latest = len(series) - config.num_steps - 1
         starts = jax.random.randint(key, (config.batch_size,), 0, latest)
         xs = series[jnp.arange(config.num_steps + 1)[:, None] + starts]
         slope = jax.grad(partial(squared_error, cell))(params, xs, interval)
         size = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(slope)))
         scale = jnp.where(unit, 1 / size, 1.0)
-        change, memory = adam.update(jax.tree.map(lambda g: scale * g, slope), memory)
-        return optax.apply_updates(params, change), memory
+        return jax.tree.map(lambda g: scale * g, slope), None
 
     @jax.jit
-    def advance(state: Any, first: jax.Array) -> Any:
-        def body(state: Any, at: jax.Array) -> tuple[Any, None]:
-            key = jax.random.fold_in(jax.random.key(config.seed), at)
-            return jax.vmap(update, (0, 0, 0, None))(state, interval, unit, key), None
+    def updated(descents: Descent, first: jax.Array) -> Descent:
+        updates = first + jnp.arange(config.chunk)
 
-        return jax.lax.scan(body, state, first + jnp.arange(config.chunk))[0]
+        def one(descent: Descent, interval: jax.Array, unit: jax.Array) -> Descent:
+            return descend(partial(gradient, interval, unit), adam, descent, updates)[0]
+
+        return jax.vmap(one)(descents, interval, unit)
+
+    def advance(state: tuple[Descent, int], number: int) -> tuple[tuple[Descent, int], dict]:
+        descents, first = state
+        return (updated(descents, first), first + number), {}
 
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 10**9), len(unit))
-    params = jax.vmap(begin)(keys)
-    state, first = (params, jax.vmap(adam.init)(params)), 0
-    kept = contextlib.nullcontext() if folder is None else Checkpoints(folder, identity(config))
-    with kept as kept:
-        if kept is not None and (stored := kept.restore(state)) is not None:
-            state, first = stored.tree, stored.step
-        for at in study.progress(range(first, config.num_updates, config.chunk), "chunks"):
-            state = advance(state, at)
-            if kept is not None:
-                kept.save(at + config.chunk, state, {})
-    return state[0]
+    source = Source((jax.vmap(initialised)(keys), 0), advance, lambda state: (state, {}), {})
+    schedule = Schedule(config.num_updates, config.chunk)
+    steps = fit(source, schedule, folder=folder, identity=identity(config))
+    *_, last = study.progress(steps, "checkpoints")
+    return last.state[0].params
 
 
 def free_runs(config: Config, cell: Cell, params: "Params", data: np.ndarray) -> np.ndarray:
@@ -229,8 +229,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
 def _check(config: Config) -> None:
     for name in config.cells:
-        if name not in CELLS:
-            raise ValueError(unknown_name("net", name, CELLS))
+        check_name("net", name, CELLS)
     if list(config.intervals) != sorted(set(config.intervals)):
         raise ValueError(f"intervals in ascending order are expected, got {config.intervals}")
     if config.intervals[-1] > config.num_steps:
@@ -261,7 +260,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             VOLUME,
             float(dataset.exponents.sum()),
             rtol=1e-4,
-            source=OWN + "the divergence of the flow, -(σ + 1 + β)",
+            kind="derived",
+            source="the divergence of the flow, -(σ + 1 + β)",
             exact=True,
             digits=6,
         ),
@@ -271,7 +271,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             float(dataset.by_pair),
             largest,
             atol=0.05,
-            source=OWN + "growth of a distance of 1e-7 in a plain NumPy loop",
+            kind="derived",
+            source="growth of a distance of 1e-7 in a plain NumPy loop",
         ),
     ]
     for name, which, rate in zip(
@@ -286,7 +287,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
                 rate,
                 (norms[-1] - norms[half]) / (lags - half),
                 atol=0.01,
-                source=OWN + "the exponent in closed form, "
+                kind="derived",
+                source="the exponent in closed form, "
                 f"as theorem {1 if name == 'cycle' else 2} has it",
                 exact=True,
             )
@@ -300,15 +302,17 @@ def _learnt(data: "xarray.Dataset", tau: float) -> Claim:
     medians = data.state_space_distance.median("seed").values
     forced, unforced = medians[:-1], medians[-1]
     best = intervals[np.argmin(forced)]
-    pairs = [f"{d:.2g} at τ = {t}" for t, d in zip(intervals, forced, strict=True)]
     return statement(
         f"fig1a-{name}",
         f"{name.upper()}: the reconstruction is best where τ is near τ_pred",
         "minimum of D_stsp near τ_pred, below BPTT with normalised gradients (dashed)",
-        f"{', '.join(pairs)}, {unforced:.2g} unforced; {float(data.floor):.2g} between halves of "
-        "the data",
+        {
+            f"D_stsp at τ = {', '.join(map(str, intervals))}": forced,
+            "D_stsp unforced": unforced,
+            "D_stsp between halves of the data": float(data.floor),
+        },
         source="Fig. 1 (a); smaller nets, shorter sequences and fewer updates here",
-        condition="the τ at which the median over seeds of D_stsp is least is within a factor of "
+        criterion="the τ at which the median over seeds of D_stsp is least is within a factor of "
         f"{NEAR:g} (our own) of τ_pred = {tau:.1f}, and there it is below that without forcing",
         holds=1 / NEAR <= best / tau <= NEAR and forced.min() < unforced,
         picture=True,
@@ -355,17 +359,12 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/mikhaeil2022",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={
         "cells": ("plrnn", "rnn"),
         "intervals": (2, 8),
@@ -390,13 +389,8 @@ EXPERIMENT = study.Experiment(
         "num_seeds": 5,
     },
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Mikhaeil, Monfared, Durstewitz 2022, On the difficulty of learning chaotic dynamics "
     "with RNNs, NeurIPS",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig1a": figure},
     traps=(
         "How the data were sampled was not read: 0.025 is chosen so that τ_pred is near the 30 "

@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 from jax.scipy.special import digamma
 
 from gradflow import Cell, flow, study
 from gradflow.cells import gru, rnn
+from gradflow.devices import map_runs
+from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
     import xarray
@@ -79,7 +81,7 @@ def norms(config: Config, activation: str, law: str, gains: tuple[float, ...]) -
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     runs = jnp.tile(keys, len(gains)), jnp.repeat(jnp.asarray(gains), config.num_seeds)
-    found = np.asarray(jax.jit(flow.over_runs(one))(*runs))
+    found = np.asarray(jax.jit(map_runs(one))(*runs))
     return found.reshape(len(gains), config.num_seeds, len(LAGS))
 
 
@@ -149,8 +151,8 @@ def about_gains(dataset: "xarray.Dataset") -> list[Claim]:
     """The table of norms by gain, and where each net is critical."""
     mean, spread = dataset.log_norm.mean("seed"), dataset.log_norm.std("seed", ddof=1)
     error = spread * np.sqrt(1 / 5 + 1 / dataset.sizes["seed"])  # of two samples' difference
-    row = {"rtol": 0.15, "atol": 0.3, "digits": 3}
-    source = OWN + "NumPy, 5 seeds, means of log10; 100 units"
+    row = {"kind": "regression", "rtol": 0.15, "atol": 0.3, "digits": 3}
+    source = "NumPy, 5 seeds, means of log10; 100 units"
     found = [
         numbers(
             f"gain-{net}",
@@ -184,14 +186,15 @@ def about_gains(dataset: "xarray.Dataset") -> list[Claim]:
             "gain-critical",
             "the critical gain is near 1 for tanh and near √2 for ReLU",
             "tanh near 1, ReLU near √2",
-            "at lag 100, g = 0.9 / 1.5: "
-            + ", ".join(
-                f"{net} {float(mean.sel(net=net, gain=0.9, lag=100)):.3g} / "
-                f"{float(mean.sel(net=net, gain=1.5, lag=100)):.3g}"
+            {
+                f"log10 norm of {net} at lag 100 for g = 0.9 and 1.5": [
+                    float(mean.sel(net=net, gain=g, lag=100)) for g in (0.9, 1.5)
+                ]
                 for net in signs
-            ),
-            source=OWN + "a ReLU halves the mean square of the Jacobian",
-            condition="tanh decays at 0.9 and grows at 1.5; ReLU decays at 1.1 and grows at 1.5",
+            },
+            kind="derived",
+            source="a ReLU halves the mean square of the Jacobian",
+            criterion="tanh decays at 0.9 and grows at 1.5; ReLU decays at 1.1 and grows at 1.5",
             holds=signs["tanh"][1] < 0 < signs["tanh"][4]
             and signs["relu"][3] < 0 < signs["relu"][4],
         ),
@@ -207,7 +210,8 @@ def about_gru(dataset: "xarray.Dataset") -> list[Claim]:
             0,
             dataset.distance.values.max(),
             atol=1e-12,
-            source=OWN + "z = r = 1/2",
+            kind="derived",
+            source="z = r = 1/2",
             exact=True,
         ),
         numbers(
@@ -216,7 +220,8 @@ def about_gru(dataset: "xarray.Dataset") -> list[Claim]:
             0.5 + dataset.radius.values / 4,
             dataset.growth.values,
             rtol=1e-9,
-            source=OWN + "1/2 + radius/4, which passes 1 at 2, the bound of Kanai 2017",
+            kind="derived",
+            source="1/2 + radius/4, which passes 1 at 2, the bound of Kanai 2017",
             exact=True,
         ),
     ]
@@ -231,7 +236,8 @@ def about_products(dataset: "xarray.Dataset") -> Claim:
         0,
         np.abs(measured - formula).max(),
         atol=0.03,
-        source=OWN + "(ψ((N - i + 1)/2) + log(2/N))/2; 0.017 off in 2000 steps elsewhere",
+        kind="derived",
+        source="(ψ((N - i + 1)/2) + log(2/N))/2; 0.017 off in 2000 steps elsewhere",
     )
 
 
@@ -285,25 +291,15 @@ def figure_products(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/own_references",
     config=Config,
     run=run,
     figure=figure_gain,
-    summary=summary,
+    claims=claims,
     quick={"hidden_size": 10, "num_seeds": 2, "size": 6, "num_steps": 60},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Our own references: no paper printed these numbers",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"gain": figure_gain, "gru": figure_gru, "products": figure_products},
     traps=(
         "The same W_h at every step is not normal: a linear net at g = 1 grows by a power of t.",

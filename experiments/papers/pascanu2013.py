@@ -23,10 +23,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 
 from gradflow import Cell, flow, study, unroll
 from gradflow.cells import rnn
+from gradflow.devices import map_runs
+from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
     import xarray
@@ -143,7 +145,7 @@ def bound_gap(config: Config, activation: str, gamma: float) -> float:
         return jnp.max(norms[1:] - jnp.arange(1, 61) * rate)
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    return float(jnp.max(jax.jit(flow.over_runs(gap))(keys)))
+    return float(jnp.max(jax.jit(map_runs(gap))(keys)))
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
@@ -203,7 +205,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             fold,
             dataset.fold.values,
             atol=1e-5,
-            source=OWN + "roots of w σ(x)(1 - σ(x)) = 1; the paper prints none",
+            kind="derived",
+            source="roots of w σ(x)(1 - σ(x)) = 1; the paper prints none",
             digits=7,
             exact=True,
         ),
@@ -211,10 +214,10 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "fig3-bistable",
             "two bifurcations at w = 5, two attractors between them",
             "two attractors for a range of b",
-            f"{bistable.sum()} of {bistable.size} values of b",
+            {f"values of b with two attractors, of {bistable.size}": bistable.sum()},
             source="Fig. 3 and its caption",
             exact=True,
-            condition="two states are found at every b between the folds and one at every other",
+            criterion="two states are found at every b between the folds and one at every other",
             holds=bistable[inside].all() and not bistable[outside].any(),
         ),
         numbers(
@@ -225,15 +228,16 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             atol=1e-3,
             digits=6,
             exact=True,
-            source=OWN + "x_0 is the unstable fixed point, b = 0.5 - w σ(0.5)",
+            kind="derived",
+            source="x_0 is the unstable fixed point, b = 0.5 - w σ(0.5)",
         ),
         statement(
             "fig6-cliff",
             "the error's surface has a wall of steep gradients",
             "a high-curvature wall",
-            f"largest over median gradient {gradient[2] / gradient[0]:.2g}",
+            {"largest over median gradient": gradient[2] / gradient[0]},
             source="Fig. 6",
-            condition="the largest gradient of the grid is over 1e4 times its median",
+            criterion="the largest gradient of the grid is over 1e4 times its median",
             holds=gradient[2] / gradient[0] > 1e4,
             picture=True,
         ),
@@ -241,9 +245,9 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "fig6-throw",
             "a plain gradient step at the wall throws the parameters far away",
             "thrown over the wall",
-            f"moved by {moved[0]:.3g}",
+            {"distance moved": moved[0]},
             source="Fig. 6, solid arrows",
-            condition="a step of rate 0.01 moves them by over 1",
+            criterion="a step of rate 0.01 moves them by over 1",
             holds=moved[0] > 1,
             picture=True,
         ),
@@ -260,10 +264,10 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "fig6-bound",
             "‖∂h_T/∂h_k‖ <= (γ ‖W_h‖)^lag, γ = 1 for tanh and 1/4 for σ",
             "gradients vanish if ‖W_h‖ < 1/γ",
-            "largest log ratio " + " / ".join(f"{gap:.3g}" for gap in dataset.gap.values),
+            {"largest log ratio": dataset.gap.values},
             source="section 2 (read through a second source)",
             exact=True,
-            condition="no lag from 1 to 60 of any seed is over the bound",
+            criterion="no lag from 1 to 60 of any seed is over the bound",
             holds=(dataset.gap.values <= 1e-9).all(),
         ),
     ]
@@ -331,26 +335,16 @@ def figure_3(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/pascanu2013",
     config=Config,
     run=run,
     figure=figure_6,
-    summary=summary,
+    claims=claims,
     quick={"grid": 201, "settle": 2000, "num_seeds": 2, "hidden_size": 8},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Pascanu, Mikolov, Bengio 2013, On the difficulty of training recurrent neural "
     "networks, arXiv:1211.5063",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig6": figure_6, "fig3": figure_3},
     traps=(
         "The paper prints no number for either figure, and the ranges of the axes of Fig. 6 were "

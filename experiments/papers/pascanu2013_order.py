@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 from _training import trained
 
 from gradflow import Cell, study, unroll
 from gradflow.cells import resolve
+from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import resolve_task
 from gradflow.train import (
     Runs,
@@ -242,9 +243,9 @@ def about_length(dataset: "xarray.Dataset", init: str, length: int) -> list[Clai
             f"fig7-{init}{length}-order",
             f"clipping helps, and the regulariser with it helps more, {where}",
             "MSGD <= MSGD-C <= MSGD-CR",
-            f"{plain:.1f} / {clipped:.1f} / {both:.1f}",
+            {"success rates": [plain, clipped, both]},
             source="Fig. 7 and section 4.1",
-            condition="the success rates are in this order and the last is the highest",
+            criterion="the success rates are in this order and the last is the highest",
             holds=plain <= clipped <= both and both > plain,
         ),
     ]
@@ -274,10 +275,9 @@ def about_lengths(dataset: "xarray.Dataset") -> Claim:
         "fig7-lengths",
         "success falls with length, the least with clipping and regulariser, basic tanh",
         "Fig. 7, the panel of basic tanh",
-        "T = 20: " + " / ".join(f"{r:.1f}" for r in short) + "; T = 50: "
-        + " / ".join(f"{r:.1f}" for r in long),
+        {"success rates at T = 20": short, "success rates at T = 50": long},
         source="Fig. 7",
-        condition="MSGD-CR loses no more of its success rate from T = 20 to 50 than the others do, "
+        criterion="MSGD-CR loses no more of its success rate from T = 20 to 50 than the others do, "
         "and one of them loses some",
         holds=drop[2] <= drop.min() and drop.max() > 0,
         picture=True,
@@ -309,17 +309,12 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/pascanu2013_order",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={
         "lengths": (10,),
         "init": ("smart",),
@@ -336,13 +331,8 @@ EXPERIMENT = study.Experiment(
         "eval_size": 10000,
     },
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Pascanu, Mikolov, Bengio 2013, On the difficulty of training recurrent neural "
     "networks, arXiv:1211.5063",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig7": figure},
     traps=(
         "Learning rate, weight of Ω and threshold: .01, 4, 1 in the ICML text (taken here), .001, "

@@ -27,12 +27,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, verdicts
+from _paper import Paper
 from _training import trained
 from pascanu2013_order import start
 
 from gradflow import Cell, study
 from gradflow.cells import resolve
+from gradflow.study import Claim, numbers
 from gradflow.tasks import Batch, Task, resolve_task
 from gradflow.train import (
     Schedule,
@@ -218,7 +219,7 @@ def train(config: Config, name: str, folder: Any) -> "xarray.Dataset":
     if training.task.loss == "squared":
         task = resolve_task(problem.spec.format(5 * config.length // 2))
         longer = tried(training, task, params, config)
-    return found[["share_correct", "solved_at"]].assign(longer=("seed", longer))
+    return found[["accuracy", "solved_at"]].assign(longer=("seed", longer))
 
 
 def generalise(config: Config, folder: Any) -> "xarray.Dataset":
@@ -233,8 +234,8 @@ def generalise(config: Config, folder: Any) -> "xarray.Dataset":
         tried(training, resolve_task(ORDER.spec.format(length)), params, config)
         for length in study.progress(config.tried, "lengths")
     ]
-    found = found[["share_correct", "solved_at"]].rename(update="order_update")
-    found = found.rename(share_correct="order_share", solved_at="order_solved_at")
+    found = found[["accuracy", "solved_at"]].rename(update="order_update")
+    found = found.rename(accuracy="order_share", solved_at="order_solved_at")
     lengths = ("tried", list(config.tried), {"units": "steps"})
     return found.assign(wrong=(("tried", "seed"), np.stack(wrong))).assign_coords(tried=lengths)
 
@@ -284,7 +285,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             [1 - 0.6**2, product[1] - product[0]],
             dataset.guessed.values,
             atol=0.015,
-            source=OWN + "P(|x + y - 1| < 0.4) and P(0.05 < xy < 0.45) for x, y ~ U(0, 1)",
+            kind="derived",
+            source="P(|x + y - 1| < 0.4) and P(0.05 < xy < 0.45) for x, y ~ U(0, 1)",
             exact=True,
         )
     ]
@@ -373,7 +375,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     left, right = fig.subplots(1, 2)
     for name in dataset.problem.values:
         data, color = dataset.sel(problem=name), COLORS[str(name)]
-        wrong = 1 - data.share_correct.median("seed")
+        wrong = 1 - data.accuracy.median("seed")
         learnt = f"{int(data.solved_at.notnull().sum())}/{data.sizes['seed']}"
         look = study.figure.cell_style(f"problem {name}", list(PROBLEMS).index(name))
         look = {**look, "color": color, "markevery": 2, "clip_on": False}
@@ -396,17 +398,12 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/pascanu2013_pathological",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={
         "problem": ("addition",),
         "length": 10,
@@ -430,13 +427,8 @@ EXPERIMENT = study.Experiment(
         "eval_size": 10000,
     },
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Pascanu, Mikolov, Bengio 2013, On the difficulty of training recurrent neural "
     "networks, arXiv:1211.5063",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"pathological": figure},
     traps=(
         "Weight of Ω and threshold: 4 and 1 of the ICML text for order and memorisation, 0.5 and 6 "

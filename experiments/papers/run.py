@@ -1,13 +1,13 @@
-"""Reproduces the papers: runs them, prints each claim beside what was measured, keeps the ledger.
+"""Runs the papers, compares each claim with what was measured, and keeps the ledger.
 
     python experiments/papers/run.py --list
     python experiments/papers/run.py --figure=pascanu2013-fig6
     python experiments/papers/run.py --all [--quick | --full] [--overwrite] [--accept]
 
 The exit code is 1 if a run fails, or if a claim that the ledger has as reproduced no longer is;
-the ledger then keeps what it had, unless ``--accept`` takes the new verdicts. ``--quick`` takes
-seconds a paper and leaves the ledger as it is; ``--full`` is longer, up to the paper's own size. A
-finished run of the same code is not run again, unless by ``--overwrite``.
+the ledger then keeps its entry, unless ``--accept`` takes the new verdicts. ``--quick`` takes
+seconds a paper and does not change the ledger; ``--full`` is longer, up to the paper's own size.
+A finished run of the same code is not repeated, except by ``--overwrite``.
 """
 
 import contextlib
@@ -17,14 +17,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import _ledger
-from _claims import Claim, Paper
+from _digest import code_digest
 from _page import page, picture
+from _paper import Paper
 
 from gradflow import study
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
+from gradflow.study import Claim
 from gradflow.study.figure import render
 from gradflow.study.provenance import versions
 from gradflow.study.store import write_bytes
@@ -39,7 +41,7 @@ HELP = ("--help", "--helpshort", "-h")
 
 
 class Places(NamedTuple):
-    """Where things are written: the gallery with its ledger, the page, and the runs' records."""
+    """The folders and files that are written: gallery with ledger, page, and records of runs."""
 
     gallery: Path = ROOT / "figures" / "papers"
     page: Path = ROOT / "docs" / "papers.md"
@@ -47,7 +49,7 @@ class Places(NamedTuple):
 
     @property
     def ledger(self) -> Path:
-        """The committed memory of all verdicts."""
+        """The committed record of all verdicts."""
         return self.gallery / "ledger.json"
 
 
@@ -64,7 +66,7 @@ class Request(NamedTuple):
 def papers() -> dict[str, Paper]:
     """All papers, by the names of their files."""
     names = sorted(path.stem for path in HERE.glob("[a-z]*.py") if path.stem != "run")
-    return {name: importlib.import_module(name).PAPER for name in names}
+    return {name: importlib.import_module(name).EXPERIMENT for name in names}
 
 
 def figures_of(name: str, paper: Paper) -> list[str]:
@@ -81,12 +83,11 @@ def parse(arguments: Sequence[str]) -> Request:
     wanted = [a.removeprefix("--figure=") for a in arguments if a.startswith("--figure=")]
     flags = [a for a in arguments if not a.startswith("--figure=")]
     for flag in flags:
-        if flag not in FLAGS:
-            raise ValueError(unknown_name("flag", flag, (*FLAGS, "--figure=NAME")))
+        check_name("flag", flag, (*FLAGS, "--figure=NAME"))
     if {"--quick", "--full"} <= set(flags):
-        raise ValueError("one size is expected, got --quick and --full; leave one of them out")
+        raise ValueError("Expected one size, got --quick and --full. Remove one of them.")
     if not wanted and not {"--all", "--list"} & set(flags):
-        raise ValueError("--figure=NAME, --all or --list is expected, got none; try --list")
+        raise ValueError("Expected --figure=NAME, --all or --list, got none. Try --list.")
     size = "quick" if "--quick" in flags else "full" if "--full" in flags else "default"
     options = (f"--{option}" in flags for option in ("overwrite", "accept", "list"))
     return Request(tuple(wanted), size, *options)
@@ -100,40 +101,46 @@ def choose(known: dict[str, Paper], figures: Sequence[str]) -> dict[str, Paper]:
     """
     have = {name: {name, *figures_of(name, paper)} for name, paper in known.items()}
     for figure in figures:
-        if not any(figure in names for names in have.values()):
-            raise ValueError(unknown_name("figure", figure, set().union(*have.values())))
+        check_name("figure", figure, set().union(*have.values()))
     return {name: known[name] for name in known if not figures or have[name] & set(figures)}
 
 
 def reproduce(
     name: str, paper: Paper, code: str, request: Request, places: Places
 ) -> tuple[_ledger.Entry, "xarray.Dataset"] | None:
-    """Runs one paper, or finds the finished run of this code; None if it fails."""
+    """Runs one paper, or finds the finished run of this code. Returns None if it fails."""
     workdir = places.runs / name / f"{request.size}-{code}"
     # A paper without a long form is as large as the paper from the start.
-    has_no_other = request.size == "full" and not paper.experiment.full
+    has_no_other = request.size == "full" and not paper.full
     flags = [] if has_no_other or request.size == "default" else [f"--{request.size}"]
     again = ["--overwrite"] if request.overwrite else []
     with contextlib.redirect_stdout(io.StringIO()):
-        failed = study.main(paper.experiment, [*flags, *again, f"--workdir={workdir}"])
+        failed = study.main(paper, [*flags, *again, f"--workdir={workdir}"])
     if failed:
         return None
     dataset = study.read_dataset(workdir / "result.nc")
     environment = json.loads((workdir / "env.json").read_text(encoding="utf-8"))
     entry = {
         "citation": paper.citation,
-        "title": paper.experiment.title,
+        "title": paper.title,
         "size": request.size,
         "code": code,
+        "commit": commit_of(environment),
         "seconds": round(environment["seconds"], 1),
         "device": environment["device_kind"],
         "command": " ".join([f"./run.sh papers/{name}", *flags]),
         "figures": list(paper.figures),
         "traps": list(paper.traps),
         "versions": versions(),
-        "claims": _ledger.plain_claims(paper.claims(dataset)),
+        "claims": [study.to_record(claim) for claim in paper.claims(dataset)],
     }
     return entry, dataset
+
+
+def commit_of(environment: dict[str, Any]) -> str:
+    """Names the commit that a run was made at, and whether files differed from it."""
+    commit = environment.get("git_commit") or "unknown"
+    return commit[:9] + (" with changes" if environment.get("git_dirty") else "")
 
 
 def draw(name: str, paper: Paper, dataset: "xarray.Dataset", folder: Path) -> None:
@@ -145,15 +152,15 @@ def draw(name: str, paper: Paper, dataset: "xarray.Dataset", folder: Path) -> No
 
 
 def rows(name: str, entry: _ledger.Entry, figures: Sequence[str]) -> list[dict[str, str]]:
-    """The table's rows: paper, claim, published, measured, verdict, seconds."""
+    """The table's rows: paper, claim, reference, measured, verdict, seconds."""
     parts = [figure.partition("-")[2] for figure in figures if figure.startswith(name)]
 
     def row(claim: Claim) -> dict[str, str]:
         return {
             "paper": name,
             "claim": claim.id,
-            "published": claim.shown,
-            "measured": claim.measured,
+            "reference": claim.reference.value if claim.reference else "",
+            "measured": claim.shown,
             "verdict": claim.verdict,
             "seconds": f"{entry['seconds']:.1f}",
         }
@@ -170,7 +177,7 @@ def keep(
     request: Request,
     places: Places,
 ) -> list[str]:
-    """Puts an entry into the ledger, with its pictures and the page; what has regressed, if any."""
+    """Puts an entry into the ledger, with its pictures and the page. Returns the regressions."""
     before = _ledger.read(places.ledger).get(name)
     lost = _ledger.regressions(before, _ledger.claims_of(entry), request.size)
     accepted = request.accept or not lost
@@ -179,23 +186,23 @@ def keep(
         # Read again: another process may have written its own paper in the meantime.
         ledger = {**_ledger.read(places.ledger), name: entry}
         _ledger.write(places.ledger, ledger)
-        write_bytes(places.page, page(ledger).encode())
+        write_bytes(places.page, page(ledger, _ledger.changed_since(ledger, HERE)).encode())
     return [] if request.accept else lost
 
 
 def perform(request: Request, known: dict[str, Paper], places: Places) -> int:
-    """Runs what is asked for; the exit code."""
+    """Runs what is asked for. Returns the exit code."""
     chosen = choose(known, request.figures)
     if request.only_list:
         lines = [{"figure": f, "paper": p.citation} for n, p in chosen.items()
                  for f in figures_of(n, p)]  # fmt: skip
         print(study.table(lines))
         return 0
-    # Of the files as they were imported: one may be edited while another runs.
-    codes = {name: _ledger.code_digest(HERE / f"{name}.py") for name in chosen}
+    # A file may be edited while another paper runs: take the digests of the imported versions.
+    codes = {name: code_digest(HERE / f"{name}.py") for name in chosen}
     table, faults = [], []
     for index, (name, paper) in enumerate(chosen.items(), start=1):
-        print(f"[{index}/{len(chosen)}] {name}: {paper.experiment.title}", flush=True)
+        print(f"[{index}/{len(chosen)}] {name}: {paper.title}", flush=True)
         made = reproduce(name, paper, codes[name], request, places)
         if made is None:
             faults.append(f"{name} failed")
@@ -209,7 +216,7 @@ def perform(request: Request, known: dict[str, Paper], places: Places) -> int:
 
 
 def main(arguments: Sequence[str], places: Places | None = None) -> int:
-    """Runs as the command line asks; the exit code."""
+    """Runs as the command line asks. Returns the exit code."""
     if set(HELP) & set(arguments):
         print(__doc__)
         return 0

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 from _training import first_below, trained
 from tallec2018 import INITS, LEARNING_RATE, draw_losses
 from tallec2018 import Config as AddingConfig
@@ -34,6 +34,7 @@ from tallec2018 import Config as AddingConfig
 from gradflow import study
 from gradflow.cells import resolve
 from gradflow.initializers import resolve_bias
+from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import Task, resolve_task
 from gradflow.train import Progress, Schedule, Training, begin, resolve_optimiser
 
@@ -157,22 +158,21 @@ def _copied(data: "xarray.Dataset") -> Claim:
     length, line = int(data.length), float(data.baseline)
     chrono, standard = (data.loss.sel(init=init) / line for init in ("chrono", "standard"))
     at = float(np.median(first_below(chrono, BELOW)))
+    others = np.nan  # they are not run where chrono has not gone below it
     if np.isfinite(at):
         others = float(standard.sel(update=at, method="backfill").median("seed"))
-        measured = f"below {BELOW:g} of it after {at:.0f} updates; the others are at {others:.3g}"
-    else:
-        others = np.nan
-        lowest = float(chrono.min("update").median("seed"))
-        reached = float(data["update"].where(chrono.notnull().any("seed")).max())
-        measured = f"down to {lowest:.3g} of it in {reached:.0f} updates; the others were not run"
     return statement(
         f"fig1-copy{length}",
         f"at T = {length} chrono goes below the line of no memory while a forget bias of 1 stays",
         "chrono below it, the others at it",
-        measured,
+        {
+            f"median updates until chrono is below {BELOW:g} of it": at,
+            "fraction of it of the others then": others,
+            "lowest fraction of it of chrono": float(chrono.min("update").median("seed")),
+        },
         source="Fig. 1, ten symbols over T = 500 and 2000, 128 units; here "
         f"{int(data.num_recalled)} symbols",
-        condition=f"the median over seeds goes below {BELOW:g} of it while that of the others is "
+        criterion=f"the median over seeds goes below {BELOW:g} of it while that of the others is "
         f"still above {AT_THE_LINE:g} of it",
         holds=others > AT_THE_LINE,
         picture=length not in (500, 2000) or int(data.num_recalled) != 10,
@@ -197,17 +197,12 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/tallec2018_copy",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={
         "lengths": (3,),
         "num_recalled": 2,
@@ -226,12 +221,7 @@ EXPERIMENT = study.Experiment(
         "num_seeds": 2,
     },
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Tallec & Ollivier 2018, Can recurrent neural networks warp time?, arXiv:1804.11188",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig1": figure},
     traps=(
         "T counts the blanks up to the first answer, as in Arjovsky 2016: a sequence has T + 20 "

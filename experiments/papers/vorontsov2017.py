@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import Claim, Paper, numbers, statement, verdicts
 from _margins import FREE, RECALLED, Look, margin_of, net, of_last_step, scalar_copy, trainer
+from _paper import Paper
 
 from gradflow import study
+from gradflow.study import Claim, numbers, statement
 from gradflow.train import Schedule
 from gradflow.train.probes import Probing, probe
 
@@ -145,9 +146,9 @@ def about_decay(data: "xarray.Dataset", name: str) -> Claim:
         f"fig3-margin-{name}",
         f"margin {name}: the gradient fades over the steps within {UPDATES} updates",
         "picture",
-        f"largest norm over smallest {widest:.3g}",
+        {"largest norm over smallest": widest},
         source="Fig. 3, the panels of margin 1 and of none; the factor is our own",
-        condition="the norms of some update differ by over 10 times",
+        criterion="the norms of some update differ by over 10 times",
         holds=widest > 10,
         picture=True,
     )
@@ -160,16 +161,15 @@ def about_order(data: "xarray.Dataset", margins: list[float]) -> list[Claim]:
     share = data.share.sel(update=slice(0, UPDATES)).isel(update=-1).median("seed").values
     widths = data.singular.isel(update=-1).std("index").median("seed").values
     wide = share[np.array(margins) >= 0.01]
-    order = "margins " + ", ".join(map(str, data.margin.values)) + ": "
-    updates = [f"{at:.0f}" if np.isfinite(at) else "the end" for at in until]
+    order = "margins " + ", ".join(map(str, data.margin.values))
     return [
         statement(
             "fig3-flat",
             "the larger the margin, the sooner the gradient is no longer flat over the steps",
             "picture",
-            f"{order}until update {' / '.join(updates)}",
+            {f"updates until it is not flat at {order}": until},
             source=f"Fig. 3; flat: largest over smallest up to {FLAT}, a bound of our own",
-            condition="no margin stays flat longer than a smaller one, and the largest leaves it",
+            criterion="no margin stays flat longer than a smaller one, and the largest leaves it",
             holds=np.all(until[1:] <= until[:-1]) and np.isfinite(until[-1]),
             picture=True,
         ),
@@ -177,9 +177,9 @@ def about_order(data: "xarray.Dataset", margins: list[float]) -> list[Claim]:
             "fig1-speed",
             f"at T = 200 a margin speeds learning up: share recalled by update {UPDATES}",
             "picture",
-            order + " / ".join(f"{value:.2f}" for value in share),
+            {f"fraction recalled at {order}": share},
             source="Fig. 1, the panel of T = 200; to compare at one update is our own",
-            condition="every margin of 0.01 and more recalls more than the smallest",
+            criterion="every margin of 0.01 and more recalls more than the smallest",
             holds=np.all(wide > share[0]),
             picture=True,
         ),
@@ -187,9 +187,9 @@ def about_order(data: "xarray.Dataset", margins: list[float]) -> list[Claim]:
             "fig4-spread",
             "the larger the margin, the further the singular values spread",
             "picture",
-            f"{order}standard deviation " + " / ".join(f"{width:.2g}" for width in widths),
+            {f"standard deviation at {order}": widths},
             source="Fig. 4; to compare at the last update is our own",
-            condition="their standard deviation does not fall with the margin",
+            criterion="their standard deviation does not fall with the margin",
             holds=np.all(np.diff(widths) >= 0),
             picture=True,
         ),
@@ -259,17 +259,12 @@ def figure_of_spectrum(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/vorontsov2017",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={
         "margins": ("0", "0.1", FREE),
         "lag": 10,
@@ -281,13 +276,8 @@ EXPERIMENT = study.Experiment(
     },
     full={"num_seeds": 5, "num_updates": 5000, "look_every": 50},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Vorontsov, Trabelsi, Kadoury, Pal 2017, On orthogonality and learning recurrent "
     "networks with long term dependencies, arXiv:1702.00071",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig1": figure_of_accuracy, "fig3": figure, "fig4": figure_of_spectrum},
     traps=(
         "L_T is the loss of the last step alone: that of all steps is a sum over many lags, which "

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 from numpy.typing import ArrayLike
 
 from gradflow import study, unroll
 from gradflow.cells import rnn
+from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
     import xarray
@@ -220,7 +221,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             3.0,
             slope(dataset, 0.0),
             atol=0.05,
-            source=OWN + "(1 - λ²)³ of the formula",
+            kind="derived",
+            source="(1 - λ²)³ of the formula",
             exact=True,
         ),
         numbers(
@@ -229,7 +231,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             4.0,
             slope(dataset, 1.0),
             atol=0.05,
-            source=OWN + "1/(1 - λ)⁴, for h = x/(1 - λ)",
+            kind="derived",
+            source="1/(1 - λ)⁴, for h = x/(1 - λ)",
             exact=True,
         ),
         numbers(
@@ -255,11 +258,12 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "normalisation and reparametrisation keep the sensitivity in bounds "
             "under white inputs, not under constant ones",
             "Fig. 2",
-            "ratio of largest to least over λ >= 0.9: "
-            f"{float(free.max() / free.min()):.3g} at ρ = 0, "
-            f"{float(held.max() / held.min()):.3g} at ρ = 1",
+            {
+                "largest over least for λ >= 0.9 at ρ = 0": free.max() / free.min(),
+                "largest over least for λ >= 0.9 at ρ = 1": held.max() / held.min(),
+            },
             source="Fig. 2 and " + CODE,
-            condition="Var d(γh)/dν stays within a factor of 2 at ρ = 0 and grows over 100 times "
+            criterion="Var d(γh)/dν stays within a factor of 2 at ρ = 0 and grows over 100 times "
             "at ρ = 1",
             holds=free.max() / free.min() < 2 and held.max() / held.min() > 100,
             picture=True,
@@ -312,26 +316,16 @@ def _variances(
     ax.legend(fontsize=6)
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/zucchet2024",
     config=Config,
     run=run,
     figure=figure_1,
-    summary=summary,
+    claims=claims,
     quick={"points": 41, "chains": 2000},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Zucchet, Orvieto 2024, Recurrent neural networks: vanishing and exploding gradients "
     "are not the end of the story, arXiv:2405.21064",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig1": figure_1, "fig2": figure_2},
     traps=("One tick label of the authors' later figure says 0.32 where the teacher is 0.36.",),
 )

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _claims import OWN, Claim, Paper, numbers, statement, verdicts
+from _paper import Paper
 
 from gradflow import study
+from gradflow.study import Claim, numbers, statement
 
 if TYPE_CHECKING:
     import xarray
@@ -129,7 +130,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             0,
             apart.max(),
             atol=1e-6,
-            source=OWN + "S diag(...), see the docstring; the paper's is a picture",
+            kind="derived",
+            source="S diag(...), see the docstring; the paper's is a picture",
             exact=True,
         ),
         numbers(
@@ -138,18 +140,17 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             [3.0, 3.0, 1.0],
             slopes(dataset),
             atol=0.1,
-            source=OWN + "S grows as (1 - ν)⁻³, (ν log ν)² falls as (1 - ν)²",
+            kind="derived",
+            source="S grows as (1 - ν)⁻³, (ν log ν)² falls as (1 - ν)²",
             exact=True,
         ),
         statement(
             "fig6-loss",
             "the exponential parametrisation tames the curvature in the modulus",
             "Fig. 6",
-            "curvature in the first parameter grows "
-            + " / ".join(f"{g:.2g}" for g in grown)
-            + " times from |λ*| = 0.36 to 0.99",
+            {"growth of the curvature in the first parameter from |λ*| = 0.36 to 0.99": grown},
             source="Fig. 6",
-            condition="it grows over 1000 times more in Cartesian and polar terms",
+            criterion="it grows over 1000 times more in Cartesian and polar terms",
             holds=grown[:2].min() > 1000 * grown[2],
             picture=True,
             exact=True,
@@ -192,26 +193,16 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/zucchet2024_hessian",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={"grid": 11},
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Zucchet, Orvieto 2024, Recurrent neural networks: vanishing and exploding gradients "
     "are not the end of the story, arXiv:2405.21064",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig6": figure},
     traps=("The original's panels were not seen: what is drawn follows its description.",),
 )

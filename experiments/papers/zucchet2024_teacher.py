@@ -31,12 +31,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _claims import Claim, Paper, numbers, statement, verdicts
 from _linear_systems import draw_student, draw_teacher, response, student
+from _paper import Paper
 from _training import last, trained
 
 from gradflow import study
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
+from gradflow.study import Claim, numbers, statement
 from gradflow.tasks.task import Batch, Task
 from gradflow.train import Schedule, Training, begin
 from gradflow.train.optimisers import Optimiser
@@ -174,8 +175,7 @@ def cases(config: Config) -> list[tuple[str, float]]:
     if max(config.nus) >= 1:
         raise ValueError(f"ν_0 below 1 is expected, got {max(config.nus):g}: the paper has 0.99")
     for name in config.ablated:
-        if name not in RATES:
-            raise ValueError(unknown_name("student", name, RATES))
+        check_name("student", name, RATES)
     if config.num_updates % config.num_evaluations:
         raise ValueError(
             f"num_updates is expected to be a multiple of num_evaluations="
@@ -267,36 +267,43 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             "fig3-memory",
             f"at ν_0 = {high:g} the dense linear RNN fails where the LRU learns",
             "losses of 0.4 and 2.5e-5",
-            f"{loss('RNN', high):.2g} and {loss('LRU', high):.2g}, a ratio of {ratio:.2g}",
+            {
+                "loss of the RNN": loss("RNN", high),
+                "loss of the LRU": loss("LRU", high),
+                "ratio": ratio,
+            },
             source=f"Fig. 3 A, {CODE}; the ratio that counts is our own",
-            condition="the RNN's loss is over 1000 times the LRU's",
+            criterion="the RNN's loss is over 1000 times the LRU's",
             holds=ratio > 1000,
         ),
         statement(
             "fig3-short",
             f"at ν_0 = {low:g} both learn",
             "losses of 8e-9 and 5e-8",
-            f"{loss('RNN', low):.2g} and {loss('LRU', low):.2g}",
+            {"loss of the RNN": loss("RNN", low), "loss of the LRU": loss("LRU", low)},
             source=f"Fig. 3 A, {CODE}; the distance that counts is our own",
-            condition="they are within 1.5 decades of each other",
+            criterion="they are within 1.5 decades of each other",
             holds=abs(apart) < 1.5,
         ),
         statement(
             "fig3-rise",
             "the longer the teacher's memory, the worse the RNN; the LRU far less so",
             "7.7 and 2.7 decades",
-            f"{rises[0]:.2g} and {rises[1]:.2g} decades from ν_0 = {low:g} to {high:g}",
+            {f"orders of magnitude from ν_0 = {low:g} to {high:g}, RNN and LRU": rises},
             source=f"Fig. 3 A, {CODE}",
-            condition="the RNN's loss rises by over a decade, and by 2 more than the LRU's",
+            criterion="the RNN's loss rises by over a decade, and by 2 more than the LRU's",
             holds=rises[0] > 1 and rises[0] > rises[1] + 2,
         ),
         statement(
             "fig3-blocks",
             f"at ν_0 = {high:g} blocks of 2 x 2 make the RNN as good as the LRU",
             "losses of 1.8e-5 and 2.5e-5",
-            f"{loss('block diagonal', high):.2g} and {loss('LRU', high):.2g}",
+            {
+                "loss of the blocks": loss("block diagonal", high),
+                "loss of the LRU": loss("LRU", high),
+            },
             source=f"Fig. 3 B, {CODE}; the distance that counts is our own",
-            condition="they are within a decade of each other",
+            criterion="they are within a decade of each other",
             holds=abs(blocked) < 1,
         ),
         numbers(
@@ -357,17 +364,12 @@ def _curves(ax: Any, dataset: "xarray.Dataset", end: "xarray.Dataset") -> None:
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """The table of verdicts."""
-    return verdicts(claims(dataset))
-
-
-EXPERIMENT = study.Experiment(
+EXPERIMENT = Paper(
     name="papers/zucchet2024_teacher",
     config=Config,
     run=run,
     figure=figure,
-    summary=summary,
+    claims=claims,
     quick={
         "units": 8,
         "num_steps": 20,
@@ -386,13 +388,8 @@ EXPERIMENT = study.Experiment(
         "num_seeds": 10,
     },
     doc=__doc__,
-)
-
-PAPER = Paper(
     citation="Zucchet, Orvieto 2024, Recurrent neural networks: vanishing and exploding gradients "
     "are not the end of the story, arXiv:2405.21064",
-    experiment=EXPERIMENT,
-    claims=claims,
     figures={"fig3": figure},
     traps=(
         "One tick label of the authors' figure says 0.32 where ν_0 is 0.36.",

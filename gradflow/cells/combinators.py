@@ -76,7 +76,7 @@ def feedback(cell: Cell) -> Cell:
     )
 
 
-def stacked(
+def stack_of(
     input_size: int,
     hidden_size: int,
     *,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gradflow.cell import Cell, Params
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 
 def map_matrices(params: Params, **functions: Callable[[Any], Any]) -> Params:
@@ -107,8 +107,7 @@ def recurrent_mask(
     layer = np.arange(hidden_size) * num_layers // hidden_size
     mask = np.zeros((hidden_size, hidden_size), bool)
     for kind in pattern.replace(" ", "").split("+"):
-        if kind not in FEEDBACKS:
-            raise ValueError(unknown_name("kind of feedback", kind, FEEDBACKS))
+        check_name("kind of feedback", kind, FEEDBACKS)
         mask |= FEEDBACKS[kind](layer)
     if not mask.any():
         raise ValueError(

@@ -14,7 +14,7 @@ from gradflow.cells.checks import check_integer, check_sizes
 from gradflow.cells.parts import draw_matrices
 from gradflow.cells.rnn import ACTIVATIONS
 from gradflow.initializers import InitSpec, resolve_initializer
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 Square: TypeAlias = Float[Array, "n n"]
 
@@ -117,8 +117,7 @@ def resolve_biased_activation(name: str) -> Callable[[Array, Array], Array]:
     """
     if name == "modrelu":
         return modrelu
-    if name not in ACTIVATIONS:
-        raise ValueError(unknown_name("activation", name, [*ACTIVATIONS, "modrelu"]))
+    check_name("activation", name, [*ACTIVATIONS, "modrelu"])
     phi = ACTIVATIONS[name]
     return lambda a, b: phi(a + b)
 
@@ -159,8 +158,7 @@ def resolve_method(name: str) -> Callable[[Square], Square]:
     Raises:
       ValueError: For an unknown name.
     """
-    if name not in METHODS:
-        raise ValueError(unknown_name("method", name, METHODS))
+    check_name("method", name, METHODS)
     return METHODS[name]
 
 
@@ -170,6 +168,5 @@ def resolve_skew_init(name: str) -> Callable[[Key, tuple[int, ...], Any], Array]
     Raises:
       ValueError: For an unknown name.
     """
-    if name not in SKEW_INITS:
-        raise ValueError(unknown_name("skew initialiser", name, SKEW_INITS))
+    check_name("skew initialiser", name, SKEW_INITS)
     return SKEW_INITS[name]

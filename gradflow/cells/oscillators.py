@@ -10,7 +10,7 @@ from gradflow.cell import Cell, Key, Params
 from gradflow.cells.checks import check_number, check_sizes
 from gradflow.cells.parts import RecurrentInit, draw_matrices, init_gates
 from gradflow.initializers import InitSpec, resolve_initializer
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 
 class OscillatorCarry(NamedTuple):
@@ -66,8 +66,7 @@ def cornn(
     check_number("dt", dt, "positive", mend="it is a time step, for instance 0.1")
     check_number("gamma", gamma, "not negative", mend="it is a stiffness, for instance 1.0")
     check_number("epsilon", epsilon, "not negative", mend="it is a damping, for instance 1.0")
-    if damping not in ("implicit", "explicit"):
-        raise ValueError(unknown_name("damping", damping, ("implicit", "explicit")))
+    check_name("damping", damping, ("implicit", "explicit"))
     init_gate = init_gates(
         "yz", input_size, hidden_size, recurrent_init=recurrent_init, input_init=input_init
     )

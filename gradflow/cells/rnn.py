@@ -10,7 +10,7 @@ from jaxtyping import Array
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.parts import RecurrentInit, affine, init_gates
 from gradflow.initializers import InitSpec, identity
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     name: getattr(jax.nn, name)
@@ -30,8 +30,7 @@ def resolve_activation(name: str) -> Callable[[Array], Array]:
     Raises:
       ValueError: For an unknown name.
     """
-    if name not in ACTIVATIONS:
-        raise ValueError(unknown_name("activation", name, ACTIVATIONS))
+    check_name("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Key, NoiseFn, Params
 from gradflow.cells.dropout import with_noise
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 SKIPS = ("input", "residual")
 
@@ -52,8 +52,8 @@ def stack(cells: Sequence[Cell], *, skip: str | None = None) -> Cell:
     cells = tuple(cells)
     if not cells:
         raise ValueError("a stack of at least one cell is expected, got none: give its layers")
-    if skip is not None and skip not in SKIPS:
-        raise ValueError(unknown_name("kind of skip", skip, SKIPS))
+    if skip is not None:
+        check_name("kind of skip", skip, SKIPS)
     if skip != "input":  # with it, a layer's input has a size that only the data know
         _check_sizes(cells, skip)
 

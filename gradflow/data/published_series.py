@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from gradflow.data.files import official_file
 from gradflow.data.series import Series, read_series
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 
 class Published(NamedTuple):
@@ -83,8 +83,7 @@ def read_published(name: str, data_dir: str | Path | None) -> Series:
     Raises:
       ValueError: If there is no such series, the file is missing, or it is not as published.
     """
-    if name not in PUBLISHED:
-        raise ValueError(unknown_name("series", name, PUBLISHED))
+    check_name("series", name, PUBLISHED)
     found = PUBLISHED[name]
     path = official_file(data_dir, found.file, source=found.source)
     return read_series(path, found.column, times=found.times)

@@ -16,7 +16,6 @@ from gradflow.flow.lyapunov import LyapunovExponents, lyapunov_exponents
 from gradflow.flow.norm_map import log_norm_map, norm_map_certificate
 from gradflow.flow.norms import log_norms, norm_certificate
 from gradflow.flow.paths import StepsByPath, steps_by_path
-from gradflow.flow.runs import over_runs, shared_out, side_by_side
 from gradflow.flow.spectrum import effective_rank, log_condition, log_singular_values
 from gradflow.flow.summary import Summary, horizons, summary
 
@@ -52,10 +51,7 @@ __all__ = [
     "lyapunov_exponents",
     "norm_certificate",
     "norm_map_certificate",
-    "over_runs",
     "saturation",
-    "shared_out",
-    "side_by_side",
     "steps_by_path",
     "summary",
 ]

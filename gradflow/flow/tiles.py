@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gradflow.cell import whole_carry
+from gradflow.devices import map_runs
 from gradflow.flow.certificate import DIRECT, NormCertificate
 from gradflow.flow.lanczos import Matrices, generic_vector, log_spectral_norms
 from gradflow.flow.qr import flat_rows
-from gradflow.flow.runs import over_runs
 from gradflow.flow.steps import Rows, log_scaled, pull_scaled, rescale, unit_rows
 from gradflow.flow.sweep import Problem
 
@@ -70,7 +70,7 @@ def norms_by_tiles(problem: Problem) -> NormCertificate:
 
     if jax.default_backend() == "cpu":
         order = _evenly(num_blocks, len(jax.local_devices()))
-        rows = over_runs(row_of_tiles)(jnp.asarray(order))
+        rows = map_runs(row_of_tiles)(jnp.asarray(order))
         rows = jax.tree.map(lambda leaf: leaf[np.argsort(order)], rows)
     else:
         rows = jax.lax.map(row_of_tiles, jnp.arange(num_blocks))

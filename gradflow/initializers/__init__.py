@@ -21,7 +21,7 @@ from gradflow.initializers.laws import (
     scaled_identity,
     sparse,
 )
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import make_from_spec
 
 __all__ = [
     "INITIALIZERS",
@@ -89,11 +89,8 @@ def resolve_initializer(spec: InitSpec) -> Initializer:
 
 
 def _by_name(kind: str, spec: str, known: Mapping[str, Callable[..., Any]]) -> Any:
-    name, options = parse_spec(spec)
-    if name not in known:
-        raise ValueError(unknown_name(kind, name, known))
     try:
-        return known[name](**options)
+        return make_from_spec(kind, spec, known)
     except TypeError as error:
         raise ValueError(f"{kind} {spec!r}: {error}") from None
 

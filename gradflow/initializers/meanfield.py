@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -75,8 +75,7 @@ def critical_gain(
     Source: Poole et al. 2016, arXiv:1606.05340; Chen, Pennington, Schoenholz 2018,
     arXiv:1806.05394.
     """
-    if activation not in ACTIVATIONS:
-        raise ValueError(unknown_name("activation of mean-field theory", activation, ACTIVATIONS))
+    check_name("activation of mean-field theory", activation, ACTIVATIONS)
     for name, std in (("bias_std", bias_std), ("input_std", input_std)):
         if not (math.isfinite(std) and std >= 0):
             raise ValueError(f"{name} is expected to be a number of at least 0, got {std}")

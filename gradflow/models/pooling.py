@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool
 
 from gradflow.cell import Key, Params
 from gradflow.models.shapes import Model, Sequence, Vector
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 from gradflow.unroll import Lengths
 
 POOLINGS = ("max", "mean")
@@ -26,8 +26,7 @@ def pooled(model: Model, how: str = "max") -> Model:
     Raises:
       ValueError: If it is to be something else.
     """
-    if how not in POOLINGS:
-        raise ValueError(unknown_name("pooling", how, POOLINGS))
+    check_name("pooling", how, POOLINGS)
 
     def apply(params: Params, inputs: Sequence, *, lengths: Lengths | None = None) -> Vector:
         outputs = model.apply(params, inputs, lengths=lengths)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Key, Params
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 from gradflow.unroll import Lengths, unroll
 
 Sequence = Float[Array, "_ *batch _"]
@@ -74,8 +74,7 @@ def one_to_many(cell: Cell, num_steps: int, *, then: str = "repeat") -> Model:
     """
     if num_steps < 1:
         raise ValueError(f"num_steps is expected to be at least 1, got {num_steps}")
-    if then not in THEN:
-        raise ValueError(unknown_name("input after the first step", then, THEN))
+    check_name("input after the first step", then, THEN)
     fed_back = cell._replace(step=lambda params, s, _: cell.step(params, s, cell.hidden(s)))
 
     def apply(params: Params, x: Vector) -> Sequence:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 from gradflow.study.claims import Claim
 from gradflow.study.config import Config
 from gradflow.study.figure import style
@@ -106,9 +106,7 @@ class Experiment:
         names = [one.name for one in dataclasses.fields(self.config)]
         for form in ("quick", "full"):
             for name in getattr(self, form):
-                if name not in names:
-                    what = f"field of the configuration in {form}"
-                    raise ValueError(unknown_name(what, name, names))
+                check_name(f"field of the configuration in {form}", name, names)
 
     @property
     def title(self) -> str:

@@ -26,6 +26,13 @@ QUICK_COMPILATION = (
 SOONER = "--xla_backend_optimization_level=2"
 """XLA's flag that halves the time of compiling, to programs that are as fast."""
 
+PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds=3600"
+"""XLA's flag by which CPU devices wait up to an hour for each other in a sum over a batch.
+
+By default XLA aborts the process after 40 s (and warns after 20 s). On a busy machine, one device's
+program can wait longer than that for a core while the other has finished its share.
+"""
+
 WORTH_KEEPING = 0.1
 """Seconds of compiling from which a program is kept."""
 
@@ -61,7 +68,10 @@ def cores_as_devices() -> None:
     One program uses all cores in large products alone. It has no effect where JAX has been told
     a number of devices (``JAX_NUM_CPU_DEVICES``), or has looked for them already.
     """
-    told = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_collective_call_terminate_timeout" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {PATIENCE}".strip()
+    told = "host_platform_device_count" in flags
     if told or jax.config.values["jax_num_cpu_devices"] > 0:
         return
     available = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)

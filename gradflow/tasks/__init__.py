@@ -1,9 +1,8 @@
 """What the nets are given to read: synthetic tasks, and sequences from files."""
 
-import inspect
 from collections.abc import Callable
 
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import make_from_spec
 from gradflow.tasks.adding import adding, adding_1997, adding_2013
 from gradflow.tasks.chaotic import lorenz, mackey_glass
 from gradflow.tasks.copying import copy, delayed_copy, delayed_xor, memorisation
@@ -43,11 +42,4 @@ def resolve_task(spec: str) -> Task:
       TypeError: If an option is not of the kind that the task needs.
       ValueError: If there is no such task, or it does not take an option or its value.
     """
-    name, options = parse_spec(spec)
-    if name not in TASKS:
-        raise ValueError(unknown_name("task", name, TASKS))
-    taken = list(inspect.signature(TASKS[name]).parameters)
-    for option in options:
-        if option not in taken:
-            raise ValueError(f"task {name!r} has no option {option!r}; it takes {', '.join(taken)}")
-    return TASKS[name](**options)
+    return make_from_spec("task", spec, TASKS)

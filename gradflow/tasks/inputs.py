@@ -1,12 +1,9 @@
 """The inputs of an experiment by name: generated, or read from a file."""
 
-import inspect
-from typing import Any
-
 from jaxtyping import Array, Float
 
 from gradflow.cell import Key
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import check_name, check_options, parse_spec
 from gradflow.tasks.files import FILES
 from gradflow.tasks.generated import GENERATED
 
@@ -46,8 +43,8 @@ def make_inputs(
     name, options = parse_spec(spec)
     if name not in GENERATED:  # gaussian:3 is none, though gaussian is one
         asked = name if kind in GENERATED else kind
-        raise ValueError(unknown_name("kind of inputs", asked, [*GENERATED, *FILES]))
-    _check_options(name, options)
+        check_name("kind of inputs", asked, [*GENERATED, *FILES])
+    check_options("inputs", name, GENERATED[name], options, skip=2)
     return GENERATED[name](key, (num_sequences, num_steps, input_size), **options)
 
 
@@ -59,12 +56,3 @@ def _check_sizes(num_sequences: int, num_steps: int, input_size: int) -> None:
     ):
         if size < least:
             raise ValueError(f"{name} is expected to be at least {least}, got {size}")
-
-
-def _check_options(name: str, options: dict[str, Any]) -> None:
-    taken = list(inspect.signature(GENERATED[name]).parameters)[2:]
-    for option in options:
-        if option not in taken:
-            raise ValueError(
-                f"inputs {name!r} have no option {option!r}; they take {', '.join(taken) or 'none'}"
-            )

@@ -1,4 +1,4 @@
-"""Clipping of ∂L/∂s_t on its way back through time, where exploding starts."""
+"""Clipping of the adjoint ∂L/∂s_t inside the backward pass, where gradients begin to explode."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,12 +14,12 @@ from gradflow.unroll import unroll
 
 
 class AdjointEffect(NamedTuple):
-    """The gradient with clipped adjoints beside the true one.
+    """The gradient with clipped adjoints compared with the true one.
 
     Attributes:
-      cosine: Of the angle between them.
-      norm_ratio: Norm with clipping over norm without.
-      acted: At how many pairs of a step and a sequence the adjoint was clipped.
+      cosine: The cosine of the angle between them.
+      norm_ratio: The norm with clipping over the norm without.
+      acted: The number of pairs of a step and a sequence at which the adjoint was clipped.
     """
 
     cosine: Float[Array, ""]
@@ -28,12 +28,13 @@ class AdjointEffect(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """The parameters of a cell whose adjoints are clipped, beside a count.
+    """The parameters of a cell whose adjoints are clipped, with a count.
 
     Attributes:
-      params: Those of the cell.
-      acted: Of no effect forwards; its derivative is taken to be at how many pairs of a step and
-        a sequence the adjoint was clipped.
+      params: The parameters of the cell.
+      acted: Without effect in the forward pass. Its derivative is defined as the number of pairs of
+        a step and a sequence at which the adjoint was clipped: the backward pass has no other way
+        to return a count.
     """
 
     params: Params
@@ -41,30 +42,30 @@ class Counted(NamedTuple):
 
 
 def counted(params: Params) -> Counted:
-    """The parameters with a count, in their float type."""
+    """Adds a count to the parameters, in their float type."""
     return Counted(params, jnp.zeros((), jnp.result_type(*jax.tree.leaves(params))))
 
 
 def clip_adjoints(cell: Cell, threshold: Any) -> Cell:
-    """A cell whose adjoints are clipped: the same forwards, and no gradient backwards but theirs.
+    """Returns a cell with the same forward pass whose adjoints are clipped in the backward pass.
 
-    With a_t = ∂L/∂s_t, all that reaches s_t from later steps and from the output h_t::
+    With a_t = ∂L/∂s_t, the sum of what reaches s_t from later steps and from the output h_t::
 
-        a_t <- a_t · min(1, threshold / ‖a_t‖)      before it goes on through step t
+        a_t <- a_t · min(1, threshold / ‖a_t‖)      before it is pulled back through step t
 
     on the whole carry of one sequence. (The mean over a batch has adjoints of 1/B the size.)
-    Reverse mode alone goes through.
+    Only reverse mode is supported.
 
     Args:
       cell: The cell.
-      threshold: The largest norm, in units of the loss over those of the carry; may be traced.
+      threshold: The largest norm, in units of the loss over units of the carry; may be traced.
     """
     clipped = count_clipped(cell, threshold)
     return cell._replace(step=lambda params, carry, x: clipped.step(counted(params), carry, x))
 
 
 def count_clipped(cell: Cell, threshold: Any) -> Cell:
-    """The cell of `clip_adjoints`, with `Counted` parameters."""
+    """Returns the cell of `clip_adjoints` with `Counted` parameters."""
 
     def step(params: Counted, carry: Carry, x: Array) -> tuple[Carry, Array]:
         new, _ = cell.step(params.params, carry, x)
@@ -105,11 +106,11 @@ def adjoint_effect(
     *,
     threshold: float,
 ) -> AdjointEffect:
-    """Measures what clipping of the adjoints does to the gradient of a loss of the outputs.
+    """Compares the gradient of a loss of the outputs with and without clipped adjoints.
 
     Args:
-      loss: Takes the outputs, of shape (T, B, hidden) or (T, hidden), to a scalar.
-      cell: The cell, not clipped.
+      loss: (outputs of shape (T, B, hidden) or (T, hidden)) -> scalar.
+      cell: The cell without clipping.
       params: Its parameters.
       inputs: x_1 ... x_T, of one sequence or a batch.
       threshold: As in `clip_adjoints`.

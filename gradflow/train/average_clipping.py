@@ -1,4 +1,4 @@
-"""Clipping at a multiple of the average norm so far."""
+"""Clipping of the gradient at a multiple of the average norm so far."""
 
 from typing import Any, NamedTuple
 
@@ -12,10 +12,10 @@ from gradflow.train.direction import norm
 
 
 class AverageNorm(NamedTuple):
-    """The mean of the norms of the gradients so far, each counted for what it may.
+    """The mean of the bounded norms of the gradients so far.
 
     Attributes:
-      num_updates: How many.
+      num_updates: The number of gradients.
       mean: Their mean.
     """
 
@@ -24,10 +24,10 @@ class AverageNorm(NamedTuple):
 
 
 def clip_by_average(factor: float | Array) -> optax.GradientTransformation:
-    """Clips the global norm at factor, which may be traced, times the mean norm before this one.
+    """Clips the global norm at a factor, which may be traced, times the mean norm so far.
 
-    A norm counts for at most ten times the mean before it, and one that is not finite for that
-    mean itself.
+    A norm enters the mean as at most ten times the mean before it, so that one explosion does not
+    lift the threshold out of reach; a norm that is not finite enters as that mean.
     """
 
     def init(params: Params) -> AverageNorm:

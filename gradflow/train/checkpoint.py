@@ -1,18 +1,19 @@
-"""Checkpoints of a training: there whole or not at all, and taken only if they are intact.
+"""Checkpoints of a training: written whole or not at all, and restored only if they are intact.
 
 Orbax writes and renames them; the two newest are kept. Beside the arrays lie the fields that
-say whose they are and a digest, so that no other training's checkpoint is taken up, and no
-damaged one.
+identify the training and a digest of the arrays, so that neither the checkpoint of another
+training nor a damaged one is restored.
 """
 
 import hashlib
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Restored(NamedTuple):
 
     Attributes:
       step: Its number.
-      tree: The arrays, on the host, in the structure that was asked for.
+      tree: The arrays and numbers, in the structure and of the kinds that were asked for.
       notes: What was saved beside them.
     """
 
@@ -46,7 +47,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        import orbax.checkpoint as ocp  # half a second that no one waits for without checkpoints
+        import orbax.checkpoint as ocp  # here: it takes half a second, and few trainings need it
 
         options = ocp.CheckpointManagerOptions(
             max_to_keep=NUM_KEPT,
@@ -71,8 +72,8 @@ class Checkpoints:
 
         Args:
           step: Its number.
-          tree: Arrays.
-          notes: What is to be saved beside them, as JSON holds it.
+          tree: Arrays, keys of `jax.random` and numbers.
+          notes: What is saved beside them, as JSON holds it.
         """
         import orbax.checkpoint as ocp
 
@@ -81,13 +82,14 @@ class Checkpoints:
         items = {"arrays": ocp.args.StandardSave(leaves), "about": ocp.args.JsonSave(about)}
         self._manager.save(step, args=ocp.args.Composite(**items))
 
-    def restore(self, like: Any) -> Restored | None:
+    def restore(self, like: Callable[[Mapping[str, Any]], Any]) -> Restored | None:
         """Reads the newest checkpoint that is intact; None if there is none.
 
-        A damaged one is said in a warning, removed, and the one before it is taken.
+        A damaged one is reported in a warning and removed, and the one before it is restored.
 
         Args:
-          like: A pytree of arrays of the structure, shapes and types that were saved.
+          like: The notes that were saved -> a pytree of the structure, shapes and types that were
+            saved with them. Arrays of JAX come back on the devices of those that are given.
 
         Raises:
           ValueError: If the checkpoint is of another training; the message has the fields.
@@ -96,7 +98,7 @@ class Checkpoints:
             try:
                 about = self._read_about(step)
                 self._check_identity(about["identity"])
-                tree = self._read_tree(step, like, about["digest"])
+                tree = self._read_tree(step, like(about["notes"]), about["digest"])
                 return Restored(step, tree, about["notes"])
             except _OtherTraining as error:
                 raise ValueError(str(error)) from None
@@ -107,7 +109,7 @@ class Checkpoints:
     def discard(self, step: int, reason: str) -> None:
         """Removes a checkpoint that cannot be used, with a warning."""
         reason = " ".join(reason.split())[:200]
-        _LOG.warning("checkpoint %d is damaged and left out (%s)", step, reason)
+        _LOG.warning("Checkpoint %d is damaged and was discarded (%s).", step, reason)
         self._manager.delete(step)
 
     def _read_about(self, step: int) -> dict[str, Any]:
@@ -118,16 +120,19 @@ class Checkpoints:
 
     def _check_identity(self, stored: Mapping[str, Any]) -> None:
         wanted = self.identity
-        found = [
-            f"{name} is {stored.get(name, 'absent')!r} there and {wanted.get(name, 'absent')!r} "
-            "here"
+        names = [
+            name
             for name in {**stored, **wanted}
             if stored.get(name, "absent") != wanted.get(name, "absent")
         ]
-        if found:
+        if names:
+            here, there = (
+                ", ".join(f"{name}={fields.get(name, 'absent')!r}" for name in names)
+                for fields in (wanted, stored)
+            )
             raise _OtherTraining(
-                f"{self._manager.directory.name} holds checkpoints of another configuration: "
-                f"{', '.join(found)}; give the training a folder of its own"
+                f"Expected checkpoints of a training with {here}, got {there} in "
+                f"{self._manager.directory.name}. Give each training its own folder."
             )
 
     def _read_tree(self, step: int, like: Any, digest: str) -> Any:
@@ -137,10 +142,9 @@ class Checkpoints:
         leaves = self._manager.restore(step, args=_composite(arrays=wanted))["arrays"]
         if _digest(leaves) != digest:
             raise ValueError("its arrays are not those that were saved")
-        structure = jax.tree.structure(like)
-        old = [np.asarray(leaf) for leaf in jax.tree.leaves(like)]
-        new = [leaves.get(_name(i), leaf) for i, leaf in enumerate(old)]
-        return jax.tree.unflatten(structure, new)
+        old = jax.tree.leaves(like)
+        new = [_of_kind(leaf, leaves.get(_name(i))) for i, leaf in enumerate(old)]
+        return jax.tree.unflatten(jax.tree.structure(like), new)
 
 
 class _OtherTraining(Exception):
@@ -163,9 +167,34 @@ def _name(index: int) -> str:
 
 
 def _leaves(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves by number, without those that hold nothing, which orbax does not take."""
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(tree))]
+    """The leaves by number on the host, without empty ones, which orbax does not take."""
+    leaves = [np.asarray(_without_keys(leaf)) for leaf in jax.tree.leaves(tree)]
     return {_name(i): leaf for i, leaf in enumerate(leaves) if leaf.size}
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _without_keys(leaf: Any) -> Any:
+    """The leaf, or of keys of `jax.random`, which no file takes, their data."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _of_kind(old: Any, new: np.ndarray | None) -> Any:
+    """A leaf that was read, as the same kind of array or number as the one that was given."""
+    if new is None:  # empty, and so not in the file
+        return old
+    if isinstance(old, int | float):
+        return type(old)(new)
+    if not isinstance(old, jax.Array):
+        return new
+    # A copy: an array that shared the memory of the file's could not be donated to an update.
+    array = jnp.array(new)
+    if _is_key(old):
+        array = jax.random.wrap_key_data(array, impl=jax.random.key_impl(old))
+    # Arrays on a single device stay uncommitted, so that a program may still distribute them.
+    return jax.device_put(array, old.sharding) if len(old.sharding.device_set) > 1 else array
 
 
 def _digest(leaves: Mapping[str, np.ndarray]) -> str:

@@ -1,4 +1,4 @@
-"""What a clipping did: recorded in the optimiser's state at every update."""
+"""A record of what a clipping did, kept in the state of the optimiser."""
 
 from typing import Any, NamedTuple
 
@@ -16,10 +16,10 @@ class ClipStats(NamedTuple):
 
     Attributes:
       num_updates: Updates so far.
-      acted: Those of them at which the clipping changed the gradient.
-      norm_before: Norm of the last gradient, before.
-      norm_after: Norm of the last gradient, after.
-      cosine: Of the angle between the two.
+      acted: The number of updates at which the clipping changed the gradient.
+      norm_before: The norm of the last gradient before clipping.
+      norm_after: The norm of the last gradient after clipping.
+      cosine: The cosine of the angle between the two.
       mean_ratio: The mean of norm_after / norm_before over all updates.
     """
 
@@ -32,22 +32,23 @@ class ClipStats(NamedTuple):
 
 
 class Unclipped(NamedTuple):
-    """The gradient as it would be, where one has been clipped inside the recurrence.
+    """The gradient without the clipping inside the recurrence.
 
     Attributes:
-      gradient: Without that clipping.
-      acted: Whether it did anything: two computations of one gradient differ by rounding.
+      gradient: The gradient.
+      acted: Whether the clipping acted. (Comparing two gradients cannot tell: two computations of
+        the same gradient differ by rounding.)
     """
 
     gradient: Params
     acted: Bool[Array, ""]
 
 
-class Recorded(NamedTuple):
-    """The state of a clipping that keeps its record.
+class RecordedState(NamedTuple):
+    """The state of a clipping that records what it does.
 
     Attributes:
-      stats: What it did.
+      stats: The record.
       inner: The state of the clipping itself.
     """
 
@@ -56,17 +57,17 @@ class Recorded(NamedTuple):
 
 
 def recorded(clipping: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The same clipping, with `ClipStats` of its input and output in its state.
+    """Wraps a clipping so that its state holds `ClipStats` of its input and output.
 
-    Its update takes ``unclipped``, an `Unclipped`, whose gradient then stands for the input.
+    Its update takes an `Unclipped` as ``unclipped``, whose gradient then replaces the input.
     """
     clipping = optax.with_extra_args_support(clipping)
 
-    def init(params: Params) -> Recorded:
+    def init(params: Params) -> RecordedState:
         one = jnp.ones((), jnp.result_type(*jax.tree.leaves(params)))
         none = jnp.zeros((), jnp.int32)
         stats = ClipStats(none, none, 0 * one, 0 * one, cosine=one, mean_ratio=one)
-        return Recorded(stats, clipping.init(params))
+        return RecordedState(stats, clipping.init(params))
 
     def update(
         updates: Params,
@@ -78,13 +79,13 @@ def recorded(clipping: optax.GradientTransformation) -> optax.GradientTransforma
     ) -> tuple[Params, Any]:
         clipped, inner = clipping.update(updates, state.inner, params, **extra)
         before = Unclipped(updates, _differ(updates, clipped)) if unclipped is None else unclipped
-        return clipped, Recorded(_updated(state.stats, before, clipped), inner)
+        return clipped, RecordedState(_updated(state.stats, before, clipped), inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _differ(before: Params, after: Params) -> Bool[Array, ""]:
-    """Whether any entry was changed; what is NaN before and after was not."""
+    """Whether any entry was changed; NaN before and after counts as unchanged."""
 
     def changed(a: Array, b: Array) -> Array:
         return jnp.any((a != b) & ~(jnp.isnan(a) & jnp.isnan(b)))
@@ -107,7 +108,7 @@ def _updated(stats: ClipStats, unclipped: Unclipped, after: Params) -> ClipStats
 
 
 def norm_ratio(stats: ClipStats) -> Float[Array, ""]:
-    """Norm after over norm before, of the last gradient; 1 where both are zero."""
+    """Computes norm_after / norm_before of the last gradient; 1 where both are zero."""
     same = stats.norm_after == stats.norm_before
     return jnp.where(same, 1, stats.norm_after / jnp.where(same, 1, stats.norm_before))
 
@@ -122,7 +123,7 @@ def clip_stats(opt_state: Any) -> ClipStats:
     found = [leaf for leaf in leaves if isinstance(leaf, ClipStats)]
     if len(found) != 1:
         raise ValueError(
-            f"the state of one clipping is expected in the optimiser's state, found {len(found)}; "
-            "chain one transform of resolve_clipping(...) before the optimiser"
+            f"Expected the state of one clipping in the state of the optimiser, got {len(found)}. "
+            "Chain one transform of resolve_clipping(...) before the optimiser."
         )
     return found[0]

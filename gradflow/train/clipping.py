@@ -1,4 +1,4 @@
-"""Ways to keep a gradient from being too large, each a small function over optax."""
+"""Clipping of gradients by name, each a small function over optax."""
 
 import inspect
 import math
@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array
 
 from gradflow.cell import Cell, Params
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import make_from_spec, parse_spec
 from gradflow.train.adjoint_clipping import AdjointEffect, adjoint_effect, count_clipped
 from gradflow.train.average_clipping import clip_by_average
 from gradflow.train.clip_record import ClipStats, clip_stats, recorded
@@ -30,15 +30,15 @@ __all__ = [
 
 
 class Clipping(NamedTuple):
-    """A clipping up to its threshold, in the two places where one can act.
+    """A clipping of the gradient or of the adjoints, as a function of its threshold.
 
     Attributes:
-      make: threshold -> what acts on the gradient; it goes before the optimiser in an
+      make: threshold -> transformation of the gradient, which goes before the optimiser in an
         `optax.chain`. The threshold may be traced, and so vmapped.
-      threshold: The one that the spec gives; the ``clipping``, ``factor`` or ``size`` of those
-        that have no threshold by name, and infinity for ``none``.
-      wrap: (cell, threshold) -> the cell clipped inside the recurrence, with a count among its
-        parameters (`gradflow.train.adjoint_clipping.Counted`); None if nothing is clipped there.
+      threshold: The threshold of the spec, or its ``clipping``, ``factor`` or ``size``; infinity
+        for ``none``.
+      wrap: (cell, threshold) -> the cell with clipped adjoints, with a count among its parameters
+        (`gradflow.train.adjoint_clipping.Counted`); None if the adjoints are not clipped.
     """
 
     make: Callable[[Any], optax.GradientTransformation]
@@ -47,12 +47,12 @@ class Clipping(NamedTuple):
 
     @property
     def transform(self) -> optax.GradientTransformation:
-        """What acts on the gradient, at the threshold of the spec."""
+        """The transformation of the gradient at the threshold of the spec."""
         return self.make(self.threshold)
 
 
 def none() -> Clipping:
-    """Leaves the gradient as it is, and records its norm."""
+    """Does not change the gradient, and records its norm."""
     return Clipping(lambda threshold: recorded(optax.identity()), math.inf)
 
 
@@ -66,7 +66,7 @@ def global_norm(*, threshold: float = 1.0) -> Clipping:
 
 
 def per_leaf(*, threshold: float = 1.0) -> Clipping:
-    """g_i <- g_i · min(1, threshold / ‖g_i‖), each array of parameters by itself."""
+    """g_i <- g_i · min(1, threshold / ‖g_i‖), for each array of parameters on its own."""
     _check_positive("threshold", threshold)
 
     def make(threshold: Any) -> optax.GradientTransformation:
@@ -77,7 +77,7 @@ def per_leaf(*, threshold: float = 1.0) -> Clipping:
 
 
 def value(*, threshold: float = 1.0) -> Clipping:
-    """Brings each entry into [-threshold, threshold]; the direction changes.
+    """Clips each entry to [-threshold, threshold], which changes the direction.
 
     Source: Mikolov 2012, "Statistical language models based on neural networks", thesis.
     """
@@ -86,20 +86,20 @@ def value(*, threshold: float = 1.0) -> Clipping:
 
 
 def agc(*, clipping: float = 0.01) -> Clipping:
-    """Adaptive clipping: the gradient of a unit's weights is at most a share of their size.
+    """Adaptive clipping: bounds the gradient of a unit's weights by a fraction of their norm.
 
-    With W_i the row of weights into unit i, and a bias vector taken as one::
+    With W_i the row of weights into unit i, and a bias vector as a whole::
 
         g_i <- g_i · min(1, clipping · max(‖W_i‖, 0.001) / ‖g_i‖)
 
-    Its update needs the parameters.
+    The update needs the parameters.
 
     Source: Brock, De, Smith, Simonyan 2021, arXiv:2102.06171, eq. 3.
     """
     _check_positive("clipping", clipping)
 
     def make(clipping: Any) -> optax.GradientTransformation:
-        # A row here is a column there: W_x @ x has the units along the first axis.
+        # optax expects units along the last axis; in W_x @ x they are along the first.
         matrices = optax.adaptive_grad_clip(clipping, axis=1)
         vectors = optax.adaptive_grad_clip(clipping)
         return _leaf_by_leaf(lambda leaf: matrices if leaf.ndim == 2 else vectors)
@@ -108,7 +108,7 @@ def agc(*, clipping: float = 0.01) -> Clipping:
 
 
 def normalise(*, size: float = 1.0) -> Clipping:
-    """g <- size · g / ‖g‖: of the gradient, the direction alone. A zero gradient stays zero."""
+    """g <- size · g / ‖g‖: keeps only the direction. A zero gradient stays zero."""
     _check_positive("size", size)
     smallest = float(jnp.finfo(jnp.float32).tiny)
     return _on_gradient(partial(optax.normalize_by_update_norm, eps=smallest), size)
@@ -117,24 +117,24 @@ def normalise(*, size: float = 1.0) -> Clipping:
 def pascanu(*, factor: float = 1.0) -> Clipping:
     """Clips the global norm at ``factor`` times the average norm so far.
 
-    The paper's rule for a threshold is half to ten times the average norm over many updates. The
-    average here is the mean over the updates before this one, the first of which passes; each
-    counts for at most ten times the average before it, so that one that explodes does not lift
-    it out of reach.
+    The paper recommends a threshold of half to ten times the average norm over many updates. Here
+    the average is the mean over the updates before this one, and the first gradient is not clipped.
+    A norm enters the mean as at most ten times the mean before it, so that one explosion does not
+    lift the threshold out of reach.
 
     Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, section 3.2.
     """
     if not _is_number(factor) or not 0.5 <= factor <= 10:
-        raise ValueError(f"factor is expected to be within 0.5 ... 10, got {factor!r}")
+        raise ValueError(f"Expected factor to be between 0.5 and 10, got {factor!r}.")
     return _on_gradient(clip_by_average, factor)
 
 
 def adjoint(*, threshold: float = 1.0) -> Clipping:
-    """Clips ∂L/∂s_t at every step on its way back, sequence by sequence.
+    """Clips ∂L/∂s_t at every step of the backward pass, sequence by sequence.
 
-    See `gradflow.train.adjoint_clipping.clip_adjoints`. A training computes the gradient without
-    it as well, to tell what it does: an update takes about twice as long. (Graves 2013 clips
-    the same quantity at the gates' inputs, and entry by entry.)
+    See `gradflow.train.adjoint_clipping.clip_adjoints`. A training also computes the gradient
+    without clipping, to report the difference: an update takes about twice as long. (Graves 2013
+    clips the same quantity at the inputs of the gates, entry by entry.)
 
     Source: Graves 2013, arXiv:1308.0850, section 2.1.
     """
@@ -155,36 +155,27 @@ CLIPPINGS: dict[str, Callable[..., Clipping]] = {
 
 
 def resolve_clipping(spec: str) -> Clipping:
-    """Makes the clipping that a spec names, such as ``none`` or ``global_norm(threshold=1)``.
+    """Makes the clipping of a spec, such as ``none`` or ``global_norm(threshold=1)``.
 
     Raises:
-      ValueError: If there is no such clipping, or it does not take an option or its value.
+      ValueError: For an unknown clipping or option, or an invalid value.
     """
-    name, options = parse_spec(spec)
-    if name not in CLIPPINGS:
-        raise ValueError(unknown_name("clipping", name, CLIPPINGS))
-    taken = list(inspect.signature(CLIPPINGS[name]).parameters)
-    for option in options:
-        if option not in taken:
-            raise ValueError(
-                f"clipping {name!r} has no option {option!r}; it takes {', '.join(taken) or 'none'}"
-            )
-    return CLIPPINGS[name](**options)
+    return make_from_spec("clipping", spec, CLIPPINGS)
 
 
 def check_thresholds(spec: str, thresholds: Sequence[float]) -> tuple[float, ...]:
-    """Thresholds that a clipping can be swept over, each once.
+    """Checks the thresholds of a sweep over a clipping, and removes duplicates.
 
     Raises:
-      ValueError: If the clipping has none, names one itself, or does not take one of these.
+      ValueError: If the clipping has no threshold, sets one itself, or rejects one of these.
     """
     name, options = parse_spec(spec)
     resolve_clipping(spec)
     taken = list(inspect.signature(CLIPPINGS[name]).parameters)
     if options or not taken:
         raise ValueError(
-            f"a clipping with a threshold, and none in its options, is expected to sweep "
-            f"{tuple(thresholds)}, got {spec!r}; try global_norm"
+            f"Expected a clipping with a threshold, and without options, to sweep "
+            f"{tuple(thresholds)}, got {spec!r}. Use for example global_norm."
         )
     return tuple(dict.fromkeys(CLIPPINGS[name](**{taken[0]: t}).threshold for t in thresholds))
 
@@ -196,7 +187,7 @@ def _on_gradient(make: Callable[[Any], optax.GradientTransformation], threshold:
 def _leaf_by_leaf(
     clipping_of: Callable[[Array], optax.GradientTransformation],
 ) -> optax.GradientTransformation:
-    """Applies to each array of parameters a clipping without a state."""
+    """Applies a stateless clipping to each array of parameters."""
 
     def update(updates: Params, state: Any, params: Params | None = None) -> tuple[Params, Any]:
         def clip(gradient: Array, weights: Array | None = None) -> Array:
@@ -215,4 +206,4 @@ def _is_number(value: Any) -> bool:
 
 def _check_positive(name: str, value: Any) -> None:
     if not _is_number(value) or not 0 < value < math.inf:
-        raise ValueError(f"{name} is expected to be a positive number, got {value!r}")
+        raise ValueError(f"Expected {name} to be a positive number, got {value!r}.")

@@ -1,4 +1,4 @@
-"""How one gradient stands to another: the angle between them and the ratio of their sizes."""
+"""Comparison of two gradients: the angle between them and the ratio of their norms."""
 
 from typing import NamedTuple
 
@@ -10,12 +10,11 @@ from gradflow.cell import Params
 
 
 class Comparison(NamedTuple):
-    """A gradient beside a reference, each taken as one vector.
+    """A gradient compared with a reference, each as one vector.
 
     Attributes:
-      cosine: Of the angle between them; 1 where they are equal, be they zero, and 0 where one
-        alone is zero.
-      norm_ratio: Its norm over that of the reference.
+      cosine: The cosine of the angle between them; 1 if both are zero, 0 if only one is.
+      norm_ratio: The norm over that of the reference.
     """
 
     cosine: Float[Array, ""]
@@ -23,8 +22,9 @@ class Comparison(NamedTuple):
 
 
 def compare(gradient: Params, reference: Params) -> Comparison:
-    """The cosine and the ratio of norms of two gradients of the same parameters."""
+    """Computes the cosine and the ratio of norms of two gradients of the same parameters."""
     size, whole = norm(gradient), norm(reference)
+    # Each is divided by its norm first: products of small entries would underflow.
     scaled = jax.tree.map(lambda g: g / _or_one(size), gradient)
     products = jax.tree.map(lambda g, r: jnp.sum(g * (r / _or_one(whole))), scaled, reference)
     cosine = jnp.where((size == 0) & (whole == 0), 1, sum(jax.tree.leaves(products)))
@@ -32,7 +32,7 @@ def compare(gradient: Params, reference: Params) -> Comparison:
 
 
 def norm(tree: Params) -> Float[Array, ""]:
-    """The Euclidean norm of all leaves as one vector, of which no square over- or underflows."""
+    """Computes the Euclidean norm of all leaves as one vector, without over- or underflow."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
     scale = jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), _or_one(largest), 1))

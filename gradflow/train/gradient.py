@@ -1,4 +1,4 @@
-"""The gradient of one update: the task's loss, whole or truncated, and what is added to it."""
+"""The gradient of one update: full or truncated, with clipped adjoints, with a regulariser."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,27 +8,27 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Cell, Params
+from gradflow.devices import sum_over_batch
 from gradflow.flow.reverse import Loss
 from gradflow.tasks.task import Batch
 from gradflow.train.adjoint_clipping import counted
 from gradflow.train.clip_record import Unclipped
 from gradflow.train.model import predict, read_out
 from gradflow.train.objective import batch_loss, step_losses
-from gradflow.train.sharing import over_shares
-from gradflow.train.truncation import Window, truncated_gradient
+from gradflow.train.truncation import WindowGradient, truncated_gradient
 
 Regulariser = Callable[[Loss, Cell, Params, Array], Array]
 """(loss of the outputs, cell, its parameters, inputs (T, B, input)) -> scalar."""
 
 
 class Gradient(NamedTuple):
-    """What an update goes by.
+    """The loss and the gradient of one update.
 
     Attributes:
-      loss: The task's.
-      added: The regulariser, 0 without one.
-      value: The gradient of the sum, like the parameters.
-      unclipped: What it would be, where it has been clipped inside the recurrence.
+      loss: The loss of the task.
+      added: The value of the regulariser, 0 without one.
+      value: The gradient of their sum, like the parameters.
+      unclipped: The gradient without clipping, if it was clipped inside the recurrence.
     """
 
     loss: Float[Array, ""]
@@ -40,7 +40,7 @@ class Gradient(NamedTuple):
 def full_gradient(
     kind: str, cell: Cell, params: Params, batch: Batch, *, shared: bool = True
 ) -> Gradient:
-    """The loss of a batch and its gradient, through all steps, on all devices or on one."""
+    """Computes the loss of a batch and its gradient through all steps, on all devices or on one."""
 
     def share(shared: tuple[Params, Array], batch: Batch) -> tuple[tuple[Array, Params], tuple[()]]:
         params, weight = shared
@@ -52,38 +52,38 @@ def full_gradient(
         return jax.value_and_grad(loss)(params), ()
 
     args = (params, jnp.sum(batch.weights)), batch
-    (value, gradient), _ = over_shares(share, *args) if shared else share(*args)
+    (value, gradient), _ = sum_over_batch(share, *args) if shared else share(*args)
     return Gradient(value, jnp.zeros_like(value), gradient)
 
 
 def tbptt_gradient(
     kind: str, cell: Cell, params: Params, batch: Batch, *, k1: int, k2: int, shared: bool = True
 ) -> Gradient:
-    """The same, truncated: `gradflow.train.truncation` says how."""
+    """Computes the loss of a batch and its gradient by TBPTT(k1, k2)."""
 
     def losses(params: Params, outputs: Array, extra: tuple[Array, Array]) -> Array:
         predictions = read_out(params["readout"], outputs)
         return step_losses(kind, predictions, batch._replace(targets=extra[0], weights=extra[1]))
 
-    def share(params: Params, batch: Batch) -> tuple[Window, tuple[()]]:
+    def share(params: Params, batch: Batch) -> tuple[WindowGradient, tuple[()]]:
         extra = batch.targets, batch.weights
         return truncated_gradient(losses, cell, params, batch.inputs, extra, k1=k1, k2=k2), ()
 
     args = params, batch._replace(weights=batch.weights / jnp.sum(batch.weights))
-    (loss, gradient), _ = over_shares(share, *args) if shared else share(*args)
+    (loss, gradient), _ = sum_over_batch(share, *args) if shared else share(*args)
     return Gradient(loss, jnp.zeros_like(loss), gradient)
 
 
 def adjoint_clipped(
     compute: Callable[[Cell, Params], Gradient], cell: Cell, clipped: Cell, params: Params
 ) -> Gradient:
-    """A gradient with clipped adjoints, and the one without, which takes its own pass.
+    """Computes a gradient with clipped adjoints, and the one without by a second pass.
 
     Args:
       compute: (cell, parameters) -> gradient.
       cell: The cell.
-      clipped: The same, as `gradflow.train.adjoint_clipping.count_clipped` makes it.
-      params: Of the model with the cell.
+      clipped: The cell from `gradflow.train.adjoint_clipping.count_clipped`.
+      params: The parameters of the model with the cell.
     """
     found = compute(clipped, params | {"cell": counted(params["cell"])})
     own, count = found.value["cell"]
@@ -99,7 +99,7 @@ def with_regulariser(
     params: Params,
     batch: Batch,
 ) -> Gradient:
-    """The gradient with that of a regulariser added to it."""
+    """Adds the gradient of a regulariser."""
 
     def added(params: Params) -> Array:
         def loss(outputs: Array) -> Array:

@@ -1,4 +1,4 @@
-"""A function with its pointwise parts replaced by their tangents: the slopes no longer move."""
+"""Rewrites a function so that the slopes of its pointwise parts are constant."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,15 +19,15 @@ _CALLS = frozenset("jit pjit closed_call custom_jvp_call custom_vjp_call".split(
 
 
 def hold_slopes(function: Callable) -> Callable:
-    """The same values and first derivatives, with the slopes of the pointwise functions constant.
+    """Returns a function with the same values and first derivatives, and constant pointwise slopes.
 
     Every y = φ(z) of one argument, such as a tanh, becomes its tangent at the point z_0 where the
     function is evaluated::
 
         y = φ(z_0) + φ'(z_0) (z - z_0)      z_0, φ(z_0) and φ'(z_0) held fixed
 
-    What is left of a second derivative is what the products give: for h' = tanh(W h), with
-    ∂h'/∂h = diag(1 - h'²) W, that of W as it stands there.
+    Second derivatives then come from the products alone: for h' = tanh(W h), with
+    ∂h'/∂h = diag(1 - h'²) W, only the explicit W is differentiated.
     """
 
     def held(*arguments: Any) -> Any:

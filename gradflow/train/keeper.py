@@ -4,7 +4,7 @@
 
     metrics.jsonl   one line an evaluation; the same bytes however often the training was killed
     checkpoints/    the two newest states
-    timings.jsonl   one line an evaluation: the seconds that it, and what led to it, took
+    timings.jsonl   one line an evaluation: the seconds that it, and the updates before it, took
 """
 
 import json
@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,13 +20,30 @@ from gradflow.train.checkpoint import Checkpoints
 
 METRICS, TIMINGS, CHECKPOINTS = "metrics.jsonl", "timings.jsonl", "checkpoints"
 
+Logs = Mapping[str, Mapping[str, np.ndarray]]
+"""Arrays of float64 by name, in groups by name."""
+
+
+class Kept(NamedTuple):
+    """What a training goes on from.
+
+    Attributes:
+      state: The state, of the same kinds of arrays and numbers as the one that was given.
+      update: How many updates had been made.
+      logs: What had been found so far.
+    """
+
+    state: Any
+    update: int
+    logs: dict[str, dict[str, np.ndarray]]
+
 
 class Keeper:
-    """Keeps a training in a folder, so that it can be killed at any moment and goes on.
+    """Keeps a training in a folder, so that it can be killed at any moment and resumed.
 
     Args:
-      folder: Where; it need not exist.
-      identity: The fields that tell this training from others, as JSON holds them.
+      folder: The folder; it need not exist.
+      identity: The fields that distinguish this training from others, as JSON holds them.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
@@ -40,40 +57,58 @@ class Keeper:
     def __exit__(self, *_: object) -> None:
         self._checkpoints.__exit__()
 
-    def restore(self, like: Any) -> Any | None:
-        """The arrays of the newest checkpoint that can be used, with the metrics cut back to it.
+    def restore(self, state: Any) -> Kept | None:
+        """Reads the newest checkpoint that is intact, and cuts the metrics back to it.
 
-        Without one the metrics start anew, and None is returned.
+        Without a checkpoint the metrics start anew, and None is returned.
+
+        Args:
+          state: A state of the structure, shapes and types that were saved.
 
         Raises:
           ValueError: If the checkpoints are of another training; the message has the fields.
         """
         metrics = self.folder / METRICS
         there = metrics.stat().st_size if metrics.exists() else 0
+
+        def like(notes: Mapping[str, Any]) -> tuple[Any, Any]:
+            return state, {
+                group: {name: np.empty(shape) for name, shape in shapes.items()}
+                for group, shapes in notes["logs"].items()
+            }
+
         while restored := self._checkpoints.restore(like):
             size = restored.notes["metrics_bytes"]
             if size <= there:
                 os.truncate(metrics, size)
-                return restored.tree
+                return Kept(restored.tree[0], restored.step, restored.tree[1])
             self._checkpoints.discard(restored.step, f"its lines are not all in {METRICS}")
         metrics.write_bytes(b"")
         return None
 
     def keep(
-        self, update: int, arrays: Any, row: Mapping[str, Any], seconds: Mapping[str, float]
+        self,
+        update: int,
+        state: Any,
+        logs: Logs,
+        row: Mapping[str, Any],
+        seconds: Mapping[str, float],
     ) -> None:
-        """Writes an evaluation's line, and then the checkpoint that counts on it.
+        """Writes the line of an evaluation, and then the checkpoint that relies on it.
 
         Args:
           update: How many updates have been made.
-          arrays: The state, a pytree.
-          row: What was found, by name: a number, or one for each run.
-          seconds: What was spent, by name.
+          state: The state, a pytree of arrays and numbers.
+          logs: All that has been found so far.
+          row: What was found now, by name: numbers or arrays.
+          seconds: The seconds that were spent, by name.
         """
         _append(self.folder / METRICS, {"update": update, **row})
         _append(self.folder / TIMINGS, {"update": update, **seconds})
+        shapes = {group: {n: a.shape for n, a in log.items()} for group, log in logs.items()}
         size = (self.folder / METRICS).stat().st_size
-        self._checkpoints.save(update, arrays, {"metrics_bytes": size})
+        notes = {"metrics_bytes": size, "logs": shapes}
+        self._checkpoints.save(update, (state, logs), notes)
 
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
@@ -85,7 +120,7 @@ def _append(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers as JSON has them, and its lack of nan and inf made up for by strings."""
+    """Numbers as JSON has them; NaN and infinity, which JSON lacks, as strings."""
     value = np.asarray(value).tolist()
     if isinstance(value, list):
         return [_plain(part) for part in value]

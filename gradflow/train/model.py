@@ -1,4 +1,4 @@
-"""What is trained: a cell with a linear readout of its hidden state."""
+"""The trained model: a cell with a linear readout of its hidden state."""
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ from gradflow.unroll import unroll
 
 
 def init_model(cell: Cell, output_size: int, key: Key) -> Params:
-    """Draws the parameters of a cell and of its readout.
+    """Initialises the parameters of a cell and of its readout.
 
-    W is drawn from lecun's law, of variance 1/hidden, and b is zero.
+    W is sampled from LeCun's distribution, of variance 1/hidden, and b is zero.
 
     Returns:
       ``{"cell": ..., "readout": {"W": (output, hidden), "b": (output,)}}``.
@@ -21,7 +21,7 @@ def init_model(cell: Cell, output_size: int, key: Key) -> Params:
       ValueError: If there is no output.
     """
     if output_size < 1:
-        raise ValueError(f"an output_size of at least 1 is expected, got {output_size}")
+        raise ValueError(f"Expected output_size to be at least 1, got {output_size}.")
     k_cell, k_readout = jax.random.split(key)
     (hidden_size,) = jax.eval_shape(lambda: cell.hidden(cell.initial_carry())).shape
     dtype = jnp.result_type(float)
@@ -32,12 +32,12 @@ def init_model(cell: Cell, output_size: int, key: Key) -> Params:
 def read_out(
     readout: Params, outputs: Float[Array, "*steps hidden"]
 ) -> Float[Array, "*steps output"]:
-    """y_t = W h_t + b at every step."""
+    """Computes y_t = W h_t + b at every step."""
     return outputs @ readout["W"].T + readout["b"]
 
 
 def predict(
     cell: Cell, params: Params, inputs: Float[Array, "steps batch input"]
 ) -> Float[Array, "steps batch output"]:
-    """Runs the model over a batch of sequences: what it says at every step."""
+    """Computes the predictions of the model at every step of a batch of sequences."""
     return read_out(params["readout"], unroll(cell, params["cell"], inputs).outputs)

@@ -1,4 +1,4 @@
-"""The loss of a batch: over the steps that count, in the units of the task."""
+"""The loss of a batch, over the weighted steps."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ LossKind = Literal["squared", "cross_entropy"]
 
 
 def batch_loss(kind: str, predictions: Predictions, batch: Batch) -> Float[Array, ""]:
-    """The mean of the loss over the weighted steps of all sequences.
+    """Computes the mean of the loss over the weighted steps of all sequences.
 
     With ℓ_tb the loss of sequence b at step t, and w the batch's weights::
 
@@ -20,7 +20,7 @@ def batch_loss(kind: str, predictions: Predictions, batch: Batch) -> Float[Array
         ℓ = Σ_i (y_i - target_i)²              squared, over the outputs
         ℓ = log Σ_i exp(y_i) - y_target        cross_entropy, in nats
 
-    What stands at a step of weight 0, be it NaN, has no part in the value or its derivative.
+    Predictions and targets at a step of weight 0, even NaN, affect neither value nor derivative.
 
     Args:
       kind: Which loss, one of `LossKind`.
@@ -35,20 +35,21 @@ def batch_loss(kind: str, predictions: Predictions, batch: Batch) -> Float[Array
 
 
 def step_losses(kind: str, predictions: Predictions, batch: Batch) -> Float[Array, " steps"]:
-    """Σ_b w_tb ℓ_tb for each step t: what `batch_loss` has the sum of before it divides.
+    """Computes Σ_b w_tb ℓ_tb for each step t, the numerator of `batch_loss` step by step.
 
     Raises:
       ValueError: For an unknown loss, or targets that do not fit the predictions.
     """
     if kind not in ("squared", "cross_entropy"):
-        raise ValueError(f"a loss 'squared' or 'cross_entropy' is expected, got {kind!r}")
+        raise ValueError(f"Expected the loss 'squared' or 'cross_entropy', got {kind!r}.")
     expected = predictions.shape if kind == "squared" else predictions.shape[:-1]
     if batch.targets.shape != expected:
         raise ValueError(
-            f"targets of shape {expected} are expected for a {kind} loss of predictions of shape "
-            f"{predictions.shape}, got shape {batch.targets.shape}"
+            f"Expected targets of shape {expected} for a {kind} loss of predictions of shape "
+            f"{predictions.shape}, got shape {batch.targets.shape}."
         )
     counts = batch.weights != 0
+    # Not only the loss is masked: 0 · NaN, also in the derivative, would be NaN.
     predictions = jnp.where(counts[..., None], predictions, 0)
     losses = _squared if kind == "squared" else _cross_entropy
     return jnp.sum(batch.weights * losses(predictions, batch.targets, counts), axis=1)
@@ -61,6 +62,6 @@ def _squared(predictions: Array, targets: Array, counts: Array) -> Float[Array, 
 def _cross_entropy(
     predictions: Array, targets: Array, counts: Array
 ) -> Float[Array, "steps batch"]:
-    log_shares = jax.nn.log_softmax(predictions)
+    log_probabilities = jax.nn.log_softmax(predictions)
     classes = jnp.where(counts, targets, 0)[..., None]
-    return -jnp.take_along_axis(log_shares, classes, axis=-1)[..., 0]
+    return -jnp.take_along_axis(log_probabilities, classes, axis=-1)[..., 0]

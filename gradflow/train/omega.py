@@ -1,4 +1,4 @@
-"""Omega, the regulariser that keeps the adjoint's norm as it goes back through each step."""
+"""Ω, the regulariser that penalises changes of the adjoint's norm at each backward step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ Loss = Callable[[Float[Array, "steps batch hidden"]], Float[Array, ""]]
 """Takes the outputs h_1 ... h_T of a batch to a scalar."""
 
 _SMALLEST = 1e-20
-"""Squared norm of an adjoint below which a step does not count, as in the paper's code."""
+"""Squared norm of an adjoint below which a step is left out, as in the paper's code."""
 
 
 def preserve_norm(
@@ -26,16 +26,16 @@ def preserve_norm(
     *,
     squared: bool = False,
 ) -> Float[Array, ""]:
-    """Ω: by how much the norm of the adjoint changes at a step, in the mean over steps.
+    """Computes Ω, the mean squared relative change of the adjoint's norm at a step.
 
     With a_k = ∂L/∂s_k on the whole carry of one sequence::
 
         Ω = mean over k, sequences of (‖a_k J_k‖ / ‖a_k‖ - 1)²      J_k = ∂s_k/∂s_{k-1}
 
     Its derivative is the immediate one of the paper: states, adjoints and the slopes of pointwise
-    functions are held fixed, and the parameters move J_k alone, where they stand in it (for
+    functions are held fixed, and only the explicit parameters in J_k are differentiated (for
     h_k = tanh(W h_{k-1} + ...), the W of J_k = diag(1 - h_k²) W). Steps with ‖a_k‖² < 1e-20 are
-    left out of the mean, as in the paper's code; eq. 9 has the sum over steps in its place.
+    left out of the mean, as in the paper's code; eq. 9 has the sum over steps instead.
 
     Args:
       loss: L, of the outputs of the batch.
@@ -62,7 +62,7 @@ def preserve_norm(
 
 
 def _record(loss: Loss, cell: Cell, params: Params, inputs: Array) -> tuple[Carry, Carry]:
-    """s_0 ... s_{T-1} and ∂L/∂s_1 ... ∂L/∂s_T: the derivative by a push that is added to each."""
+    """Computes s_0 ... s_{T-1} and ∂L/∂s_1 ... ∂L/∂s_T, by perturbations added to each carry."""
     s_0 = start(cell, params, inputs, None)
     step = jax.vmap(cell.step, in_axes=(None, 0, 0))
 

@@ -1,6 +1,5 @@
-"""Optimisers by name: optax's, with the learning rate left open so that it can be swept."""
+"""optax's optimisers by name, with an open learning rate so that it can be swept."""
 
-import inspect
 import math
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import check_name, check_options, parse_spec
 
 OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adabelief": optax.adabelief,
@@ -27,11 +26,11 @@ OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 
 
 class Optimiser(NamedTuple):
-    """An optimiser up to its learning rate.
+    """An optimiser without its learning rate.
 
     Attributes:
       make: learning rate -> optax transformation. The rate may be traced, and so vmapped.
-      learning_rate: The rate that the spec gives; 0.001 where it gives none.
+      learning_rate: The learning rate of the spec; 0.001 by default.
     """
 
     make: Callable[[Any], optax.GradientTransformation]
@@ -39,34 +38,27 @@ class Optimiser(NamedTuple):
 
 
 def resolve_optimiser(spec: str) -> Optimiser:
-    """Finds the optimiser that a spec names: ``adam``, ``sgd(learning_rate=0.1, momentum=0.9)``.
+    """Makes the optimiser of a spec: ``adam``, ``sgd(learning_rate=0.1, momentum=0.9)``.
 
     The options are those of optax's function of that name, as literals.
 
     Raises:
-      ValueError: For an unknown name, an option that it does not take, or a value that it
-        cannot compute with.
+      ValueError: For an unknown name, an unknown option, or a value that optax rejects.
     """
     name, options = parse_spec(spec)
-    if name not in OPTIMISERS:
-        raise ValueError(unknown_name("optimiser", name, OPTIMISERS))
-    taken = list(inspect.signature(OPTIMISERS[name]).parameters)
-    for option in options:
-        if option not in taken:
-            raise ValueError(
-                f"optimiser {name!r} has no option {option!r}; it takes {', '.join(taken)}"
-            )
+    check_name("optimiser", name, OPTIMISERS)
+    check_options("optimiser", name, OPTIMISERS[name], options)
     learning_rate = check_learning_rate(options.pop("learning_rate", 1e-3))
     make = partial(OPTIMISERS[name], **options)
     try:
         jax.eval_shape(partial(_one_update, make), learning_rate)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"optimiser {spec!r} cannot be computed with: {error}") from None
+        raise ValueError(f"Optimiser {spec!r} failed: {error}. Change its options.") from None
     return Optimiser(make, learning_rate)
 
 
 def check_learning_rate(value: Any) -> float:
-    """A learning rate as a number.
+    """Checks a learning rate.
 
     Raises:
       ValueError: If it is not a finite number above zero.
@@ -74,7 +66,7 @@ def check_learning_rate(value: Any) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 < value < math.inf:
         raise ValueError(
-            f"a learning_rate above zero is expected, got {value!r}; for example 0.001"
+            f"Expected a positive learning_rate, got {value!r}. Use for example 0.001."
         )
     return float(value)
 

@@ -1,4 +1,4 @@
-"""Probes: the gradient flow of runs under training, measured now and then on the same sequences."""
+"""Probes: measurements of the gradient flow during a training, on the same sequences."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from gradflow import flow
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.dropout import with_noise
 from gradflow.flow.reverse import Loss
-from gradflow.spec import split_specs, unknown_name
+from gradflow.spec import check_name, split_specs
 from gradflow.tasks.task import Batch, Task
 from gradflow.train.model import read_out
 from gradflow.train.objective import LossKind, batch_loss
@@ -21,13 +21,13 @@ from gradflow.train.prober import Prober, Values
 
 
 class Subject(NamedTuple):
-    """One sequence through one model: what a probe measures.
+    """One sequence through one model, as a probe measures it.
 
     Attributes:
       cell: The cell.
       params: Its parameters.
       inputs: x_1 ... x_T.
-      loss: The outputs h_1 ... h_T -> the task's loss of this sequence.
+      loss: The outputs h_1 ... h_T -> the loss of this sequence.
     """
 
     cell: Cell
@@ -37,13 +37,13 @@ class Subject(NamedTuple):
 
 
 def log_norms(subject: Subject) -> Values:
-    """log ‖∂h_T/∂h_k‖ for k = 0 ... T, in nats."""
+    """Computes log ‖∂h_T/∂h_k‖ for k = 0 ... T, in nats."""
     cell, params, inputs, _ = subject
     return {"log_norms": flow.log_norms(cell, params, inputs)[::-1]}
 
 
 def adjoints(subject: Subject) -> Values:
-    """log ‖∂L/∂h_k‖ for k = 0 ... T, in nats.
+    """Computes log ‖∂L/∂h_k‖ for k = 0 ... T, in nats.
 
     Source: Vorontsov, Trabelsi, Kadoury, Pal 2017, arXiv:1702.00071, Fig. 3.
     """
@@ -52,9 +52,9 @@ def adjoints(subject: Subject) -> Values:
 
 
 def components(subject: Subject) -> Values:
-    """The log norm of the share of step k = 1 ... T in ∂L/∂W_h, all gates together, in nats.
+    """Computes the log norm of the component of step k = 1 ... T in ∂L/∂W_h, in nats.
 
-    For a cell that has nothing called W_h: in the gradient of all its parameters.
+    All gates are taken together. A cell without a W_h is measured on all its parameters.
     """
     cell, params, inputs, loss = subject
     shares = flow.components(loss, cell, params, inputs)
@@ -68,16 +68,16 @@ def components(subject: Subject) -> Values:
 
 
 def spectrum(subject: Subject) -> Values:
-    """The logarithms of the singular values of ∂h_T/∂h_0, descending, in nats.
+    """Computes the log singular values of ∂h_T/∂h_0, descending, in nats.
 
-    NaN for those that are lost in the rounding of the largest.
+    NaN for those below the rounding error of the largest.
     """
     cell, params, inputs, _ = subject
     return {"spectrum": flow.leading_singular_values(cell, params, inputs, [len(inputs)])[0]}
 
 
 def gates(subject: Subject) -> Values:
-    """The share of units at which each gate is saturated at t = 1 ... T: below 0.1 or above 0.9."""
+    """Computes the fraction of units at which each gate is saturated: below 0.1 or above 0.9."""
     cell, params, inputs, _ = subject
     shares = flow.saturation(flow.gates(cell, params, inputs))
     return {f"gates.{name}": jnp.sum(share, axis=-1) for name, share in shares.items()}
@@ -93,27 +93,26 @@ PROBES: dict[str, Callable[[Subject], Values]] = {
 
 
 def resolve_probes(specs: str, cell: Cell) -> tuple[str, ...]:
-    """Splits a list of probes of a cell at its commas.
+    """Reads a list of probes of a cell, separated by commas.
 
     Raises:
-      ValueError: For one that is not known, or measures gates where the cell has none.
+      ValueError: For an unknown probe, or for gates of a cell that has none.
     """
     names = tuple(dict.fromkeys(split_specs(specs)))
     for name in names:
-        if name not in PROBES:
-            raise ValueError(unknown_name("probe", name, PROBES))
+        check_name("probe", name, PROBES)
     if "gates" in names and cell.gates is None:
-        raise ValueError("the probe 'gates' needs a cell with gates: leave it out for this one")
+        raise ValueError("The probe 'gates' needs a cell with gates. Remove it for this cell.")
     return names
 
 
 class Probing(NamedTuple):
-    """Which probes, on which sequences: the same ones for all runs at all times.
+    """Which probes are measured on which sequences, the same for all runs at all times.
 
     Attributes:
-      names: Of `PROBES`.
-      key: Draws the sequences.
-      num_sequences: How many; what is kept is the median over them.
+      names: Names of `PROBES`.
+      key: The key of the sequences.
+      num_sequences: The number of sequences; the median over them is returned.
     """
 
     names: tuple[str, ...]
@@ -122,12 +121,12 @@ class Probing(NamedTuple):
 
 
 def probe(cell: Cell, task: Task, params: Params, probing: Probing) -> dict[str, np.ndarray]:
-    """Measures the models of runs, in float64 and without noise, whatever they are trained in.
+    """Measures the models of runs, in float64 and without noise.
 
     Args:
       cell: The cell.
-      task: What it is trained on.
-      params: Those of the models, with a leading axis of runs.
+      task: The task that it is trained on.
+      params: The parameters of the models, with a leading axis of runs.
       probing: What to measure.
 
     Returns:
@@ -139,20 +138,13 @@ def probe(cell: Cell, task: Task, params: Params, probing: Probing) -> dict[str,
     return _prober(cell, task, probing)(params)
 
 
-def probe_shapes(
-    cell: Cell, task: Task, params: Params, probing: Probing
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of what `probe` would return, and its errors, without measuring."""
-    return _prober(cell, task, probing).shapes(params)
-
-
 def prober(
     names: tuple[str, ...], subject: Callable[[Params, Any], Subject], sequences: Any
 ) -> Prober:
-    """What measures the models of runs along a training of any kind.
+    """Makes what measures the models of runs during a training of any kind.
 
     Args:
-      names: Of `PROBES`.
+      names: Names of `PROBES`.
       subject: (parameters of one run, one sequence) -> what is measured; hashable by value.
       sequences: A pytree of arrays with an axis of sequences in front.
     """

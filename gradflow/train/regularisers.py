@@ -1,6 +1,5 @@
-"""Losses on the gradient flow itself, to be added to that of a task."""
+"""Losses on the gradient flow itself, which are added to the loss of a task."""
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float
 
 from gradflow import flow
 from gradflow.cell import Cell, Params
-from gradflow.spec import parse_spec, unknown_name
+from gradflow.spec import make_from_spec
 from gradflow.train.omega import Loss, preserve_norm
 
 Regulariser = Callable[[Loss, Cell, Params, Float[Array, "steps batch input"]], Float[Array, ""]]
@@ -19,14 +18,14 @@ Regulariser = Callable[[Loss, Cell, Params, Float[Array, "steps batch input"]], 
 
 
 def omega(*, weight: float = 1.0, squared: Any = False) -> Regulariser:
-    """weight · Ω: adjoints that keep their norm from step to step.
+    """Makes the regulariser weight · Ω, which keeps the adjoint's norm from step to step.
 
     Ω and its immediate derivative are those of `gradflow.train.omega.preserve_norm`. (The
     paper's settings differ: 4 in the ICML text, 2 in the appendix of the preprint and in the code.)
 
     Args:
       weight: The factor.
-      squared: Takes the ratio of the squared norms, as the paper's code does.
+      squared: Whether to use the ratio of the squared norms, as the paper's code does.
 
     Raises:
       TypeError: If squared is not a bool.
@@ -36,7 +35,7 @@ def omega(*, weight: float = 1.0, squared: Any = False) -> Regulariser:
     """
     _check_weight(weight)
     if not isinstance(squared, bool):
-        raise TypeError(f"squared is expected to be True or False, got {squared!r}")
+        raise TypeError(f"Expected squared to be True or False, got {squared!r}.")
 
     def regulariser(loss: Loss, cell: Cell, params: Params, inputs: Array) -> Float[Array, ""]:
         return weight * preserve_norm(loss, cell, params, inputs, squared=squared)
@@ -47,11 +46,11 @@ def omega(*, weight: float = 1.0, squared: Any = False) -> Regulariser:
 def flossing(
     *, weight: float = 1.0, num_exponents: int = 1, burn_in: int = 0, num_sequences: int = 1
 ) -> Regulariser:
-    """weight · mean λ_i²: the first k Lyapunov exponents driven to zero (gradient flossing).
+    """Makes the regulariser weight · mean λ_i², which drives Lyapunov exponents to zero.
 
-    Of the exponents along each of the first sequences of a batch::
+    Gradient flossing: of the first k exponents along each of the first sequences of a batch::
 
-        weight / k Σ_{i=1}^k λ_i²      in the mean over the sequences
+        weight / k Σ_{i=1}^k λ_i²      averaged over the sequences
 
     differentiated through the trajectory and the QR of every step. The loss of the task plays no
     part.
@@ -59,8 +58,8 @@ def flossing(
     Args:
       weight: The factor.
       num_exponents: k.
-      burn_in: Steps at the start that do not count.
-      num_sequences: How many sequences of the batch; the cost grows with it.
+      burn_in: Steps at the start that are left out.
+      num_sequences: Sequences of the batch; the cost grows with it.
 
     Raises:
       ValueError: If the weight is not a positive number, or a count is too small; and, when it is
@@ -75,14 +74,16 @@ def flossing(
         ("num_sequences", num_sequences, 1),
     ):
         if isinstance(count, bool) or not isinstance(count, int) or count < least:
-            raise ValueError(f"{name} is expected to be an integer from {least} on, got {count!r}")
+            raise ValueError(
+                f"Expected {name} to be an integer of at least {least}, got {count!r}."
+            )
 
     def regulariser(loss: Loss, cell: Cell, params: Params, inputs: Array) -> Float[Array, ""]:
-        del loss  # the exponents are those of the net alone
+        del loss  # the exponents depend on the network alone
         if num_sequences > inputs.shape[1]:
             raise ValueError(
-                f"a batch of at least num_sequences = {num_sequences} is expected, "
-                f"got {inputs.shape[1]} sequences"
+                f"Expected a batch of at least num_sequences={num_sequences} sequences, got "
+                f"{inputs.shape[1]}. Use fewer sequences or a larger batch."
             )
 
         def exponents(one: Array) -> Float[Array, " exponents"]:
@@ -99,25 +100,16 @@ REGULARISERS: dict[str, Callable[..., Regulariser]] = {"flossing": flossing, "om
 
 
 def resolve_regulariser(spec: str) -> Regulariser:
-    """Makes the regulariser that a spec names, such as ``omega(weight=2)``.
+    """Makes the regulariser of a spec, such as ``omega(weight=2)``.
 
     Raises:
-      TypeError: If an option is not of the kind that it needs.
-      ValueError: If there is no such regulariser, or it does not take an option or its value.
+      TypeError: If an option has the wrong type.
+      ValueError: For an unknown regulariser or option, or an invalid value.
     """
-    name, options = parse_spec(spec)
-    if name not in REGULARISERS:
-        raise ValueError(unknown_name("regulariser", name, REGULARISERS))
-    taken = list(inspect.signature(REGULARISERS[name]).parameters)
-    for option in options:
-        if option not in taken:
-            raise ValueError(
-                f"regulariser {name!r} has no option {option!r}; it takes {', '.join(taken)}"
-            )
-    return REGULARISERS[name](**options)
+    return make_from_spec("regulariser", spec, REGULARISERS)
 
 
 def _check_weight(weight: Any) -> None:
     is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
     if not is_number or not 0 < weight < math.inf:
-        raise ValueError(f"weight is expected to be a positive number, got {weight!r}")
+        raise ValueError(f"Expected weight to be a positive number, got {weight!r}.")

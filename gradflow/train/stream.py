@@ -1,4 +1,4 @@
-"""One window of truncated backpropagation through a stream, however long the stream is."""
+"""Truncated backpropagation through one window of a stream."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,17 +11,17 @@ from gradflow.cell import Carry, Cell, Params
 from gradflow.unroll import start, unroll
 
 StepLosses = Callable[[Params, Float[Array, "steps batch hidden"], PyTree], Float[Array, " steps"]]
-"""(params, outputs, extra) -> the loss of each step, ``extra`` being a pytree of what else there is
-for each step (targets, weights), with time along the leading axis."""
+"""(params, outputs, extra) -> the loss of each step; ``extra`` is a pytree of further arrays, such
+as targets and weights, with time along the leading axis."""
 
 
 class Stream(NamedTuple):
-    """Where a stream stands between two windows.
+    """The state of a stream between two windows.
 
     Attributes:
-      carry: s at the step from which the next window's gradient may come.
+      carry: The carry at the first step through which the next window is backpropagated.
       inputs: The inputs of the k2 - k1 steps since then (none if k2 <= k1).
-      is_real: Which of these steps there were; those before the stream began copy s_0.
+      is_real: False for steps before the stream began, which copy s_0.
     """
 
     carry: Carry
@@ -29,27 +29,27 @@ class Stream(NamedTuple):
     is_real: Bool[Array, "overlap batch"]
 
 
-class Window(NamedTuple):
-    """What one window gives.
+class WindowGradient(NamedTuple):
+    """The loss of one window and its truncated gradient.
 
     Attributes:
       loss: The sum of the losses of its newest k1 steps.
-      gradient: Of that sum, truncated; like the parameters.
+      gradient: The truncated gradient of that sum, like the parameters.
     """
 
     loss: Float[Array, ""]
     gradient: Params
 
 
-def begin(
+def begin_stream(
     cell: Cell, params: Params, inputs: Float[Array, "steps *batch input"], *, k1: int, k2: int
 ) -> Stream:
-    """The state of a stream before its first window: s_0 for every sequence of a batch.
+    """Returns the state of a stream before its first window: s_0 for every sequence.
 
     Args:
       cell: The cell.
       params: ``{"cell": ..., "readout": ...}``, or without a readout.
-      inputs: Inputs of the stream, of which the shape and type alone matter.
+      inputs: Inputs of the stream; only their shape and type are used.
       k1: Steps from one window to the next.
       k2: Steps back.
 
@@ -72,19 +72,19 @@ def window_gradient(
     window: tuple[Float[Array, "steps batch input"], PyTree],
     *,
     k2: int,
-) -> tuple[Stream, Window]:
-    """Takes a stream through one window: state -> (state, gradient), pure, for `jax.lax.scan`.
+) -> tuple[Stream, WindowGradient]:
+    """Computes the gradient of one window: state -> (state, gradient), pure, for `jax.lax.scan`.
 
-    The steps that two windows share are run again from the carry before them with the parameters
-    of now, so that the gradient is that of the loss that is returned.
+    The steps that two windows share are run again with the current parameters, so that the gradient
+    is that of the returned loss.
 
     Args:
-      losses: Gives the loss of each step.
+      losses: Computes the loss of each step.
       cell: The cell.
       params: ``{"cell": ..., "readout": ...}``, or without a readout.
-      stream: From `begin`, or the window before.
-      window: The inputs of the newest k1 steps, and what else ``losses`` takes for them.
-      k2: Steps back, as given to `begin`.
+      stream: From `begin_stream`, or the window before.
+      window: The inputs of the newest k1 steps, and the further arguments of ``losses`` for them.
+      k2: Steps back, as given to `begin_stream`.
     """
     inputs, extra = window
     overlap, k1 = len(stream.inputs), len(inputs)
@@ -99,7 +99,7 @@ def window_gradient(
         return jnp.sum(losses(params, outputs[overlap:], extra)), at(carries, k1)
 
     def total_held(params: Params) -> tuple[Array, Carry]:
-        """With the first steps held fixed, for k2 < k1."""
+        """The same for k2 < k1, with the first steps held fixed."""
         first = unroll(cell, params["cell"], inputs[:held], carry=stream.carry)
         first = jax.lax.stop_gradient(first)
         carry = at(first.carries, held)
@@ -109,16 +109,16 @@ def window_gradient(
 
     compute = jax.value_and_grad(total_held if held else total, has_aux=True)
     (loss, carry), gradient = compute(params)
-    return Stream(carry, stretch[k1:], is_real[k1:]), Window(loss, gradient)
+    return Stream(carry, stretch[k1:], is_real[k1:]), WindowGradient(loss, gradient)
 
 
 def at(carries: Carry, index: int) -> Carry:
-    """The carry s_index of a trajectory."""
+    """Selects the carry s_index of a trajectory."""
     return jax.tree.map(lambda leaf: leaf[index], carries)
 
 
 def check_stream(inputs: Array, k1: int, k2: int) -> None:
-    """Checks the steps of a truncation, and that the inputs are a batch.
+    """Checks the steps of a truncation, and the shape of the inputs.
 
     Raises:
       TypeError: If k1 or k2 is not an integer.
@@ -126,11 +126,11 @@ def check_stream(inputs: Array, k1: int, k2: int) -> None:
     """
     for name, value in (("k1", k1), ("k2", k2)):
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} is expected to be an integer, got {value!r}")
+            raise TypeError(f"Expected {name} to be an integer, got {value!r}.")
         if value < 1:
-            raise ValueError(f"{name} is expected to be at least 1 step, got {value}")
+            raise ValueError(f"Expected {name} to be at least 1 step, got {value}.")
     if inputs.ndim != 3 or not len(inputs):
         raise ValueError(
-            f"inputs of shape (T, B, input) are expected, got {inputs.shape}; for one sequence, "
-            "give them a batch of one: inputs[:, None]"
+            f"Expected inputs of shape (T, B, input), got {inputs.shape}. Add a batch axis to a "
+            "single sequence: inputs[:, None]."
         )

@@ -1,18 +1,18 @@
-"""The metrics of a training as TensorBoard shows them, one curve a run."""
+"""Writes the metrics of a training for TensorBoard, one curve per run."""
 
 from pathlib import Path
 
 import numpy as np
 
-from gradflow.train.fit import Progress
+from gradflow.train.driver import Progress
 
 
 class Board:
-    """Writes event files to a folder; ``tensorboard --logdir`` shows them while training goes on.
+    """Writes event files to a folder, which ``tensorboard --logdir`` shows during the training.
 
     Args:
-      folder: Where; a resumed training's later points are dropped from ``first_update`` on.
-      first_update: The update at which the training begins, or goes on.
+      folder: The folder. Points from ``first_update`` on, of an interrupted training, are dropped.
+      first_update: The update at which the training begins or resumes.
 
     Raises:
       ValueError: If tensorboardX is not installed.
@@ -23,8 +23,8 @@ class Board:
             from tensorboardX import SummaryWriter
         except ImportError:
             raise ValueError(
-                "tensorboardX is expected for event files, but is not installed: "
-                "pip install 'gradflow-rnn[tensorboard]', or leave --tensorboard out"
+                "Event files need tensorboardX, which is not installed. Install it with "
+                "pip install 'gradflow-rnn[tensorboard]', or remove --tensorboard."
             ) from None
         self._writer = SummaryWriter(str(folder), purge_step=first_update)
 
@@ -35,7 +35,7 @@ class Board:
         self._writer.close()
 
     def show(self, progress: Progress) -> None:
-        """Writes the newest evaluation: a scalar for each metric and run, where it is known."""
+        """Writes the newest evaluation: a scalar for each metric and run that is known."""
         for name, log in progress.metrics.items():
             reached = np.flatnonzero(~np.isnan(log).all(axis=1))
             if len(reached):

@@ -1,4 +1,4 @@
-"""What a training is, and one update's gradient and transformation by it."""
+"""The description of a training on a task, and the gradient of one update by it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,13 +29,13 @@ class Training:
 
     Attributes:
       cell: The cell; its readout is linear.
-      task: What it has to learn.
-      optimiser: How.
-      clipping: What keeps its gradients from being too large.
-      regulariser: What is added to the loss, if anything.
+      task: The task.
+      optimiser: The optimiser; its learning rate is that of each run.
+      clipping: The clipping of the gradient or of the adjoints.
+      regulariser: The term that is added to the loss, if any.
       truncation: k1 and k2 of truncated backpropagation; None for the full gradient.
-      batch_size: Sequences an update.
-      eval_size: Fresh sequences an evaluation.
+      batch_size: Sequences per update.
+      eval_size: Fresh sequences per evaluation.
 
     Raises:
       TypeError: If k1 or k2 is not an integer.
@@ -54,7 +54,7 @@ class Training:
     def __post_init__(self) -> None:
         for name in ("batch_size", "eval_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is expected to be at least 1, got {getattr(self, name)}")
+                raise ValueError(f"Expected {name} to be at least 1, got {getattr(self, name)}.")
         if self.truncation is not None:
             check_stream(jnp.zeros((1, 1, 1)), *self.truncation)
 
@@ -62,7 +62,7 @@ class Training:
 def transformation(
     training: Training, learning_rate: Any, clip_threshold: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """From gradients to updates, at a learning rate and a threshold that may be traced."""
+    """Returns the transformation of gradients to updates; both arguments may be traced."""
     clip = training.clipping.make(clip_threshold)
     return optax.chain(clip, training.optimiser.make(learning_rate))
 
@@ -70,10 +70,13 @@ def transformation(
 def gradient(
     training: Training, params: Params, batch: Batch, clip_threshold: Any = None
 ) -> Gradient:
-    """What one run's update goes by, before it is clipped other than inside the recurrence."""
+    """Computes the loss and the gradient of one update of one run.
+
+    Clipping inside the recurrence is in it; other clipping comes after it.
+    """
     kind, cell, clipping = training.task.loss, training.cell, training.clipping
-    # A regulariser is of the whole batch: every device would compute all of it, and its
-    # decompositions would wait for each other.
+    # A regulariser is a function of the whole batch: every device would compute all of it, and
+    # decompositions on several devices would wait for each other.
     shared = training.regulariser is None
 
     def compute(cell: Cell, params: Params) -> Gradient:

@@ -1,16 +1,16 @@
-"""Truncated backpropagation through time, and what it costs in direction.
+"""Truncated backpropagation through time, and the bias of its direction.
 
 TBPTT(k1, k2): at t = k1, 2 k1, ... the losses of the newest k1 steps are propagated back through
 the newest k2 steps, with s_{t-k2} held fixed::
 
     g_t = ∂/∂θ Σ_{τ = t-k1+1 ... t} ℓ_τ        through steps t - k2 + 1 ... t
 
-Every loss is so counted once. With k2 < k1 the losses that are older than k2 steps move the
-readout alone. The gradient of a whole sequence is the sum of its windows'; with k1 = k2 = T it
-is the full one.
+Every loss is counted once. With k2 < k1 the losses that are older than k2 steps affect only the
+readout. The gradient of a whole sequence is the sum over its windows; with k1 = k2 = T it is the
+full gradient.
 
 Source: Williams & Peng 1990, doi:10.1162/neco.1990.2.4.490, BPTT(h; h') with h = k2, h' = k1 (where
-the newest loss alone goes back, if the others have weight 0).
+only the newest loss is backpropagated, if the others have weight 0).
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ from gradflow.train.direction import Comparison, compare
 from gradflow.train.stream import (
     StepLosses,
     Stream,
-    Window,
+    WindowGradient,
     at,
-    begin,
+    begin_stream,
     check_stream,
     window_gradient,
 )
@@ -36,8 +36,8 @@ from gradflow.unroll import unroll
 __all__ = [
     "StepLosses",
     "Stream",
-    "Window",
-    "begin",
+    "WindowGradient",
+    "begin_stream",
     "truncated_gradient",
     "truncation_bias",
     "window_gradient",
@@ -53,18 +53,18 @@ def truncated_gradient(
     *,
     k1: int,
     k2: int,
-) -> Window:
-    """The sum of the losses of whole sequences, and its gradient by TBPTT(k1, k2).
+) -> WindowGradient:
+    """Computes the sum of the losses of whole sequences, and its gradient by TBPTT(k1, k2).
 
-    If k1 does not divide T, the last window has the steps that are left, and its losses go back
-    through k2 as well.
+    If k1 does not divide T, the last window has the remaining steps, and its losses are
+    backpropagated through k2 steps as well.
 
     Args:
-      losses: Gives the loss of each step.
+      losses: Computes the loss of each step.
       cell: The cell.
       params: ``{"cell": ..., "readout": ...}``, or without a readout.
       inputs: x_1 ... x_T of a batch.
-      extra: What else ``losses`` takes: a pytree with T along the leading axes.
+      extra: Further arguments of ``losses``: a pytree with T along the leading axes.
       k1: Steps from one window to the next.
       k2: Steps back.
 
@@ -74,10 +74,10 @@ def truncated_gradient(
     """
     check_stream(inputs, k1, k2)
     k1, k2 = min(k1, len(inputs)), min(k2, len(inputs))
-    stream = begin(cell, params, inputs, k1=k1, k2=k2)
+    stream = begin_stream(cell, params, inputs, k1=k1, k2=k2)
     whole = len(inputs) // k1 * k1
 
-    def one(stream: Stream, window: Any) -> tuple[Stream, Window]:
+    def one(stream: Stream, window: Any) -> tuple[Stream, WindowGradient]:
         return window_gradient(losses, cell, params, stream, window, k2=k2)
 
     def cut(leaf: Array) -> Array:
@@ -106,20 +106,20 @@ def truncation_bias(
     k1: int,
     k2: Sequence[int],
 ) -> Comparison:
-    """How the truncated gradient of the cell stands to the full one, for each k2.
+    """Compares the truncated gradient of the cell with the full one, for each k2.
 
-    (The readout's part is exact at any k2, and left out.) The arguments are those of
+    (The gradient of the readout is exact for any k2, and left out.) The arguments are those of
     `truncated_gradient`, with several k2.
 
     Returns:
-      Cosines and ratios of norms, truncated over full, each of shape (len(k2),).
+      Cosines, and ratios of norms (truncated over full), each of shape (len(k2),).
 
     Raises:
       TypeError: If k1 or one of k2 is not an integer.
       ValueError: If one is below 1, there is none, or the inputs are not (T, B, input).
     """
     if not k2:
-        raise ValueError("at least one k2 is expected, got none")
+        raise ValueError("Expected at least one k2, got none.")
     num_steps = len(inputs)
 
     def gradient(k1: int, k2: int) -> Params:

@@ -15,7 +15,7 @@ from gradflow.cells.combinators import (
     masked_of,
     residual,
     residual_of,
-    stacked,
+    stack_of,
     zoneout_of,
 )
 from gradflow.cells.dropout import redraw, with_dropout, zoneout
@@ -26,7 +26,7 @@ from gradflow.cells.rnn import rnn
 from gradflow.cells.stack import stack
 from gradflow.unroll import unroll
 
-FACTORIES = [stacked, residual_of, feedback_of, dropout_of, zoneout_of, masked_of]
+FACTORIES = [stack_of, residual_of, feedback_of, dropout_of, zoneout_of, masked_of]
 CELLS = [lstm, gru, rnn]
 
 
@@ -131,7 +131,7 @@ def test_the_layers_of_a_stack_have_their_own_sizes_gates_and_blocks(key):
 
 
 def test_layers_are_named_with_their_options(key):
-    cell = stacked(3, 4, cells="lstm(forget_bias=2.0), rnn(activation='relu'), gru", skip="input")
+    cell = stack_of(3, 4, cells="lstm(forget_bias=2.0), rnn(activation='relu'), gru", skip="input")
     lower, middle, upper = cell.init(key)
     assert float(lower["f"]["b"][0]) == 2.0
     assert (middle["W_x"].shape, upper["r"]["W_x"].shape) == ((4, 7), (4, 7))
@@ -141,9 +141,12 @@ def test_layers_are_named_with_their_options(key):
     "make, message",
     [
         (lambda: stack([]), "a stack of at least one cell is expected, got none"),
-        (lambda: stacked(3, 4, cells=""), "a stack of at least one cell is expected, got none"),
-        (lambda: stacked(3, 4, cells="lstm,lsmt"), "unknown cell 'lsmt': did you mean 'lstm'"),
-        (lambda: stacked(3, 4, skip="inptu"), "unknown kind of skip 'inptu': did you mean 'input'"),
+        (lambda: stack_of(3, 4, cells=""), "a stack of at least one cell is expected, got none"),
+        (lambda: stack_of(3, 4, cells="lstm,lsmt"), "Unknown cell 'lsmt'. Did you mean 'lstm'"),
+        (
+            lambda: stack_of(3, 4, skip="inptu"),
+            "Unknown kind of skip 'inptu'. Did you mean 'input'",
+        ),
         (
             lambda: stack([lstm(3, 4), gru(5, 4)]),
             r"layer 1 of the stack \(from 0\) is expected to take an input of size 4, .*"
@@ -269,7 +272,7 @@ def test_direct_feedback_has_a_diagonal_jacobian():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: masked_of(3, 4, pattern="lateal"), "unknown kind of feedback 'lateal': did you"),
+        (lambda: masked_of(3, 4, pattern="lateal"), "Unknown kind of feedback 'lateal'. Did you"),
         (lambda: masked_of(3, 4, pattern="indirect"), "some unit hears another .* got 'indirect'"),
         (lambda: masked_of(3, 4, num_layers=5), r"1 ... 4 layers are expected for 4 units, got 5"),
         (
@@ -394,7 +397,7 @@ def test_the_mean_of_sampled_zoneout_is_its_expectation(key):
 
 
 def test_noise_reaches_every_layer_and_none_is_left_without_a_key(key):
-    cell = stacked(3, 4, cells="zoneout(cell='dropout(rate_h=0.5)', sampled=True),dropout")
+    cell = stack_of(3, 4, cells="zoneout(cell='dropout(rate_h=0.5)', sampled=True),dropout")
     params, inputs = cell.init(key), jax.random.normal(key, (5, 2, 3))
     drawn, noisy = cell.noise(key, params, inputs)
     for layer in (0, 1):
@@ -408,7 +411,7 @@ def test_noise_reaches_every_layer_and_none_is_left_without_a_key(key):
     own = tuple(layer["cell"] for layer in params)
     np.testing.assert_allclose(quiet, unroll(clean, own, inputs).outputs, rtol=1e-12)
     assert abs(random - quiet).max() > 1e-3
-    assert stacked(3, 4).noise is None and zoneout_of(3, 4).noise is None
+    assert stack_of(3, 4).noise is None and zoneout_of(3, 4).noise is None
 
 
 def test_a_sampled_zoneout_on_inputs_alone_is_its_expectation(key):
@@ -425,7 +428,7 @@ def test_noise_that_would_get_among_other_inputs_is_refused(key):
     inside = feedback_of(3, 4, cell="zoneout(cell='rnn', sampled=True)")
     with pytest.raises(ValueError, match="feedback of a cell without noise in its inputs"):
         inside.noise(key, inside.init(key), inputs)
-    upper = stacked(3, 4, cells="rnn,zoneout(cell='rnn', sampled=True)")
+    upper = stack_of(3, 4, cells="rnn,zoneout(cell='rnn', sampled=True)")
     with pytest.raises(ValueError, match=r"lowest layer alone is expected, got layer 1 \(from 0\)"):
         upper.noise(key, upper.init(key), inputs)
     dropped = feedback_of(3, 4, cell="dropout(cell='rnn')")

@@ -61,5 +61,5 @@ def test_bounds_out_of_order_are_refused():
 
 
 def test_an_unknown_activation_is_refused():
-    with pytest.raises(ValueError, match="unknown activation 'rely': did you mean 'relu'"):
+    with pytest.raises(ValueError, match="Unknown activation 'rely'. Did you mean 'relu'"):
         indrnn(3, 4, activation="rely")

@@ -130,9 +130,9 @@ def test_the_initial_net_is_linear_at_its_initial_carry_too(method, key):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"method": "cailey"}, "unknown method 'cailey': did you mean 'cayley'"),
-        ({"activation": "modrelo"}, "unknown activation 'modrelo': did you mean 'modrelu'"),
-        ({"skew_init": "henaf"}, "unknown skew initialiser 'henaf': did you mean 'henaff'"),
+        ({"method": "cailey"}, "Unknown method 'cailey'. Did you mean 'cayley'"),
+        ({"activation": "modrelo"}, "Unknown activation 'modrelo'. Did you mean 'modrelu'"),
+        ({"skew_init": "henaf"}, "Unknown skew initialiser 'henaf'. Did you mean 'henaff'"),
         ({"num_negative": 5}, "num_negative is expected within 0 ... 4, got 5; it counts"),
         ({"num_negative": -1}, "num_negative is expected within 0 ... 4, got -1; it counts"),
     ],

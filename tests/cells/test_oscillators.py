@@ -141,7 +141,7 @@ def test_explicit_damping_keeps_the_contract():
         (cornn, "dt", 0.0, "dt is expected to be positive, got 0.0; it is a time step"),
         (cornn, "gamma", -1.0, "gamma is expected to be not negative, got -1.0; it is a stiff"),
         (cornn, "epsilon", -1.0, "epsilon is expected to be not negative, got -1.0; it is a damp"),
-        (cornn, "damping", "explicitly", "unknown damping 'explicitly': did you mean 'explicit'"),
+        (cornn, "damping", "explicitly", "Unknown damping 'explicitly'. Did you mean 'explicit'"),
         (unicornn, "dt", float("nan"), "dt is expected to be positive, got nan; it is a time step"),
         (unicornn, "alpha", -0.1, "alpha is expected to be not negative, got -0.1; it is a stiff"),
     ],

@@ -78,7 +78,7 @@ def test_every_activation_works_by_element(name):
 
 
 def test_an_unknown_activation_is_refused():
-    with pytest.raises(ValueError, match=r"unknown activation 'tahn': did you mean 'tanh'\?"):
+    with pytest.raises(ValueError, match=r"Unknown activation 'tahn'. Did you mean 'tanh'\?"):
         rnn(2, 3, activation="tahn")
 
 

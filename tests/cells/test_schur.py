@@ -93,8 +93,8 @@ def test_an_odd_size_is_refused():
 @pytest.mark.parametrize(
     "option, value, message",
     [
-        ("activation", "modrelo", "unknown activation 'modrelo': did you mean 'modrelu'"),
-        ("skew_init", "henaf", "unknown skew initialiser 'henaf': did you mean 'henaff'"),
+        ("activation", "modrelo", "Unknown activation 'modrelo'. Did you mean 'modrelu'"),
+        ("skew_init", "henaf", "Unknown skew initialiser 'henaf'. Did you mean 'henaff'"),
     ],
 )
 def test_unknown_names_are_refused(option, value, message):

@@ -55,5 +55,5 @@ def test_each_activation_has_every_run(axes):
 
 
 def test_an_activation_that_there_is_not_is_refused():
-    with pytest.raises(ValueError, match="unknown activation 'rleu'"):
+    with pytest.raises(ValueError, match="Unknown activation 'rleu'"):
         switched_rnn(("tanh", "rleu"), 2, 3)

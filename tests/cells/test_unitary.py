@@ -205,5 +205,5 @@ def test_a_negative_seed_is_refused():
 
 @pytest.mark.parametrize("option", ["method", "skew_init"])
 def test_unknown_names_are_refused(option):
-    with pytest.raises(ValueError, match="unknown .* 'cailey': did you mean 'cayley'"):
+    with pytest.raises(ValueError, match="Unknown .* 'cailey'. Did you mean 'cayley'"):
         full_unitary(3, 4, **{option: "cailey"})

@@ -78,5 +78,5 @@ def test_a_missing_file_names_its_source(tmp_path):
         read_published("sunspots", tmp_path)
     with pytest.raises(ValueError, match=r"with the file 'ETTh1.csv' is expected, got none"):
         read_published("etth1", None)
-    with pytest.raises(ValueError, match="unknown series 'sunspot': did you mean 'sunspots'"):
+    with pytest.raises(ValueError, match="Unknown series 'sunspot'. Did you mean 'sunspots'"):
         read_published("sunspot", tmp_path)

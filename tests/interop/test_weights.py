@@ -80,7 +80,7 @@ def test_what_does_not_fit_the_cell_is_said(tmp_path):
         read_params(path, {name: params[name] for name in "ifg"})
     with pytest.raises(ValueError, match=r"parameters of 'lstm'; f.W_x: expected \(3, 4\)"):
         save_params(path, params, cell="lstm", input_size=4, hidden_size=3)
-    with pytest.raises(ValueError, match="unknown cell 'lsmt'"):
+    with pytest.raises(ValueError, match="Unknown cell 'lsmt'"):
         save_params(path, params, cell="lsmt", input_size=2, hidden_size=3)
     with pytest.raises(ValueError, match=r"a name for each leaf is expected .* a.b twice"):
         read_params(path, {"a": {"b": jnp.zeros(1)}, "a.b": jnp.zeros(1)})

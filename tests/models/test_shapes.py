@@ -173,7 +173,7 @@ def test_the_decoder_goes_on_where_the_encoder_ended(context, inputs):
         (lambda: one_to_many(rnn(2, 3), 0), "num_steps is expected to be at least 1, got 0"),
         (
             lambda: one_to_many(rnn(2, 3), 2, then="outptu"),
-            "unknown input after the first step 'outptu': did you mean 'output'",
+            "Unknown input after the first step 'outptu'. Did you mean 'output'",
         ),
         (
             lambda: one_to_many(rnn(2, 3), 2, then="output").apply(

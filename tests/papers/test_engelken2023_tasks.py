@@ -1,5 +1,6 @@
-"""Flossing before and during a training: what it changes, what it leaves, and what is counted."""
+"""Flossing before and during training: what it changes, what it keeps, and the accuracy."""
 
+import _flossing
 import engelken2023_tasks as tasks
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,14 @@ import xarray
 
 from gradflow import flow
 from gradflow.tasks import Batch
-from gradflow.train import Schedule, Training, fit, resolve_clipping, resolve_optimiser
+from gradflow.train import (
+    Schedule,
+    Training,
+    fit,
+    fresh_sequences,
+    resolve_clipping,
+    resolve_optimiser,
+)
 
 CONFIG = tasks.EXPERIMENT.resolve({}, quick=True)
 ROWS = {"none": slice(0, 2), "before": slice(2, 4), "during": slice(4, 6)}
@@ -33,13 +41,13 @@ def training():
 
 
 @pytest.fixture(scope="module")
-def shares(nets):
-    """Right bits by update, method and net."""
-    return tasks.train(CONFIG, "copy", 2, nets, None).share.values
+def accuracy(nets):
+    """Accuracy by update, method and seed."""
+    return tasks.train(CONFIG, "copy", 2, nets, None).accuracy.values
 
 
 def exponents(nets, when, seed, count, num_steps=600):
-    """The first exponents along a long driven run, by a QR at every step in NumPy."""
+    """The first exponents of a long driven run, by a QR at every step in NumPy."""
     J, w, b = (nets[name].isel(when=when, seed=seed).values for name in ("W_h", "W_x", "b"))
     rng, h, growths = np.random.default_rng(seed), np.zeros(len(b)), []
     frame = np.linalg.qr(rng.normal(size=(len(b), count)))[0]
@@ -50,25 +58,25 @@ def exponents(nets, when, seed, count, num_steps=600):
     return np.mean(growths[50:], axis=0)
 
 
-def test_flossing_leaves_the_exponents_nearer_zero(nets):
+def test_flossing_brings_exponents_nearer_to_zero(nets):
     for seed in range(CONFIG.num_seeds):
-        drawn, flossed = (exponents(nets, w, seed, CONFIG.num_exponents) for w in (0, 1))
-        assert np.mean(flossed**2) < np.mean(drawn**2)
+        initial, flossed = (exponents(nets, w, seed, CONFIG.num_exponents) for w in (0, 1))
+        assert np.mean(flossed**2) < np.mean(initial**2)
     for name in ("W_h", "W_x", "b"):
         assert np.all(nets[name].values[0] != nets[name].values[1])
 
 
-def test_what_is_flossed_is_the_exponents_mean_square(nets):
+def test_flossing_loss_is_the_mean_square_of_the_exponents(nets):
     key = jax.random.split(tasks.keys_of(CONFIG, 1)[1], CONFIG.floss_epochs)[0]
     inputs = jax.random.bernoulli(key, 0.5, (CONFIG.floss_steps, 1)).astype(float)
-    drawn = {name: jnp.asarray(nets[name].values[0, 1]) for name in ("W_h", "W_x", "b")}
+    initial = {name: jnp.asarray(nets[name].values[0, 1]) for name in ("W_h", "W_x", "b")}
     found = flow.lyapunov_exponents(
-        tasks.net(CONFIG.units), drawn, inputs, num_exponents=4, burn_in=tasks.BURN_IN
+        tasks.net(CONFIG.units), initial, inputs, num_exponents=4, burn_in=_flossing.BURN_IN
     ).exponents
     np.testing.assert_allclose(nets["size"].values[1, 0], np.sqrt(np.mean(found**2)), rtol=1e-9)
 
 
-def test_the_three_start_alike_but_for_the_flossing(nets, training):
+def test_methods_start_alike_except_for_the_flossing(nets, training):
     runs = tasks.start(CONFIG, training, nets)
     none, before, during = ROWS.values()
     keys = np.asarray(jax.random.key_data(runs.key))
@@ -82,7 +90,7 @@ def test_the_three_start_alike_but_for_the_flossing(nets, training):
     np.testing.assert_array_equal(W[during], nets["W_h"].values[1])
 
 
-def test_flossing_during_training_changes_the_cells_of_its_own_nets_alone(nets, training):
+def test_flossing_during_training_changes_only_the_cells_of_its_method(nets, training):
     runs = tasks.start(CONFIG, training, nets)
     after = tasks.again(CONFIG, runs, 2)
     for name, leaf in runs.params["cell"].items():
@@ -92,16 +100,16 @@ def test_flossing_during_training_changes_the_cells_of_its_own_nets_alone(nets, 
     np.testing.assert_array_equal(runs.params["readout"]["W"], after.params["readout"]["W"])
 
 
-def test_without_flossing_the_stretches_are_one_training(nets, training, shares):
+def test_training_between_flossings_is_one_uninterrupted_training(nets, training, accuracy):
     schedule = Schedule(CONFIG.num_updates, CONFIG.eval_every, early_stop=False)
-    *_, end = fit(training, tasks.start(CONFIG, training, nets), schedule)
-    whole = end.metrics["share_correct"].reshape(-1, 3, CONFIG.num_seeds)
-    np.testing.assert_array_equal(shares[:, :2], whole[:, :2])
-    np.testing.assert_array_equal(shares[:2, 2], whole[:2, 2])
-    assert not np.array_equal(shares[2:, 2], whole[2:, 2])
+    *_, end = fit(fresh_sequences(training, tasks.start(CONFIG, training, nets)), schedule)
+    whole = end.metrics["accuracy"].reshape(-1, 3, CONFIG.num_seeds)
+    np.testing.assert_array_equal(accuracy[:, :2], whole[:, :2])
+    np.testing.assert_array_equal(accuracy[:2, 2], whole[:2, 2])
+    assert not np.array_equal(accuracy[2:, 2], whole[2:, 2])
 
 
-def test_the_share_of_bits_is_counted_one_by_one():
+def test_accuracy_of_bits_equals_a_count_one_by_one():
     rng = np.random.default_rng(0)
     steps, size = 7, 5
     predictions, targets = rng.normal(size=(steps, size, 2)), rng.integers(0, 2, (steps, size))
@@ -115,39 +123,45 @@ def test_the_share_of_bits_is_counted_one_by_one():
     np.testing.assert_allclose(tasks.bits_right(jnp.asarray(predictions), batch), expected)
 
 
-def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path, nets, monkeypatch, shares):
-    stage_of = tasks.stage_of
+def test_killed_run_resumes_with_the_same_numbers(tmp_path, nets, monkeypatch, accuracy):
+    again = tasks.again
 
-    def killed(training, runs, schedule, keeper):
+    def killed(config, runs, stage):
         if (tmp_path / "from-10").exists():
             raise KeyboardInterrupt
-        return stage_of(training, runs, schedule, keeper)
+        return again(config, runs, stage)
 
-    monkeypatch.setattr(tasks, "stage_of", killed)
+    monkeypatch.setattr(tasks, "again", killed)
     with pytest.raises(KeyboardInterrupt):
         tasks.train(CONFIG, "copy", 2, nets, tmp_path)
-    monkeypatch.setattr(tasks, "stage_of", stage_of)
+    monkeypatch.setattr(tasks, "again", again)
     found = tasks.train(CONFIG, "copy", 2, nets, tmp_path)
-    np.testing.assert_array_equal(found.share.values, shares)
+    np.testing.assert_array_equal(found.accuracy.values, accuracy)
 
 
 @pytest.mark.parametrize(
     ("none", "before", "during", "horizon", "order"),
     [
         ((0.99, 0.52), (0.99, 0.8), (1.0, 0.95), True, True),
-        ((0.99, 0.62), (0.99, 0.8), (1.0, 0.95), False, True),  # learnt a little without
-        ((0.55, 0.52), (0.8, 0.6), (0.89, 0.7), False, True),  # never learnt
-        ((0.55, 0.65), (0.8, 0.99), (0.7, 0.95), False, False),  # at no one delay, and less
+        ((0.99, 0.62), (0.99, 0.8), (1.0, 0.95), False, True),  # above chance without flossing
+        ((0.55, 0.52), (0.8, 0.6), (0.89, 0.7), False, True),  # never learnt to 0.9
+        (
+            (0.55, 0.65),
+            (0.8, 0.99),
+            (0.7, 0.95),
+            False,
+            False,
+        ),  # not both at one delay, and in another order
     ],
 )
-def test_the_horizon_is_longer_where_one_guesses_and_one_has_learnt(
+def test_horizon_claim_needs_one_delay_that_only_flossed_networks_learn(
     none, before, during, horizon, order
 ):
-    share = np.stack([none, before, during], axis=-1)[:, None, :, None] * np.ones((2, 2, 3, 3))
-    share[:, 0] = 0.5  # at the start, which says nothing
-    share[..., 0] = 1.0  # a lucky net, which the median does not follow
+    accuracy = np.stack([none, before, during], axis=-1)[:, None, :, None] * np.ones((2, 2, 3, 3))
+    accuracy[:, 0] = 0.5  # before training, which no claim depends on
+    accuracy[..., 0] = 1.0  # one seed, which the median ignores
     data = xarray.Dataset(
-        {"share": (("point", "update", "flossed", "seed"), share)},
+        {"accuracy": (("point", "update", "flossed", "seed"), accuracy)},
         coords={
             "flossed": list(tasks.METHODS),
             "problem": ("point", ["copy", "copy"]),

@@ -1,4 +1,4 @@
-"""DEER on chaotic flows and on nets: its states, its count, the flows, and the theory beside it."""
+"""DEER on chaotic flows and driven networks: states, iterations, the flows, and the theory."""
 
 import gonzalez2025_flows as flows
 import gonzalez2025_map as nets
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _driven import driven
 from _newton import TOLERANCE, deer, moves_at_once, moves_by_scan
 
 from gradflow import flow, study, unroll
@@ -19,7 +20,7 @@ def quick():
 
 
 def derivatives():
-    """The nine flows again, each from the coefficients of its monomials, or its sines, in NumPy."""
+    """The nine flows in NumPy, from the coefficients of their monomials or from their sines."""
 
     def polynomial(*rows):
         return lambda s: np.array([
@@ -68,20 +69,21 @@ def derivatives():
     }
 
 
-def test_a_step_of_flow_and_observer_is_euler_s():
+def test_steps_of_flows_and_observers_are_euler_steps():
     C = np.array([0.3, -1.2, 0.7])
     for name, slope in derivatives().items():
         s, x = np.random.default_rng(0).standard_normal((2, 3)) * 2
         found = flows.flow_cell(name).step({"C": C}, jnp.asarray(s), jnp.zeros(0))[0]
         np.testing.assert_allclose(found, s + 0.01 * slope(s), rtol=1e-12, err_msg=name)
         z = s.copy()
-        z[list(flows.FLOWS[name].told)] = x[list(flows.FLOWS[name].told)]
+        observed = list(flows.FLOWS[name].observed)
+        z[observed] = x[observed]
         wanted = z + 0.01 * (slope(z) + np.outer(C, C) @ (x - z))
         found = flows.observer_cell(name).step({"C": C}, jnp.asarray(s), jnp.asarray(x))[0]
         np.testing.assert_allclose(found, wanted, rtol=1e-12, err_msg=name)
 
 
-def test_the_exponents_of_lorenz_sum_to_the_divergence_as_the_step_vanishes():
+def test_exponents_of_lorenz_sum_to_the_divergence_for_a_small_step():
     dt = 2e-5
     cell, x = flows.flow_cell("Lorenz", dt), jnp.zeros((300, 0))
     found = flow.lyapunov_exponents(cell, {"C": jnp.zeros(3)}, x).exponents.sum() / dt
@@ -122,7 +124,7 @@ def test_deer_counts_as_newton_s_method_on_the_block_matrix_and_finds_the_scan()
         lambda s: W @ np.tanh(s), s_0, guess, lambda s: W * (1 - np.tanh(s) ** 2)
     )
     lengths = np.array([3, 7, 12])
-    cell, params, x = nets.net_cell(n), {"W_h": jnp.asarray(W)}, jnp.zeros((T, n))
+    cell, params, x = driven(n), {"W_h": jnp.asarray(W)}, jnp.zeros((T, n))
     ends = jnp.asarray(s_0), jnp.asarray(guess)
     path = unroll(cell, params, x, carry=ends[0]).outputs
     np.testing.assert_allclose(states, path, rtol=1e-8)
@@ -134,7 +136,7 @@ def test_deer_counts_as_newton_s_method_on_the_block_matrix_and_finds_the_scan()
     assert first[-1] > 3
 
 
-def test_an_observer_at_its_flow_stays_there():
+def test_observer_that_starts_on_the_flow_follows_it():
     for name in ("Rossler", "Chua"):
         s_0 = jnp.array(flows.FLOWS[name].start)
         x = unroll(flows.flow_cell(name), {"C": jnp.zeros(3)}, jnp.zeros((20, 0)), carry=s_0)
@@ -144,19 +146,19 @@ def test_an_observer_at_its_flow_stays_there():
         np.testing.assert_allclose(found, x.carries, rtol=1e-12)
 
 
-def test_the_theory_is_the_geometric_series():
+def test_theory_is_the_geometric_series():
     for value, T in ((-0.7, 50), (0.01, 300)):
         wanted = 2 * np.log(np.expm1(value * T) / np.expm1(value))
         np.testing.assert_allclose(nets.theory(np.array([value]), T), [wanted], rtol=1e-12)
     np.testing.assert_allclose(nets.theory(np.zeros(1), 40), [2 * np.log(40)])
 
 
-def test_the_quick_run_says_what_it_says_at_any_size(quick):
+def test_quick_run_supports_the_exact_claims(quick):
     assert (quick["flows"].observer_iterations <= 14).all()
     assert (quick["flows"].iterations.values > 20).all()
     counts = quick["nets"].iterations.transpose("gain", "seed", "length").values
     assert (np.diff(counts[-1]) > 0).all() and counts.max() <= 60
-    for paper, name in ((flows.PAPER, "flows"), (nets.PAPER, "nets")):
+    for paper, name in ((flows.EXPERIMENT, "flows"), (nets.EXPERIMENT, "nets")):
         claims = paper.claims(quick[name])
         assert [c.reason for c in claims if c.exact and c.verdict != "reproduced"] == []
         with study.figure.style():
@@ -164,6 +166,6 @@ def test_the_quick_run_says_what_it_says_at_any_size(quick):
                 assert draw(quick[name]).axes
 
 
-def test_a_flow_that_there_is_not_is_refused():
+def test_unknown_flow_is_refused():
     with pytest.raises(ValueError, match="flow 'Lorentz'"):
         flows.run(flows.Config(flows=("Lorentz",)))

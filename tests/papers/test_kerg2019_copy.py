@@ -71,8 +71,8 @@ def test_losses_are_judged_by_the_line():
     )
     found = {claim.id: claim for claim in kerg2019_copy.claims(dataset)}
     assert found["fig2-RNN-200"].verdict == "reproduced"
-    assert found["fig2-RNN-orth-200"].verdict == "reproduced in shape only"
-    assert "after 20 updates" in found["fig2-RNN-orth-200"].measured
+    assert found["fig2-RNN-orth-200"].verdict == "qualitatively reproduced"
+    assert [number.value for number in found["fig2-RNN-orth-200"].measured] == [20, 0.3]
     assert found["fig2-nnRNN-200"].verdict == "not reproduced"
     dataset["loss"] = dataset.loss * 1.1
     low = {claim.id: claim for claim in kerg2019_copy.claims(dataset)}

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import run
 import xarray
-from _claims import Paper, numbers
+from _paper import Paper
 
 from gradflow import study
+from gradflow.study import numbers
 
 
 def fake(value, *, broken=False):
@@ -33,10 +34,17 @@ def fake(value, *, broken=False):
 
         return Figure(figsize=(1, 1))
 
-    experiment = study.Experiment(
-        "papers/fake2000", study.Config, measure, figure, lambda dataset: "", doc="A fake claim."
+    return Paper(
+        name="papers/fake2000",
+        config=study.Config,
+        run=measure,
+        figure=figure,
+        claims=claims,
+        doc="A fake claim.",
+        citation="Fake 2000",
+        figures={"fig1": figure, "fig2": figure},
+        traps=("a trap",),
     )
-    return Paper("Fake 2000", experiment, claims, {"fig1": figure, "fig2": figure}, ("a trap",))
 
 
 @pytest.fixture
@@ -46,7 +54,9 @@ def call(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "HERE", tmp_path)
 
     def call(*flags, value=1.0, broken=False):
-        (tmp_path / "fake2000.py").write_text(f"VALUE = {value}\n")
+        (tmp_path / "fake2000.py").write_text(
+            f"VALUE = {value}\n\ndef run():\n    return VALUE\n\nEXPERIMENT = Paper(run=run)\n"
+        )
         monkeypatch.setattr(run, "papers", lambda: {"fake2000": fake(value, broken=broken)})
         return run.main(flags, places)
 
@@ -57,7 +67,7 @@ def call(tmp_path, monkeypatch):
 def test_a_run_is_recorded_and_a_lost_claim_fails(call, capsys):
     assert call("--all") == 0
     out = capsys.readouterr().out
-    assert re.search(r"paper +claim +published +measured +verdict +seconds", out)
+    assert re.search(r"paper +claim +reference +measured +verdict +seconds", out)
     assert "[1/1] fake2000: A fake claim." in out
     assert (call.places.gallery / "fake2000-fig1.png").exists()
     assert "A fake claim." in call.places.page.read_text()
@@ -97,10 +107,10 @@ def test_a_run_that_fails_is_said(call, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "--figure=NAME, --all or --list is expected"),
-        (["--al"], "did you mean '--all'"),
-        (["--all", "--quick", "--full"], "one size is expected"),
-        (["--figure=fake2000-fig7"], "did you mean 'fake2000-fig"),
+        ([], "Expected --figure=NAME, --all or --list"),
+        (["--al"], "Did you mean '--all'"),
+        (["--all", "--quick", "--full"], "Expected one size"),
+        (["--figure=fake2000-fig7"], "Did you mean 'fake2000-fig"),
     ],
 )
 def test_wrong_flags_are_one_line(call, capsys, flags, message):

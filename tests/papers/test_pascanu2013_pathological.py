@@ -88,7 +88,7 @@ def test_an_error_is_what_a_loop_counts_and_what_an_evaluation_has(name):
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     whole = pathological.tried(training, fixed, runs.params, CONFIG)
     np.testing.assert_allclose(whole, found, rtol=1e-12)
-    np.testing.assert_allclose(1 - evaluate(training, runs)[1]["share_correct"], found, rtol=1e-12)
+    np.testing.assert_allclose(1 - evaluate(training, runs)[1]["accuracy"], found, rtol=1e-12)
     if name == "addition":
         assert 0 < found.min() and found.max() < 1
 
@@ -151,12 +151,12 @@ def test_the_verdicts_follow_the_seeds_and_the_lengths():
     assert found["pathological-permutation"].verdict == "reproduced"  # 0.5 for 0.4
     assert found["pathological-random"].verdict == "reproduced"
     assert found["pathological-longer"].verdict == "reproduced"
-    assert found["pathological-lengths"].verdict == "reproduced in shape only"
+    assert found["pathological-lengths"].verdict == "qualitatively reproduced"
     far[2] = [0.2, 0.2]
     solved["permutation"] = (0, 0)
     found = {c.id: c for c in pathological.claims(made(solved, far, (True, False)))}
     assert found["pathological-lengths"].verdict == "not reproduced"
-    assert found["pathological-permutation"].verdict == "reproduced in shape only"
+    assert found["pathological-permutation"].verdict == "qualitatively reproduced"
     assert found["pathological-random"].verdict == "not reproduced"
 
 
@@ -165,7 +165,7 @@ def test_without_a_length_nearby_there_is_no_shape_to_hold():
     data = made({"addition": (1, 1)}, far, (True, True))
     cuts = data.sel(tried=[50, 200, 5000]), data.sel(tried=[5000])
     verdicts = [pathological.about_lengths(cut)[-1].verdict for cut in cuts]
-    assert verdicts == ["reproduced in shape only", "not reproduced"]
+    assert verdicts == ["qualitatively reproduced", "not reproduced"]
 
 
 def test_a_task_that_there_is_not_is_refused():

@@ -120,7 +120,7 @@ def test_full_changes_the_defaults_and_flags_win():
 
 @pytest.mark.parametrize("form", ["quick", "full"])
 def test_a_form_can_only_name_fields(form):
-    with pytest.raises(ValueError, match=f"unknown field .* {form} 'num_step': did you mean"):
+    with pytest.raises(ValueError, match=f"Unknown field .* {form} 'num_step'. Did you mean"):
         dataclasses.replace(tiny.EXPERIMENT, **{form: {"num_step": 3}})
 
 

@@ -73,8 +73,10 @@ def test_llvm_optimises_less_unless_it_has_been_told_how_much(monkeypatch):
 
 def test_cores_are_no_devices_where_jax_has_been_told_or_has_looked(monkeypatch):
     before = jax.devices()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=")
     cores_as_devices()
     assert jax.devices() == before
+    assert os.environ["XLA_FLAGS"] == f"--xla_dump_to= {settings.PATIENCE}"
     asked = []
     monkeypatch.setattr(jax.config, "update", lambda *option: asked.append(option))
     cores_as_devices()

@@ -1,12 +1,9 @@
 """Windows, forecasts without a net, and their judgement, against loops and published numbers."""
 
-import sys
-
 import numpy as np
 import pytest
 
 from gradflow.tasks import forecasting as f
-from gradflow.tasks.arima import arima
 
 SERIES = np.random.default_rng(0).normal(size=60).cumsum()
 
@@ -51,26 +48,3 @@ def test_the_seasonal_naive_repeats_the_newest_known_season():
         np.testing.assert_array_equal(row, np.tile(season, 3)[:7])
     with pytest.raises(ValueError, match="a period between 1 and 21 steps, .* got 22"):
         f.seasonal_naive(SERIES, 20, 7, 22)
-
-
-@pytest.mark.parametrize("order", [(1, 0, 0), (1, 1, 1)])
-def test_arima_from_an_origin_is_what_statsmodels_forecasts(order):
-    model = pytest.importorskip("statsmodels.tsa.arima.model")
-    values = SERIES - SERIES[:40].mean()
-    found = arima(values, 40, 48, 5, orders=[order])
-    fitted = model.ARIMA(values[:40], order=order, trend="n").fit()
-    for origin in (30, 50):
-        expected = fitted.apply(values[: origin + 1]).forecast(5)
-        np.testing.assert_allclose(found.forecasts[origin], expected, rtol=1e-8)
-    errors = []
-    for one in ((1, 0, 0), order):
-        forecasts = arima(values, 40, 48, 5, orders=[one]).forecasts
-        errors.append(np.mean((forecasts[39:47, 0] - values[40:48]) ** 2))
-    chosen = arima(values, 40, 48, 5, orders=[(1, 0, 0), order]).order
-    assert chosen == ((1, 0, 0), order)[int(np.argmin(errors))]
-
-
-def test_without_statsmodels_it_is_said(monkeypatch):
-    monkeypatch.setitem(sys.modules, "statsmodels.tsa.arima.model", None)
-    with pytest.raises(ValueError, match="statsmodels is expected for ARIMA: install it, or leave"):
-        arima(SERIES, 40, 48, 5)

@@ -13,7 +13,8 @@ from gradflow.cells import rnn
 from gradflow.tasks import resolve_task
 from gradflow.tasks.image_tasks import digit_sequences, digits, mnist_sequences
 from gradflow.train import resolve_optimiser
-from gradflow.train.loop import Training, advance, begin, evaluate
+from gradflow.train.runs import advance, begin, evaluate
+from gradflow.train.training import Training
 
 
 @functools.cache

@@ -236,8 +236,8 @@ def test_latch():
 
 def test_options_and_names_are_checked():
     for spec, message in {
-        "ading": "unknown task 'ading': did you mean 'adding'",
-        "adding(lag=3)": "task 'adding' has no option 'lag'; it takes num_steps",
+        "ading": "Unknown task 'ading'. Did you mean 'adding'",
+        "adding(lag=3)": "Unknown option 'lag' of task 'adding'. Known: num_steps",
         "adding(num_steps=1)": "num_steps is expected to be at least 2, got 1",
         "adding_1997(num_steps=21)": "num_steps is expected to be at least 22, got 21",
         "xor(num_steps=9)": "at least 10, got 9",

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from gradflow.cells import rnn
 from gradflow.tasks.task import Batch, Task
-from gradflow.train.fit import Progress, Schedule, fit
-from gradflow.train.keeper import Keeper
-from gradflow.train.loop import Runs, Training, begin
+from gradflow.train.driver import Progress, Schedule, fit
 from gradflow.train.optimisers import resolve_optimiser
+from gradflow.train.runs import Runs, begin, fresh_sequences
+from gradflow.train.training import Training
 
 
 def echo(num_steps: int = 5, *, success: float = 0.9) -> Task:
@@ -43,8 +43,8 @@ def runs() -> Runs:
 
 
 def train(folder: Path) -> Progress:
-    with Keeper(folder, IDENTITY) as keeper:
-        *_, last = fit(TRAINING, runs(), SCHEDULE, keeper=keeper)
+    source = fresh_sequences(TRAINING, runs())
+    *_, last = fit(source, SCHEDULE, folder=folder, identity=IDENTITY)
     return last
 
 

@@ -56,5 +56,7 @@ def test_what_does_not_count_reaches_neither_the_loss_nor_its_gradient(kind):
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="'squared' or 'cross_entropy' is expected, got 'hinge'"):
         batch_loss("hinge", jnp.asarray(PREDICTIONS), batch(PREDICTIONS))
-    with pytest.raises(ValueError, match=r"targets of shape \(4, 3\) .*, got shape \(4, 3, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"Expected targets of shape \(4, 3\) .*, got shape \(4, 3, 2\)"
+    ):
         batch_loss("cross_entropy", jnp.asarray(PREDICTIONS), batch(PREDICTIONS))

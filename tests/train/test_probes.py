@@ -6,11 +6,12 @@ import pytest
 
 from gradflow import flow
 from gradflow.cells import gru, rnn
-from gradflow.train.fit import Schedule, fit
-from gradflow.train.loop import Training, begin
+from gradflow.train.driver import Schedule, fit
 from gradflow.train.model import init_model
 from gradflow.train.optimisers import resolve_optimiser
 from gradflow.train.probes import Probing, probe, resolve_probes
+from gradflow.train.runs import begin, fresh_sequences
+from gradflow.train.training import Training
 
 T = 5
 CELL, TASK = gru(1, 3), echo.echo(T)
@@ -115,10 +116,10 @@ def test_a_training_probes_when_it_is_asked_to_and_a_dead_run_gives_nan():
     probing = Probing(("log_norms", "spectrum"), jax.random.key(2), 1)
     first = probe(training.cell, TASK, runs.params, probing)
     schedule = Schedule(4, 1, probe_every=2, early_stop=False)
-    *_, last = fit(training, runs, schedule, probing=probing)
+    *_, last = fit(fresh_sequences(training, runs, probing), schedule)
     assert last.probes["log_norms"].shape == (3, 2, T + 1)
     np.testing.assert_array_equal(last.probes["log_norms"][0], first["log_norms"])
-    now = probe(training.cell, TASK, last.runs.params, probing)
+    now = probe(training.cell, TASK, last.state.params, probing)
     np.testing.assert_array_equal(last.probes["spectrum"][2], now["spectrum"])
     assert np.isnan(last.probes["log_norms"][1:, 1, 0]).all()  # ∂h_T/∂h_0 of the dead run
     assert np.isfinite(last.probes["log_norms"][:, 0]).all()
@@ -126,7 +127,7 @@ def test_a_training_probes_when_it_is_asked_to_and_a_dead_run_gives_nan():
 
 def test_bad_probes_are_refused():
     assert resolve_probes(" gates,log_norms, gates", CELL) == ("gates", "log_norms")
-    with pytest.raises(ValueError, match="unknown probe 'spectra': did you mean 'spectrum'"):
+    with pytest.raises(ValueError, match="Unknown probe 'spectra'. Did you mean 'spectrum'"):
         resolve_probes("spectra", CELL)
-    with pytest.raises(ValueError, match="the probe 'gates' needs a cell with gates"):
+    with pytest.raises(ValueError, match="The probe 'gates' needs a cell with gates"):
         resolve_probes("gates", rnn(1, 3))

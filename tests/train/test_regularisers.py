@@ -163,19 +163,19 @@ def test_held_slopes_leave_values_and_slopes_and_take_curvature_of_products_alon
 def test_bad_names_and_options_are_refused(key):
     assert set(REGULARISERS) == {"flossing", "omega"}
     for spec, message in {
-        "omga": "unknown regulariser 'omga': did you mean 'omega'",
-        "omega(alpha=2)": "regulariser 'omega' has no option 'alpha'; it takes weight, squared",
-        "omega(weight=0)": "weight is expected to be a positive number, got 0",
-        "flossing(weight=-1)": "weight is expected to be a positive number, got -1",
-        "flossing(num_exponents=0)": "num_exponents is expected to be an integer from 1 on, got 0",
-        "flossing(burn_in=-1)": "burn_in is expected to be an integer from 0 on, got -1",
+        "omga": "Unknown regulariser 'omga'. Did you mean 'omega'",
+        "omega(alpha=2)": "'alpha' of regulariser 'omega'. Known: weight, squared",
+        "omega(weight=0)": "Expected weight to be a positive number, got 0",
+        "flossing(weight=-1)": "Expected weight to be a positive number, got -1",
+        "flossing(num_exponents=0)": "Expected num_exponents to be an integer of at least 1, got 0",
+        "flossing(burn_in=-1)": "Expected burn_in to be an integer of at least 0, got -1",
     }.items():
         with pytest.raises(ValueError, match=message):
             resolve_regulariser(spec)
-    with pytest.raises(TypeError, match="squared is expected to be True or False, got 1"):
+    with pytest.raises(TypeError, match="Expected squared to be True or False, got 1"):
         resolve_regulariser("omega(squared=1)")
     cell = rnn(2, 4)
-    with pytest.raises(ValueError, match="at least num_sequences = 4 is expected, got 2 sequences"):
+    with pytest.raises(ValueError, match="at least num_sequences=4 sequences, got 2"):
         resolve_regulariser("flossing(num_sequences=4)")(
             last_alone, cell, *inputs_and_params(cell, key)
         )

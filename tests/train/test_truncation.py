@@ -7,7 +7,12 @@ import pytest
 
 from gradflow import unroll
 from gradflow.cells import rnn
-from gradflow.train.truncation import begin, truncated_gradient, truncation_bias, window_gradient
+from gradflow.train.truncation import (
+    begin_stream,
+    truncated_gradient,
+    truncation_bias,
+    window_gradient,
+)
 
 NUM_STEPS, BATCH = 5, 2
 
@@ -113,7 +118,7 @@ def test_a_stream_learns_from_window_to_window_with_its_carry_kept(key):
         return (descend(params, found.gradient), stream), found.loss
 
     windows = jax.tree.map(lambda leaf: leaf.reshape(2, k1, *leaf.shape[1:]), (inputs, extra))
-    stream = begin(cell, params, inputs, k1=k1, k2=k2)
+    stream = begin_stream(cell, params, inputs, k1=k1, k2=k2)
     (learned, stream), _ = jax.lax.scan(one, (params, stream), windows)
 
     carry = None  # of the step before the last window's first: no gradient comes from there
@@ -137,15 +142,15 @@ def test_a_stream_learns_from_window_to_window_with_its_carry_kept(key):
 def test_what_cannot_be_truncated_is_refused(key):
     cell = rnn(2, 3)
     params, inputs, extra = problem(cell, key)
-    for k1, k2, message in ((1, 0, "k2 is expected to be at least 1 step, got 0"),
-                            (0, 1, "k1 is expected to be at least 1 step, got 0")):  # fmt: skip
+    for k1, k2, message in ((1, 0, "Expected k2 to be at least 1 step, got 0"),
+                            (0, 1, "Expected k1 to be at least 1 step, got 0")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             truncated_gradient(losses, cell, params, inputs, extra, k1=k1, k2=k2)
-    with pytest.raises(TypeError, match="k2 is expected to be an integer, got True"):
+    with pytest.raises(TypeError, match="Expected k2 to be an integer, got True"):
         truncated_gradient(losses, cell, params, inputs, extra, k1=1, k2=True)
-    with pytest.raises(ValueError, match=r"\(T, B, input\) are expected, got \(1, 2, 5, 2\)"):
-        begin(cell, params, jnp.zeros((1, 2, 5, 2)), k1=1, k2=1)
-    with pytest.raises(ValueError, match=r"\(T, B, input\) are expected, got \(0, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"Expected .* \(T, B, input\), got \(1, 2, 5, 2\)"):
+        begin_stream(cell, params, jnp.zeros((1, 2, 5, 2)), k1=1, k2=1)
+    with pytest.raises(ValueError, match=r"Expected .* \(T, B, input\), got \(0, 2, 2\)"):
         truncated_gradient(losses, cell, params, inputs[:0], extra, k1=1, k2=1)
-    with pytest.raises(ValueError, match="at least one k2 is expected, got none"):
+    with pytest.raises(ValueError, match="Expected at least one k2, got none"):
         truncation_bias(losses, cell, params, inputs, extra, k1=1, k2=())

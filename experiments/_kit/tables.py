@@ -1,0 +1,118 @@
+"""The tables of the documentation, generated from the committed records.
+
+What lies between the markers ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` of a document is
+generated; the text around them is written by hand. The gallery's page and the page of the papers
+are generated whole.
+"""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from _kit.gallery import FOLDER, ROOT, SECTIONS, gallery
+from gradflow import study
+
+GALLERY_HEAD = """# Gallery
+
+`./run.sh figures` draws these again. Beside each picture lies a JSON file with its claims and their
+numbers, its configuration and the versions that it was made with; times are wall time on two CPU
+cores. `./run.sh tables` generates this page from these files; do not edit it.
+"""
+
+
+def documents() -> dict[Path, str]:
+    """The text of every document with generated parts, by its file."""
+    sys.path.append(str(FOLDER / "papers"))  # the papers' files import each other by name
+    import _ledger
+    import _page
+
+    ledger = _ledger.read(ROOT / "figures" / "papers" / "ledger.json")
+    blocks = {section: studies_table(section) for section in SECTIONS}
+    blocks["papers"] = "\n".join([_page.headline(ledger), "", *_page.rows(ledger)])
+    changed = _ledger.changed_since(ledger, FOLDER / "papers")
+    index, readme = FOLDER / "README.md", ROOT / "README.md"
+    return {
+        index: fill(index.read_text(encoding="utf-8"), blocks),
+        readme: fill(readme.read_text(encoding="utf-8"), {"headline": _page.headline(ledger)}),
+        ROOT / "figures" / "README.md": gallery_page(ROOT / "figures"),
+        ROOT / "docs" / "papers.md": _page.page(ledger, changed),
+    }
+
+
+def fill(text: str, blocks: Mapping[str, str]) -> str:
+    """Replaces what lies between the markers of each block.
+
+    Raises:
+      ValueError: If the text lacks the markers of a block.
+    """
+    for name, block in blocks.items():
+        begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+        pattern = re.compile(f"({re.escape(begin)}).*?({re.escape(end)})", re.S)
+        if not pattern.search(text):
+            raise ValueError(f"Expected the lines {begin.strip()} and {end}. Add them.")
+        text = pattern.sub(lambda found, block=block: f"{found[1]}{block}\n{found[2]}", text)
+    return text
+
+
+def studies_table(section: str) -> str:
+    """The table of a section: for each picture its study, claims, command, figure and time."""
+    lines = ["| study | claims | command | figure | time |", "|---|---|---|---|---|"]
+    before = ""
+    for name, (one, picture) in gallery().items():
+        if one.section == section and (record := read_record(name)):
+            link = f"[{one.name}]({_source(one.name)})" if one.name != before else ""
+            figure, seconds = f"[{name}](../figures/{name}.png)", f"{record['seconds']:.0f} s"
+            command = f"`{_command(one, picture)}`"
+            cells = (link, _claims_cell(record, one.title), command, figure, seconds)
+            lines.append("| " + " | ".join(cells) + " |")
+            before = one.name
+    return "\n".join(lines)
+
+
+def gallery_page(folder: Path) -> str:
+    """The gallery as Markdown: each picture with its question, command, claims and summary."""
+    sections = [_gallery_section(name, folder) for name in gallery()]
+    return "\n".join([GALLERY_HEAD, *filter(None, sections)])
+
+
+def read_record(name: str, folder: Path = ROOT / "figures") -> dict[str, Any] | None:
+    """Reads the record behind a picture; None if there is none."""
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _source(name: str) -> str:
+    return f"{name}.py" if (FOLDER / f"{name}.py").exists() else f"{name}/"
+
+
+def _command(one: study.Experiment, picture: study.Picture) -> str:
+    return f"./run.sh {shlex.join([one.name, *picture.flags])}"
+
+
+def _claims_of(record: Mapping[str, Any]) -> list[study.Claim]:
+    return [study.from_record(claim) for claim in record["claims"]]
+
+
+def _claims_cell(record: Mapping[str, Any], title: str) -> str:
+    lines = [f"**{c.verdict}**: {c.statement} Measured: {c.shown}." for c in _claims_of(record)]
+    return ("<br>".join(lines) or title).replace("|", "\\|")
+
+
+def _gallery_section(name: str, folder: Path) -> str:
+    record = read_record(name, folder)
+    if record is None:
+        return ""
+    one, picture = gallery()[name]
+    lines = [f"## {name}", "", one.title, "", f"![{name}]({name}.png)", ""]
+    lines += [f"`{_command(one, picture)}` ({record['seconds']:.0f} s)", ""]
+    for claim in _claims_of(record):
+        lines += [f"- **{claim.verdict}**: {claim.statement} Measured: {claim.shown}. "
+                  f"Criterion: {claim.criterion}."]  # fmt: skip
+    lines += [""] * bool(record["claims"])
+    if record["summary"]:
+        lines += ["```", *record["summary"], "```", ""]
+    return "\n".join(lines)

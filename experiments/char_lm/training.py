@@ -1,0 +1,98 @@
+"""Trains each cell on the text, and measures it."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from _kit import probes
+
+from char_lm.config import Config
+from char_lm.language import Language, initial_state, num_windows
+from char_lm.reader import Text, streams
+from char_lm.reading import reading
+from char_lm.sampling import params_file
+from gradflow import study
+from gradflow.cells import resolve
+from gradflow.data.characters import Characters, as_streams, as_stretches
+from gradflow.interop import save_params
+from gradflow.structure import check_structure
+from gradflow.tasks import Task
+from gradflow.train import Progress, fit, resolve_clipping, resolve_optimiser
+from gradflow.train.probes import Probing, probe
+
+if TYPE_CHECKING:
+    from gradflow import Params
+
+
+class Reader(NamedTuple):
+    """A cell and the text that it learns, the same for all seeds."""
+
+    spec: str
+    language: Language
+    text: Text
+    task: Task
+    probing: Probing
+
+    def measure(self, params: "Params") -> dict[str, np.ndarray]:
+        """Measures the probes of a network on windows of the last tenth, from s_0."""
+        one = jax.tree.map(lambda leaf: leaf[None], params)
+        found = probe(self.language.cell, self.task, one, self.probing)
+        return {name: values[0] for name, values in found.items()}
+
+
+def readers(config: Config, specs: Sequence[str], characters: Characters) -> list[Reader]:
+    """Makes one reader for each spec.
+
+    Raises:
+      ValueError: If a flag or the text does not fit.
+    """
+    codes, split, size = characters.codes, characters.num_trained, len(characters.alphabet)
+    languages = [_language(config, spec, size) for spec in specs]
+    learnt = jnp.asarray(as_streams(codes[:split], config.num_streams))
+    num_windows(len(learnt), config.window)
+    stretches = as_stretches(codes, split, config.num_streams, config.warm_up)
+    text = Text(learnt, jnp.asarray(stretches.codes), jnp.asarray(stretches.weights))
+    task = reading(codes[split:], size, config.flow_steps)
+    k_probe, found = jax.random.fold_in(jax.random.key(config.seed), 1), []
+    for spec, language in zip(specs, languages, strict=True):
+        names = dict.fromkeys(["log_norms", *probes.names(config.probe, language.cell)])
+        probing = Probing(tuple(names), k_probe, config.flow_sequences)
+        found.append(Reader(spec, language, text, task, probing))
+    return found
+
+
+def _language(config: Config, spec: str, num_symbols: int) -> Language:
+    factory = resolve(spec)
+    check_structure(factory)
+    return Language(
+        factory(num_symbols, config.hidden_size),
+        num_symbols,
+        resolve_optimiser(config.optimiser),
+        resolve_clipping(config.clipping),
+        config.window,
+        config.num_updates,
+    )
+
+
+def train(config: Config, reader: Reader, seed: int, folder: Callable[[], Path | None]) -> Progress:
+    """Trains a cell from a seed; a killed training resumes from its last evaluation."""
+    spec, language, text = reader[:3]
+    place, identity = folder(), {**dataclasses.asdict(config), "cell": spec, "seed": seed}
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 0), seed)
+    state = initial_state(language, key, config.num_streams)
+    source = streams(language, state, text, measure=reader.measure)
+    steps = fit(source, config.schedule, folder=place, identity=identity)
+    *_, last = study.progress(steps, f"cell={spec},seed={seed}, evaluations")
+    if place is not None and seed == 0:
+        save_params(
+            params_file(place.parents[1], spec),
+            last.state.params["cell"],
+            cell=spec,
+            input_size=language.num_symbols,
+            hidden_size=config.hidden_size,
+        )
+    return last

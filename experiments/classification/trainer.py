@@ -1,0 +1,249 @@
+"""Reads the corpora, and trains, tests and probes the networks of the study."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from _kit import probes
+
+from classification.config import Config
+from classification.nets import Net
+from classification.text import text_classifier
+from gradflow import flow, study
+from gradflow.data.ag_news import read_ag_news
+from gradflow.data.batches import Batch, batches_in_order, bucket_sizes, shuffled_batches
+from gradflow.data.corpus import Corpus, Part, make_corpus
+from gradflow.data.imdb import read_imdb
+from gradflow.data.trec import read_trec
+from gradflow.devices import map_runs
+from gradflow.interop import save_params
+from gradflow.models import Model
+from gradflow.train import (
+    Learner,
+    Progress,
+    Schedule,
+    Source,
+    epochs,
+    fit,
+    resolve_clipping,
+    resolve_optimiser,
+)
+from gradflow.train.probes import Subject, prober
+
+if TYPE_CHECKING:
+    from gradflow import Params
+
+
+def read_corpus(config: Config) -> Corpus:
+    """Reads the files; the tenth that is held out is the same for all seeds.
+
+    Raises:
+      ValueError: If a file is missing or damaged, or a flag is for another corpus.
+    """
+    folder = config.data_dir
+    if config.train_file is not None and config.data != "ag_news":
+        raise ValueError(
+            f"--train_file applies only to --data=ag_news, got --data={config.data}. Remove "
+            "--train_file or set --data=ag_news."
+        )
+    if config.data == "ag_news":
+        titles = config.train_file is None
+        train = read_ag_news(folder, "train", name=config.train_file, titles=titles)
+        test = read_ag_news(folder, "test", titles=titles)
+    else:
+        read = {"trec": read_trec, "imdb": read_imdb}[config.data]
+        train, test = read(folder, "train"), read(folder, "test")
+    s = config.setting
+    return make_corpus(
+        train,
+        test,
+        seed=config.seed,
+        max_length=s.max_length,
+        max_words=s.max_words,
+        min_count=s.min_count,
+        keep=s.keep,
+    )
+
+
+def cross_entropy(model: Model, params: "Params", batch: Batch, key: jax.Array) -> jax.Array:
+    """Computes the mean of -log p(class) over the examples of a batch, with dropout."""
+    scores = model.apply(params, batch.ids, lengths=batch.lengths, key=key)
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(scores), batch.labels[:, None], axis=1)[:, 0]
+    return -jnp.sum(batch.weights * chosen) / jnp.sum(batch.weights)
+
+
+class WholeText(NamedTuple):
+    """Takes one whole text through a network, as a probe measures it.
+
+    The cell is the first forward one, and the loss, -log p(class) without dropout, is a function of
+    its h. The h of a backward cell do not depend on them, and are held fixed.
+    """
+
+    net: Net
+
+    def __call__(self, params: "Params", text: tuple[jax.Array, jax.Array]) -> Subject:
+        """Returns what is measured, given parameters, the words of a text and its class."""
+        (words, label), net = text, self.net
+        assert net.cell is not None and net.above is not None
+        inputs, above = params["embedding"][words], net.above
+
+        def loss(h: jax.Array) -> jax.Array:
+            top = above(params["layers"], h, inputs)
+            scores = params["head"]["W"] @ top + params["head"]["b"]
+            return -jax.nn.log_softmax(scores)[label]
+
+        return Subject(net.cell, net.cell_params(params["layers"]), inputs, loss)
+
+
+def alike(part: Part, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns whole texts of one length, which need no padding, and their classes.
+
+    The length is the longest that so many texts have, or the most common one if none has as many.
+    """
+    lengths = np.array([len(words) for words in part.sequences])
+    counts = np.bincount(lengths)
+    number = min(number, counts.max())
+    rows = np.flatnonzero(lengths == np.flatnonzero(counts >= number)[-1])[:number]
+    return np.stack([part.sequences[row] for row in rows]), np.asarray(part.labels)[rows]
+
+
+def check_probes(config: Config, nets: Mapping[str, Net]) -> None:
+    """Checks the probes before anything is trained.
+
+    Raises:
+      ValueError: If a probe is not known, or no net has what it measures.
+    """
+    cells = [net.cell for net in nets.values() if net.cell is not None]
+    if config.probe and not cells:
+        raise ValueError(
+            f"Expected a recurrent model for --probe={config.probe}, got {config.models!r}. "
+            "Add one, such as gru."
+        )
+    for cell in cells:
+        probes.names(config.probe, cell)
+
+
+class Trainer:
+    """Trains one model on one corpus; all its seeds share the compiled programs."""
+
+    def __init__(self, config: Config, net: Net, corpus: Corpus) -> None:
+        self.config, self.corpus, self.setting = config, corpus, config.setting
+        self.sizes = bucket_sizes(self.setting.max_length, count=self.setting.buckets)
+        self.net = net
+        self.model = text_classifier(
+            net.layers,
+            num_symbols=corpus.num_words,
+            embedding_size=config.embedding_size,
+            num_classes=len(corpus.classes),
+            dropout=config.dropout,
+            recurrent_dropout=net.recurrent_dropout,
+        )
+        self.learner = Learner(
+            self.model.init,
+            partial(cross_entropy, self.model),
+            resolve_optimiser(config.optimiser),
+            resolve_clipping(config.clipping),
+        )
+
+    @cached_property
+    def _scores(self) -> Callable[..., jax.Array]:
+        return jax.jit(lambda params, ids, lengths: self.model.apply(params, ids, lengths=lengths))
+
+    def log_likelihoods(self, params: "Params", part: Part) -> np.ndarray:
+        """Computes the log probability of every class for every text, without dropout."""
+        found = np.zeros((len(part.labels), len(self.corpus.classes)))
+        batches = batches_in_order(*part, 4 * self.setting.batch_size, sizes=self.sizes[-1:])
+        for rows, batch in batches:
+            scores = np.asarray(self._scores(params, batch.ids, batch.lengths), float)
+            found[rows] = scores[: len(rows)]
+        return found - np.logaddexp.reduce(found, axis=1, keepdims=True)
+
+    def validate(self, params: "Params") -> dict[str, float]:
+        """Computes the fraction of errors and the mean loss on the held-out tenth."""
+        part = self.corpus.kept_out
+        found = self.log_likelihoods(params, part)
+        loss = -found[np.arange(len(part.labels)), part.labels].mean()
+        return {"error": float((found.argmax(axis=1) != part.labels).mean()), "loss": float(loss)}
+
+    @cached_property
+    def measure(self) -> Callable[["Params"], dict[str, np.ndarray]] | None:
+        """What is probed during the training, on held-out texts."""
+        if not self.config.probe or self.net.cell is None:
+            return None
+        names = probes.names(self.config.probe, self.net.cell)
+        texts = alike(self.corpus.kept_out, self.config.flow_sequences)
+        measure = prober(names, WholeText(self.net), texts)
+
+        def of_one(params: "Params") -> dict[str, np.ndarray]:
+            found = measure(jax.tree.map(lambda leaf: leaf[None], params))
+            return {name: values[0] for name, values in found.items()}
+
+        return of_one
+
+    @property
+    def schedule(self) -> Schedule:
+        """How many epochs, and how often they are probed."""
+        return Schedule(self.setting.num_epochs, probe_every=self.config.probe_every)
+
+    def fit(self, seed: int, folder: Path | None) -> Progress:
+        """Trains to the end; with a folder, a killed training resumes from its last epoch."""
+        # TREC's trainings take seconds, and so would their checkpoints.
+        folder = None if self.config.data == "trec" else folder
+        steps = fit(self._source(seed), self.schedule, folder=folder, identity={"seed": seed})
+        *_, last = study.progress(steps, "epochs")
+        return last
+
+    def initial(self, seed: int) -> "Params":
+        """Returns the parameters at initialisation."""
+        return self._source(seed).state.best_params
+
+    def _source(self, seed: int) -> Source:
+        return epochs(
+            self.learner,
+            jax.random.fold_in(jax.random.key(self.config.seed), seed),
+            partial(self._epoch, seed),
+            self.validate,
+            patience=self.config.patience,
+            measure=self.measure,
+        )
+
+    def _epoch(self, seed: int, epoch: int) -> Any:
+        seeds = (self.config.seed, seed, epoch)
+        part, size = self.corpus.fitted, self.setting.batch_size
+        return shuffled_batches(*part, size, sizes=self.sizes, seed=seeds)
+
+    def save_cell(self, params: "Params", path: Path) -> None:
+        """Writes the cell whose flow is measured, so that other studies can load it."""
+        if self.net.cell is not None:
+            save_params(
+                path.with_name(f"{path.name}.safetensors"),
+                self.net.cell_params(params["layers"]),
+                cell=self.net.cell_spec,
+                input_size=self.config.embedding_size,
+                hidden_size=self.config.hidden_size,
+            )
+
+    def log_norms(self, params: "Params") -> np.ndarray:
+        """Computes log ‖∂h_T/∂h_k‖ of the first forward cell on words of the test; index = lag."""
+        shape = self.config.flow_sequences, self.config.flow_steps
+        if self.net.cell is None:
+            return np.full((shape[0], shape[1] + 1), np.nan)
+        words = np.resize(np.concatenate(self.corpus.test.sequences), shape)
+        given = self.net.cell_params(params["layers"]), np.asarray(params["embedding"])[words]
+        with jax.enable_x64(True):
+            exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), given)
+            return np.asarray(self._flow(*exact))
+
+    @cached_property
+    def _flow(self) -> Callable[..., jax.Array]:
+        cell = self.net.cell
+        assert cell is not None
+
+        def measure(own: "Params", inputs: jax.Array) -> jax.Array:
+            return map_runs(partial(flow.log_norms, cell, own))(inputs)
+
+        return jax.jit(measure)

@@ -1,0 +1,5 @@
+"""The study of forecasting; `study` is its main file."""
+
+from forecasting.study import EXPERIMENT
+
+__all__ = ["EXPERIMENT"]

@@ -1,0 +1,248 @@
+"""The networks of the study, how they are trained, and the gradient flow through them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from _kit import probes
+
+from forecasting.config import Config
+from forecasting.forecasters import Forecaster, read_out
+from forecasting.training import Forecasting, Plan
+from gradflow import flow, study
+from gradflow.devices import map_runs
+from gradflow.interop import save_params
+from gradflow.spec import parse_spec
+from gradflow.study.config import sanitise
+from gradflow.train.probes import Subject, prober
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+
+Folder = Callable[[str], Path | None]
+
+LAYERS = {cell: f"{cell}(input_init='glorot')" for cell in ("rnn", "lstm", "gru", "gru_layer_norm")}
+"""Cells that start as Keras starts them: W_x as Glorot has it, W_h orthogonal."""
+
+
+def _two(cell: str) -> str:
+    return f"{LAYERS[cell]},{LAYERS[cell]}"
+
+
+NETS = {
+    **LAYERS,
+    "deep_rnn": f'stack(cells="{_two("rnn")}")',
+    "deep_lstm": f'stack(cells="{_two("lstm")}")',
+    "deep_gru": f'stack(cells="{_two("gru")}")',
+    "conv_gru": f'conv(cell="{LAYERS["gru"]}")',
+    "conv_deep_gru": "conv(cell={!r})".format("stack(cells={!r})".format(_two("gru"))),
+    "batch_norm": f'batch_norm(cells="{_two("rnn")}")',
+}
+"""Nets by name; any other name is that of a cell."""
+
+PLAIN = ("naive", "seasonal", "linear", "arima")
+"""Models without a gradient."""
+
+AHEAD = 10
+
+INTERVAL = (0.1, 0.9)
+"""Quantiles of the errors between which a forecast is drawn."""
+
+WINDOWS = 8
+"""Windows of the test on which the flow is measured."""
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+
+MARKERS = ("o", "s", "^", "v", "D")
+
+
+def log_norms(net: Forecaster, params: Any, inputs: np.ndarray) -> np.ndarray:
+    """Computes log ‖∂h_T/∂h_k‖ in every seed's network on windows: (seeds · windows, lags)."""
+    if net.cell is None or net.measured is None:
+        return np.full((1, 1), np.nan)
+    cell, measured = net.cell, net.measured
+
+    def one(params: Any) -> jax.Array:
+        own, read = measured(params, jnp.asarray(inputs).T[:, :, None])
+        curves = map_runs(lambda x: flow.log_norms(cell, own, x))(jnp.moveaxis(read, 1, 0))
+        return curves[:, :-1]  # at s_0 = 0 a layer norm's Jacobian is not like any other
+
+    with jax.enable_x64(True):
+        exact = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+        found = np.asarray(jax.jit(map_runs(one))(exact))
+    return found.reshape(-1, found.shape[-1])
+
+
+def lags_of(net: Forecaster | None, curves: np.ndarray) -> np.ndarray:
+    return (1 if net is None else net.stride) * np.arange(curves.shape[1])
+
+
+def interval(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Returns the offsets of the interval from the first seed's forecasts: (2, ahead)."""
+    return np.quantile(targets - predicted[0], INTERVAL, axis=0)
+
+
+def coverage(predicted: np.ndarray, targets: np.ndarray, offset: np.ndarray) -> float:
+    """Computes the fraction of targets inside the interval of the first seed's forecasts."""
+    off = targets - predicted[0]
+    return float(np.mean((offset[0] <= off) & (off <= offset[1])))
+
+
+def plan_of(config: Config, **options: Any) -> Plan:
+    given = {
+        "num_epochs": config.epochs,
+        "batch_size": config.batch,
+        "num_windows": config.num_windows,
+        "learning_rate": config.learning_rate or 0.005,
+        "falls": True,
+        "patience": 10 if config.is_real else None,
+        "num_seeds": config.num_seeds,
+        "seed": config.seed,
+    }
+    return Plan(**{**given, **options})
+
+
+class WholeWindow(NamedTuple):
+    """Takes one window through a network that forecasts at every step, as a probe measures it."""
+
+    net: Forecaster
+
+    def __call__(self, params: Any, window: tuple[jax.Array, jax.Array]) -> Subject:
+        """Returns what is measured, given parameters, a window and the targets of its steps."""
+        net, (x, targets) = self.net, window
+        assert net.cell is not None and net.measured is not None
+        own, read = net.measured(params, x[:, None, None])
+        targets = targets[net.first - 1 :: net.stride]
+
+        def loss(h: jax.Array) -> jax.Array:
+            return jnp.mean((read_out(params, h) - targets) ** 2)
+
+        return Subject(net.cell, own, read[:, 0], loss)
+
+
+def measure_of(
+    config: Config, training: Forecasting
+) -> Callable[[Any], dict[str, np.ndarray]] | None:
+    """Measures the seq2seq networks during the training, on windows of the validation."""
+    net = training.net
+    names = probes.names(config.probe, net.cell) if config.probe and net.cell else ()
+    if not names or "seq2seq" not in training.data:
+        return None
+    valid = training.data["seq2seq"].valid
+    rows = np.linspace(0, len(valid.inputs) - 1, WINDOWS).astype(int)
+    measure = prober(names, WholeWindow(net), (valid.inputs[rows], valid.targets[rows]))
+
+    def of_all(params: Any) -> dict[str, np.ndarray]:
+        return measure(training.of_task("seq2seq", training.settled(params)))
+
+    return of_all
+
+
+def fit(
+    config: Config, training: Forecasting, folder: Folder, unit: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns the trained parameters by task, and the probes; long trainings have checkpoints."""
+    place = folder(unit) if config.published else None
+    return training.fit(
+        measure=measure_of(config, training),
+        probe_every=config.probe_every,
+        folder=place,
+        identity={"unit": unit},
+    )
+
+
+def probed(config: Config, measured: dict[str, np.ndarray]) -> tuple[dict, dict]:
+    """Returns the variables of the probes for a record of one model, and their coordinates."""
+    if not measured:
+        return {}, {}
+    each = {name: np.moveaxis(values, 0, 1)[None] for name, values in measured.items()}
+    found = probes.variables(each, ("model", "seed", "probe_epoch"), axis="lag")
+    # As in `log_norms`, without s_0.
+    cut = {k: (d, v[..., :-1] if d[-1] == "lag" else v) for k, (d, v) in found.items()}
+    epochs = np.arange(0, config.epochs + 1, config.probe_every)
+    return cut, {"probe_epoch": epochs, **probes.coordinates(measured)}
+
+
+def save_cell(config: Config, name: str, net: Forecaster, params: Any, folder: Path | None) -> None:
+    """Writes the first seed's cell, which ``vanishing.py --params`` reads."""
+    if folder is None or net.cell is None or net.measured is None:
+        return
+    one = jax.tree.map(lambda a: a[0], params)
+    own, read = net.measured(one, jnp.zeros((config.num_steps, 1, 1)))
+    spec = NETS.get(name, name)
+    cell = {"conv": "cell", "batch_norm": "cells"}.get(parse_spec(spec)[0])
+    if cell is not None:
+        spec = parse_spec(spec)[1][cell]
+        spec = f"stack(cells={spec!r})" if cell == "cells" else spec
+    path = folder / f"{sanitise(name)}.safetensors"
+    sizes = {"input_size": read.shape[-1], "hidden_size": config.hidden_size}
+    save_params(path, own, cell=spec, **sizes)
+
+
+def curves_of(dataset: "xarray.Dataset", name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """The lags at which a model was measured, and its curves; None for one without a gradient."""
+    data = dataset.log_norm.sel(model=name).dropna("lag", how="all").dropna("curve", how="all")
+    return (data.lag.values, data.values) if data.size else None
+
+
+def draw_flow(ax: "Axes", dataset: "xarray.Dataset") -> None:
+    nets = [str(name) for name in dataset.model.values if curves_of(dataset, str(name)) is not None]
+    for index, name in enumerate(nets):
+        lag, curves = curves_of(dataset, name) or ((), ())
+        look = study.figure.cell_style(name, index)
+        label = name.replace("_", " ")
+        study.figure.band(ax, lag, np.asarray(curves) / np.log(10), 0, **look, label=label)
+    ax.axhline(np.log10(1e-3), color="#808080", lw=0.6)
+    ax.set(
+        xlabel="lag T − k (steps of the series)",
+        ylabel=r"$\log_{10}\,\|\partial h_T/\partial h_k\|$",
+    )
+    ax.set_title("Flow through what trained")
+    ax.margins(x=0)
+    if not nets:
+        ax.text(0.5, 0.5, "no recurrent net\namong the models", ha="center", transform=ax.transAxes)
+        return
+    ax.legend(fontsize=6.5, handlelength=2.4, ncols=2)
+
+
+def draw_probes(parts: Any, dataset: "xarray.Dataset") -> None:
+    """The maps of each net, one row a probe."""
+    names = [str(name) for name in dataset.model.values if curves_of(dataset, str(name))]
+    nets = {name.replace("_", "\n"): dataset.sel(model=name) for name in names}
+    if len(parts):
+        probes.draw_rows(parts, dataset, nets, time="epoch")
+
+
+def horizon(dataset: "xarray.Dataset", name: str) -> tuple[float, str]:
+    """The lag at which the median norm is 1e-3, no longer than what was measured, and as text."""
+    found = curves_of(dataset, name)
+    if found is None:
+        return np.nan, ""
+    lag, curves = found
+    reached = flow.summary(curves).horizon
+    if not np.isfinite(reached):
+        return float(lag[-1]), f"> {lag[-1]}"
+    return float(lag[int(reached)]), f"{lag[int(reached)]}"
+
+
+def together(horizons: np.ndarray, errors: np.ndarray) -> str:
+    """Whether the nets whose gradient reaches further forecast better."""
+    from scipy import stats
+
+    nets = np.isfinite(horizons) & np.isfinite(errors)
+    if nets.sum() < 3 or len(set(horizons[nets])) < 2:
+        return "horizon and error: too few different nets to tell"
+    ranks = [stats.rankdata(values[nets]) for values in (horizons, errors)]
+    rank = float(np.corrcoef(*ranks)[0, 1])
+    rng = np.random.default_rng(0)
+    shuffled = [np.corrcoef(ranks[0], rng.permutation(ranks[1]))[0, 1] for _ in range(2000)]
+    p = float(np.mean(np.abs(shuffled) >= abs(rank) - 1e-9))
+    return (
+        "nets whose gradient reaches further forecast better: "
+        f"{study.verdict(rank < 0 and p < 0.05)} (rank correlation of horizon and error "
+        f"{rank:+.2f}, p = {p:.2f} by permutation, {nets.sum()} nets)"
+    )

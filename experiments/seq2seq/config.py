@@ -1,0 +1,59 @@
+"""The configuration of the study of encoder-decoders."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from _kit import probes
+
+from gradflow import study
+from gradflow.train import Schedule
+
+
+@dataclass(frozen=True)
+class Config(study.Config):
+    """The networks, the task, and their training."""
+
+    num_seeds: int = study.field(
+        5, help="Networks of each cell, trained side by side.", positive=True
+    )
+    precision: Literal["float64", "float32"] = study.field(
+        "float32", help="Precision of the training; the flow is measured in float64."
+    )
+    cells: str = study.field(
+        "rnn,lstm,gru", help="Cells, separated by commas, with or without options."
+    )
+    task: Literal["dates", "reversal"] = study.field(
+        "dates", help="The task: dates in ISO format, or reversed digits."
+    )
+    num_formats: int = study.field(1, help="Formats of the dates, up to 3.", positive=True)
+    length: int = study.field(8, help="Digits that are reversed.", positive=True)
+    hidden_size: int = study.field(64, help="Hidden units.", positive=True)
+    batch_size: int = study.field(64, help="Sequences per update.", positive=True)
+    num_updates: int = study.field(1200, help="Updates.", positive=True)
+    num_evaluations: int = study.field(12, help="Evaluations after the first.", positive=True)
+    eval_size: int = study.field(256, help="Held-out sequences per evaluation.", positive=True)
+    num_probed: int = study.field(
+        8, help="Sequences on which the gradient flow is measured.", positive=True
+    )
+    learning_rate: float = study.field(
+        0.01,
+        help="Learning rate of Adam, falling to 0 by a cosine; the same for all cells.",
+        positive=True,
+    )
+    probe: str = probes.flag()
+    probe_every: int | None = probes.every_flag()
+
+    @property
+    def schedule(self) -> Schedule:
+        """When there is an evaluation, and a probing.
+
+        Raises:
+          ValueError: If the updates are not a multiple of the evaluations, or of the probings.
+        """
+        if self.num_updates % self.num_evaluations:
+            raise ValueError(
+                f"Expected num_updates to be a multiple of num_evaluations={self.num_evaluations}, "
+                f"got {self.num_updates}."
+            )
+        every = self.num_updates // self.num_evaluations
+        return Schedule(self.num_updates, every, self.probe_every, early_stop=False)

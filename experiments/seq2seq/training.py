@@ -1,0 +1,149 @@
+"""Trains encoder-decoders to rewrite strings, a seed each, and evaluates them.
+
+The loss is the mean cross-entropy of the symbols under teacher forcing, in nats. A network that
+does well under teacher forcing may fail free-running: both accuracies are reported.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from gradflow import flow
+from gradflow.cell import Key, Params
+from gradflow.devices import map_runs
+from gradflow.train import Learner, Optimiser, Progress, Schedule, epochs, fit
+from gradflow.train.probes import Subject
+from seq2seq.config import Config
+from seq2seq.strings import Pairs, Rewriting
+
+METRICS = ("loss", "sequences", "forced", "free")
+"""The metrics of `judge`."""
+
+
+def cross_entropy(
+    logits: Float[Array, "*pairs symbols"], targets: Int[Array, "*pairs"]
+) -> Float[Array, ""]:
+    """Computes the mean over all symbols of -log p(target), in nats."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+
+
+def judge(net: Any, params: Params, pairs: Pairs) -> dict[str, Float[Array, ""]]:
+    """Evaluates one network on pairs.
+
+    Returns:
+      ``loss``, in nats; ``sequences``, the fraction of targets written without an error, which is
+      the same under teacher forcing and free-running (both read the true symbols before the first
+      error); and the accuracies of symbols, ``forced`` and ``free``.
+    """
+    sources, targets = pairs.sources.T, pairs.targets.T
+    logits = net.forced(params, sources, targets, lengths=pairs.lengths)
+    right = net.free(params, sources, len(targets), lengths=pairs.lengths) == targets
+    return {
+        "loss": cross_entropy(logits, targets),
+        "sequences": jnp.mean(jnp.all(right, axis=0), dtype=logits.dtype),
+        "forced": jnp.mean(jnp.argmax(logits, axis=-1) == targets, dtype=logits.dtype),
+        "free": jnp.mean(right, dtype=logits.dtype),
+    }
+
+
+class Encoding(NamedTuple):
+    """The encoder on one pair, as a probe measures it: its h is its whole carry."""
+
+    net: Any
+
+    def __call__(self, params: Params, pair: Pairs) -> Subject:
+        """Returns what is measured, given parameters and a pair."""
+        half = self.net.encoding(params, pair.sources, pair.targets, cross_entropy)
+        return Subject(half.cell, half.params, half.inputs, half.loss)
+
+
+def log_adjoints(net: Any, params: Params, pair: Pairs) -> Float[Array, " both_and_one"]:
+    """Computes log ‖∂L/∂s_k‖ of one pair under teacher forcing, through decoder and encoder.
+
+    Returns:
+      The norms at the encoder's T + 1 carries, the last of which the decoder starts from, and at
+      the decoder's S carries after it.
+    """
+    norms = []
+    for half in (net.encoding, net.decoding):
+        cell, own, inputs, carry, loss = half(params, pair.sources, pair.targets, cross_entropy)
+        norms.append(flow.log_adjoint_norms(loss, cell, own, inputs, source="carry", carry=carry))
+    in_encoder, in_decoder = norms
+    return jnp.concatenate([in_encoder, in_decoder[1:]])
+
+
+class Rewriters:
+    """The networks of one kind, a seed each, which train side by side and independently.
+
+    Args:
+      net: A `seq2seq.rewriter.Rewriter`.
+      data: The strings.
+      config: How they are trained: by Adam, at a rate that falls to 0 by a cosine.
+    """
+
+    def __init__(self, net: Any, data: Rewriting, config: Config) -> None:
+        self.net, self.data, self.config = net, data, config
+        self._judge = jax.jit(self._judged)
+
+    def _judged(self, params: Params, pairs: Pairs) -> dict[str, Float[Array, " seeds"]]:
+        return map_runs(lambda own: judge(self.net, own, pairs), sequential=False)(params)
+
+    def fit(
+        self,
+        born: Params,
+        *,
+        measure: Callable[[Params], Mapping[str, np.ndarray]] | None = None,
+        folder: Path | None = None,
+        identity: Mapping[str, Any] | None = None,
+    ) -> Iterator[Progress]:
+        """Trains parameters with a leading axis of seeds, and yields after each evaluation.
+
+        An epoch is what lies between two evaluations.
+        """
+        falling = partial(optax.cosine_decay_schedule, decay_steps=self.config.num_updates)
+        adam = Optimiser(lambda rate: optax.adam(falling(rate)), self.config.learning_rate)
+        source = epochs(
+            Learner(lambda _: born, self.loss, adam),
+            jax.random.key(self.config.seed),
+            self.batches,
+            self.validate,
+            measure=measure,
+        )
+        every = self.config.schedule.eval_every
+        probe_every = (self.config.probe_every or every) // every
+        schedule = Schedule(self.config.num_evaluations, probe_every=probe_every)
+        return fit(source, schedule, folder=folder, identity=identity)
+
+    def loss(self, params: Params, batch: Pairs, key: Key) -> Float[Array, ""]:
+        """Computes the sum of all seeds' losses, of a batch with a leading axis of seeds."""
+        del key  # there is no noise but the batch
+
+        def of_net(run: tuple[Params, Pairs]) -> Array:
+            params, pairs = run
+            sources, targets = pairs.sources.T, pairs.targets.T
+            logits = self.net.forced(params, sources, targets, lengths=pairs.lengths)
+            return cross_entropy(logits, targets)
+
+        return jnp.sum(map_runs(of_net, sequential=False)((params, batch)))
+
+    def batches(self, epoch: int) -> Iterator[Pairs]:
+        """Samples each seed's own pairs, with replacement."""
+        config, train = self.config, self.data.train
+        rng = np.random.default_rng((config.seed, epoch))
+        for _ in range(config.num_updates // config.num_evaluations):
+            shape = config.num_seeds, config.batch_size
+            yield train.at(rng.integers(len(train.lengths), size=shape))
+
+    def validate(self, params: Params) -> dict[str, Any]:
+        """Judges the first held-out pairs: the mean loss, and the metrics of each seed."""
+        test = self.data.test
+        pairs = test.at(np.arange(min(self.config.eval_size, len(test.lengths))))
+        found = jax.device_get(self._judge(params, pairs))
+        return {"mean_loss": float(np.mean(found["loss"])), **found}

@@ -1,0 +1,112 @@
+"""Methods of running a cell over time: the plain scan, its plan, and either one in segments."""
+
+import logging
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from gradflow.cell import Carry, Params, StepFn
+from gradflow.unroll.planner import plan_of, run_plan
+
+CarriesAndOutputs = tuple[PyTree[Float[Array, "steps ..."]], Float[Array, "steps ..."]]
+"""The carries s_1 ... s_T and the outputs h_1 ... h_T."""
+
+Runner = Callable[[Carry, Any], CarriesAndOutputs]
+"""Runs a cell from s_0 over the inputs of its step at each time."""
+
+METHODS = ("auto", "scan", "planned")
+REMATS = ("none", "step", "sqrt")
+
+MAX_PLANNED_BATCH = 63
+"""Largest batch that ``auto`` plans; from 64 sequences on, the plain scan was as fast on CPU."""
+
+SEGMENT = 32
+"""Steps after which a planned run forms the gradients of matrices; it bounds their memory.
+
+Measured by benchmarks/tune_unroll.py on CPU, as is `MAX_PLANNED_BATCH`.
+"""
+
+
+def runner_of(
+    step: StepFn, params: Params, carry: Carry, xs: Any, *, batched: bool, method: str, remat: str
+) -> Runner:
+    """Makes the runner that a method of `gradflow.unroll` selects for these shapes."""
+    run = None
+    num_steps, *batch = jax.tree.leaves(xs)[0].shape[: 1 + batched]
+    is_small_batch = batched and batch[0] <= MAX_PLANNED_BATCH
+    if num_steps and (method == "planned" or (method == "auto" and is_small_batch)):
+        run = _planned(step, params, carry, xs, batched=batched, remat=remat)
+    if run is None:
+        run = partial(_scan, jax.vmap(step, in_axes=(None, 0, 0)) if batched else step, params)
+        run = partial(run, remat == "step")
+    if remat == "sqrt" and num_steps:
+        run = partial(_in_segments, jax.checkpoint(run, prevent_cse=False), math.isqrt(num_steps))
+    return run
+
+
+def _scan(step: Callable, params: Params, remat: bool, carry: Carry, xs: Any) -> CarriesAndOutputs:
+    def body(s: Carry, x: Any) -> tuple[Carry, tuple[Carry, Array]]:
+        s, h = step(params, s, x)
+        return s, (s, h)
+
+    return jax.lax.scan(jax.checkpoint(body, prevent_cse=False) if remat else body, carry, xs)[1]
+
+
+def _planned(
+    step: StepFn, params: Params, carry: Carry, xs: Any, *, batched: bool, remat: str
+) -> Runner | None:
+    """The runner of the step's plan, or None where there is no plan."""
+    plan = plan_of(step, params, _examples(carry, batched), _examples(xs, 1 + batched))
+    if plan.unfit:
+        log = logging.getLogger("gradflow")
+        log.debug("The cell is run by a plain scan and not by a plan: %s.", plan.unfit)
+        return None
+    run = partial(run_plan, plan, remat != "step", params)
+    if remat != "sqrt":  # its own segments bound the memory already
+        run = partial(_in_segments, run, SEGMENT)
+    return run if batched else partial(_one, run)
+
+
+def _examples(tree: Any, axes: int) -> Any:
+    """The shape and type of each leaf for one example at one step."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[axes:], leaf.dtype), tree)
+
+
+def _one(run: Runner, carry: Carry, xs: Any) -> CarriesAndOutputs:
+    """Runs one sequence as a batch of one."""
+    found = run(jax.tree.map(lambda s: s[None], carry), jax.tree.map(lambda x: x[:, None], xs))
+    return jax.tree.map(lambda leaf: leaf[:, 0], found)
+
+
+def _in_segments(run: Runner, length: int, carry: Carry, xs: Any) -> CarriesAndOutputs:
+    """Runs segment after segment, each of at most so many steps and about equally many."""
+    num_steps = len(jax.tree.leaves(xs)[0])
+    length = _even(num_steps, length)
+    whole = num_steps - num_steps % length
+
+    def body(s: Carry, x: Any) -> tuple[Carry, CarriesAndOutputs]:
+        found = run(s, x)
+        return jax.tree.map(lambda leaf: leaf[-1], found[0]), found
+
+    segments = jax.tree.map(lambda x: x[:whole].reshape(whole // length, length, *x.shape[1:]), xs)
+    last, found = jax.lax.scan(body, carry, segments)
+    found = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), found)
+    if whole == num_steps:
+        return found
+    rest = run(last, jax.tree.map(lambda x: x[whole:], xs))
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), found, rest)
+
+
+def _even(num_steps: int, length: int) -> int:
+    """The greatest length up to this one, and above its half, that divides the steps; else this.
+
+    A remainder would be a second program to compile.
+    """
+    length = min(length, num_steps)
+    exact = [n for n in range(length, length // 2, -1) if num_steps % n == 0]
+    return exact[0] if exact else length

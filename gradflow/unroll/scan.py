@@ -1,0 +1,77 @@
+"""`unroll`, which runs a cell over a sequence or over a batch of sequences."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from gradflow.cell import Carry, Cell, Params
+from gradflow.spec import check_name
+from gradflow.unroll.inputs import Lengths, Mask, check_inputs, check_step, mask_cell, start
+from gradflow.unroll.methods import METHODS, REMATS, runner_of
+
+
+class Trajectory(NamedTuple):
+    """The states and outputs of a cell over time.
+
+    Attributes:
+      carries: The carry's pytree, each leaf with a leading axis T + 1: ``carries[t]`` is s_t.
+      outputs: ``outputs[t-1]`` is h_t.
+    """
+
+    carries: PyTree[Float[Array, "steps_and_one ..."]]
+    outputs: Float[Array, "steps *batch hidden"]
+
+
+def unroll(
+    cell: Cell,
+    params: Params,
+    inputs: Float[Array, "steps *batch input"],
+    *,
+    carry: Carry | None = None,
+    lengths: Lengths | None = None,
+    mask: Mask | None = None,
+    method: str = "auto",
+    remat: str = "none",
+) -> Trajectory:
+    """Runs a cell over a sequence, or over a batch of them: s_t = step(params, s_{t-1}, x_t).
+
+    Args:
+      cell: The cell.
+      params: Its parameters.
+      inputs: x_1 ... x_T, of shape (T, input) or, for a batch, (T, B, input).
+      carry: s_0; by default ``cell.initial_carry()``. With a batch, each leaf has B in front.
+      lengths: Number of real steps of each sequence; the steps after them are padding.
+      mask: True where a step is real; the general form of ``lengths``.
+      method: ``scan`` is `jax.lax.scan` of the step and nothing else. ``planned`` rewrites the
+        step (`gradflow.unroll.planner`): matrix products with the same vector are joined into
+        one, and the gradients of matrices are formed after the loop. The numbers are the same to
+        rounding. A step that cannot be rewritten is scanned, and the logger ``gradflow`` says why
+        at level debug. ``auto`` plans batches where that was measured to be faster, and scans
+        everything else.
+      remat: What reverse mode recomputes in the backward pass to save memory: ``none`` stores
+        what it needs of every step, ``step`` the carries alone, ``sqrt`` every √T-th carry.
+
+    Returns:
+      The trajectory. A padded step copies the carry, so its step Jacobian is the identity.
+
+    Raises:
+      TypeError: If the inputs or the carry are not floating.
+      ValueError: If shapes do not fit, lengths are not within 0 ... T, or method or remat is
+        unknown.
+    """
+    check_name("method", method, METHODS)
+    check_name("remat", remat, REMATS)
+    inputs = check_inputs(inputs)
+    cell, xs = mask_cell(cell, inputs, lengths, mask)
+    s_0 = start(cell, params, inputs, carry)
+    batched = inputs.ndim == 3
+    check_step(cell, params, s_0, xs, batched=batched)
+    run = runner_of(cell.step, params, s_0, xs, batched=batched, method=method, remat=remat)
+    carries, outputs = run(s_0, xs)
+    return Trajectory(jax.tree.map(_prepend, s_0, carries), outputs)
+
+
+def _prepend(first: Array, rest: Array) -> Array:
+    return jnp.concatenate([first[None], rest])

@@ -1,0 +1,203 @@
+"""The study of characters: its record, its resumption, what it writes, and bad input."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from studies import load_part
+
+from gradflow import study, unroll
+from gradflow.cells import resolve
+from gradflow.data.characters import as_stretches, read_characters
+from gradflow.interop import read_description, read_params
+
+PANGRAM = "the quick brown fox jumps over the lazy dog.\n"
+CHAR_LM, READER = load_part("char_lm.study"), load_part("char_lm.reader")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    rng = np.random.default_rng(0)
+    path.write_text("".join(PANGRAM[int(start) :] for start in rng.integers(0, 20, 30)))
+    return path
+
+
+def run(folder, text, *flags):
+    given = ["--quick", "--hidden_size=4", "--probe=gates,spectrum"]
+    given += ["--cell=gru", "--num_updates=40", f"--text={text}", f"--workdir={folder}"]
+    return CHAR_LM.main([*given, *flags])
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory, text):
+    folder = tmp_path_factory.mktemp("char_lm") / "out"
+    assert run(folder, text) == 0
+    return folder
+
+
+def test_the_record_is_of_the_net_that_is_left(recorded, text):
+    dataset = study.read_dataset(recorded / "result.nc").sel(cell="gru").isel(seed=0)
+    path = recorded / "params" / "gru.safetensors"
+    about, characters = read_description(path), read_characters(text)
+    assert about == ("gru", len(characters.alphabet), 4)
+    cell = resolve(about.cell)(about.input_size, about.hidden_size)
+    params = read_params(path, jax.eval_shape(cell.init, jax.random.key(0)))
+    codes, weights = as_stretches(characters.codes, characters.num_trained, 4, 12)
+    outputs = unroll(cell, params, jnp.eye(about.input_size)[codes[:-1]]).outputs
+    scores = np.asarray(outputs) @ dataset.readout_W.values.T + dataset.readout_b.values
+    chosen = np.take_along_axis(scores, codes[1:, :, None], axis=-1)[..., 0]
+    nats = np.log(np.exp(scores).sum(axis=-1)) - chosen
+    expected = (nats * weights[1:]).sum(axis=0) / weights.sum(axis=0) / np.log(2)
+    np.testing.assert_allclose(dataset.bits.isel(update=-1), expected, rtol=1e-4)
+    whole = CHAR_LM.per_character(dataset)
+    np.testing.assert_allclose(whole[-1], (nats * weights[1:]).sum() / weights.sum() / np.log(2),
+                               rtol=1e-4)  # fmt: skip
+    assert float(whole[-1]) < float(whole[0])
+    check_probes(dataset, cell, jax.tree.map(lambda leaf: jnp.asarray(leaf, float), params), text)
+
+
+def check_probes(dataset, cell, params, text):
+    """What was probed last, by automatic differentiation over the same windows of the text."""
+    assert dataset.probe_update.values.tolist() == [0, 20, 40]
+    assert dataset.log_norm.shape == (3, 13) and "log_norms" not in dataset
+    characters = read_characters(text)
+    held_out = characters.codes[characters.num_trained :]
+    with jax.enable_x64(False):  # as the training has it
+        key = jax.random.fold_in(jax.random.key(0), 1)
+        starts = np.asarray(jax.random.randint(key, (2,), 0, len(held_out) - 12))
+    windows = jnp.eye(len(characters.alphabet))[held_out[starts + np.arange(12)[:, None]]]
+
+    @jax.jit
+    def through(inputs):
+        def after(change):
+            h, shares = cell.initial_carry() + change[0], []
+            for k, x in enumerate(inputs):
+                z = cell.gates(params, h, x)["z"]
+                shares.append(jnp.mean((z < 0.1) | (z > 0.9)))
+                h = cell.step(params, h, x)[0] + change[k + 1]
+            return h, jnp.stack(shares)
+
+        return jax.jacrev(after, has_aux=True)(jnp.zeros((13, 4)))
+
+    found = [through(windows[:, n]) for n in range(2)]
+    sizes = [np.linalg.svd(np.moveaxis(J, 1, 0), compute_uv=False) for J, _ in found]
+    last = dataset.sel(probe_update=40)
+    norms = np.log([of_window[:, 0] for of_window in sizes]).mean(axis=0)
+    np.testing.assert_allclose(last.log_norm, norms[::-1], rtol=1e-8, atol=1e-12)
+    spectrum = np.log([of_window[0] for of_window in sizes]).mean(axis=0)
+    np.testing.assert_allclose(last.spectrum[:3], spectrum[:3], rtol=1e-6)
+    shares = np.mean([share for _, share in found], axis=0)
+    np.testing.assert_allclose(last.gates.sel(gate="z")[:-1], shares[::-1], atol=1e-12)
+    assert np.isnan(last.gates.isel(lag=-1)).all()
+
+
+def test_an_interrupted_training_goes_on_to_the_same_end(recorded, text, tmp_path, monkeypatch):
+    folder, advance, done = tmp_path / "out", READER.advance, []
+
+    def interrupt_second(*arguments):
+        done.append(len(done))
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return advance(*arguments)
+
+    monkeypatch.setattr(READER, "advance", interrupt_second)
+    assert run(folder, text) == 130
+    (metrics,) = folder.glob("units/*/metrics.jsonl")
+    assert [json.loads(line)["update"] for line in metrics.read_text().splitlines()] == [0, 20]
+    assert run(folder, text) == 0
+    assert len(done) == 3
+    assert (folder / "result.nc").read_bytes() == (recorded / "result.nc").read_bytes()
+
+
+def test_a_finished_run_writes_from_what_it_is_given(recorded, text, capsys):
+    written = []
+    for _ in range(2):
+        assert run(recorded, text, "--sample=the fox", "--num_characters=12") == 0
+        written.append(capsys.readouterr().out.partition("temperature 0.8 ---\n")[2])
+    assert written[0] == written[1] and written[0].startswith("the fox")
+    assert len(written[0]) == len("the fox") + 12 + 1
+    for flag, message in (
+        ("--sample=FOX", "got 'F', 'O', 'X' in 'FOX': the net has not seen them"),
+        ("--sample=", "Expected at least one symbol to begin from"),
+    ):
+        assert run(recorded, text, flag) == 1
+        assert message in capsys.readouterr().err
+    assert run(recorded, text, "--sample=a", "--temperature=0") == 1
+    assert "Expected a positive temperature, got 0" in capsys.readouterr().err
+    assert run(recorded, text, "--sample=a", "--temperature=cold") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def two_cells(dataset, saved):
+    """The record as if the tanh RNN had needed so many bits more, and reached less far."""
+    rnn = dataset.assign_coords(cell=["rnn"])
+    rnn = rnn.assign(bits=rnn.bits + saved, log_norm=rnn.log_norm - 50.0 * (dataset.lag > 3))
+    import xarray
+
+    return xarray.concat([rnn, dataset], dim="cell")
+
+
+def test_the_verdict_is_of_the_same_stretches(recorded):
+    dataset = study.read_dataset(recorded / "result.nc")
+    summary = CHAR_LM.EXPERIMENT.summary(two_cells(dataset, 0.25))
+    assert "gru: supported (+0.250 [+0.250, +0.250])" in summary
+    assert "reaches further once trained: gru: supported" in summary
+    assert re.search(r"best: gru, \d\.\d+ \[.*at or below 2.5: no", summary)
+    worse = CHAR_LM.EXPERIMENT.summary(two_cells(dataset, -0.25))
+    assert "gru: not supported (-0.250" in worse
+    assert "not measured, which takes rnn" in CHAR_LM.EXPERIMENT.summary(dataset)
+    figure = CHAR_LM.EXPERIMENT.draw(two_cells(dataset, 0.25))
+    assert len(figure.subfigs) == 2 + 4  # the gates r, z, n and the spectrum
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--text=gone", "the file 'gone' is expected in '.'"),
+        ("--cell=", "Expected the name of a cell"),
+        ("--cell=lsmt", "Unknown cell 'lsmt'"),
+        ("--probe=gates", "The probe 'gates' needs a cell with gates"),
+        ("--probe=gate", "Unknown probe 'gate'"),
+        ("--probe_every=30", "Expected probe_every to be a positive multiple of eval_every=20"),
+        ("--num_streams=900", "two characters at least for each of 900 streams are expected"),
+        ("--window=300", "Expected streams of more than window=300 symbols"),
+        ("--flow_steps=500", "Expected a text of more than 500 symbols"),
+        ("--eval_every=7", "Expected num_updates to be a positive multiple of eval_every=7"),
+        ("--optimiser=adma", "Unknown optimiser 'adma'"),
+        ("--clipping=nome", "Unknown clipping 'nome'"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, text, capsys, flag, message):
+    given = ["--quick", "--cell=rnn", f"--text={text}", f"--workdir={tmp_path}/out", flag]
+    assert CHAR_LM.main(given) in (1, 2)
+    shown = capsys.readouterr().err
+    assert message in shown and shown.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_text_it_is_said_where_one_is(tmp_path, capsys):
+    assert CHAR_LM.main(["--quick", f"--workdir={tmp_path}/out"]) == 1
+    assert "https://github.com/karpathy/char-rnn" in capsys.readouterr().err
+
+
+def test_without_a_probe_the_flow_is_measured_at_both_ends():
+    config = CHAR_LM.Config(num_updates=60, eval_every=20)
+    assert config.schedule.probings.tolist() == [0, 60]
+
+
+@pytest.mark.slow  # a net of the default size is trained on Tiny Shakespeare: two to three minutes
+def test_two_layers_of_gru_need_few_bits():
+    if "GRADFLOW_DATA" not in os.environ:
+        pytest.skip("GRADFLOW_DATA is to name a folder with tinyshakespeare/input.txt")
+    path = Path(os.environ["GRADFLOW_DATA"]) / "tinyshakespeare" / "input.txt"
+    given = {"cell": "stack(cells='gru,gru')", "text": str(path), "eval_every": 3000}
+    config = CHAR_LM.EXPERIMENT.resolve(given)
+    with study.precision(config):
+        dataset = CHAR_LM.EXPERIMENT.run(config, study.call)
+    assert CHAR_LM.per_character(dataset).isel(update=-1).item() <= CHAR_LM.TARGET

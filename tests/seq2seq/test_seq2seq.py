@@ -1,0 +1,104 @@
+"""The encoder-decoder study: its record, its probes at both ends, and its verdicts."""
+
+import numpy as np
+import pytest
+import xarray
+from studies import load_part
+
+from gradflow import study
+from gradflow.interop import read_description
+
+MODULE = load_part("seq2seq.study")
+EXPERIMENT = MODULE.EXPERIMENT
+FLAGS = [
+    "--quick",
+    "--cells=rnn",
+    "--task=reversal",
+    "--length=3",
+    "--num_updates=3",
+    "--probe=adjoints,gates",
+]
+
+
+def test_a_run_draws_its_figure(folder):
+    assert (folder / "figure.png").stat().st_size > 10_000
+    for name in ("encoder", "decoder"):
+        assert read_description(folder / "params" / f"rnn_{name}.safetensors").cell == "rnn"
+
+
+def test_the_record_has_what_was_trained(dataset):
+    assert dict(dataset.log_adjoint.sizes) == {
+        "cell": 1, "stage": 2, "seed": 3, "sequence": 2, "step": 7
+    }  # fmt: skip
+    change = dataset.log_adjoint.sel(stage="end") - dataset.log_adjoint.sel(stage="birth")
+    assert bool((abs(change) > 1e-5).all())
+    assert [text[::-1] for text in dataset.source.values[0]] == list(dataset.target.values[0])
+    right = dataset.free.isel(update=-1)
+    assert bool((dataset.sequences.isel(update=-1) <= right).all()) and bool((right < 1).all())
+
+
+def test_what_is_probed_along_the_way_is_what_is_measured_at_its_ends(dataset):
+    assert dataset.adjoints.dims == ("cell", "seed", "probe_update", "lag")
+    assert dataset.probe_update.values.tolist() == [0, 1, 2, 3] and "gates" not in dataset
+    in_encoder = dataset.log_adjoint.sel(step=slice(None, 0)).median("sequence")
+    for stage, update in (("birth", 0), ("end", 3)):
+        expected = in_encoder.sel(stage=stage).values[..., ::-1]
+        found = dataset.adjoints.sel(probe_update=update)
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_the_verdicts_are_read_from_the_numbers(dataset):
+    def summary(gain, cost, lift):
+        first = dataset.assign(log_adjoint=dataset.log_adjoint * 0, forced=dataset.free + cost)
+        first.log_adjoint.loc[{"stage": "end", "step": -2}] = lift
+        first = first.assign(sequences=dataset.sequences * 0 + 0.5)
+        second = first.assign(sequences=first.sequences + gain).assign_coords(cell=["lstm"])
+        return EXPERIMENT.summary(xarray.concat([first, second], dim="cell")).splitlines()[-3:]
+
+    for line, words in zip(summary(0.1, 0.1, 1), ["", *2 * ["rnn: supported, "]], strict=True):
+        assert line.endswith(f"by this run: {words}lstm: supported")
+    for line, words in zip(summary(0, 0, -1), ["", *2 * ["rnn: not supported, "]], strict=True):
+        assert line.endswith(f"by this run: {words}lstm: not supported")
+    assert "not judged without rnn and another" in EXPERIMENT.summary(dataset)
+
+
+def test_the_long_form_has_its_sizes(monkeypatch):
+    seen = []
+
+    def net(spec, config, data):
+        seen.append((config, data))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MODULE, "_net", net)
+    with pytest.raises(KeyboardInterrupt):
+        EXPERIMENT.run(EXPERIMENT.resolve({"task": "reversal"}, full=True), study.call)
+    ((config, data),) = seen
+    assert config.hidden_size == EXPERIMENT.full["hidden_size"]
+    assert data.train.sources.shape[1] == 30
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cells": ""}, "Expected the name of a cell, got ''"),
+        ({"cells": "lsmt"}, "Unknown cell 'lsmt'"),
+        ({"num_formats": 4}, "Expected 1 to 3 formats, got 4"),
+        ({"num_updates": 7}, "Expected num_updates to be a multiple of num_evaluations=3"),
+        ({"probe": "gates", "cells": "rnn"}, "The probe 'gates' needs a cell with gates"),
+        ({"probe_every": 3}, "Expected probe_every to be a positive multiple of eval_every=2"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(given, message):
+    with pytest.raises(ValueError, match=message):
+        EXPERIMENT.run(EXPERIMENT.resolve(given, quick=True), study.call)
+
+
+@pytest.mark.slow  # a net of the default size is trained: less than a minute
+def test_the_lstm_learns_to_write_the_dates_that_are_held_out():
+    given = {"cells": "lstm", "num_updates": 900, "num_evaluations": 3, "num_seeds": 2}
+    config = EXPERIMENT.resolve(given)
+    with study.precision(config):
+        dataset = EXPERIMENT.run(config, study.call)
+    assert float(dataset.sequences.isel(update=-1).min()) >= 0.98
+    reaching = MODULE.reaching(dataset)
+    assert bool((reaching.sel(stage="end") > reaching.sel(stage="birth")).all())
