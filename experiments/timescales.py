@@ -4,16 +4,16 @@ The gradient of every parameter θ is a sum over the steps::
 
     ∂L/∂θ = Σ_k (∂L/∂s_k) (∂⁺s_k/∂θ)
 
-For every parameter of each cell, the log norm of each term is measured against the lag T - k,
+For every parameter of each cell, the log norm of each component is measured against the lag T - k,
 beside that of ∂L/∂h_k: for a loss at the last step, at initialisation, along a short training and
 at its end; and for a loss at every step. The task is to give in h what was read some steps before.
 
-Two claims for each cell. With the loss at the last step the term of step k falls with the lag at
-the rate of ∂L/∂h_k, so that the weights hear of the last few steps alone; with a loss at every step
-the terms are level, so that their sum does not show how far back a loss is heard: the two rates
-differ, and the level one lies from 0, by less than a tenth of the rate of ∂L/∂h_k. And training
-makes the weights hear further back: the lag within which 90 % of the summed norms lie is larger at
-its end than at initialisation. Both by 95 % intervals over seeds.
+Two claims for each cell. With the loss at the last step the component of step k falls with the lag
+at the rate of ∂L/∂h_k, so that the weights hear of the last few steps alone; with a loss at every
+step the components are level, so that their sum does not show how far back a loss is heard: the two
+rates differ, and the level one lies from 0, by less than a tenth of the rate of ∂L/∂h_k. And
+training makes the weights hear further back: the lag within which 90 % of the summed norms lie is
+larger at its end than at initialisation. Both by 95 % intervals over seeds.
 
 Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, eq. 3 to 5 (the temporal components).
 
@@ -60,13 +60,13 @@ HEARD = 0.9
 """The fraction of the summed norms that defines how far back a gradient reaches."""
 
 FLOOR = -6
-"""The log10 of a term over the largest at which the colours of the map end."""
+"""The log10 of a component over the largest at which the colours of the map end."""
 
 ALIKE = 0.1
 """Rates count as equal if they differ by no more than this fraction of the rate of ∂L/∂h_k."""
 
 PLACES = ("last step, at initialisation", "last step, trained", "every step, at initialisation")
-"""Where the loss is, and when the terms are measured."""
+"""Where the loss is, and when the components are measured."""
 
 
 @dataclass(frozen=True)
@@ -167,14 +167,18 @@ def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
         np.concatenate([last[:, [0, -1]], at_first[:, None]], axis=1)
         for last, at_first in zip(along, every, strict=True)
     )
-    term: dict[str, Any] = {"units": "nats", "norm": "frobenius"}
+    component: dict[str, Any] = {"units": "nats", "norm": "frobenius"}
     of_h: dict[str, Any] = {"units": "nats", "of": "dL/dh_k"}
     place, time = ("run", "place"), ("run", "update")
     found = xarray.Dataset(
         {
-            "log_term": ((*place, "parameter", "lag"), norms, term),
+            "log_component": ((*place, "parameter", "lag"), norms, component),
             "log_adjoint": ((*place, "lag"), adjoint, of_h),
-            "log_term_along": ((*time, "parameter", "lag"), along[0], {**term, "loss": PLACES[1]}),
+            "log_component_along": (
+                (*time, "parameter", "lag"),
+                along[0],
+                {**component, "loss": PLACES[1]},
+            ),
             "log_adjoint_along": ((*time, "lag"), along[1], {**of_h, "loss": PLACES[1]}),
         },
         coords={
@@ -192,12 +196,12 @@ def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
 
 
 def _measure_run(config: Config, cell: "Cell", key: jax.Array) -> Any:
-    """The terms and adjoints of a run along its training, and those of a loss at every step."""
+    """The components and adjoints of a run along its training, and with a loss at every step."""
     k_params, k_inputs, k_train = jax.random.split(key, 3)
     first = cell.init(k_params)
     x = jax.random.normal(k_inputs, (config.num_steps, config.input_size))
 
-    def terms(params: "Params", loss: Callable) -> tuple[jax.Array, jax.Array]:
+    def components(params: "Params", loss: Callable) -> tuple[jax.Array, jax.Array]:
         found = flow.components(loss, cell, params, x)
         heard = flow.log_adjoint_norms(loss, cell, params, x)[1:]
         return jnp.stack(jax.tree.leaves(found))[:, ::-1], heard[::-1]  # index = lag
@@ -206,8 +210,8 @@ def _measure_run(config: Config, cell: "Cell", key: jax.Array) -> Any:
     along = _train(config, cell, single, k_train)
     # The measurement at initialisation is of the parameters before they were rounded to float32.
     along = jax.tree.map(lambda leaf, one: leaf.astype(one.dtype).at[0].set(one), along, first)
-    last = jax.lax.map(lambda params: terms(params, last_loss(config, x)), along)
-    return last, terms(first, every_loss(config, x))
+    last = jax.lax.map(lambda params: components(params, last_loss(config, x)), along)
+    return last, components(first, every_loss(config, x))
 
 
 def _parameters(cell: "Cell") -> list[str]:
@@ -236,13 +240,13 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     adjoint = _line(**ADJOINT, label="∂L/∂hₖ")
     upper.legend(handles=[adjoint, *kinds], loc="outside upper center", ncols=len(kinds) + 1)
     upper.supxlabel(curves.LAG, fontsize=9)
-    upper.supylabel("log₁₀ norm of step k's term in ∂L/∂θ, and of ∂L/∂hₖ", fontsize=9)
+    upper.supylabel("log₁₀ norm of step k's component in ∂L/∂θ, and of ∂L/∂hₖ", fontsize=9)
     _draw_along(lower, dataset)
     return fig
 
 
 def _draw_along(fig: Any, dataset: "xarray.Dataset") -> None:
-    """A map of the terms in W_h over update and lag for each cell, relative to the largest."""
+    """A map of the components in W_h over update and lag for each cell, over the largest."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -251,20 +255,20 @@ def _draw_along(fig: Any, dataset: "xarray.Dataset") -> None:
     norm = Normalize(FLOOR, 0)
     for ax, cell in zip(panels, names, strict=True):
         data = dataset.sel(cell=cell)
-        values = recurrent(data.log_term_along).median("run") / curves.NATS
+        values = recurrent(data.log_component_along).median("run") / curves.NATS
         shown = (values - values.max("lag")).transpose("lag", "update").values
-        shown = np.where(np.isfinite(shown), shown, np.nan)  # the term of h_0 = 0 is exactly 0
+        shown = np.where(np.isfinite(shown), shown, np.nan)  # that of h_0 = 0 is exactly 0
         look: Any = {"norm": norm, "cmap": "cividis", "shading": "nearest", "rasterized": True}
         ax.pcolormesh(data["update"], data.lag, shown, **look)
         ax.grid(False)
-        heard = np.median(reaches(data.log_term_along), axis=0)
+        heard = np.median(reaches(data.log_component_along), axis=0)
         ax.plot(data["update"], heard, color="black", lw=2.6)
         ax.plot(data["update"], heard, color="white", lw=1.4, ls="--")
-        ax.set_title(f"{cell}: terms in W_h", fontsize=7.5)
+        ax.set_title(f"{cell}: components in W_h", fontsize=7.5)
     panels[0].set_ylabel(curves.LAG, fontsize=8)
     fig.supxlabel(f"update (dashed: lag within which {HEARD:.0%} lies)", fontsize=9)
     scale = fig.colorbar(ScalarMappable(norm, "cividis"), ax=list(panels), extend="min")
-    scale.set_label("log₁₀ term / largest", fontsize=8)
+    scale.set_label("log₁₀ component / largest", fontsize=8)
 
 
 def _line(**look: Any) -> "Line2D":
@@ -275,13 +279,13 @@ def _line(**look: Any) -> "Line2D":
 
 
 def _draw(ax: "Axes", data: "xarray.Dataset") -> None:
-    """∂L/∂h_k in black; the terms in a colour for each gate and a line style for each kind."""
-    absent = data.log_term.isnull().all(["run", "lag"])  # parameters of another cell
+    """∂L/∂h_k in black; the components by gate (colour) and kind of parameter (line style)."""
+    absent = data.log_component.isnull().all(["run", "lag"])  # parameters of another cell
     names = [str(name) for name in data.parameter.values if not absent.sel(parameter=name)]
     gates = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
     for name in names:
         gate, _, kind = name.rpartition(".")
-        number, terms = gates.index(gate), data.log_term.sel(parameter=name)
+        number, components = gates.index(gate), data.log_component.sel(parameter=name)
         look: dict[str, Any] = {
             "color": COLORS[number % len(COLORS)],
             "linestyle": LINES.get(kind, "-."),
@@ -291,9 +295,9 @@ def _draw(ax: "Axes", data: "xarray.Dataset") -> None:
             every = max(1, data.sizes["lag"] // 6)
             look |= {"marker": MARKERS[number % len(MARKERS)], "markersize": 3.0}
             look |= {"markevery": (0, every), "label": gate or "no gates"}
-            curves.draw_norms(ax, data.lag, terms, **look)
+            curves.draw_norms(ax, data.lag, components, **look)
         else:
-            median = terms.median("run") / curves.NATS
+            median = components.median("run") / curves.NATS
             ax.plot(data.lag, median.where(np.isfinite(median)), **look)
     curves.draw_norms(ax, data.lag, data.log_adjoint, **ADJOINT)
 
@@ -305,33 +309,35 @@ def slopes(log_norms: "xarray.DataArray") -> np.ndarray:
 
 
 def reach(dataset: "xarray.Dataset", place: str) -> np.ndarray:
-    """Finds the lag within which HEARD of the summed norms of all terms lies, by run."""
-    return reaches(dataset.log_term.sel(place=place))
+    """Finds the lag within which HEARD of the summed norms of all components lies, by run."""
+    return reaches(dataset.log_component.sel(place=place))
 
 
-def reaches(log_term: "xarray.DataArray") -> np.ndarray:
-    """Finds the same for terms with dimensions parameter, run, lag, and others after run."""
-    terms: Any = np.exp(log_term)
-    terms = terms.sum("parameter")
-    heard = (terms.cumsum("lag") / terms.sum("lag")).transpose("run", ..., "lag").values
+def reaches(log_component: "xarray.DataArray") -> np.ndarray:
+    """Finds the same for components with dimensions parameter, run, lag, and others after run."""
+    components: Any = np.exp(log_component)
+    components = components.sum("parameter")
+    heard = (components.cumsum("lag") / components.sum("lag")).transpose("run", ..., "lag").values
     return (heard >= HEARD).argmax(axis=-1)
 
 
-def recurrent(log_term: "xarray.DataArray") -> "xarray.DataArray":
-    """Computes the log norm of the terms in all recurrent weights together."""
-    names = [name for name in log_term.parameter.values if str(name).rpartition(".")[2] == "W_h"]
-    squares: Any = np.exp(2 * log_term.sel(parameter=names))
-    with np.errstate(divide="ignore"):  # the term of h_0 = 0 is exactly 0
+def recurrent(log_component: "xarray.DataArray") -> "xarray.DataArray":
+    """Computes the log norm of the components in all recurrent weights together."""
+    names = [
+        name for name in log_component.parameter.values if str(name).rpartition(".")[2] == "W_h"
+    ]
+    squares: Any = np.exp(2 * log_component.sel(parameter=names))
+    with np.errstate(divide="ignore"):  # the component of h_0 = 0 is exactly 0
         return 0.5 * np.log(squares.sum("parameter"))
 
 
 class Rates(NamedTuple):
-    """Rates against the lag, in nats per step, over seeds: of ∂L/∂h_k, and of the terms in W_h.
+    """Rates against the lag, in nats per step: of ∂L/∂h_k, and of the components in W_h.
 
     Attributes:
       adjoint: That of ∂L/∂h_k.
-      difference: That of the terms, with the loss at the last step, less that of ∂L/∂h_k.
-      level: That of the terms with a loss at every step.
+      difference: That of the components, with the loss at the last step, less that of ∂L/∂h_k.
+      level: That of the components with a loss at every step.
     """
 
     adjoint: statistics.Estimate
@@ -339,29 +345,31 @@ class Rates(NamedTuple):
     level: statistics.Estimate
 
 
-def term_rates(data: "xarray.Dataset") -> Rates:
+def component_rates(data: "xarray.Dataset") -> Rates:
     """Estimates the rates of one cell at initialisation."""
     last, _, every = PLACES
     adjoints = slopes(data.log_adjoint.sel(place=last))
-    terms = {p: slopes(recurrent(data.log_term.sel(place=p))) for p in (last, every)}
-    return Rates(*map(statistics.estimate, (adjoints, terms[last] - adjoints, terms[every])))
+    components = {p: slopes(recurrent(data.log_component.sel(place=p))) for p in (last, every)}
+    return Rates(
+        *map(statistics.estimate, (adjoints, components[last] - adjoints, components[every]))
+    )
 
 
 def widened(data: "xarray.Dataset") -> statistics.Estimate:
     """Estimates by how many steps the training widens the lag of HEARD."""
-    heard = reaches(data.log_term_along)
+    heard = reaches(data.log_component_along)
     return statistics.estimate(heard[:, -1] - heard[:, 0])
 
 
 def summary(dataset: "xarray.Dataset") -> str:
-    """A table of the cells: rates of the terms and of ∂L/∂h_k, and how far each reaches."""
+    """A table of the cells: rates of the components and of ∂L/∂h_k, and how far each reaches."""
     rows = [_row(str(cell), dataset.sel(cell=cell)) for cell in dataset.cell.values]
     note = f"(rates in nats per step; lag within which {HEARD:.0%} of the summed norms lie)"
     return f"{study.table(rows)}\n{note}"
 
 
 def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
-    found = term_rates(data)
+    found = component_rates(data)
     names = (f"{HEARD:.0%} lag at initialisation", "trained", "loss at every step")
     return {
         "cell": cell,
@@ -376,7 +384,7 @@ def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
 
 
 def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
-    """For each cell: whether the terms fall and are level, and whether training widens them."""
+    """For each cell: whether the components fall and are level, and whether training widens."""
     names = [str(cell) for cell in dataset.cell.values]
     by_cell = {name: dataset.sel(cell=name) for name in names}
     return [
@@ -386,16 +394,16 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
 
 
 def _fall_and_level(cell: str, data: "xarray.Dataset") -> study.Claim:
-    found = term_rates(data)
+    found = component_rates(data)
     room, unit = ALIKE * abs(found.adjoint.value), "nats per step"
     return study.claim(
         decisions.identifier("fall-and-level", cell),
-        f"With a loss at the last step the terms in W_h fall at the rate of ∂L/∂h_k, and with a "
-        f"loss at every step they are level ({cell}).",
+        "With a loss at the last step the components in W_h fall at the rate of ∂L/∂h_k, and with "
+        f"a loss at every step they are level ({cell}).",
         decisions.every(decisions.within(one, -room, room) for one in found[1:]),
         measured=[
             study.Measured.of("rate of ∂L/∂h_k", found.adjoint, unit),
-            study.Measured.of("rate of the terms less that", found.difference, unit),
+            study.Measured.of("rate of the components less that", found.difference, unit),
             study.Measured.of("rate with a loss at every step", found.level, unit),
         ],
         criterion=f"the difference and the level rate lie within ±{ALIKE:.0%} of the rate of "
