@@ -4,7 +4,7 @@ Plain networks h_t = φ(W_x x_t + W_h h_{t-1} + b) with the same W_h, for each i
 activation φ, on x ~ N(0, 1). Measured are the rate of log ‖∂h_T/∂h_k‖ per step, the size of the
 state along time, learning curves on the adding problem, and a sweep of the gain, W_h = gain · W,
 with W from the first initialiser. With D_t = diag(1 where φ'(a_t) ≠ 0) and A the pattern of W_h
-(see `gradflow.flow.log_live_paths`)::
+(see `log_live_paths`)::
 
     ∂h_T/∂h_k = diag(φ'(a_T)) W_h ... diag(φ'(a_{k+1})) W_h
     fraction of live paths = 1ᵀ D_T A ... D_{k+1} A 1 / 1ᵀ A ... A 1
@@ -41,6 +41,7 @@ from _kit import curves, decisions, fields, gain_sweep, outcomes, rates, runs, t
 from gradflow import flow, statistics, study, unroll
 from gradflow.cells import rnn
 from gradflow.cells.rnn import resolve_activation, switched_rnn, with_each_activation
+from gradflow.numerics.exact_slopes import exact_slopes
 from gradflow.spec import split_specs
 from gradflow.tasks import resolve_task
 from gradflow.train import Schedule, Training, resolve_clipping, resolve_optimiser
@@ -141,6 +142,42 @@ def _check(config: Config) -> None:
     _ = config.schedule  # numbers that do not divide are reported before anything is measured
 
 
+def log_live_paths(W_h: jax.Array, slopes: jax.Array) -> jax.Array:
+    """Computes log(live paths / all paths) from h_k to h_T, for every lag T - k = 0 ... T.
+
+    In a network h_t = φ(a_t), a_t = W_x x_t + W_h h_{t-1} + b, a path is a chain of units that no zero
+    of W_h breaks; it is dead if φ' is exactly 0 at a unit on it after the first. With A the
+    pattern of W_h, 1 where it is not zero, and D_t = diag(1 where φ'(a_t) ≠ 0)::
+
+        ∂h_T/∂h_k = Σ over the chains of units i_k ... i_T:  Π_t φ'(a_t)_{i_t} (W_h)_{i_t i_{t-1}}
+        fraction of live paths = 1ᵀ D_T A ... D_{k+1} A 1 / 1ᵀ A ... A 1
+
+    If all paths are dead, ∂h_T/∂h_k is exactly zero. The number of live ones does not give its
+    size, because live paths can cancel, or each be small.
+
+    Args:
+      W_h: The recurrent weights.
+      slopes: φ'(a_t) for t = 1 ... T.
+
+    Returns:
+      Log fractions in nats, index = lag. Exactly -inf where no path is live; NaN where W_h has none
+      to begin with.
+
+    Source: Glorot, Bordes, Bengio 2011, AISTATS (paths of active units).
+    """
+    pattern = (W_h != 0).astype(W_h.dtype)
+
+    def back(counts: tuple, slope: jax.Array) -> tuple[tuple, jax.Array]:
+        live, every = pattern.T @ jnp.where(slope != 0, counts[0], 0), pattern.T @ counts[1]
+        totals = jnp.sum(live), jnp.sum(every)
+        scaled = live / jnp.where(totals[0] > 0, totals[0], 1), every / totals[1]
+        return scaled, jnp.log(totals[0]) - jnp.log(totals[1])
+
+    ones = jnp.ones(len(W_h), W_h.dtype) / len(W_h)  # counts, up to a factor that the sum keeps
+    _, changes = jax.lax.scan(back, (ones, ones), slopes[::-1])
+    return jnp.concatenate([jnp.zeros(1, W_h.dtype), jnp.cumsum(changes)])
+
+
 def _measure(config: Config, networks: Networks) -> "xarray.Dataset":
     """Norms, live paths and sizes of the state of every initialiser with every activation."""
     import xarray
@@ -169,7 +206,7 @@ def _measure_run(config: Config, params: "Params", x: jax.Array) -> tuple[jax.Ar
     """The norms, the live paths and the sizes of the state of one network on one sequence."""
     cell = switched_rnn(config.activations, config.input_size, config.hidden_size)
     # JAX's slopes of saturated units round to 0, which would count them as dead.
-    step = flow.exact_slopes(cell.step)
+    step = exact_slopes(cell.step)
     outputs = unroll(cell, params, x).outputs
     before = jnp.concatenate([cell.initial_carry()[None], outputs[:-1]])
 
@@ -179,7 +216,7 @@ def _measure_run(config: Config, params: "Params", x: jax.Array) -> tuple[jax.Ar
 
     b = params["net"]["b"]
     slopes = jax.jvp(by_bias, (b,), (jnp.ones_like(b),))[1]  # φ'(a_t)
-    live = flow.log_live_paths(params["net"]["W_h"], slopes)
+    live = log_live_paths(params["net"]["W_h"], slopes)
     return flow.log_norms(cell, params, x), live, gain_sweep.log_rms(outputs)
 
 

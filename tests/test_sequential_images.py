@@ -142,7 +142,7 @@ def test_mnist_is_read_and_the_long_form_has_its_sizes(tmp_path, monkeypatch):
         ({"orders": ("plane",)}, "Unknown order of the pixels 'plane'. Did you mean 'plain'"),
         ({"orders": ()}, "Expected an order of the pixels, got none. Try --orders=plain."),
         ({"num_updates": 7}, "Expected num_updates to be a multiple of num_evaluations=3, got 7"),
-        ({"data": "mnist"}, "train-images-idx3-ubyte.gz"),
+        ({"data": "mnist"}, "Expected a folder with the file 'train-images-idx3-ubyte.gz'"),
     ],
 )
 def test_bad_input_is_refused(given, message):

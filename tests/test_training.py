@@ -235,7 +235,7 @@ def test_the_claims_are_decided_by_the_numbers(recorded, solved, at_first, chang
         ("--cell=", "Expected the name of a cell, got ''. Try gru."),
         ("--cell=lsmt", "Unknown cell 'lsmt'"),
         ("--task=addign", "Unknown task 'addign'. Did you mean 'adding'"),
-        ("--task=adding(num_steps=-3)", "num_steps is expected to be at least 2, got -3"),
+        ("--task=adding(num_steps=-3)", "Expected num_steps to be at least 2, got -3"),
         ("--optimiser=adma", "Unknown optimiser 'adma'. Did you mean 'adam'"),
         ("--optimiser=adam(learning_rate=1)", "Expected one learning rate, got --learning_rate"),
         ("--learning_rate=0.1,-1", "numbers above zero are expected"),

@@ -1,4 +1,7 @@
-"""The nets that reconstruct a flow without input, and the forcing that puts them on the data."""
+"""RNNs without input that reconstruct a flow, and teacher forcing of their states.
+
+Source: Mikhaeil, Monfared, Durstewitz 2022 and its code (DurstewitzLab/ChaosRNN).
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,19 +18,20 @@ if TYPE_CHECKING:
 
 
 def plrnn(hidden_size: int) -> Cell:
-    """The piecewise-linear net z_t = A z_{t-1} + W relu(z_{t-1}) + h, A diagonal and W without.
+    """The piecewise-linear RNN z_t = A z_{t-1} + W relu(z_{t-1}) + h.
 
-    A and W are one matrix AW; as in the authors' code all starts at U(±1/√M).
+    A is the diagonal of one matrix AW, and W the rest of it. As in the authors' code all entries
+    are initialised from U(±1/√M), M the number of units.
     """
     r = hidden_size**-0.5
 
     def init(key: jax.Array) -> "Params":
         k_AW, k_h = jax.random.split(key)
-        draw = partial(jax.random.uniform, minval=-r, maxval=r)
-        return {"AW": draw(k_AW, (hidden_size, hidden_size)), "h": draw(k_h, (hidden_size,))}
+        sample = partial(jax.random.uniform, minval=-r, maxval=r)
+        return {"AW": sample(k_AW, (hidden_size, hidden_size)), "h": sample(k_h, (hidden_size,))}
 
     def step(params: "Params", z: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        del x  # it has no entries
+        del x  # it is empty
         A = jnp.diag(params["AW"])
         z = A * z + (params["AW"] - jnp.diag(A)) @ jax.nn.relu(z) + params["h"]
         return z, z
@@ -43,9 +47,10 @@ CELLS: dict[str, Callable[[int], Cell]] = {
 
 
 def forced(cell: Cell) -> Cell:
-    """The cell whose input is (h̃, flag): where the flag is 1 it starts the step from h = h̃.
+    """Adds teacher forcing to a cell: its input is (h̃, flag), and a flag of 1 sets h = h̃.
 
-    All else of the carry is then as at the start: the LSTM's c is 0.
+    The step then starts from h̃, with the rest of the carry as in the initial carry: the LSTM's c
+    is 0.
     """
 
     def step(params: "Params", carry: "Carry", x: jax.Array) -> tuple["Carry", jax.Array]:
@@ -57,18 +62,18 @@ def forced(cell: Cell) -> Cell:
 
 
 def with_hidden(cell: Cell, h: jax.Array) -> "Carry":
-    """The initial carry with this h."""
+    """Gives the initial carry with this h."""
     carry = cell.initial_carry()
     return carry._replace(h=h) if hasattr(carry, "_replace") else h
 
 
 def pseudo_inverse(B: jax.Array) -> jax.Array:
-    """B⁺ = Bᵀ (B Bᵀ)⁻¹ of a matrix with independent rows."""
+    """Computes B⁺ = Bᵀ (B Bᵀ)⁻¹ of a matrix with independent rows."""
     return B.T @ jnp.linalg.inv(B @ B.T)
 
 
 def predictions(cell: Cell, params: "Params", xs: jax.Array, interval: jax.Array) -> jax.Array:
-    """x̂_1 ... x̂_T from x_0 ... x_{T-1}, (T, batch, 3), of which every τ-th is forced on the net."""
+    """Predicts x̂_1 ... x̂_T from x_0 ... x_{T-1}, (T, batch, 3), forcing every τ-th state."""
     flags = jnp.arange(len(xs)) % interval == 0
     states = xs @ pseudo_inverse(params["B"]).T
     flags = jnp.broadcast_to(flags[:, None, None], (*xs.shape[:2], 1)).astype(xs.dtype)
@@ -77,5 +82,5 @@ def predictions(cell: Cell, params: "Params", xs: jax.Array, interval: jax.Array
 
 
 def squared_error(cell: Cell, params: "Params", xs: jax.Array, interval: jax.Array) -> jax.Array:
-    """The mean of (x̂_t - x_t)², t = 1 ... T, of sequences x_0 ... x_T."""
+    """Computes the mean of (x̂_t - x_t)² over t = 1 ... T, of sequences x_0 ... x_T."""
     return jnp.mean((predictions(cell, params, xs[:-1], interval) - xs[1:]) ** 2)

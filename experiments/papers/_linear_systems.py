@@ -1,4 +1,4 @@
-"""Linear systems of one input and output: a dense teacher, and students by their form of A.
+"""Linear systems with one input and one output: a dense teacher, and students by their A.
 
 ::
 
@@ -25,14 +25,14 @@ TEACHER_UNITS = 10
 
 
 class Skip(NamedTuple):
-    """A carry, and the input that led to it."""
+    """A carry, and the last input."""
 
     s: "Carry"
     x: jax.Array
 
 
 def with_skip(cell: Cell) -> Cell:
-    """The cell with x_t beside its h_t, so that a linear readout of both is C h_t + D x_t."""
+    """Appends x_t to the h_t of a cell, so that a linear readout of both is C h_t + D x_t."""
 
     def hidden(carry: Skip) -> jax.Array:
         return jnp.concatenate([cell.hidden(carry.s), carry.x])
@@ -45,11 +45,11 @@ def with_skip(cell: Cell) -> Cell:
 
 
 def blocks(num_blocks: int) -> Cell:
-    """h_t = A h_{t-1} + B x_t with A of 2 x 2 blocks."""
+    """h_t = A h_{t-1} + B x_t, where A has 2 x 2 blocks on its diagonal."""
 
     def step(params: "Params", h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        turned = jnp.sum(params["W_h"] * h.reshape(-1, 1, 2), axis=-1)
-        h = turned.ravel() + params["W_x"] @ x
+        moved = jnp.sum(params["W_h"] * h.reshape(-1, 1, 2), axis=-1)
+        h = moved.ravel() + params["W_x"] @ x
         return h, h
 
     shapes = {"W_h": (num_blocks, 2, 2), "W_x": (2 * num_blocks, 1)}
@@ -57,7 +57,7 @@ def blocks(num_blocks: int) -> Cell:
 
 
 def complex_diagonal(units: int) -> Cell:
-    """s_t = λ ∘ s_{t-1} + γ ∘ B x_t with λ as its real and imaginary part; s is (2, units)."""
+    """s_t = λ ∘ s_{t-1} + γ ∘ B x_t, with real and imaginary parts as rows; s is (2, units)."""
 
     def step(params: "Params", s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         (a, b), (re, im) = params["lambda"], s
@@ -70,13 +70,13 @@ def complex_diagonal(units: int) -> Cell:
 
 
 def _zeros(shapes: Mapping[str, tuple[int, ...]], key: jax.Array) -> dict[str, jax.Array]:
-    """Parameters to be put in: all are drawn by `draw_student`."""
+    """Placeholder parameters; `initialise_student` gives the real ones."""
     del key
     return {name: jnp.zeros(shape) for name, shape in shapes.items()}
 
 
 def student(name: str, units: int) -> Cell:
-    """The cell of a student."""
+    """Makes the cell of a student."""
     if name == "RNN":
         return with_skip(rnn(1, units, activation="identity"))
     if name == "LRU":
@@ -87,7 +87,7 @@ def student(name: str, units: int) -> Cell:
 
 
 def with_moduli(matrices: np.ndarray, nu_0: float) -> tuple[np.ndarray, np.ndarray]:
-    """Matrices with the eigenvalues l moved to the moduli ν_0 + (1 - ν_0) tanh|l|, and these."""
+    """Changes the moduli of eigenvalues l to ν_0 + (1 - ν_0) tanh|l|; also returns the moduli."""
     values, vectors = np.linalg.eig(matrices)
     moduli = nu_0 + (1 - nu_0) * np.tanh(np.abs(values))
     moved = moduli * np.exp(1j * np.angle(values))
@@ -103,8 +103,8 @@ class Teacher(NamedTuple):
     D: float
 
 
-def draw_teacher(seed: int, nu_0: float) -> tuple[Teacher, np.ndarray]:
-    """The teacher of a seed, and the moduli that its eigenvalues were given."""
+def sample_teacher(seed: int, nu_0: float) -> tuple[Teacher, np.ndarray]:
+    """Samples the teacher of a seed; also returns the moduli of its eigenvalues."""
     rng, n = np.random.default_rng(seed), TEACHER_UNITS
     A, moduli = with_moduli(rng.standard_normal((n, n)) / np.sqrt(n), nu_0)
     B, C = rng.standard_normal(n), rng.standard_normal(n) / np.sqrt(n)
@@ -112,7 +112,7 @@ def draw_teacher(seed: int, nu_0: float) -> tuple[Teacher, np.ndarray]:
 
 
 def response(teacher: Teacher, num_steps: int) -> np.ndarray:
-    """What it says to an impulse, g_0 ... g_{T-1}."""
+    """Computes the impulse response g_0 ... g_{T-1}."""
     h, g = teacher.B, np.empty(num_steps)
     for k in range(num_steps):
         g[k] = teacher.C @ h
@@ -121,8 +121,8 @@ def response(teacher: Teacher, num_steps: int) -> np.ndarray:
     return g
 
 
-def draw_student(name: str, units: int, nu_0: float, rng: np.random.Generator) -> "Params":
-    """A student's parameters at the start, by the laws of the authors' code."""
+def initialise_student(name: str, units: int, nu_0: float, rng: np.random.Generator) -> "Params":
+    """Initialises the parameters of a student as the authors' code does."""
     real = name in ("RNN", "block diagonal", "more neurons")
     n = 2 * units if name == "more neurons" else units
     skip = rng.standard_normal((1, 1))

@@ -1,4 +1,4 @@
-"""What reconstructions of the Lorenz flow are measured by: the flow itself, and two distances.
+"""The Lorenz flow, its Lyapunov exponents, and two distances between orbits.
 
 Source of the distances: Mikhaeil, Monfared, Durstewitz 2022 and its code (DurstewitzLab/ChaosRNN).
 """
@@ -22,10 +22,10 @@ WINDOW, SIGMA = 500, 2
 
 
 def lorenz_cell() -> Cell:
-    """The flow itself as a cell: one step is one sample later, by Runge and Kutta's method."""
+    """The flow as a cell: one step is one sampling interval, by Runge-Kutta steps."""
 
     def step(params: "Params", s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        del params, x  # it has neither
+        del params, x  # the flow has neither
         dt = DT / SUBSTEPS
         s = jax.lax.fori_loop(0, SUBSTEPS, lambda _, s: runge_kutta(lorenz_slope, s, dt), s)
         return s, s
@@ -34,20 +34,20 @@ def lorenz_cell() -> Cell:
 
 
 def orbit(num_samples: int) -> np.ndarray:
-    """Samples of the flow on its attractor, after 50 time units."""
+    """Samples the flow on its attractor, after 50 time units."""
     free = jnp.zeros((2000 + num_samples, 0))
     return np.asarray(jax.jit(lambda x: unroll(lorenz_cell(), {}, x).outputs)(free))[2000:]
 
 
 class Measured(NamedTuple):
-    """Numbers of the flow: its exponents per time unit, and the largest by a pair that parts."""
+    """The exponents of the flow per time unit, and the largest one by the growth of a distance."""
 
     exponents: np.ndarray
     by_pair: float
 
 
 def exponents(num_steps: int) -> Measured:
-    """The exponents by QR; the largest by the growth of a distance, in plain NumPy."""
+    """Computes the exponents by QR, and the largest by the distance of two orbits, in NumPy."""
     find = jax.jit(partial(flow.lyapunov_exponents, lorenz_cell(), {}, burn_in=num_steps // 10))
     found = find(jnp.zeros((num_steps, 0))).exponents / DT
     pair = np.array([[1.0, 1.0, 25.0], [1.0, 1.0, 25.0 + 1e-7]])
@@ -62,7 +62,7 @@ def exponents(num_steps: int) -> Measured:
 
 
 def numpy_step(s: np.ndarray, dt: float) -> np.ndarray:
-    """One step of Runge and Kutta's method in NumPy, (points, 3)."""
+    """Makes one Runge-Kutta step in NumPy, (points, 3)."""
 
     def slope(s: np.ndarray) -> np.ndarray:
         x, y, z = s.T
@@ -75,9 +75,9 @@ def numpy_step(s: np.ndarray, dt: float) -> np.ndarray:
 
 
 def histogram(series: np.ndarray) -> np.ndarray:
-    """The shares of cells of a grid over ±2 standard deviations, smoothed, as one vector.
+    """Computes the smoothed histogram on a grid over ±2 standard deviations, as one vector.
 
-    The last cell is all that is outside of the grid, or not finite.
+    The last bin counts the points that are outside of the grid or not finite.
     """
     edges = np.linspace(-SPREAD, SPREAD, NUM_BINS + 1)
     finite = series[np.isfinite(series).all(axis=1)]
@@ -87,13 +87,13 @@ def histogram(series: np.ndarray) -> np.ndarray:
 
 
 def state_space_distance(made: np.ndarray, data: np.ndarray) -> float:
-    """D_stsp = Σ p log p/q of the histograms of the data, p, and of what was made, q; in nats."""
+    """Computes D_stsp = Σ p log p/q in nats; p and q are histograms of ``data`` and ``made``."""
     p, q = histogram(data), histogram(made)
     return float(np.sum(p * np.log(p / q)))
 
 
 def spectrum(series: np.ndarray, window: int) -> np.ndarray:
-    """The power spectrum of one coordinate, a mean over windows, smoothed; its sum is 1."""
+    """Computes the smoothed power spectrum of one coordinate, a mean over windows with sum 1."""
     parts = series[: len(series) // window * window].reshape(-1, window)
     parts = parts - parts.mean(axis=1, keepdims=True)
     power = np.mean(np.abs(np.fft.rfft(parts, axis=1)) ** 2, axis=0)
@@ -104,12 +104,12 @@ def spectrum(series: np.ndarray, window: int) -> np.ndarray:
 
 
 def hellinger(p: np.ndarray, q: np.ndarray) -> float:
-    """√(1 - Σ √(p q)) of two distributions."""
+    """Computes the Hellinger distance √(1 - Σ √(p q)) of two distributions."""
     return float(np.sqrt(max(0.0, 1 - np.sum(np.sqrt(p * q)))))
 
 
 def spectral_distance(made: np.ndarray, data: np.ndarray) -> float:
-    """D_H: the mean over the coordinates; 1 where what was made is not finite, or constant."""
+    """Computes D_H, the mean over coordinates; 1 if ``made`` is not finite or is constant."""
     if not np.isfinite(made).all() or np.any(np.ptp(made, axis=0) < 1e-6):
         return 1.0
     window = min(WINDOW, len(made), len(data))

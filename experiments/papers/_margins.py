@@ -1,6 +1,6 @@
-"""A linear net with its singular values within a margin of 1, and how Vorontsov 2017 trains it.
+"""A linear RNN with singular values within a margin of 1, and its training by Vorontsov 2017.
 
-U and V stay orthogonal by steps along geodesics; all else goes by RMSprop::
+U and V stay orthogonal by updates along geodesics; RMSprop trains all other parameters::
 
     h_t = W h_{t-1} + W_x x_t + b    W = U S Vᵀ    s = 1 + 2m (sigmoid(p) - 1/2)
 
@@ -33,32 +33,32 @@ if TYPE_CHECKING:
 RATE, GEODESIC_RATE, DECAY, CLIP = 1e-4, 1e-6, 1e-4, 100.0
 RECALLED = 10
 FREE = "none"
-"""The name of no margin, at which s = 1 + p."""
+"""The name of a network without a margin, whose s = 1 + p."""
 
 
 @functools.cache
 def net(hidden_size: int) -> "Cell":
-    """The linear net that reads one number a step."""
+    """Makes the linear RNN, which reads one number per step."""
     return rnn(1, hidden_size, activation="identity")
 
 
 def margin_of(name: str) -> float:
-    """m by its name; infinity for none.
+    """Gives the margin m of a name; infinity for none.
 
     Raises:
-      ValueError: If it is not a number from 0 to 1, or none.
+      ValueError: If the name is neither a number from 0 to 1 nor none.
     """
     try:
         margin = math.inf if name == FREE else float(name)
     except ValueError:
         margin = math.nan
     if not (0 <= margin <= 1 or name == FREE):
-        raise ValueError(f"a margin from 0 to 1, or {FREE}, is expected, got {name!r}; try 0.1")
+        raise ValueError(f"Expected a margin from 0 to 1, or {FREE}, got {name!r}. Try 0.1.")
     return margin
 
 
 def scalar_copy(lag: int) -> Task:
-    """Copy memory as the authors read it in: a symbol is 1 ... 8, a blank 0, the marker -1."""
+    """Copy memory with the authors' inputs: symbols are 1 ... 8, a blank is 0, the marker -1."""
     task = resolve_task(f"copy(lag={lag})")
     values = np.array([*range(1, 9), 0, -1], np.float32)
 
@@ -70,7 +70,7 @@ def scalar_copy(lag: int) -> Task:
 
 
 def of_last_step(task: Task) -> Task:
-    """The same task, but with the loss of the last step alone."""
+    """Changes a task so that its loss is that of the last step alone."""
 
     def sample(key: jax.Array, batch_size: int) -> Batch:
         batch = task.sample(key, batch_size)
@@ -79,8 +79,8 @@ def of_last_step(task: Task) -> Task:
     return task._replace(sample=sample)
 
 
-def draw(key: jax.Array, hidden_size: int) -> "Params":
-    """U and V uniform among the orthogonal matrices, all s = 1, W_x ~ U(±0.01)."""
+def initialise(key: jax.Array, hidden_size: int) -> "Params":
+    """Initialises uniform orthogonal U and V, all s = 1, and W_x ~ U(±0.01)."""
     k_U, k_V, k_x, k_out = jax.random.split(key, 4)
     orthogonal, glorot = map(resolve_initializer, ("orthogonal", "glorot"))
     dtype = jnp.result_type(float)
@@ -96,46 +96,49 @@ def draw(key: jax.Array, hidden_size: int) -> "Params":
 
 
 def spectrum(p: jax.Array, margin: Any) -> jax.Array:
-    """The singular values: within the margin of 1, or 1 + p where there is none."""
+    """Computes the singular values: within the margin of 1, or 1 + p without a margin."""
     is_free = jnp.isinf(margin)
-    m = jnp.where(is_free, 1.0, margin)  # or the other branch's derivative is not a number
+    m = jnp.where(is_free, 1.0, margin)  # with an infinite m the unused branch gives a NaN gradient
     bounded = 1 + 2 * m * (jax.nn.sigmoid(p) - 0.5)
     return jnp.where(is_free, jnp.maximum(1 + p, 0), bounded)
 
 
 def model(params: "Params", margin: Any) -> "Params":
-    """The net with its recurrent matrix put together: U S Vᵀ."""
+    """Computes the parameters of the linear RNN, with W = U S Vᵀ."""
     W_h = (params["U"] * spectrum(params["p"], margin)) @ params["V"].T
     cell = {"W_h": W_h, "W_x": params["W_x"], "b": params["b"]}
     return {"cell": cell, "readout": params["readout"]}
 
 
 def geodesic(Q: jax.Array, slope: jax.Array, rate: float) -> jax.Array:
-    """(I + rate/2 A)⁻¹ (I - rate/2 A) Q with A = G Qᵀ - Q Gᵀ, G the slope: orthogonal as Q is."""
+    """Computes (I + rate/2 A)⁻¹ (I - rate/2 A) Q with A = G Qᵀ - Q Gᵀ, which is orthogonal.
+
+    G is the gradient, ``slope``.
+    """
     A = slope @ Q.T - Q @ slope.T
     eye = jnp.eye(len(Q), dtype=Q.dtype)
     return jnp.linalg.solve(eye + rate / 2 * A, (eye - rate / 2 * A) @ Q)
 
 
 def rescaling(margin: jax.Array) -> jax.Array:
-    """1/2m, by which the authors have s move alike at every margin; 1 for m = 0 and none."""
+    """Computes 1/2m, which makes s move equally at every margin; 1 for m = 0 and without one."""
     is_bounded = (margin > 0) & jnp.isfinite(margin)
     return 1 / jnp.where(is_bounded, 2 * margin, 1)
 
 
-class Look(NamedTuple):
-    """A net as it is at some update, and what it does on fresh sequences."""
+class Evaluation(NamedTuple):
+    """The network at an update, and its loss and accuracy on fresh sequences."""
 
     net: "Params"
     loss: jax.Array
-    share: jax.Array
+    accuracy: jax.Array
 
 
 def trainer(
     task: Task, hidden_size: int, batch_size: int, schedule: Schedule
-) -> Callable[[jax.Array, jax.Array], Look]:
-    """(keys, margins), one a run, -> the looks of each, the first of them before any update."""
-    cell, num_looks = net(hidden_size), len(schedule.evaluations)
+) -> Callable[[jax.Array, jax.Array], Evaluation]:
+    """Makes (keys, margins), one for each run, -> its evaluations; the first is before training."""
+    cell, number = net(hidden_size), len(schedule.evaluations)
     clip = optax.clip_by_global_norm(CLIP)
 
     def objective(params: "Params", margin: jax.Array, batch: Batch) -> jax.Array:
@@ -158,24 +161,25 @@ def trainer(
         bases = {n: geodesic(params[n], slope[n], GEODESIC_RATE) for n in ("U", "V")}
         return moved._replace(params=moved.params | bases), None
 
-    def look(margin: jax.Array, key: jax.Array, params: "Params") -> Look:
+    def evaluate(margin: jax.Array, key: jax.Array, params: "Params") -> Evaluation:
         found, batch = model(params, margin), task.sample(key, batch_size)
-        said = predict(cell, found, batch.inputs)
-        right = jnp.argmax(said, axis=-1) == batch.targets
-        return Look(found, batch_loss(task.loss, said, batch), jnp.mean(right[-RECALLED:]))
+        predictions = predict(cell, found, batch.inputs)
+        correct = jnp.argmax(predictions, axis=-1) == batch.targets
+        loss = batch_loss(task.loss, predictions, batch)
+        return Evaluation(found, loss, jnp.mean(correct[-RECALLED:]))
 
-    def one(key: jax.Array, margin: jax.Array) -> Look:
-        k_init, k_look, k_train = jax.random.split(key, 3)
-        first = draw(k_init, hidden_size)
+    def one(key: jax.Array, margin: jax.Array) -> Evaluation:
+        k_init, k_eval, k_train = jax.random.split(key, 3)
+        first = initialise(k_init, hidden_size)
 
         def chunk(descent: Descent, key: jax.Array) -> tuple[Descent, "Params"]:
             keys = jax.random.split(key, schedule.eval_every)
             descent, _ = jax.lax.scan(partial(update, margin), descent, keys)
             return descent, descent.params
 
-        keys = jax.random.split(k_train, num_looks - 1)
+        keys = jax.random.split(k_train, number - 1)
         _, later = jax.lax.scan(chunk, Descent.start(optimiser(margin), first), keys)
         params = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
-        return jax.lax.map(partial(look, margin, k_look), params)
+        return jax.lax.map(partial(evaluate, margin, k_eval), params)
 
     return jax.jit(map_runs(one))

@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 import numpy as np
 from _driven import driven, sample
+from _iterations import count_iterations
 from _kit import fields
-from _newton import deer, moves_by_scan
 from _paper import Paper
 from jax.scipy.special import logsumexp
 
 from gradflow import flow, study
 from gradflow.study import Claim, statement
+from gradflow.unroll.affine import linearised_scan
 
 if TYPE_CHECKING:
     import xarray
@@ -69,13 +70,10 @@ def solve(config: Config, gain: float) -> "xarray.Dataset":
         rng = np.random.default_rng([config.seed, seed])
         matrix, u, s_0 = sample(rng, D, T)
         ends = jnp.asarray(s_0), jnp.asarray(rng.uniform(-1, 1, (T, D)))
-        cell, params, u = (
-            driven(D),
-            {"W_h": jnp.asarray(gain * matrix / np.sqrt(D))},
-            jnp.asarray(u),
-        )
-        counts.append(deer(cell, moves_by_scan, params, u, ends, jnp.asarray(lengths))[0])
-        found = flow.lyapunov_exponents(cell, params, u, num_exponents=1, carry=ends[0])
+        cell, params = driven(D), {"W_h": jnp.asarray(gain * matrix / np.sqrt(D))}
+        at = params, jnp.asarray(u), ends, jnp.asarray(lengths)
+        counts.append(count_iterations(cell, linearised_scan, *at)[0])
+        found = flow.lyapunov_exponents(cell, *at[:2], num_exponents=1, carry=ends[0])
         exponents.append(found.exponents[0])
     return xarray.Dataset(
         {

@@ -32,7 +32,7 @@ from _training import last, trained
 
 from gradflow import study
 from gradflow.cells import resolve
-from gradflow.spec import unknown_name
+from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import Batch, Task, resolve_task
 from gradflow.train import Schedule, Training, begin, resolve_clipping, resolve_optimiser
@@ -181,8 +181,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
         return once(name, partial(train, config, problem, net, partial(once.folder, name)))
 
     for problem in config.problem:
-        if problem not in PROBLEMS:
-            raise ValueError(unknown_name("problem", problem, PROBLEMS))
+        check_name("problem", problem, PROBLEMS)
     nets = ("lstm", "tanh")
     parts = [xarray.concat([unit(p, n) for n in nets], dim="net") for p in config.problem]
     found = xarray.concat(parts, dim="problem")

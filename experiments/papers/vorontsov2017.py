@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _margins import FREE, RECALLED, Look, margin_of, net, of_last_step, scalar_copy, trainer
+from _margins import FREE, RECALLED, Evaluation, margin_of, net, of_last_step, scalar_copy, trainer
 from _paper import Paper
 
 from gradflow import study
@@ -60,7 +60,7 @@ class Config(study.Config):
     precision: Literal["float64", "float32"] = study.field("float32", help="Precision of training.")
 
 
-def measure(config: Config, train: Callable[..., Look], name: str) -> "xarray.Dataset":
+def measure(config: Config, train: Callable[..., Evaluation], name: str) -> "xarray.Dataset":
     """Trains all seeds at one margin and measures their gradients: seed, update, step."""
     import xarray
 
@@ -77,7 +77,7 @@ def measure(config: Config, train: Callable[..., Look], name: str) -> "xarray.Da
             "log_norm": (("seed", "update", "step"), logs.reshape(*times, -1)),
             "singular": (("seed", "update", "index"), singular),
             "loss": (("seed", "update"), looks.loss, {"units": "nats"}),
-            "share": (("seed", "update"), looks.share),
+            "share": (("seed", "update"), looks.accuracy),
         },
         coords={
             "update": np.arange(times[1]) * config.look_every,

@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _linear_systems import draw_student, draw_teacher, response, student
+from _linear_systems import initialise_student, response, sample_teacher, student
 from _paper import Paper
 from _training import last, trained
 
@@ -137,7 +137,7 @@ def adam(num_updates: int, scale: float, rate: Any) -> optax.GradientTransformat
 def train(config: Config, name: str, nu_0: float, folder: Any) -> "xarray.Dataset":
     """All learning rates and seeds of one student of one teacher, side by side."""
     infinite, T = config.batch_size == 0, config.num_steps
-    teacher, _ = draw_teacher(config.seed, nu_0)
+    teacher, _ = sample_teacher(config.seed, nu_0)
     scale = factor(T, infinite=infinite)
     training = Training(
         student(name, config.units),
@@ -150,7 +150,7 @@ def train(config: Config, name: str, nu_0: float, folder: Any) -> "xarray.Datase
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     runs = begin(training, jnp.tile(keys, len(rates)), jnp.repeat(rates, config.num_seeds))
     rngs = [np.random.default_rng([config.seed, seed]) for seed in range(config.num_seeds)]
-    drawn = [draw_student(name, config.units, nu_0, rng) for rng in rngs] * len(rates)
+    drawn = [initialise_student(name, config.units, nu_0, rng) for rng in rngs] * len(rates)
     put = jax.tree.map(lambda old, *new: jnp.stack(new).astype(old.dtype), runs.params, *drawn)
     every = config.num_updates // config.num_evaluations
     schedule = Schedule(config.num_updates, every, early_stop=False)
@@ -201,7 +201,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     for row, name in zip(rates, names, strict=True):
         tried = RATES[name][: config.num_rates]
         row[: len(tried)] = tried
-    drawn = [draw_teacher(config.seed, nu) for nu in config.nus]
+    drawn = [sample_teacher(config.seed, nu) for nu in config.nus]
     found = np.abs([np.linalg.eigvals(teacher.A) for teacher, _ in drawn])
     wanted = np.array([moduli for _, moduli in drawn])
     joined = xarray.concat(parts, dim="case")

@@ -1,4 +1,4 @@
-"""Running a cell over all its steps at once: Newton's method on the whole trajectory (DEER)."""
+"""The trajectory of a cell by Newton's method on all steps at once (DEER)."""
 
 from functools import partial
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gradflow.cell import Carry, Cell, Params
+from gradflow.unroll.affine import affine_scan
 from gradflow.unroll.inputs import check_inputs, check_step, start
 
 States = Float[Array, "steps carry"]
@@ -16,14 +17,14 @@ States = Float[Array, "steps carry"]
 
 
 class Solution(NamedTuple):
-    """A trajectory that was found as the solution of T equations.
+    """A trajectory found as the solution of T equations.
 
     Attributes:
-      carries: As `gradflow.unroll.unroll` gives them: ``carries[t]`` is s_t for t = 0 ... T.
+      carries: As in `gradflow.Trajectory`: ``carries[t]`` is s_t for t = 0 ... T.
       iterations: Newton steps that moved a state by more than the tolerance. (One more confirms
         the solution and is not counted.)
-      error: The largest error of a state that is left to be expected, in units of the carry: the
-        last move, or what rounding alone does to a state, whichever is larger.
+      error: An estimate of the largest error of a state, in units of the carry: the last move, or
+        the effect of rounding errors, whichever is larger.
       converged: Whether that error is within the tolerance.
     """
 
@@ -42,10 +43,10 @@ def solve_in_parallel(
     max_iterations: int,
     carry: Carry | None = None,
 ) -> Solution:
-    """The trajectory s_t = step(params, s_{t-1}, x_t) of all t at once, by Newton's method.
+    """Computes the trajectory s_t = step(params, s_{t-1}, x_t) for all t at once.
 
-    From a guess s_1 ... s_T, at first all zero, with r_t = step(s_{t-1}, x_t) - s_t and J_t taken
-    at the guess, the move δ solves the equations linearised there::
+    Newton's method starts from the guess s_1 = ... = s_T = 0. With r_t = step(s_{t-1}, x_t) - s_t
+    and J_t computed at the guess, the move δ solves the linearised equations::
 
         δ_t = J_t δ_{t-1} + r_t        δ_0 = 0        s_t ← s_t + δ_t
 
@@ -53,26 +54,27 @@ def solve_in_parallel(
     takes O(T n³) products and O(T n²) memory for a carry of n numbers, against O(T n²) and O(T n)
     of the plain scan: it pays where T is long, n small, and the machine wide.
 
-    In exact arithmetic i iterations set the first i states right, so that T are always enough. A
-    net whose largest Lyapunov exponent is below zero takes a few, whatever T is. Where it is
-    above zero it takes about T, and the states found are not those of the scan: rounding grows
-    as exp(exponent · t). So the residual, which can be tiny on a wrong path, is not asked; what
-    counts is the last move, and where noise of the size of rounding, sent through the same
-    equations, leads. What overflows on the way is put back to zero.
+    In exact arithmetic, i iterations make the first i states exact, so that T always suffice. A
+    network whose largest Lyapunov exponent is negative needs a few, for any T. If the exponent is
+    positive, it needs about T, and the states differ from those of the scan, because rounding
+    errors grow as exp(exponent · t). The residual can be tiny on such a wrong trajectory, so it
+    does not decide on convergence. Instead the error is estimated by the last move, and by the
+    propagation of noise of the size of rounding errors through the same equations. States that
+    overflow are reset to zero.
 
     First derivatives of the carries are those of the exact solution: they come from one more
-    Newton step, linear in r. Second derivatives are not offered.
+    Newton step, linear in r. Second derivatives are not supported.
 
     Args:
       cell: The cell.
       params: Its parameters.
       inputs: x_1 ... x_T of one sequence; `jax.vmap` over more.
-      tolerance: The error of a state at which it ends, in units of the carry.
-      max_iterations: How many Newton steps to make at most, the confirming one not counted.
+      tolerance: The error of a state at which the iteration ends, in units of the carry.
+      max_iterations: The largest number of Newton steps, not counting the confirming one.
       carry: s_0; by default the cell's own.
 
     Returns:
-      The trajectory and whether it can be trusted: see ``converged`` before you use it.
+      The trajectory, and whether it can be trusted: check ``converged`` before using it.
 
     Raises:
       ValueError: If the inputs are not one sequence of a step or more, max_iterations is below 1,
@@ -84,8 +86,8 @@ def solve_in_parallel(
     inputs = check_inputs(inputs)
     if inputs.ndim != 2 or not len(inputs):
         raise ValueError(
-            "one sequence of inputs, of shape (T, input) with T of at least 1, is expected, got "
-            f"shape {inputs.shape}; for a batch, jax.vmap over its axis"
+            "Expected one sequence of inputs, of shape (T, input) with T of at least 1, got shape "
+            f"{inputs.shape}. For a batch, use jax.vmap over its axis."
         )
     s_0 = start(cell, params, inputs, carry)
     check_step(cell, params, s_0, inputs, batched=False)
@@ -95,12 +97,12 @@ def solve_in_parallel(
 
 def _check(tolerance: float, max_iterations: int, dtype: jnp.dtype) -> None:
     if max_iterations < 1:
-        raise ValueError(f"max_iterations of at least 1 is expected, got {max_iterations}; try 100")
+        raise ValueError(f"Expected max_iterations of at least 1, got {max_iterations}. Try 100.")
     least = 10 * float(jnp.finfo(dtype).eps)
     if not least <= tolerance < float("inf"):
         raise ValueError(
-            f"a tolerance of at least {least:.0e}, ten times the rounding of {dtype}, is "
-            f"expected, got {tolerance}; raise it, or run in float64"
+            f"Expected a tolerance of at least {least:.0e}, ten times the rounding error of "
+            f"{dtype}, got {tolerance}. Increase it, or run in float64."
         )
 
 
@@ -117,9 +119,9 @@ def _solve(cell: Cell, max_iterations: int, tolerance: Array, arguments: tuple) 
         states, iterations, error = _iterate(step, fixed, max_iterations, tolerance)
         before = _before(fixed[2], states)
         jacobians = _jacobians(step, fixed[0], before, fixed[1])
-        # Of this last step r alone has a derivative: that of the solution, through (I - J)⁻¹.
+        # Only r has a derivative in this last step; it gives that of the solution, (I - J)⁻¹ dr.
         new = jax.vmap(step, (None, 0, 0))(params, _before(first, states), inputs)
-        moved = states + _solve_linear(jacobians, (new - states)[..., None])[..., 0]
+        moved = states + affine_scan(jacobians, (new - states)[..., None])[..., 0]
     moved = jnp.where(jnp.isfinite(moved), moved, states)
     carries = jax.vmap(unravel)(jnp.concatenate([first[None], moved]))
     converged = error <= tolerance
@@ -127,8 +129,9 @@ def _solve(cell: Cell, max_iterations: int, tolerance: Array, arguments: tuple) 
 
 
 def _iterate(step, fixed: tuple, max_iterations: int, tolerance: Array) -> tuple:
-    """The states, how many steps moved them, and the error that is left."""
+    """The states, the number of steps that moved them, and the estimated error."""
     params, inputs, first = fixed
+    # Random signs: rounding errors of one sign could cancel on the way.
     noise = jax.random.rademacher(jax.random.key(0), (len(inputs), first.size), first.dtype)
     eps = jnp.finfo(first.dtype).eps
 
@@ -142,7 +145,7 @@ def _iterate(step, fixed: tuple, max_iterations: int, tolerance: Array) -> tuple
         new = jax.vmap(step, (None, 0, 0))(params, before, inputs)
         rounding = eps * jnp.maximum(jnp.abs(new), eps) * noise
         sides = jnp.stack([new - states, rounding], axis=-1)
-        moves = _solve_linear(_jacobians(step, params, before, inputs), sides)
+        moves = affine_scan(_jacobians(step, params, before, inputs), sides)
         error = jnp.max(jnp.where(jnp.isfinite(moves), jnp.abs(moves), jnp.inf))
         states = states + moves[..., 0]
         states = jnp.where(jnp.isfinite(states), states, 0)
@@ -158,16 +161,5 @@ def _before(first: Float[Array, " carry"], states: States) -> States:
 
 
 def _jacobians(step, params: Params, before: States, inputs: Array) -> Array:
-    """J_1 ... J_T at the states that the steps start from."""
+    """J_1 ... J_T at the states from which the steps start."""
     return jax.vmap(jax.jacfwd(step, argnums=1), (None, 0, 0))(params, before, inputs)
-
-
-def _solve_linear(
-    jacobians: Float[Array, "steps carry carry"], sides: Float[Array, "steps carry n"]
-) -> Float[Array, "steps carry n"]:
-    """The δ_t = J_t δ_{t-1} + r_t of all t, with δ_0 = 0, for n right sides r at once."""
-
-    def compose(earlier: tuple, later: tuple) -> tuple:
-        return later[0] @ earlier[0], later[0] @ earlier[1] + later[1]
-
-    return jax.lax.associative_scan(compose, (jacobians, sides))[1]

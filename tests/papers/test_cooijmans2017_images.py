@@ -12,8 +12,8 @@ from gradflow import flow, study
 
 
 @pytest.fixture(scope="module")
-def dataset():
-    return paper.run(paper.EXPERIMENT.resolve({}, quick=True))
+def dataset(quick_run):
+    return quick_run("cooijmans2017_images")
 
 
 def test_step_equals_a_numpy_reference():

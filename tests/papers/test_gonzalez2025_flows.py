@@ -7,16 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from _driven import driven
-from _newton import TOLERANCE, deer, moves_at_once, moves_by_scan
+from _iterations import TOLERANCE, count_iterations
 
-from gradflow import flow, study, unroll
-
-
-@pytest.fixture(scope="module")
-def quick():
-    """The quick run of both papers."""
-    found = [p.EXPERIMENT.run(p.EXPERIMENT.resolve({}, quick=True)) for p in (flows, nets)]
-    return dict(zip(("flows", "nets"), found, strict=True))
+from gradflow import flow, unroll
+from gradflow.unroll.affine import linearised_scan
 
 
 def derivatives():
@@ -90,14 +84,14 @@ def test_exponents_of_lorenz_sum_to_the_divergence_for_a_small_step():
     np.testing.assert_allclose(found, -(10 + 1 + 8 / 3), atol=1e-3)
 
 
-def test_the_moves_solve_the_linearised_equations():
+def test_moves_solve_the_linearised_equations():
     step = lambda s, x: jnp.tanh(s[::-1] * s + x)  # noqa: E731
     old, x, r = jax.random.normal(jax.random.key(0), (3, 9, 3))
     J, move, wanted = jax.vmap(jax.jacfwd(step))(old, x), np.zeros(3), []
     for t in range(9):
         move = np.asarray(J[t]) @ move + np.asarray(r[t])
         wanted.append(move)
-    for moves in (moves_by_scan, moves_at_once):
+    for moves in (linearised_scan, flows.moves_in_parallel):
         np.testing.assert_allclose(moves(step, old, x, r), wanted, rtol=1e-11)
 
 
@@ -116,7 +110,7 @@ def newton(step, s_0, states, J):
     return np.array(merits), states
 
 
-def test_deer_counts_as_newton_s_method_on_the_block_matrix_and_finds_the_scan():
+def test_count_and_states_equal_newtons_method_on_the_block_matrix():
     T, n = 12, 4
     W = 1.5 * np.random.default_rng(1).standard_normal((n, n))
     s_0, guess = np.full(n, 0.3), np.random.default_rng(2).uniform(-1, 1, (T, n))
@@ -128,8 +122,8 @@ def test_deer_counts_as_newton_s_method_on_the_block_matrix_and_finds_the_scan()
     ends = jnp.asarray(s_0), jnp.asarray(guess)
     path = unroll(cell, params, x, carry=ends[0]).outputs
     np.testing.assert_allclose(states, path, rtol=1e-8)
-    for moves in (moves_by_scan, moves_at_once):
-        counts, error = deer(cell, moves, params, x, ends, jnp.asarray(lengths))
+    for moves in (linearised_scan, flows.moves_in_parallel):
+        counts, error = count_iterations(cell, moves, params, x, ends, jnp.asarray(lengths))
         first = [int(np.argmax(merits[:, T - 1] < TOLERANCE)) + 1 for T in lengths]
         np.testing.assert_array_equal(counts, np.minimum(first, lengths))
         assert error < 1e-4
@@ -153,17 +147,11 @@ def test_theory_is_the_geometric_series():
     np.testing.assert_allclose(nets.theory(np.zeros(1), 40), [2 * np.log(40)])
 
 
-def test_quick_run_supports_the_exact_claims(quick):
-    assert (quick["flows"].observer_iterations <= 14).all()
-    assert (quick["flows"].iterations.values > 20).all()
-    counts = quick["nets"].iterations.transpose("gain", "seed", "length").values
+def test_iterations_of_the_quick_runs(quick_run):
+    few = quick_run("gonzalez2025_flows")
+    assert (few.observer_iterations <= 14).all() and (few.iterations.values > 20).all()
+    counts = quick_run("gonzalez2025_map").iterations.transpose("gain", "seed", "length").values
     assert (np.diff(counts[-1]) > 0).all() and counts.max() <= 60
-    for paper, name in ((flows.EXPERIMENT, "flows"), (nets.EXPERIMENT, "nets")):
-        claims = paper.claims(quick[name])
-        assert [c.reason for c in claims if c.exact and c.verdict != "reproduced"] == []
-        with study.figure.style():
-            for draw in paper.figures.values():
-                assert draw(quick[name]).axes
 
 
 def test_unknown_flow_is_refused():

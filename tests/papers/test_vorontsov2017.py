@@ -50,7 +50,7 @@ def test_the_claims_and_figures_of_a_quick_run(quick):
 
 
 def test_the_probe_is_the_gradient_by_a_perturbation_of_each_state():
-    params = _margins.draw(jax.random.key(0), N)
+    params = _margins.initialise(jax.random.key(0), N)
     params["p"] = jax.random.normal(jax.random.key(1), (N,))
     model = _margins.model(params, 0.5)
     task, key = _margins.of_last_step(_margins.scalar_copy(LAG)), jax.random.key(2)
@@ -95,7 +95,7 @@ def test_the_margin_bounds_the_spectrum_and_does_not_change_how_it_moves():
 
 
 def test_the_recurrent_matrix_has_the_spectrum_of_its_factors():
-    params = _margins.draw(jax.random.key(0), N)
+    params = _margins.initialise(jax.random.key(0), N)
     params["p"] = jnp.arange(1.0, N + 1)
     W = _margins.model(params, 0.3)["cell"]["W_h"]
     wanted = sorted(_margins.spectrum(params["p"], 0.3), reverse=True)
@@ -138,5 +138,5 @@ def test_the_order_of_the_margins_decides():
 
 @pytest.mark.parametrize("name", ["2", "-0.1", "nan", "inf", "wide"])
 def test_what_is_no_margin_is_refused(name):
-    with pytest.raises(ValueError, match=f"a margin from 0 to 1, or none, is expected.*{name}"):
+    with pytest.raises(ValueError, match=f"Expected a margin from 0 to 1, or none, got .*{name}"):
         vorontsov2017.run(vorontsov2017.Config(margins=("0", name)))

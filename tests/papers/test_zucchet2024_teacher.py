@@ -32,7 +32,7 @@ def dense(teacher):
 def test_the_teacher_s_moduli_are_those_of_the_paper_and_its_angles_those_of_the_matrix(nu_0):
     raw = np.random.default_rng(7).standard_normal((10, 10)) / np.sqrt(10)
     before, after = (
-        np.linalg.eigvals(m) for m in (raw, _linear_systems.draw_teacher(7, nu_0)[0].A)
+        np.linalg.eigvals(m) for m in (raw, _linear_systems.sample_teacher(7, nu_0)[0].A)
     )
     moved = (nu_0 + (1 - nu_0) * np.tanh(abs(before))) * before / abs(before)
     distances = abs(after[:, None] - moved[None])
@@ -41,7 +41,7 @@ def test_the_teacher_s_moduli_are_those_of_the_paper_and_its_angles_those_of_the
 
 
 def test_a_student_that_is_the_teacher_has_no_loss():
-    T, teacher = 30, _linear_systems.draw_teacher(1, 0.9)[0]
+    T, teacher = 30, _linear_systems.sample_teacher(1, 0.9)[0]
     g = _linear_systems.response(teacher, T)
     for infinite in (True, False):
         batch = paper.task_of(g, infinite=infinite).sample(jax.random.key(0), 5)
@@ -52,7 +52,7 @@ def test_a_student_that_is_the_teacher_has_no_loss():
 
 def test_the_impulse_gives_the_expected_loss_under_white_input():
     """E (y - y*)² at every step, from the covariance of both states: P <- M P Mᵀ + N Nᵀ."""
-    T, teacher, other = 12, *(_linear_systems.draw_teacher(seed, 0.8)[0] for seed in (1, 2))
+    T, teacher, other = 12, *(_linear_systems.sample_teacher(seed, 0.8)[0] for seed in (1, 2))
     zero = np.zeros((10, 10))
     M = np.block([[teacher.A, zero], [zero, other.A]])
     N, c = np.append(teacher.B, other.B), np.append(-teacher.C, other.C)
@@ -78,7 +78,7 @@ def test_the_impulse_gives_the_expected_loss_under_white_input():
 @pytest.mark.parametrize("name", paper.RATES)
 def test_a_student_answers_an_impulse_by_powers_of_its_matrix(name):
     units, nu_0, T = 4, 0.5, 6
-    params = _linear_systems.draw_student(name, units, nu_0, np.random.default_rng(0))
+    params = _linear_systems.initialise_student(name, units, nu_0, np.random.default_rng(0))
     cell, W = params["cell"], params["readout"]["W"][0]
     if "W_h" in cell:
         A = cell["W_h"]
