@@ -145,8 +145,8 @@ def _check(config: Config) -> None:
 def log_live_paths(W_h: jax.Array, slopes: jax.Array) -> jax.Array:
     """Computes log(live paths / all paths) from h_k to h_T, for every lag T - k = 0 ... T.
 
-    In a network h_t = φ(a_t), a_t = W_x x_t + W_h h_{t-1} + b, a path is a chain of units that no zero
-    of W_h breaks; it is dead if φ' is exactly 0 at a unit on it after the first. With A the
+    In a network h_t = φ(a_t), a_t = W_x x_t + W_h h_{t-1} + b, a path is a chain of units that no
+    zero of W_h breaks; it is dead if φ' is exactly 0 at a unit on it after the first. With A the
     pattern of W_h, 1 where it is not zero, and D_t = diag(1 where φ'(a_t) ≠ 0)::
 
         ∂h_T/∂h_k = Σ over the chains of units i_k ... i_T:  Π_t φ'(a_t)_{i_t} (W_h)_{i_t i_{t-1}}
