@@ -22,9 +22,10 @@ from turns import medians
 from gradflow import flow
 from gradflow.cell import Cell, Params
 from gradflow.cells import CELLS, resolve
-from gradflow.flow import sweep
-from gradflow.flow.certificate import by_decomposition
-from gradflow.flow.steps import log_scaled, pull_scaled, rescale, unit_rows
+from gradflow.flow.blocks import Blocks
+from gradflow.flow.trace import trace_of
+from gradflow.numerics.certificate import by_decomposition
+from gradflow.numerics.scaling import Scaled, log_scaled, scaled
 
 INPUT_SIZE = 8
 STAGES = "direct", "warm", "searched", "Cholesky", "decomposed"
@@ -37,17 +38,17 @@ _REPEATS = flags.DEFINE_integer("repeats", 5, "Runs of each; 0 times nothing.", 
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def decomposed(cell: Cell, kind: tuple, params: Params, inputs: jax.Array) -> jax.Array:
+def decomposed(cell: Cell, blocks: Blocks, params: Params, inputs: jax.Array) -> jax.Array:
     """The log norms at the lags from 1 on, by a decomposition at each."""
     with jax.default_matmul_precision("highest"):
-        problem = sweep.prepare(cell, kind, (params, inputs, None, None))
+        trace = trace_of(cell, params, inputs)
 
-        def back(state: tuple, index: jax.Array) -> tuple:
-            rows, exponent = pull_scaled(problem.steps, index, *state)
-            matrix, shift = rescale(jax.vmap(problem.source)(rows), exponent)
-            return (rows, exponent), log_scaled(by_decomposition(matrix), shift)
+        def back(product: Scaled, index: jax.Array) -> tuple[Scaled, jax.Array]:
+            product = trace.pull(index, product)
+            matrix = blocks.cut_scaled(trace, product)
+            return product, log_scaled(by_decomposition(matrix.value), matrix.exponent)
 
-        first = unit_rows(problem.steps, problem.target), jnp.zeros((), jnp.int32)
+        first = scaled(blocks.rows(trace))
         return jax.lax.scan(back, first, jnp.arange(len(inputs))[::-1])[1]
 
 
@@ -61,11 +62,10 @@ def row(spec: str) -> str:
     counts = " | ".join(str(np.sum(stage == number)) for number in range(len(STAGES)))
     if not _REPEATS.value:
         return f"| {spec} | {counts} |"
-    kind = "spectral", _BLOCK.value, _BLOCK.value
     runs: dict[str, Callable] = {
         "ours": lambda: flow.log_norms(cell, params, inputs, **blocks),
         "frobenius": lambda: flow.log_norms(cell, params, inputs, norm="frobenius", **blocks),
-        "decomposed": lambda: decomposed(cell, kind, params, inputs),
+        "decomposed": lambda: decomposed(cell, Blocks(**blocks), params, inputs),
     }
     taken = medians(runs, _REPEATS.value)
     times = " | ".join(f"{taken[name] * 1e3:.0f}" for name in runs)

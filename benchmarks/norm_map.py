@@ -23,7 +23,7 @@ from turns import medians
 from gradflow.cell import Params
 from gradflow.cells import lstm
 from gradflow.flow.norm_map import log_norm_map
-from gradflow.flow.sweep import Norm
+from gradflow.flow.norms import Norm
 
 INPUT_SIZE = 16
 

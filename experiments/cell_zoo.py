@@ -129,7 +129,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     for ax in panels[len(found) :]:
         ax.set_axis_off()
     panels[0].set(xlim=(0, dataset.sizes["lag"] - 1), ylim=ORDERS, yticks=(-20, -10, 0))
-    regimes = {one.word for _, one in found}
+    regimes = {one.regime for _, one in found}
     lines = [Line2D([], [], color=COLORS[name], label=name) for name in COLORS if name in regimes]
     fig.legend(handles=lines, loc="outside upper center", ncols=len(lines))
     fig.supxlabel(curves.LAG, fontsize=9)
@@ -138,7 +138,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
 
 def _draw(ax: "Axes", data: "xarray.Dataset", cell: str, found: flow.Summary) -> None:
-    curves.draw_norms(ax, data.lag, data.log_norm, color=COLORS[found.word])
+    curves.draw_norms(ax, data.lag, data.log_norm, color=COLORS[found.regime])
     ax.axhline(-3, color="black", lw=0.4)
     title = cell.replace("(", "\n(") if len(cell) > TITLE_WIDTH else cell
     ax.set_title(title, fontsize=6, pad=2)

@@ -31,7 +31,8 @@ from _kit import cells, curves, decisions, fields, runs
 
 from gradflow import statistics, study, unroll
 from gradflow.cells.stack import stack
-from gradflow.flow.steps import log_scaled, pull_rows, rescale, trajectory
+from gradflow.flow.trace import trace_of
+from gradflow.numerics.scaling import Scaled, log_scaled
 
 if TYPE_CHECKING:
     import xarray
@@ -127,7 +128,7 @@ def layer_norms(
 
     Each layer's rows have a scale of their own: beside a larger one they would underflow.
     """
-    steps = trajectory(cell, params, inputs)
+    trace = trace_of(cell, params, inputs)
 
     def hidden(carry: "Carry") -> jax.Array:
         return jnp.stack([layer.hidden(s) for layer, s in zip(layers, carry, strict=True)])
@@ -136,16 +137,15 @@ def layer_norms(
         blocks = jax.vmap(hidden)(rows)  # row, source, unit
         return log_scaled(jnp.sqrt(jnp.sum(blocks**2, axis=(0, 2))), exponent)
 
-    def back(state: tuple, index: jax.Array) -> tuple:
-        rows, exponents = state
-        pulled = jax.vmap(lambda one: pull_rows(steps, index, one))(rows)
-        rows, exponents = jax.vmap(rescale)(pulled, exponents)
-        return (rows, exponents), jax.vmap(norms)(rows, exponents)
+    def back(rows: Scaled, index: jax.Array) -> tuple[Scaled, jax.Array]:
+        rows = jax.vmap(partial(trace.pull, index))(rows)
+        return rows, jax.vmap(norms)(*rows)
 
-    last, vjp = jax.vjp(hidden, steps.last)
+    last, vjp = jax.vjp(hidden, trace.last)
     units = jnp.eye(last.size, dtype=last.dtype).reshape(*last.shape, *last.shape)
-    first = (jax.vmap(jax.vmap(lambda row: vjp(row)[0]))(units), jnp.zeros(len(layers), jnp.int32))
-    _, rest = jax.lax.scan(back, first, jnp.arange(steps.num_steps)[::-1])
+    rows = jax.vmap(jax.vmap(lambda row: vjp(row)[0]))(units)
+    first = Scaled(rows, jnp.zeros(len(layers), jnp.int32))
+    _, rest = jax.lax.scan(back, first, jnp.arange(trace.num_steps)[::-1])
     return jnp.concatenate([jax.vmap(norms)(*first)[None], rest])
 
 

@@ -3,7 +3,7 @@
 Plain nets h_t = φ(W_x x_t + W_h h_{t-1} + b) from the same W_h, for each initialiser, with each φ,
 on x ~ N(0, 1): the decay of ‖∂h_T/∂h_k‖ per step, the size of the state along time, learning curves
 on the adding problem, and a sweep of the gain, W_h = gain · W, W from the first initialiser. With
-D_t = diag(1 where φ'(a_t) ≠ 0) and A the pattern of W_h (see `gradflow.flow.log_live_paths`)::
+D_t = diag(1 where φ'(a_t) ≠ 0) and A the pattern of W_h (see `log_live_paths`)::
 
     ∂h_T/∂h_k = diag(φ'(a_T)) W_h ... diag(φ'(a_{k+1})) W_h
     share of live paths = 1ᵀ D_T A ... D_{k+1} A 1 / 1ᵀ A ... A 1
@@ -41,6 +41,7 @@ from gradflow import flow, statistics, study, unroll
 from gradflow.cells import rnn
 from gradflow.cells.rnn import resolve_activation, switched_rnn, with_each_activation
 from gradflow.devices import map_runs
+from gradflow.numerics.exact_slopes import exact_slopes
 from gradflow.spec import split_specs
 from gradflow.statistics import slope
 from gradflow.tasks import resolve_task
@@ -135,12 +136,48 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return merged.sel(init=split_specs(config.inits))  # the join has put them in another order
 
 
+def log_live_paths(W_h: jax.Array, slopes: jax.Array) -> jax.Array:
+    """Computes log(live paths / all paths) from h_k to h_T, for every lag T - k = 0 ... T.
+
+    In a net h_t = φ(a_t), a_t = W_x x_t + W_h h_{t-1} + b, a path is a chain of units that no zero
+    of W_h breaks; it is dead if φ' is exactly 0 at a unit on it after the first. With A the
+    pattern of W_h, 1 where it is not zero, and D_t = diag(1 where φ'(a_t) ≠ 0)::
+
+        ∂h_T/∂h_k = Σ over the chains of units i_k ... i_T:  Π_t φ'(a_t)_{i_t} (W_h)_{i_t i_{t-1}}
+        fraction of live paths = 1ᵀ D_T A ... D_{k+1} A 1 / 1ᵀ A ... A 1
+
+    Live paths can cancel, or each be small: where all are dead, ∂h_T/∂h_k is exactly zero; how
+    many live does not say how large it is.
+
+    Args:
+      W_h: The recurrent weights.
+      slopes: φ'(a_t) for t = 1 ... T.
+
+    Returns:
+      Log fractions in nats, index = lag. Exactly -inf where no path lives; NaN where W_h has none
+      to begin with.
+
+    Source: Glorot, Bordes, Bengio 2011, AISTATS (paths of active units).
+    """
+    pattern = (W_h != 0).astype(W_h.dtype)
+
+    def back(counts: tuple, slope: jax.Array) -> tuple[tuple, jax.Array]:
+        live, every = pattern.T @ jnp.where(slope != 0, counts[0], 0), pattern.T @ counts[1]
+        totals = jnp.sum(live), jnp.sum(every)
+        shares = live / jnp.where(totals[0] > 0, totals[0], 1), every / totals[1]
+        return shares, jnp.log(totals[0]) - jnp.log(totals[1])
+
+    ones = jnp.ones(len(W_h), W_h.dtype) / len(W_h)  # counts, up to a factor that the sum keeps
+    _, changes = jax.lax.scan(back, (ones, ones), slopes[::-1])
+    return jnp.concatenate([jnp.zeros(1, W_h.dtype), jnp.cumsum(changes)])
+
+
 def _measure(config: Config, nets: tuple["Params", jax.Array]) -> "xarray.Dataset":
     """Norms, live paths and sizes of the state of every initialiser with every activation."""
     import xarray
 
     cell = switched_rnn(config.activations, config.input_size, config.hidden_size)
-    step = flow.exact_slopes(cell.step)  # a slope that only rounding makes 0 is not dead
+    step = exact_slopes(cell.step)  # a slope that only rounding makes 0 is not dead
 
     def one(params: "Params", x: jax.Array) -> tuple[jax.Array, ...]:
         outputs = unroll(cell, params, x).outputs
@@ -152,7 +189,7 @@ def _measure(config: Config, nets: tuple["Params", jax.Array]) -> "xarray.Datase
 
         b = params["net"]["b"]
         slopes = jax.jvp(by_bias, (b,), (jnp.ones_like(b),))[1]  # φ'(a_t)
-        live = flow.log_live_paths(params["net"]["W_h"], slopes)
+        live = log_live_paths(params["net"]["W_h"], slopes)
         return flow.log_norms(cell, params, x), live, gain_sweep.log_rms(outputs)
 
     shape = len(config.activations), *nets[0]["phi"].shape

@@ -1,4 +1,4 @@
-"""The cell protocol: one time step of a recurrent net, as pure functions of one example.
+"""The cell protocol: one time step of a recurrent network, as pure functions of one example.
 
 Notation, used everywhere in gradflow::
 
@@ -31,7 +31,7 @@ Carry: TypeAlias = Any
 
 @runtime_checkable
 class InitFn(Protocol):
-    """Draws the parameters of a cell."""
+    """Initialises the parameters of a cell from a random key."""
 
     def __call__(self, key: Key, /) -> Params: ...
 
@@ -48,18 +48,18 @@ class StepFn(Protocol):
 
 @runtime_checkable
 class GatesFn(Protocol):
-    """The activations of the gates at one step, by name, each of shape (hidden,)."""
+    """Computes the activations of the gates at one step, by name, each of shape (hidden,)."""
 
     def __call__(self, params: Params, carry: Carry, x: Array, /) -> Mapping[str, Array]: ...
 
 
 @runtime_checkable
 class NoiseFn(Protocol):
-    """Puts what is random in a cell under training where its step finds it.
+    """Adds the noise of training, such as dropout masks, to parameters and inputs.
 
-    Of a key, the parameters and the inputs (T, B, input) of a batch it gives parameters and inputs
-    with fresh noise in them; with None for the key, those of the net without noise, as it is
-    evaluated.
+    From a key, the parameters and the inputs (T, B, input) of a batch it returns parameters and
+    inputs that contain new noise. With None for the key the noise is switched off, as in an
+    evaluation.
     """
 
     def __call__(
@@ -68,7 +68,7 @@ class NoiseFn(Protocol):
 
 
 def whole_carry(carry: Carry) -> Float[Array, " carry"]:
-    """Returns the carry as one vector, leaf after leaf."""
+    """Returns the carry as one vector: its leaves, flattened and concatenated."""
     return ravel_pytree(carry)[0]
 
 
@@ -79,14 +79,13 @@ class Cell(NamedTuple):
     `gradflow.testing.check_cell` states and checks the contract.
 
     Attributes:
-      init: Draws the parameters from a key.
+      init: Initialises the parameters from a key.
       step: (params, carry, x) -> (carry, h), one time step of one example. The argument order
         is Flax's, so that the ``apply`` of any Linen cell is already a step.
-      initial_carry: Gives s_0, usually zeros.
-      hidden: Which part of the carry is h; a selection of its entries, by default all of it.
-      gates: The gates' activations by name, for cells that have them.
-      noise: Draws what a step has that is random, such as a mask of dropout, for cells that
-        have it.
+      initial_carry: Returns s_0, usually zeros.
+      hidden: Selects the entries of the carry that are h, by default all of them.
+      gates: Computes the gates' activations by name, for cells with gates.
+      noise: Samples the noise of training, such as a dropout mask, for cells with noise.
     """
 
     init: InitFn
@@ -95,3 +94,8 @@ class Cell(NamedTuple):
     hidden: Callable[[Carry], Float[Array, " hidden"]] = whole_carry
     gates: GatesFn | None = None
     noise: NoiseFn | None = None
+
+
+def param_shapes(cell: Cell) -> Params:
+    """Returns the parameters of a cell as shapes and dtypes, without computing them."""
+    return jax.eval_shape(cell.init, jax.eval_shape(jax.random.key, 0))

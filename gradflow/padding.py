@@ -1,4 +1,4 @@
-"""What a cell does at a padded step: it copies the carry, and no derivative goes wrong there."""
+"""Padded steps: they copy the carry, and no NaN from the padding reaches a derivative."""
 
 from collections.abc import Callable
 
@@ -12,10 +12,10 @@ from gradflow.cell import Carry, Cell, Params
 def copying_step(
     cell: Cell,
 ) -> Callable[[Params, Carry, tuple[Array, Array]], tuple[Carry, Array]]:
-    """The cell's step for inputs (x_t, whether t is real), which copies the carry where it is not.
+    """Makes a step for inputs (x_t, is_real) that copies the carry where is_real is False.
 
-    The step is evaluated at a padded step too, with an input from `fill_padding`, and its result is
-    not used.
+    At a padded step the cell's step is evaluated too, with an input from `fill_padding`, and its
+    result is discarded.
     """
 
     def step(params: Params, carry: Carry, x: tuple[Array, Array]) -> tuple[Carry, Array]:
@@ -24,10 +24,10 @@ def copying_step(
         def choose(a: Array, b: Array) -> Array:
             return jnp.where(is_real, a, b)
 
-        # Both sides of the first choice are the same number. It stops what comes back from a padded
-        # step: 0 times the step's derivative, which is NaN where that is infinite.
-        still = jax.tree.map(jax.lax.stop_gradient, carry)
-        new, _ = cell.step(params, jax.tree.map(choose, carry, still), value)
+        # Both sides of this first choice have the same value. It cuts the gradient of a discarded
+        # step, which is 0 times the step's derivative: NaN where that derivative is infinite.
+        constant = jax.tree.map(jax.lax.stop_gradient, carry)
+        new, _ = cell.step(params, jax.tree.map(choose, carry, constant), value)
         carry = jax.tree.map(choose, new, carry)
         return carry, cell.hidden(carry)
 
@@ -37,12 +37,12 @@ def copying_step(
 def fill_padding(
     inputs: Float[Array, "steps *batch input"], valid: Bool[Array, "steps *batch"]
 ) -> Float[Array, "steps *batch input"]:
-    """The inputs with the first real one of the same sequence at every padded step.
+    """Replaces the input at every padded step by the first real input of the same sequence.
 
-    What stands in the padding, be it NaN, then reaches no derivative. Zeros would not do: the
-    derivative of the step by its parameters may be infinite there (that of x / ‖x‖ is), and 0 times
-    infinity is NaN. A sequence without a real step has what stands at its first step, or ones where
-    that is all zero or not finite.
+    No value in the padding, such as NaN, then reaches a derivative. Zeros would not be safe: the
+    derivative of a step may be infinite at zero (that of x / ‖x‖ is), and 0 times infinity is NaN.
+    A sequence without real steps is filled with its first input, or with ones if that is zero or
+    not finite.
 
     Args:
       inputs: The inputs.
@@ -53,6 +53,6 @@ def fill_padding(
     first = jnp.argmax(valid, axis=0)[None, ..., None]
     filler = jax.lax.stop_gradient(jnp.take_along_axis(inputs, first, axis=0))
     is_finite = jnp.all(jnp.isfinite(filler), axis=-1, keepdims=True)
-    fits = is_finite & jnp.any(filler != 0, axis=-1, keepdims=True)
+    usable = is_finite & jnp.any(filler != 0, axis=-1, keepdims=True)
     has_real = jnp.any(valid, axis=0)[None, ..., None]
-    return jnp.where(valid[..., None], inputs, jnp.where(has_real | fits, filler, 1))
+    return jnp.where(valid[..., None], inputs, jnp.where(has_real | usable, filler, 1))

@@ -1,4 +1,4 @@
-"""The clauses of a cell's contract that abstract evaluation can check: nothing is computed."""
+"""The part of a cell's contract that abstract evaluation can check, without computing anything."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -11,19 +11,19 @@ from gradflow.cell import Cell
 
 
 class CellContractError(ValueError):
-    """A cell breaks its contract; the message names the clause, what came, and the mend."""
+    """A violation of a cell's contract; the message names the clause, the value and the fix."""
 
 
 def check_structure(
     factory: Callable[..., Cell], *, input_size: int = 3, hidden_size: int = 4
 ) -> None:
-    """Checks the clauses on structure, shapes and float types, by `jax.eval_shape` alone.
+    """Checks structure, shapes and float types of a cell with `jax.eval_shape` only.
 
-    Nothing is compiled or computed, so that an experiment can afford it at every start. The
-    step is held against float32 and, if x64 is on, against float64.
+    Nothing is compiled or computed, so that an experiment can run this check at every start. The
+    step is checked in float32 and, if x64 is on, in float64.
 
     Raises:
-      CellContractError: For the first clause that is broken; one of 'factory', 'hash', 'init',
+      CellContractError: For the first clause that is violated; one of 'factory', 'hash', 'init',
         'initial_carry', 'step', 'carry', 'dtype', 'hidden' and 'gates'.
     """
     cell = build(factory, input_size, hidden_size)
@@ -36,7 +36,7 @@ def check_structure(
         "initial_carry",
         "a pytree of at least one array",
         carry,
-        "return s_0, for instance jnp.zeros(hidden_size)",
+        "Return s_0, for example jnp.zeros(hidden_size)",
     )
     _check_floating("initial_carry", carry)
     x = jax.ShapeDtypeStruct((input_size,), "float32")
@@ -45,10 +45,10 @@ def check_structure(
 
 
 def build(factory: Callable[..., Cell], input_size: int, hidden_size: int) -> Cell:
-    """The factory's cell, if it is one and hashable.
+    """Calls the factory, and checks that the result is a hashable cell.
 
     Raises:
-      CellContractError: If it is not; what the factory itself raises passes through.
+      CellContractError: If it is not. Errors of the factory itself are not caught.
     """
     try:
         inspect.signature(factory).bind(input_size, hidden_size)
@@ -58,41 +58,42 @@ def build(factory: Callable[..., Cell], input_size: int, hidden_size: int) -> Ce
             "factory",
             "a factory to be called as factory(input_size, hidden_size)",
             f"{inspect.signature(factory)} ({error})",
-            "give its further arguments defaults",
+            "Give its other arguments defaults",
         )
     cell = factory(input_size, hidden_size)
-    mend = "return gradflow.Cell(init, step, initial_carry, ...) from the factory"
-    require(isinstance(cell, Cell), "factory", "a gradflow.Cell", type(cell).__name__, mend)
+    fix = "Return gradflow.Cell(init, step, initial_carry, ...) from the factory"
+    require(isinstance(cell, Cell), "factory", "a gradflow.Cell", type(cell).__name__, fix)
     try:
         hash(cell)
     except TypeError as error:
-        mend = "make init, step, initial_carry, hidden and gates plain functions"
-        require(False, "hash", "a cell of hashable functions", error, mend)
+        fix = "Make init, step, initial_carry, hidden and gates plain functions"
+        require(False, "hash", "a cell of hashable functions", error, fix)
     return cell
 
 
-def require(holds: bool, clause: str, expected: str, got: object, mend: str) -> None:
-    """Raises the error of a clause that does not hold.
+def require(holds: bool, clause: str, expected: str, got: object, fix: str) -> None:
+    """Raises an error if a clause does not hold.
 
     Raises:
-      CellContractError: With the clause's name, what is expected, what came and the mend.
+      CellContractError: With the name of the clause, the expected and the actual value, and the
+        fix, a sentence without its full stop.
     """
     if not holds:
-        raise CellContractError(f"clause {clause!r}: {expected} is expected, got {got}; {mend}")
+        raise CellContractError(f"Clause {clause!r}: expected {expected}, got {got}. {fix}.")
 
 
 def attempt(clause: str, call: str, function: Callable[..., Any], *args: Any) -> Any:
-    """What the function returns; if it raises, that is the clause's error.
+    """Calls the function, and reports an exception as a violation of the clause.
 
     Raises:
-      CellContractError: If it raises, with what it raised as the cause.
+      CellContractError: If the function raises, with its exception as the cause.
     """
     try:
         return function(*args)
     except Exception as error:
         raise CellContractError(
-            f"clause {clause!r}: {call} is expected to return under JAX's tracing, "
-            f"got {type(error).__name__}: {error}; if it runs without, use jax.numpy alone in it"
+            f"Clause {clause!r}: expected {call} to return under JAX's tracing, got "
+            f"{type(error).__name__}: {error}. Use only jax.numpy functions in it, no NumPy ones."
         ) from error
 
 
@@ -103,7 +104,7 @@ def _check_floating(clause: str, tree: Any) -> None:
             clause,
             "a pytree of floating arrays",
             f"{leaf.dtype} at {jax.tree_util.keystr(path) or 'its root'}",
-            "make it floating: what is not has no gradient",
+            "Make it floating, because an integer array has no gradient",
         )
 
 
@@ -111,29 +112,29 @@ def _as_type(tree: Any, dtype: str) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), tree)
 
 
-def _check_step(cell: Cell, before: tuple[Any, Any, Any], hidden_size: int) -> None:
-    _, carry, x = before
+def _check_step(cell: Cell, arguments: tuple[Any, Any, Any], hidden_size: int) -> None:
+    _, carry, x = arguments
     call = "step(params, carry, x)"
-    pair = attempt("step", call, jax.eval_shape, cell.step, *before)
+    pair = attempt("step", call, jax.eval_shape, cell.step, *arguments)
     is_pair = isinstance(pair, tuple) and len(pair) == 2 and hasattr(pair[1], "shape")
-    require(is_pair, "step", f"a pair (carry, h) from {call}", pair, "return carry, h")
+    require(is_pair, "step", f"a pair (carry, h) from {call}", pair, "Return carry, h")
     new, h = pair
-    mend = "return a carry like the one that was given; broadcast nothing"
-    require(_shapes(new) == _shapes(carry), "carry", f"a new carry like {carry}", new, mend)
+    fix = "Return a carry of the structure and shapes of the argument, without broadcasting"
+    require(_shapes(new) == _shapes(carry), "carry", f"a new carry like {carry}", new, fix)
     require(
         {leaf.dtype for leaf in jax.tree.leaves(pair)} == {x.dtype},
         "dtype",
         f"{x.dtype} from a step on {x.dtype}",
         pair,
-        "give constants the type of the carry, for instance jnp.zeros_like(h) for jnp.zeros(n)",
+        "Give constants the dtype of the carry, for example jnp.zeros_like(h), not jnp.zeros(n)",
     )
     hidden = attempt("hidden", "hidden(carry)", jax.eval_shape, cell.hidden, new)
     is_h = getattr(hidden, "shape", None) == h.shape and len(h.shape) == 1
-    mend = "return hidden(new carry) as h, of one axis"
-    require(is_h, "hidden", f"a vector h like the step's, {h},", hidden, mend)
+    fix = "Return hidden(new carry) as h, with one axis"
+    require(is_h, "hidden", f"a vector h like the step's {h}", hidden, fix)
     if cell.gates is not None:
         call = "gates(params, carry, x)"
-        gates = attempt("gates", call, jax.eval_shape, cell.gates, *before)
+        gates = attempt("gates", call, jax.eval_shape, cell.gates, *arguments)
         _check_gates(gates, {h.shape, (hidden_size,)})
 
 
@@ -143,13 +144,13 @@ def _shapes(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
 
 def _check_gates(gates: Any, shapes: set[tuple[int, ...]]) -> None:
     is_mapping = isinstance(gates, Mapping) and all(isinstance(name, str) for name in gates)
-    mend = 'return a dict such as {"f": f}'
-    require(is_mapping, "gates", "a mapping from gates' names to arrays", gates, mend)
+    fix = 'Return a dict such as {"f": f}'
+    require(is_mapping, "gates", "a mapping from gates' names to arrays", gates, fix)
     for name, gate in gates.items():
         require(
             getattr(gate, "shape", None) in shapes and jnp.issubdtype(gate.dtype, jnp.floating),
             "gates",
             "a floating vector of shape (hidden,) for each gate",
             f"{gate} for {name!r}",
-            "return each gate's activation by unit",
+            "Return the activation of each unit for each gate",
         )

@@ -1,4 +1,4 @@
-"""The contract of a cell as one function, for your own tests: ``check_cell(my_factory)``."""
+"""The contract of a cell as one function, for the tests of your cell: ``check_cell(factory)``."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from gradflow.structure import CellContractError, attempt, build, check_structur
 __all__ = ["CellContractError", "check_cell", "check_structure"]
 
 
-class Before(NamedTuple):
+class StepArguments(NamedTuple):
     """The arguments of a step."""
 
     params: Params
@@ -23,7 +23,7 @@ class Before(NamedTuple):
     x: Array
 
 
-class After(NamedTuple):
+class StepResults(NamedTuple):
     """The results of a step."""
 
     carry: Carry
@@ -37,24 +37,22 @@ def check_cell(
     hidden_size: int = 4,
     gradients: bool = True,
 ) -> None:
-    """Checks the contract of the cell that factory(input_size, hidden_size) makes.
+    """Checks that factory(input_size, hidden_size) makes a cell that satisfies the contract.
 
-    First the structure (`check_structure`), then in float64, whether x64 is on or not: init is
-    a function of the key; all that is computed is finite, the step Jacobian at s_0 too; hidden
-    selects entries of the carry and gives the step's h; the step is pure, and the same under
-    `jax.jit` and `jax.vmap`; its derivatives by parameters, carry and input in reverse mode
-    equal central differences, entry by entry, and those in forward mode.
+    `check_structure` comes first. Then, in float64 whether x64 is on or not: init depends on the
+    key only; all results and the step Jacobian at s_0 are finite; hidden selects the entries of the
+    carry that are the step's h; the step is pure, with equal values under `jax.jit` and `jax.vmap`;
+    its reverse-mode derivatives equal central differences and forward mode, entry by entry.
 
     Args:
-      factory: Makes the cell from the two sizes; its options have defaults.
+      factory: Makes the cell from the two sizes; its other arguments have defaults.
       input_size: Size of x.
       hidden_size: Size of h.
-      gradients: False leaves out the central differences, for a cell that cuts or replaces its
-        gradient on purpose.
+      gradients: Whether central differences are compared; False for a cell that cuts its gradient.
 
     Raises:
-      CellContractError: For the first clause that is broken: one of `check_structure`'s, or
-        'key', 'finite', 'gates', 'hidden', 'pure', 'jit', 'vmap', 'gradient' and 'forward'.
+      CellContractError: For the first clause that is violated: one of those of `check_structure`,
+        or 'key', 'finite', 'gates', 'hidden', 'pure', 'jit', 'vmap', 'gradient' and 'forward'.
     """
     with jax.enable_x64(True):
         check_structure(factory, input_size=input_size, hidden_size=hidden_size)
@@ -69,125 +67,127 @@ def check_cell(
 
 def _check_key(cell: Cell) -> Params:
     params, again, other = (cell.init(jax.random.key(seed)) for seed in (0, 0, 1))
-    mend = "draw from the key, and from nothing else"
-    require(_same(params, again), "key", "the same parameters from the same key", "others", mend)
+    fix = "Let init depend on the key and on nothing else"
+    require(_same(params, again), "key", "equal parameters from equal keys", "different ones", fix)
     differ = not _same(params, other) or not jax.tree.leaves(params)
-    require(differ, "key", "other parameters from another key", "the same", mend)
+    require(differ, "key", "different parameters from different keys", "equal ones", fix)
     return params
 
 
-def _points(cell: Cell, params: Params, input_size: int) -> list[Before]:
-    """The arguments of four steps on noise: carries that the cell itself comes to."""
+def _points(cell: Cell, params: Params, input_size: int) -> list[StepArguments]:
+    """Returns the arguments of the first four steps on random inputs."""
     carry, points = cell.initial_carry(), []
     for x in jax.random.normal(jax.random.key(2), (4, input_size)):
-        points.append(Before(params, carry, x))
+        points.append(StepArguments(params, carry, x))
         carry = cell.step(params, carry, x)[0]
     return points
 
 
-def _check_finite(cell: Cell, points: list[Before]) -> None:
-    mend = "look for a division by, or a root or logarithm of, what can be zero"
+def _check_finite(cell: Cell, points: list[StepArguments]) -> None:
+    fix = "Guard each division, root and logarithm whose argument can be zero"
     for t, point in enumerate(points, start=1):
         gates = {} if cell.gates is None else dict(cell.gates(*point))
-        after = After(*cell.step(*point))
-        for clause, values in (("finite", point), ("finite", after), ("gates", gates)):
+        results = StepResults(*cell.step(*point))
+        for clause, values in (("finite", point), ("finite", results), ("gates", gates)):
             for label, value in zip(_labels(values), _flat(values), strict=True):
-                came = f"{value} at {label} in step {t}"
-                require(bool(np.isfinite(value)), clause, "a finite value", came, mend)
+                got = f"{value} at {label} in step {t}"
+                require(bool(np.isfinite(value)), clause, "a finite value", got, fix)
 
 
-def _check_hidden(cell: Cell, point: Before) -> None:
+def _check_hidden(cell: Cell, point: StepArguments) -> None:
     carry, h = cell.step(*point)
-    mend = "keep h in the carry, compute it in the step, and return the entries that are h"
-    came = f"{h} for {cell.hidden(carry)}"
-    require(_close(h, cell.hidden(carry)), "hidden", "h = hidden(new carry)", came, mend)
+    fix = "Keep h in the carry, compute it in the step, and let hidden return its entries"
+    got = f"{h} and {cell.hidden(carry)}"
+    require(_close(h, cell.hidden(carry)), "hidden", "h = hidden(new carry)", got, fix)
     flat, unravel = ravel_pytree(carry)
     index = np.asarray(cell.hidden(unravel(jnp.arange(flat.size, dtype=flat.dtype))))
     probe = jax.random.normal(jax.random.key(3), flat.shape)
     selected = np.asarray(cell.hidden(unravel(probe)))
-    # The entries of the probe are all different, so that each tells where it was taken from.
+    # All entries of the probe are different, so that a value identifies its position.
     where = [np.flatnonzero(np.asarray(probe) == value).tolist() for value in selected]
     is_selection = where == [[i] for i in index] and len(set(index)) == index.size
-    came = f"hidden(0, 1, 2, ...) = {index}"
-    require(is_selection, "hidden", "a selection of entries of the carry", came, mend)
+    got = f"hidden(0, 1, 2, ...) = {index}"
+    require(is_selection, "hidden", "a selection of entries of the carry", got, fix)
 
 
-def _check_pure(cell: Cell, point: Before) -> None:
+def _check_pure(cell: Cell, point: StepArguments) -> None:
     eager = cell.step(*point)
-    mend = "let the step depend on its arguments alone, by jax.numpy alone"
+    fix = "Let the step depend on its arguments only, and compute with jax.numpy only"
     same = _same(cell.step(*point), eager)
-    require(same, "pure", "the same bits from the same arguments", "others", mend)
+    require(same, "pure", "equal bits from equal arguments", "different ones", fix)
     jitted = attempt("jit", "jax.jit(step)", jax.jit(cell.step), *point)
-    require(_close(jitted, eager), "jit", "the same values under jax.jit", "others", mend)
+    require(_close(jitted, eager), "jit", "equal values under jax.jit", "different ones", fix)
 
 
-def _check_vmap(cell: Cell, points: list[Before]) -> None:
+def _check_vmap(cell: Cell, points: list[StepArguments]) -> None:
     batch = _stack(points)
     mapped = _jit(jax.vmap(cell.step))
-    together = attempt("vmap", "jax.vmap(step)", mapped, *batch)
+    batched = attempt("vmap", "jax.vmap(step)", mapped, *batch)
     each = _stack([cell.step(*point) for point in points])
-    what = "the values of the examples one by one, from a batch of them under jax.vmap"
-    mend = "let nothing pass from one example to another"
-    require(_close(together, each), "vmap", what, "others", mend)
+    expected = "equal values for a batch under jax.vmap and for its examples one by one"
+    fix = "Keep the examples of a batch independent of each other"
+    require(_close(batched, each), "vmap", expected, "different ones", fix)
 
 
-def _check_derivatives(cell: Cell, points: list[Before], gradients: bool) -> None:
-    """∂(s_t, h_t)/∂(params, s_{t-1}, x_t): finite at s_0, and the same every way at the last."""
+def _check_derivatives(cell: Cell, points: list[StepArguments], gradients: bool) -> None:
+    """Checks ∂(s_t, h_t)/∂(params, s_{t-1}, x_t): finite at s_0, equal in all modes later."""
     unravel = ravel_pytree(points[-1])[1]
 
     def step(flat: Array) -> Array:
         return ravel_pytree(cell.step(*unravel(flat)))[0]
 
     first, last = (ravel_pytree(point)[0] for point in (points[0], points[-1]))
-    # A parameter that starts at zero, such as a peephole, would hide what is cut behind it.
+    # A parameter that is zero at initialisation, such as a peephole, would hide a cut behind it.
     last += 0.01 * jax.random.normal(jax.random.key(4), last.shape)
     reverse = _jit(jax.jacrev(step))
     at_first = attempt("gradient", "jax.jacrev(step)", reverse, first)
-    mend = "guard a root, norm, quotient or power at zero by jnp.where on its argument"
+    fix = "Apply jnp.where to the argument of each root, norm, quotient and power, to avoid zero"
     finite = bool(jnp.isfinite(at_first).all())
-    require(finite, "finite", "a finite step Jacobian at s_0", "NaN or inf", mend)
+    require(finite, "finite", "a finite step Jacobian at s_0", "NaN or inf", fix)
     jacobian = np.asarray(reverse(last))
     if gradients:
         _check_entries(jacobian, _central_differences(step, last), cell, points[-1])
     forward = attempt("forward", "jax.jacfwd(step)", _jit(jax.jacfwd(step)), last)
-    what = "the derivatives of reverse mode also in forward mode"
-    mend = "define a derivative of your own by jax.custom_jvp, which serves both modes"
-    require(_close(forward, jacobian), "forward", what, "others", mend)
+    expected = "equal derivatives in reverse and in forward mode"
+    fix = "Define a custom derivative by jax.custom_jvp, which covers both modes"
+    require(_close(forward, jacobian), "forward", expected, "different ones", fix)
 
 
 def _central_differences(
     function: Callable[[Array], Array], point: Float[Array, " n"]
 ) -> Float[np.ndarray, "m n"]:
+    # Truncation error about 1e-12, rounding error about 1e-16/1e-6 = 1e-10: both are below the
+    # tolerance of `_check_entries`.
     size = 1e-6 * jnp.maximum(1, abs(point))
     values = _jit(jax.vmap(function))(
         jnp.concatenate([point + jnp.diag(size), point - jnp.diag(size)])
     )
-    ahead, behind = jnp.split(values, 2)
-    return np.asarray((ahead - behind).T / (2 * size))
+    right, left = jnp.split(values, 2)
+    return np.asarray((right - left).T / (2 * size))
 
 
 def _check_entries(
     jacobian: Float[np.ndarray, "m n"],
     differences: Float[np.ndarray, "m n"],
     cell: Cell,
-    point: Before,
+    point: StepArguments,
 ) -> None:
     wrong = np.argwhere(abs(jacobian - differences) > 1e-7 + 1e-6 * abs(differences))
     if len(wrong):
         i, j = wrong[0]
-        later, earlier = _labels(After(*cell.step(*point)))[i], _labels(point)[j]
+        later, earlier = _labels(StepResults(*cell.step(*point)))[i], _labels(point)[j]
         require(
             False,
             "gradient",
             f"∂{later}/∂{earlier} = {differences[i, j]:z.9g} (central differences)",
             f"{jacobian[i, j]:z.9g} in reverse mode, and {len(wrong)} such entries in all",
-            "look for stop_gradient, rounding or a wrong derivative rule on that path, or pass "
-            "gradients=False if it is meant",
+            "Remove stop_gradient, rounding or a wrong derivative rule from that path, or pass "
+            "gradients=False if it is intended",
         )
 
 
 def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`jax.jit` for what runs once: on the CPU it is compiled without any optimisation."""
+    """Compiles without optimisation on CPU, which is faster for a function that runs once."""
     cpu = jax.default_backend() == "cpu"
     return jax.jit(
         function, compiler_options={"xla_backend_optimization_level": 0} if cpu else None
@@ -195,7 +195,7 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _labels(tree: Any) -> list[str]:
-    """The name of each entry of `ravel_pytree`'s vector, such as params.f.W_h[1, 2]."""
+    """Returns the name of each entry of `ravel_pytree`'s vector, such as params.f.W_h[1, 2]."""
     return [
         f"{jax.tree_util.keystr(path, simple=True, separator='.')}{list(index)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

@@ -54,33 +54,33 @@ BUGS = [
     ),
     Bug(
         "product in the wrong order",
-        "flow/steps.py",
-        "    carry, x = steps.at(index)\n    _, vjp",
-        "    carry, x = steps.at(steps.num_steps - 1 - index)\n    _, vjp",
+        "flow/trace.py",
+        "return pull_through(*self.at(index), rows)",
+        "return pull_through(*self.at(self.num_steps - 1 - index), rows)",
     ),
     Bug(
         "product of the blocks h to h",
-        "flow/steps.py",
-        "    return jax.vmap(lambda row: vjp(row)[0])(rows)\n\n\ndef push_columns",
-        "    hidden = steps.cell.hidden\n"
-        "    keep = lambda row: jax.vjp(hidden, row)[1](hidden(row))[0]\n"
-        "    return jax.vmap(lambda row: keep(vjp(row)[0]))(rows)\n\n\ndef push_columns",
+        "flow/trace.py",
+        "        return pull_through(*self.at(index), rows)",
+        "        hidden, pulled = self.cell.hidden, pull_through(*self.at(index), rows)\n"
+        "        keep = lambda row: jax.vjp(hidden, row)[1](hidden(row))[0]\n"
+        "        return pulled._replace(value=jax.vmap(keep)(pulled.value))",
     ),
     Bug(
         "lag off by one",
-        "flow/sweep.py",
-        "lambda first, rest: jnp.append(first, rest)",
-        "lambda first, rest: jnp.append(rest, rest[-1])",
+        "flow/norms.py",
+        "        norms = jax.tree.map(jnp.append, norms, at_T)",
+        "        norms = jax.tree.map(lambda rest, _: jnp.append(rest[0], rest), norms, at_T)",
     ),
     Bug(
         "product not rescaled",
-        "flow/steps.py",
-        "    return jax.tree.map(lambda leaf: leaf * factor, rows), exponent + shift",
-        "    return rows, exponent + 0 * shift * factor.astype(int)",
+        "numerics/scaling.py",
+        "    return Scaled(jax.tree.map(lambda leaf: leaf * factor, value), exponent + shift)",
+        "    return Scaled(value, exponent + 0 * shift * factor.astype(int))",
     ),
     Bug(
         "search that stops once it looks converged",
-        "flow/spectral.py",
+        "numerics/spectral.py",
         "is_certified = (rest < bound) & is_below(coupling * scale[:, None] * scale, "
         "jnp.ones_like(rest))",
         "is_certified = jnp.sum(residual[0] ** 2) <= 1e-10 * values[0] * (values[0] - values[1])",
@@ -88,31 +88,31 @@ BUGS = [
     ),
     Bug(
         "trace of the complement halved",
-        "flow/spectral.py",
+        "numerics/spectral.py",
         "rest = jnp.maximum(trace - jnp.sum(values), 0) + rounding",
         "rest = jnp.maximum(trace - jnp.sum(values), 0) / 2 + rounding",
         CERTIFICATE,
     ),
     Bug(
         "inertia that is never negative",
-        "flow/spectral.py",
+        "numerics/spectral.py",
         "        certified = is_below(later @ later.T, value * margin)",
         "        certified = jnp.isfinite(jnp.sum(later))",
         CERTIFICATE,
     ),
     Bug(
         "map certified by the Lanczos residual alone",
-        "flow/lanczos.py",
+        "numerics/lanczos.py",
         "stage=jnp.where(is_new, jnp.where(",
         "stage=jnp.where(is_new | is_hopeless, jnp.where(",
         ["tests/flow/test_certified_map.py", "-k", "short"],
     ),
     Bug(
         "slope of tanh that is rounded to zero",
-        "flow/slopes.py",
+        "numerics/slopes.py",
         "    return 4 * _logistic_slope(2 * x)",
         "    return 1 - jnp.tanh(x) ** 2",
-        ["tests/flow/test_exact_slopes.py"],
+        ["tests/numerics/test_exact_slopes.py"],
     ),
     Bug(
         "interval of a normal quantile",

@@ -14,7 +14,7 @@ from gradflow.cells.lstm import lstm
 from gradflow.cells.mingru import minlstm
 from gradflow.initializers import (
     BIAS_INITIALIZERS,
-    BiasLaw,
+    BiasInitializer,
     chrono,
     critical,
     resolve_bias,
@@ -60,9 +60,12 @@ def test_sparse_of_a_radius_is_the_one_asked_for():
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("sparse(connections=0)", "connections is expected to be at least 1, got 0"),
-        ("sparse(gain=1.0, radius=0.9)", "one of gain and radius is expected, got gain=1.0, rad"),
-        ("sparse(radius=-1.0)", "radius is expected to be a positive number, got -1.0"),
+        ("sparse(connections=0)", "Expected connections to be at least 1, got 0"),
+        (
+            "sparse(gain=1.0, radius=0.9)",
+            "Expected gain or radius, got gain=1.0, radius=0.9. Remove one",
+        ),
+        ("sparse(radius=-1.0)", "Expected radius to be positive, got -1.0"),
     ],
 )
 def test_a_wrong_sparse_is_refused(spec, message):
@@ -127,10 +130,16 @@ def test_a_wide_net_at_the_critical_gain_keeps_a_gradient():
     "options, message",
     [
         ({"activation": "tahn"}, "Unknown activation of mean-field theory 'tahn'. Did you mean 't"),
-        ({"bias_std": -1.0}, "bias_std is expected to be a number of at least 0, got -1.0"),
-        ({"input_std": math.nan}, "input_std is expected to be a number of at least 0, got nan"),
-        ({"activation": "relu", "bias_std": 0.5}, "a variance q < 1024 that .* none for relu with"),
-        ({"activation": "identity", "input_std": 1.0}, "keeps itself is expected, got none for id"),
+        ({"bias_std": -1.0}, "Expected bias_std to be non-negative, got -1.0"),
+        ({"input_std": math.nan}, "Expected input_std to be non-negative, got nan"),
+        (
+            {"activation": "relu", "bias_std": 0.5},
+            "Expected a fixed point of the variance below 1024, got none for relu",
+        ),
+        (
+            {"activation": "identity", "input_std": 1.0},
+            "Expected a fixed point of the variance .* got none for identity",
+        ),
     ],
 )
 def test_a_critical_line_that_is_not_there_is_refused(options, message):
@@ -173,7 +182,7 @@ def test_chrono_sets_both_biases_in_every_cell_with_a_forget_and_an_input_gate(k
 
 @pytest.mark.parametrize("factory", [lstm, lstm_layer_norm, cfn, minlstm])
 def test_any_other_law_sets_the_forget_bias_alone(key, factory, monkeypatch):
-    alone = BiasLaw(lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, 2, 3))
+    alone = BiasInitializer(lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, 2, 3))
     monkeypatch.setitem(BIAS_INITIALIZERS, "uniform", lambda: alone)
     plain = factory(3, 4).init(key)
     for law in ("uniform", alone, 2.5):
@@ -192,8 +201,8 @@ def test_a_gate_that_also_lets_in_needs_no_other_bias(key, make):
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("chrono(max_lag=2)", "max_lag is expected to be a number of steps above 2, got 2"),
-        ("chrono", "bias initialiser 'chrono': .*missing .*'max_lag'"),
+        ("chrono(max_lag=2)", "Expected max_lag above 2 steps, got 2"),
+        ("chrono", "options of the bias initialiser 'chrono', .*missing .*'max_lag'"),
         ("crono(max_lag=9)", r"Unknown bias initialiser 'crono'. Did you mean 'chrono'\?"),
     ],
 )

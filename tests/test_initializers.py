@@ -61,7 +61,7 @@ def test_scaled_identity_is_a_small_one():
 
 
 def test_identity_needs_a_square_matrix():
-    with pytest.raises(ValueError, match=r"needs a square matrix, got shape \(3, 4\); use it for"):
+    with pytest.raises(ValueError, match=r"a square matrix .* got shape \(3, 4\). Use it for"):
         draw(identity(), 3, 4)
 
 
@@ -115,7 +115,9 @@ def test_normal_of_a_radius_is_the_same_under_jit_and_vmap_and_in_float32():
 
 
 def test_normal_of_a_radius_needs_a_square_matrix():
-    with pytest.raises(ValueError, match=r"spectral radius needs a square .* got shape \(3, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"Expected a square matrix for a spectral radius, got shape \(3, 4\)"
+    ):
         draw(normal(radius=0.9), 3, 4)
 
 
@@ -159,13 +161,13 @@ def test_one_initialiser_serves_all_gates_or_each_has_its_own():
 @pytest.mark.parametrize("make", [orthogonal, identity, scaled_identity, glorot, lecun, normal])
 @pytest.mark.parametrize("gain", [0.0, -1.0, math.nan, math.inf])
 def test_a_gain_that_is_no_positive_number_is_refused(make, gain):
-    with pytest.raises(ValueError, match=f"gain is expected to be a positive number, got {gain}"):
+    with pytest.raises(ValueError, match=f"Expected gain to be positive, got {gain}"):
         make(gain)
 
 
 @pytest.mark.parametrize("name", ["std", "radius"])
 def test_a_size_of_normal_that_is_not_positive_is_refused(name):
-    with pytest.raises(ValueError, match=f"{name} is expected to be a positive number, got -0.5"):
+    with pytest.raises(ValueError, match=f"Expected {name} to be positive, got -0.5"):
         normal(**{name: -0.5})
 
 
@@ -175,10 +177,13 @@ def test_a_size_of_normal_that_is_not_positive_is_refused(name):
         ("ortogonal", r"Unknown initialiser 'ortogonal'. Did you mean 'orthogonal'\?"),
         (
             "glorot(std=2.0)",
-            r"initialiser 'glorot\(std=2.0\)': .*unexpected keyword argument 'std'",
+            "Unknown option 'std' of initialiser 'glorot'. Known: gain",
         ),
-        ("normal(std=1.0, radius=1.0)", r"one of gain, std and radius is .* \['radius', 'std'\]"),
-        ("glorot(gain=-2.0)", "gain is expected to be a positive number, got -2.0"),
+        (
+            "normal(std=1.0, radius=1.0)",
+            r"Expected one of gain, std and radius, got \['radius', 'std'\]",
+        ),
+        ("glorot(gain=-2.0)", "Expected gain to be positive, got -2.0"),
     ],
 )
 def test_a_wrong_initialiser_is_refused(spec, message):
@@ -188,5 +193,5 @@ def test_a_wrong_initialiser_is_refused(spec, message):
 
 @pytest.mark.parametrize("gates", ["r", "rzn"])
 def test_a_mapping_names_every_gate_and_no_other(gates):
-    with pytest.raises(ValueError, match=r"each of the gates \['r', 'z'\] is expected, got them"):
+    with pytest.raises(ValueError, match=r"each of the gates \['r', 'z'\], got them"):
         per_gate(dict.fromkeys(gates, "identity"), "rz")

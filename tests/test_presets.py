@@ -220,18 +220,26 @@ def test_a_cell_of_the_same_parameters_has_the_preset_too(key):
     "cell, name, message",
     [
         (lstm(3, 4), "pytorch", r"Unknown preset 'pytorch'. Did you mean 'torch'\?"),
-        (rnn(3, 4), "equinox", "the preset 'equinox' is of gru, lstm, got rnn: take another"),
-        (gru(3, 4), "haiku", "the preset 'haiku' is of gru_reset_before, lstm, rnn, got gru:"),
-        (gru_reset_before(3, 4), "torch", "is of gru, lstm, rnn, got gru_reset_before"),
+        (rnn(3, 4), "equinox", "Expected one of gru, lstm for the preset 'equinox', got rnn. Use"),
+        (
+            gru(3, 4),
+            "haiku",
+            "Expected one of gru_reset_before, lstm, rnn for the preset 'haiku', got gru.",
+        ),
+        (
+            gru_reset_before(3, 4),
+            "torch",
+            "one of gru, lstm, rnn for the preset 'torch', got gru_reset_before",
+        ),
         (
             lstm(3, 4, peephole=True),
             "torch",
-            r"got a cell of parameters \{.*'p': \(4,\)",
+            r"got a cell with parameters \{.*'p': \(4,\)",
         ),
         (
             rnn(3, 4)._replace(init=lambda key: {"u": jnp.zeros(4)}),
             "keras",
-            r"got a cell of parameters \{'u': \(4,\)\}",
+            r"got a cell with parameters \{'u': \(4,\)\}",
         ),
     ],
 )

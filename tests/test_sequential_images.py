@@ -135,7 +135,7 @@ def test_mnist_is_read_and_the_long_form_has_its_sizes(tmp_path, monkeypatch):
         ({"orders": ("plane",)}, "Unknown order of the pixels 'plane'. Did you mean 'plain'"),
         ({"orders": ()}, "an order of the pixels is expected, got none"),
         ({"num_updates": 7}, "num_updates is expected to be a multiple of num_evaluations=3"),
-        ({"data": "mnist"}, "a folder with the file 'train-images-idx3-ubyte.gz' is expected"),
+        ({"data": "mnist"}, "Expected a folder with the file 'train-images-idx3-ubyte.gz'"),
     ],
 )
 def test_what_cannot_be_trained_is_said(given, message):

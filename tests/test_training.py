@@ -200,7 +200,7 @@ def test_a_solved_run_is_marked_in_the_figure_and_counted(recorded):
         ("--cell=", "the name of a cell is expected"),
         ("--cell=lsmt", "Unknown cell 'lsmt'"),
         ("--task=addign", "Unknown task 'addign'. Did you mean 'adding'"),
-        ("--task=adding(num_steps=-3)", "num_steps is expected to be at least 2, got -3"),
+        ("--task=adding(num_steps=-3)", "Expected num_steps to be at least 2, got -3"),
         ("--optimiser=adma", "Unknown optimiser 'adma'. Did you mean 'adam'"),
         ("--optimiser=adam(learning_rate=1)", "one learning rate is expected, got --learning_rate"),
         ("--learning_rate=0.1,-1", "numbers above zero are expected"),

@@ -145,7 +145,10 @@ def test_trained_parameters_are_measured_as_they_are(tmp_path, trained, capsys):
             ["--inputs=adding"],
             r"Expected inputs .* trained on, \[5\], got 2 channels of --inputs=adding",
         ),
-        (["--params=none.safetensors"], "there is no file 'none.safetensors'"),
+        (
+            ["--params=none.safetensors"],
+            "Expected a file with parameters of a cell at 'none.safetensors'",
+        ),
     ],
 )
 def test_what_does_not_fit_trained_parameters_is_said(tmp_path, trained, capsys, flags, message):
@@ -201,7 +204,7 @@ def npy(path, array, **kwargs):
         (["--cell="], "Expected the name of a cell, got ''"),
         (["--cell=none.py:f"], "there is no file 'none.py'"),
         (["--cell=bad.py:missing"], "has no factory 'missing'"),
-        (["--cell=bad.py:broken"], "clause 'carry'"),
+        (["--cell=bad.py:broken"], "Clause 'carry'"),
         (["--cell=lstm(peephol=True)"], "Unknown option 'peephol' of cell 'lstm'"),
         (["--inputs=text:none.txt"], "none.txt"),
         (["--inputs=text:empty.txt"], "empty"),
@@ -215,7 +218,7 @@ def npy(path, array, **kwargs):
         (["--num_steps=-1"], "num_steps"),
         (["--init=torch", "--gain=2"], "got it with the framework 'torch'"),
         (["--init=orthgonal"], "orthogonal"),
-        (["--source=z"], "no block 'z'"),
+        (["--source=z"], "got 'z'"),
         (["--norm=nuclear"], "nuclear"),
         (["--workdir=file.txt/out"], "file.txt"),
     ],

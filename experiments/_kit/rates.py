@@ -52,14 +52,14 @@ def row(found: flow.Summary, longest: int) -> dict[str, str]:
     return {
         "factor per step": f"{found.decay:.4f}",
         "horizon": lag_text(found.horizon, longest),
-        "regime": found.word,
+        "regime": found.regime,
     }
 
 
 def sentence(name: str, found: flow.Summary, longest: int) -> str:
     """States what the curves of one name come to, as a sentence that can be quoted."""
-    if found.word == "undefined":
-        return f"{name}: ‖∂h_T/∂h_k‖ is not finite from lag {found.broken_lag:.0f} on."
+    if found.regime == "undefined":
+        return f"{name}: ‖∂h_T/∂h_k‖ is not finite from lag {found.nonfinite_lag:.0f} on."
     verb = "grows" if found.rate > 0 else "shrinks"
     reach = (
         f"below 1e-3 after {found.horizon:.0f} steps"
@@ -67,4 +67,4 @@ def sentence(name: str, found: flow.Summary, longest: int) -> str:
         else f"above 1e-3 over all {longest} steps"
     )
     factor = f"{float(np.exp(found.rate)):.3f}"
-    return f"{name}: ‖∂h_T/∂h_k‖ {verb} by a factor {factor} per step; {reach} ({found.word})."
+    return f"{name}: ‖∂h_T/∂h_k‖ {verb} by a factor {factor} per step; {reach} ({found.regime})."

@@ -17,7 +17,7 @@ from char_lm.reading import reading
 from char_lm.sampling import params_file
 from gradflow import study
 from gradflow.cells import resolve
-from gradflow.data.characters import Characters, as_streams, as_stretches
+from gradflow.data.characters import Characters, as_segments, as_streams
 from gradflow.interop import save_params
 from gradflow.structure import check_structure
 from gradflow.tasks import Task
@@ -54,8 +54,8 @@ def readers(config: Config, specs: Sequence[str], characters: Characters) -> lis
     languages = [_language(config, spec, size) for spec in specs]
     learnt = jnp.asarray(as_streams(codes[:split], config.num_streams))
     num_windows(len(learnt), config.window)
-    stretches = as_stretches(codes, split, config.num_streams, config.warm_up)
-    text = Text(learnt, jnp.asarray(stretches.codes), jnp.asarray(stretches.weights))
+    segments = as_segments(codes, split, config.num_streams, config.warm_up)
+    text = Text(learnt, jnp.asarray(segments.codes), jnp.asarray(segments.weights))
     task = reading(codes[split:], size, config.flow_steps)
     k_probe, found = jax.random.fold_in(jax.random.key(config.seed), 1), []
     for spec, language in zip(specs, languages, strict=True):

@@ -138,7 +138,7 @@ def _one(trainer: Trainer, spec: str, seed: int, once: study.Once) -> "xarray.Da
         attrs={
             "data": trainer.config.data,
             "classes": list(corpus.classes),
-            "learnt": len(corpus.fitted.labels),
+            "learnt": len(corpus.training.labels),
             "words": corpus.num_words,
         },
     )

@@ -164,7 +164,7 @@ class Trainer:
 
     def validate(self, params: "Params") -> dict[str, float]:
         """Computes the fraction of errors and the mean loss on the held-out tenth."""
-        part = self.corpus.kept_out
+        part = self.corpus.validation
         found = self.log_likelihoods(params, part)
         loss = -found[np.arange(len(part.labels)), part.labels].mean()
         return {"error": float((found.argmax(axis=1) != part.labels).mean()), "loss": float(loss)}
@@ -175,7 +175,7 @@ class Trainer:
         if not self.config.probe or self.net.cell is None:
             return None
         names = probes.names(self.config.probe, self.net.cell)
-        texts = alike(self.corpus.kept_out, self.config.flow_sequences)
+        texts = alike(self.corpus.validation, self.config.flow_sequences)
         measure = prober(names, WholeText(self.net), texts)
 
         def of_one(params: "Params") -> dict[str, np.ndarray]:
@@ -213,7 +213,7 @@ class Trainer:
 
     def _epoch(self, seed: int, epoch: int) -> Any:
         seeds = (self.config.seed, seed, epoch)
-        part, size = self.corpus.fitted, self.setting.batch_size
+        part, size = self.corpus.training, self.setting.batch_size
         return shuffled_batches(*part, size, sizes=self.sizes, seed=seeds)
 
     def save_cell(self, params: "Params", path: Path) -> None:

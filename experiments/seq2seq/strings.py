@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from gradflow.tasks.parts import check_count
+from gradflow.checks import check_integer
 
 MONTHS = (
     "January February March April May June July August September October November December"
@@ -93,8 +93,8 @@ def reversal(length: int = 8, *, num_drawn: int = 50_000) -> Rewriting:
       TypeError: If an option is not an integer.
       ValueError: If there is no digit, or fewer than 10 strings are drawn.
     """
-    check_count("length", length, 1)
-    check_count("num_drawn", num_drawn, 10)
+    check_integer("length", length, 1)
+    check_integer("num_drawn", num_drawn, 10)
     rng = np.random.default_rng(0)
     digits = rng.permutation(np.unique(rng.integers(10, size=(num_drawn, length)), axis=0))
     sources = ["".join(map(str, row)) for row in digits]

@@ -1,12 +1,12 @@
-"""The antisymmetric RNN: a forward Euler step whose weights have an imaginary spectrum."""
+"""The antisymmetric RNN: a forward Euler step of a recurrence with an imaginary spectrum."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Cell, Key, Params
-from gradflow.cells.checks import check_number
 from gradflow.cells.parts import init_gates
+from gradflow.checks import check_number
 from gradflow.initializers import InitSpec
 
 
@@ -19,23 +19,26 @@ def antisymmetric(
     recurrent_init: InitSpec = "normal",
     input_init: InitSpec = "normal",
 ) -> Cell:
-    """The AntisymmetricRNN: h moves by a small step along a field that neither grows nor decays.
+    """An AntisymmetricRNN: a forward Euler step of an ODE with an antisymmetric weight matrix.
 
-    With the whole matrix W_h kept as a parameter, of which only W_h - W_hᵀ acts::
+    ::
 
         h_t = h_{t-1} + eps tanh((W_h - W_hᵀ - gamma I) h_{t-1} + W_x x_t + b)
 
-    The eigenvalues of W_h - W_hᵀ are imaginary, ±iω, so that those of the step Jacobian where
-    tanh is linear are 1 - eps gamma ± i eps ω: near 1, and never below it in modulus by more
-    than eps gamma. Forward Euler alone lets h grow slowly; gamma pays for that.
+    The parameter is the full matrix W_h, but only W_h - W_hᵀ enters the step. Its eigenvalues
+    are imaginary, ±iω. Where tanh is linear, those of the step Jacobian are
+    1 - eps gamma ± i eps ω: their modulus is at least 1 - eps gamma. Without gamma, forward
+    Euler lets h grow slowly; gamma compensates for that growth.
 
-    Parameters are W_x (hidden, input), W_h (hidden, hidden), b (hidden,); b starts at zero.
+    Parameters are W_x (hidden, input), W_h (hidden, hidden) and b (hidden,), which is initialised
+    at zero. No library among Flax, PyTorch and Keras has this cell.
 
     Args:
-      eps: The step size, dimensionless; the paper tunes it for each task.
-      gamma: The diffusion, dimensionless; tuned as well.
-      recurrent_init: Of W_h, by default N(0, 1/hidden); the paper tunes the deviation.
-      input_init: Of W_x, by default N(0, 1/input).
+      eps: Step size, dimensionless. The paper tunes it for each task.
+      gamma: Diffusion, dimensionless. The paper tunes it as well.
+      recurrent_init: Initialiser of W_h, by default N(0, 1/hidden). The paper tunes the standard
+        deviation.
+      input_init: Initialiser of W_x, by default N(0, 1/input).
 
     Raises:
       ValueError: If eps is not positive or gamma is negative.
@@ -67,21 +70,22 @@ def gated_antisymmetric(
     recurrent_init: InitSpec = "normal",
     input_init: InitSpec = "normal",
 ) -> Cell:
-    """The AntisymmetricRNN with an input gate that shares the recurrent matrix.
+    """An AntisymmetricRNN with an input gate; gate and candidate use the same recurrent matrix.
 
-    With a_t = (W_h - W_hᵀ - gamma I) h_{t-1}, and q = h, z::
+    With a_t = (W_h - W_hᵀ - gamma I) h_{t-1}::
 
         z_t = σ(a_t + W_x^z x_t + b^z)
         h_t = h_{t-1} + eps z_t ∘ tanh(a_t + W_x^h x_t + b^h)
 
-    Parameters are W_h (hidden, hidden) at the top level, because both use it, and for each q the
-    pair W_x (hidden, input), b (hidden,); the biases start at zero.
+    Parameters are W_h (hidden, hidden) at the top level, because gate and candidate use it, and
+    W_x (hidden, input) and b (hidden,) under ``h`` and ``z``. Biases are initialised at zero.
 
     Args:
-      eps: The step size, dimensionless; the paper tunes it for each task.
-      gamma: The diffusion, dimensionless; tuned as well.
-      recurrent_init: Of W_h, by default N(0, 1/hidden); the paper tunes the deviation.
-      input_init: Of each W_x, by default N(0, 1/input).
+      eps: Step size, dimensionless. The paper tunes it for each task.
+      gamma: Diffusion, dimensionless. The paper tunes it as well.
+      recurrent_init: Initialiser of W_h, by default N(0, 1/hidden). The paper tunes the standard
+        deviation.
+      input_init: Initialiser of each W_x, by default N(0, 1/input).
 
     Raises:
       ValueError: If eps is not positive or gamma is negative.
@@ -120,5 +124,5 @@ def _antisymmetric_product(
 
 
 def _check_step(eps: float, gamma: float) -> None:
-    check_number("eps", eps, "positive", mend="it is a step size, for instance 0.1")
-    check_number("gamma", gamma, "not negative", mend="it is a diffusion, for instance 0.01")
+    check_number("eps", eps, "positive", example=0.1)
+    check_number("gamma", gamma, "non-negative", example=0.01)

@@ -1,11 +1,11 @@
-"""The chaos-free network, which forgets its state whenever its input falls silent."""
+"""The chaos-free network, whose state decays to zero when the input is zero."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from gradflow.cell import Cell, Key, Params
-from gradflow.cells.parts import RecurrentInit, affine, draw_matrices, init_gates
+from gradflow.cells.parts import RecurrentInit, affine, init_gates, init_matrices
 from gradflow.initializers import BiasSpec, InitSpec, resolve_bias, resolve_initializer
 
 
@@ -18,22 +18,23 @@ def cfn(
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
-    """The chaos-free network (CFN), whose only attractor without input is the zero state.
+    """A chaos-free network (CFN): without input, its only attractor is the zero state.
 
     With a_t^q = W_x^q x_t + W_h^q h_{t-1} + b^q for the gates q = f, i::
 
         f_t = σ(a_t^f)    i_t = σ(a_t^i)    g_t = tanh(W_x^g x_t)
         h_t = f_t ∘ tanh(h_{t-1}) + i_t ∘ g_t
 
-    f, i are the paper's θ, η. The candidate g has neither W_h nor bias, so that
-    |h_t| <= f_t ∘ |h_{t-1}| where x_t = 0. The paper draws every weight from U(±0.07).
+    f and i are the paper's θ and η. The candidate g has neither W_h nor a bias, so that
+    |h_t| <= f_t ∘ |h_{t-1}| where x_t = 0. The paper initialises every weight from U(±0.07).
+    No library among Flax, PyTorch and Keras has this cell.
 
     Args:
       forget_bias: Initial value of b^f; 1 in the paper.
-      input_bias: Initial value of b^i. By default -1, as in the paper, or what the law of the
-        forget bias sets: ``"chrono(max_lag=100)"`` sets b^i = -b^f.
-      recurrent_init: Of the gates' W_h, each by itself.
-      input_init: Of the gates' W_x and of W_x^g, each by itself.
+      input_bias: Initial value of b^i. By default -1, as in the paper, or -b^f if forget_bias is
+        ``"chrono(max_lag=100)"``.
+      recurrent_init: Initialiser of each gate's W_h separately.
+      input_init: Initialiser of each W_x separately, W_x^g included.
 
     Source: Laurent & von Brecht 2017, arXiv:1612.06212, eq. 1 and 2.
     """
@@ -51,7 +52,7 @@ def cfn(
 
     def init(key: Key) -> Params:
         key_gates, key_g = jax.random.split(key)
-        g = draw_matrices(key_g, {"W_x": (init_x, (hidden_size, input_size))})
+        g = init_matrices(key_g, {"W_x": (init_x, (hidden_size, input_size))})
         return init_shared(key_gates) | {"g": g}
 
     def gates(params: Params, h: Array, x: Array) -> dict[str, Array]:

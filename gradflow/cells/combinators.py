@@ -1,6 +1,5 @@
-"""Cells made from a cell, and how a command line names them: ``zoneout(cell="lstm")``."""
+"""Cells built from other cells, and their factories for specs such as ``zoneout(cell="lstm")``."""
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -8,23 +7,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Key, Params
-from gradflow.cells.checks import check_sizes
 from gradflow.cells.dropout import Rate, with_dropout, with_noise, zoneout
 from gradflow.cells.masks import recurrent_mask, with_recurrent_mask
 from gradflow.cells.parts import RecurrentInit
 from gradflow.cells.stack import stack
+from gradflow.checks import check_number, check_sizes
 from gradflow.spec import split_specs
 
 
 def residual(cell: Cell, *, scale: float = 1.0) -> Cell:
-    """The cell as what is added to its carry: s_t = s_{t-1} + scale · F(s_{t-1}, x_t).
+    """Adds a residual connection in time: s_t = s_{t-1} + scale · F(s_{t-1}, x_t).
 
-    F is the step of the cell given, of Jacobian J_F; then J_t = I + scale · J_F. With a small
-    scale it is the forward Euler step of ds/dt = F(s, x). (Residual connections from layer to
-    layer are `gradflow.cells.stack.stack`'s.)
+    F is the step of the given cell and J_F its Jacobian; then J_t = I + scale · J_F. With a small
+    scale this is the forward Euler step of ds/dt = F(s, x). For residual connections between
+    layers see `gradflow.cells.stack.stack`.
 
     Args:
-      scale: Of what is added; dimensionless.
+      cell: The cell whose step is F.
+      scale: Factor of F, dimensionless.
 
     Raises:
       ValueError: If the scale is not finite.
@@ -32,8 +32,7 @@ def residual(cell: Cell, *, scale: float = 1.0) -> Cell:
     Source: Yue, Fu, Liang 2018, doi:10.3390/info9030056; Chang, Chen, Haber, Chi 2019,
     arXiv:1902.09689 (as an Euler step).
     """
-    if not math.isfinite(scale):
-        raise ValueError(f"scale is expected to be a finite number, got {scale}: try 1")
+    check_number("scale", scale, "finite", example=1.0)
 
     def step(params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
         added, _ = cell.step(params, carry, x)
@@ -44,14 +43,14 @@ def residual(cell: Cell, *, scale: float = 1.0) -> Cell:
 
 
 def feedback(cell: Cell) -> Cell:
-    """The cell whose output is fed back beside its input: x'_t = [x_t; h_{t-1}].
+    """Feeds the output of a cell back as a part of its input: x'_t = [x_t; h_{t-1}].
 
-    The cell given must take input + hidden numbers; with an input of size 0 the net runs on
-    its own output alone. A vanilla RNN then is one of W_h + W_x^h, where W_x^h are the
-    columns of W_x that meet h.
+    The given cell must take inputs of size input + hidden. With inputs of size 0 the cell runs on
+    its own output. A vanilla RNN with feedback equals a vanilla RNN with the recurrent matrix
+    W_h + W_x^h, where W_x^h are the columns of W_x that multiply h.
 
     Raises:
-      ValueError: When noise is drawn, if that of the cell given goes with its inputs.
+      ValueError: When noise is sampled, if the given cell takes noise as a part of its inputs.
 
     Source: Jordan 1986, "Serial order: a parallel distributed processing approach".
     """
@@ -60,13 +59,13 @@ def feedback(cell: Cell) -> Cell:
         return jnp.concatenate([x, cell.hidden(carry)])
 
     def noise(key: Key | None, params: Params, inputs: Array) -> tuple[Params, Array]:
-        params, drawn = with_noise(cell, key, params, inputs)
-        if drawn.shape != inputs.shape:
+        params, noisy = with_noise(cell, key, params, inputs)
+        if noisy.shape != inputs.shape:
             raise ValueError(
-                "feedback of a cell without noise in its inputs is expected, got one of sampled "
-                "zoneout: put the feedback inside, as zoneout(cell='feedback', sampled=True)"
+                "Expected feedback of a cell without noise in its inputs, got a cell with sampled "
+                "zoneout. Put the feedback inside: zoneout(cell='feedback', sampled=True)."
             )
-        return params, drawn
+        return params, noisy
 
     gates = cell.gates
     return cell._replace(
@@ -84,12 +83,12 @@ def stack_of(
     skip: str | None = None,
     recurrent_init: RecurrentInit | None = None,
 ) -> Cell:
-    """A stack of the cells named, the lowest first: `gradflow.cells.stack.stack`.
+    """Makes a `gradflow.cells.stack.stack` of the named cells, the lowest layer first.
 
-    Every layer has hidden_size units; recurrent_init, if given, goes to every layer.
+    Every layer has hidden_size units. recurrent_init, if given, applies to every layer.
 
     Raises:
-      ValueError: For an unknown cell or kind of skip, or no cell at all.
+      ValueError: For an unknown cell or kind of skip connection, or an empty list of cells.
     """
     specs = split_specs(cells)
     above = hidden_size + input_size if skip == "input" else hidden_size
@@ -109,7 +108,7 @@ def residual_of(
     scale: float = 1.0,
     recurrent_init: RecurrentInit | None = None,
 ) -> Cell:
-    """The cell named, `residual` in time."""
+    """Makes the named cell with a `residual` connection in time."""
     return residual(_make(cell, input_size, hidden_size, recurrent_init), scale=scale)
 
 
@@ -120,8 +119,8 @@ def feedback_of(
     cell: str = "rnn",
     recurrent_init: RecurrentInit | None = None,
 ) -> Cell:
-    """The cell named, with `feedback` of its output."""
-    check_sizes(input_size, hidden_size)  # of this cell: the one inside has a larger input
+    """Makes the named cell with `feedback` of its output."""
+    check_sizes(input_size, hidden_size)  # here, because the inner cell has a larger input
     return feedback(_make(cell, input_size + hidden_size, hidden_size, recurrent_init))
 
 
@@ -134,7 +133,7 @@ def dropout_of(
     rate_h: float = 0.25,
     recurrent_init: RecurrentInit | None = None,
 ) -> Cell:
-    """The cell named, under variational dropout: `gradflow.cells.dropout.with_dropout`."""
+    """Makes the named cell with variational dropout: `gradflow.cells.dropout.with_dropout`."""
     inner = _make(cell, input_size, hidden_size, recurrent_init)
     return with_dropout(inner, rate_x=rate_x, rate_h=rate_h)
 
@@ -148,24 +147,24 @@ def zoneout_of(
     sampled: bool = False,
     recurrent_init: RecurrentInit | None = None,
 ) -> Cell:
-    """The cell named, under zoneout or its expectation: `gradflow.cells.dropout.zoneout`.
+    """Makes the named cell with zoneout or its expectation: `gradflow.cells.dropout.zoneout`.
 
-    With ``sampled`` a step on input_size numbers takes the expectation, and one that is given
-    the noise as well is random; training does that.
+    With ``sampled`` a step on an input of size input_size uses the expectation. A step whose input
+    contains the noise as well, as in training, is random.
     """
     inner = _make(cell, input_size, hidden_size, recurrent_init)
-    mean, drawn = zoneout(inner, rate=rate), zoneout(inner, rate=rate, sampled=True)
+    mean, random = zoneout(inner, rate=rate), zoneout(inner, rate=rate, sampled=True)
     if not sampled:
         return mean
 
-    def choose(mean: Callable, drawn: Callable) -> Callable:
-        return lambda params, carry, x: (mean if x.shape[-1] == input_size else drawn)(
+    def choose(mean: Callable, random: Callable) -> Callable:
+        return lambda params, carry, x: (mean if x.shape[-1] == input_size else random)(
             params, carry, x
         )
 
-    return drawn._replace(
-        step=choose(mean.step, drawn.step),
-        gates=choose(mean.gates, drawn.gates) if mean.gates and drawn.gates else None,
+    return random._replace(
+        step=choose(mean.step, random.step),
+        gates=choose(mean.gates, random.gates) if mean.gates and random.gates else None,
     )
 
 
@@ -178,7 +177,7 @@ def masked_of(
     num_layers: int = 1,
     recurrent_init: RecurrentInit | None = None,
 ) -> Cell:
-    """The cell named, with a mask on W_h: `gradflow.cells.masks.recurrent_mask`."""
+    """Makes the named cell with a mask on W_h: `gradflow.cells.masks.recurrent_mask`."""
     inner = _make(cell, input_size, hidden_size, recurrent_init)
     return with_recurrent_mask(inner, recurrent_mask(pattern, hidden_size, num_layers=num_layers))
 
@@ -186,7 +185,7 @@ def masked_of(
 def _make(
     spec: str, input_size: int, hidden_size: int, recurrent_init: RecurrentInit | None
 ) -> Cell:
-    from gradflow.cells import resolve  # which knows these cells too, and so cannot come first
+    from gradflow.cells import resolve  # here, because gradflow.cells imports this module
 
     options = {} if recurrent_init is None else {"recurrent_init": recurrent_init}
     return resolve(spec)(input_size, hidden_size, **options)

@@ -1,4 +1,4 @@
-"""Noise on a cell: variational dropout, and zoneout with its expectation."""
+"""Noise in a cell: variational dropout, and zoneout with its expectation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,28 +8,30 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from gradflow.cell import Carry, Cell, Key, Params
+from gradflow.cell import Carry, Cell, Key, Params, param_shapes
 from gradflow.cells.masks import map_matrices
 
 Rate = float | Mapping[str, float]
-"""A probability, or one for each field of the carry."""
+"""A probability, or a probability for each field of the carry."""
 
 
 def with_dropout(cell: Cell, *, rate_x: float = 0.0, rate_h: float = 0.0) -> Cell:
-    """The cell under variational dropout: one mask on x and one on h for a whole sequence.
+    """Applies variational dropout: one mask on x and one on h for a whole sequence.
 
-    With u_x, u_h uniform on [0, 1) and m^q = [u^q ≥ rate^q]/(1 - rate^q) for q = x, h, every
-    product W_x x_t of the cell becomes W_x (m^x ∘ x_t), and W_h h_{t-1} W_h (m^h ∘ h_{t-1}).
-    What passes a gate without a matrix, as z ∘ h_{t-1} in a GRU, is not dropped. All gates
-    share the masks; the paper also draws one for each gate.
+    With u^x, u^h uniform on [0, 1) and m^q = [u^q ≥ rate^q]/(1 - rate^q) for q = x, h, every
+    product W_x x_t of the cell becomes W_x (m^x ∘ x_t), and every product W_h h_{t-1} becomes
+    W_h (m^h ∘ h_{t-1}). A term without a matrix, such as z ∘ h_{t-1} in a GRU, is not dropped.
+    All gates use the same masks; the paper also has a variant with a mask for each gate. Keras
+    applies ``recurrent_dropout`` in the same way; PyTorch's ``dropout`` acts between layers.
 
-    A step is pure, so the numbers u are parameters, ``params["u_x"]`` and ``params["u_h"]``:
-    init draws them with the weights under ``params["cell"]``, and `redraw`, or the cell's
-    ``noise``, anew for the next sequence or batch. They have gradient 0; keep weight decay off
-    them. Without dropout, as at test time, the net is the cell given, on ``params["cell"]``; u = 1,
-    which is never drawn, stands for that.
+    A step is pure, so the numbers u are parameters: ``params["u_x"]`` and ``params["u_h"]``, beside
+    the weights in ``params["cell"]``. init samples them, and `resample_masks` or the cell's
+    ``noise`` samples new ones for the next sequence or batch. Their gradient is 0; exclude them
+    from weight decay. At test time there is no dropout: the value u = 1, which is never sampled,
+    switches the masks off.
 
     Args:
+      cell: The cell whose products are masked.
       rate_x: Probability that an input is dropped.
       rate_h: Probability that a unit's recurrent output is dropped.
 
@@ -40,7 +42,7 @@ def with_dropout(cell: Cell, *, rate_x: float = 0.0, rate_h: float = 0.0) -> Cel
     """
     for name, rate in (("rate_x", rate_x), ("rate_h", rate_h)):
         if not 0 <= rate < 1:
-            raise ValueError(f"{name} is expected in [0, 1), got {rate}: 0 drops nothing")
+            raise ValueError(f"Expected {name} in [0, 1), got {rate}. Set {name} to 0 for none.")
     input_size, hidden_size = _sizes(cell)
 
     def init(key: Key) -> Params:
@@ -48,21 +50,22 @@ def with_dropout(cell: Cell, *, rate_x: float = 0.0, rate_h: float = 0.0) -> Cel
         u_x, u_h = jax.random.uniform(k_x, (input_size,)), jax.random.uniform(k_h, (hidden_size,))
         return {"cell": cell.init(k_cell), "u_x": u_x, "u_h": u_h}
 
-    def thinned(params: Params) -> Params:
-        m_x, m_h = _kept(params["u_x"], rate_x), _kept(params["u_h"], rate_h)
+    def masked(params: Params) -> Params:
+        # W (m ∘ v) = (W with its columns scaled by m) v: the step itself needs no change.
+        m_x, m_h = _mask(params["u_x"], rate_x), _mask(params["u_h"], rate_h)
         return map_matrices(params["cell"], W_x=lambda W: W * m_x, W_h=lambda W: W * m_h)
 
     def noise(key: Key | None, params: Params, inputs: Array) -> tuple[Params, Array]:
         k_masks, k_cell = (None, None) if key is None else jax.random.split(key)
-        new = _without(params) if k_masks is None else redraw(k_masks, params)
+        new = _without_masks(params) if k_masks is None else resample_masks(k_masks, params)
         inner, inputs = with_noise(cell, k_cell, params["cell"], inputs)
         return new | {"cell": inner}, inputs
 
     gates = cell.gates
     return cell._replace(
         init=init,
-        step=lambda params, carry, x: cell.step(thinned(params), carry, x),
-        gates=gates and (lambda params, carry, x: gates(thinned(params), carry, x)),
+        step=lambda params, carry, x: cell.step(masked(params), carry, x),
+        gates=gates and (lambda params, carry, x: gates(masked(params), carry, x)),
         noise=noise,
     )
 
@@ -70,15 +73,16 @@ def with_dropout(cell: Cell, *, rate_x: float = 0.0, rate_h: float = 0.0) -> Cel
 def with_noise(
     cell: Cell, key: Key | None, params: Params, inputs: Array
 ) -> tuple[Params, Float[Array, "steps batch input"]]:
-    """Parameters and inputs with fresh noise for a batch, or without any if there is no key.
+    """Adds new noise to the parameters and inputs of a batch.
 
-    They are those given for a cell that has nothing random.
+    Without a key the noise is switched off, as in an evaluation. A cell without noise gets its
+    parameters and inputs unchanged.
     """
     return (params, inputs) if cell.noise is None else cell.noise(key, params, inputs)
 
 
-def redraw(key: Key, params: Params) -> Params:
-    """The parameters of a cell under dropout with new masks, for the next sequence."""
+def resample_masks(key: Key, params: Params) -> Params:
+    """Samples new dropout masks for the next sequence, and keeps the other parameters."""
     k_x, k_h = jax.random.split(key)
     u_x, u_h = params["u_x"], params["u_h"]
     return params | {
@@ -87,25 +91,26 @@ def redraw(key: Key, params: Params) -> Params:
     }
 
 
-def _without(params: Params) -> Params:
+def _without_masks(params: Params) -> Params:
     return params | {name: jnp.ones_like(params[name]) for name in ("u_x", "u_h")}
 
 
 def zoneout(cell: Cell, *, rate: Rate = 0.1, sampled: bool = False) -> Cell:
-    """The cell each entry of whose carry keeps its value, with a probability, at a step.
+    """Applies zoneout: each entry of the carry keeps its value with a given probability.
 
-    With F the step of the cell given and d_t of independent entries, 1 with probability rate::
+    With F the step of the given cell and d_t independent entries that are 1 with probability rate::
 
         s_t = d_t ∘ s_{t-1} + (1 - d_t) ∘ F(s_{t-1}, x_t)
 
-    By default d_t is its expectation, rate, as the paper has it at test time; then
-    J_t = rate I + (1 - rate) J_F, for one rate.
+    By default d_t is replaced by its expectation, rate, as in the paper at test time. With one
+    rate for the whole carry, J_t = rate I + (1 - rate) J_F.
 
     Args:
-      rate: The probability, or one for each field of the carry, as {"h": 0.05, "c": 0.5}.
-      sampled: Whether d_t is random, as in training. A step is pure: its input then is x_t
-        with one uniform number after it for each entry of the carry, u_t, and d_t = [u_t < rate];
-        a negative u_t stands for the expectation. The cell's ``noise`` adds them to inputs.
+      cell: The cell whose step is F.
+      rate: The probability, or one for each field of the carry, such as {"h": 0.05, "c": 0.5}.
+      sampled: Whether d_t is random, as in training. A step is pure, so its input is then x_t
+        followed by one uniform number u_t for each entry of the carry, and d_t = [u_t < rate].
+        A negative u_t selects the expectation. The cell's ``noise`` appends u to the inputs.
 
     Raises:
       ValueError: If a rate is not in [0, 1], or the fields are not those of the carry.
@@ -141,34 +146,33 @@ def zoneout(cell: Cell, *, rate: Rate = 0.1, sampled: bool = False) -> Cell:
 
 
 def _rates(rate: Rate, carry: Any) -> Any:
-    """The rate of each leaf of the carry, as a tree like it."""
+    """Returns the rate of each leaf of the carry, in the structure of the carry."""
     fields = getattr(carry, "_fields", ())
     if isinstance(rate, Mapping):
         if set(rate) != set(fields):
             raise ValueError(
-                f"a rate for each field of the carry, {list(fields)}, is expected, got "
-                f"{dict(rate)}: name them all, or give one number"
+                f"Expected a rate for each field of the carry, {list(fields)}, got "
+                f"{dict(rate)}. Give a rate for each of these fields, or one number."
             )
         rates = type(carry)(**rate)
     else:
         rates = jax.tree.map(lambda leaf: rate, carry)
     for value in jax.tree.leaves(rates):
         if not 0 <= value <= 1:
-            raise ValueError(f"rate is expected in [0, 1], got {value}: 0 is the cell itself")
+            raise ValueError(f"Expected rate in [0, 1], got {value}. Set rate to 0 for no zoneout.")
     return rates
 
 
-def _kept(u: Float[Array, " n"], rate: float) -> Float[Array, " n"]:
+def _mask(u: Float[Array, " n"], rate: float) -> Float[Array, " n"]:
     return jnp.where(u < 1, (u >= rate).astype(u.dtype) / (1 - rate), 1)
 
 
 def _sizes(cell: Cell) -> tuple[int, int]:
-    """The numbers of columns of the cell's W_x and W_h."""
+    """Returns the numbers of columns of the cell's W_x and W_h."""
     found = {"W_x": {0}, "W_h": {0}}
-    shapes = jax.eval_shape(cell.init, jax.eval_shape(jax.random.key, 0))
 
-    def note(name: str) -> Any:
+    def record(name: str) -> Any:
         return lambda W: found[name].add(W.shape[-1]) or W
 
-    map_matrices(shapes, W_x=note("W_x"), W_h=note("W_h"))
+    map_matrices(param_shapes(cell), W_x=record("W_x"), W_h=record("W_h"))
     return max(found["W_x"]), max(found["W_h"])

@@ -1,4 +1,4 @@
-"""The gated recurrent unit, in the two forms that go by that name."""
+"""The gated recurrent unit (GRU), in its two common forms."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def gru(
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
-    """The GRU that resets after its product, with a hidden bias of its own: the common form.
+    """A GRU that applies the reset gate after the matrix product: the form of most libraries.
 
     With a_t^q = W_x^q x_t + W_h^q h_{t-1} + b^q for the gates q = r, z::
 
@@ -24,8 +24,14 @@ def gru(
         n_t = tanh(W_x^n x_t + b^n + r_t ∘ (W_h^n h_{t-1} + b_h^n))
         h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1}
 
-    z keeps the old state. Flax Linen, PyTorch, cuDNN and Keras (``reset_after=True``) compute
-    this; Flax NNX leaves b_h out. Biases start at zero, as in Flax.
+    Where z is 1 the old state is kept. Flax Linen, PyTorch, cuDNN and Keras
+    (``reset_after=True``) compute this function; Flax NNX has no b_h. Biases are initialised at
+    zero, as in Flax and Keras; PyTorch initialises all parameters from U(±1/√hidden).
+
+    Args:
+      recurrent_init: Initialiser of each gate's W_h separately, as in Flax Linen. Keras
+        initialises one orthogonal matrix for all gates.
+      input_init: Initialiser of each gate's W_x: LeCun's, as in Flax; Keras uses Glorot's.
 
     Source: Cho et al. 2014, arXiv:1406.1078, in the variant of its version 1 that cuDNN adopted.
     """
@@ -55,7 +61,7 @@ def gru_reset_before(
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
-    """The GRU that resets before its product: r ∘ h goes into the candidate's matrix.
+    """A GRU that applies the reset gate before the matrix product: W_h^n multiplies r ∘ h.
 
     With a_t^q = W_x^q x_t + W_h^q h_{t-1} + b^q for the gates q = r, z::
 
@@ -63,9 +69,15 @@ def gru_reset_before(
         n_t = tanh(W_x^n x_t + W_h^n (r_t ∘ h_{t-1}) + b^n)
         h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1}
 
-    Keras computes this with ``reset_after=False``; Haiku too, with the opposite sign of a^z.
+    Keras computes this function with ``reset_after=False``, and Haiku with the opposite sign of
+    a^z. Biases are initialised at zero, as in both.
 
-    Source: Cho et al. 2014, arXiv:1406.1078, eq. 5 to 8 (there z keeps the old state as well).
+    Args:
+      recurrent_init: Initialiser of each gate's W_h separately. Keras initialises one orthogonal
+        matrix for all gates, Haiku uses a truncated normal distribution.
+      input_init: Initialiser of each gate's W_x: LeCun's; Keras uses Glorot's.
+
+    Source: Cho et al. 2014, arXiv:1406.1078, eq. 5 to 8 (z = 1 keeps the old state there as well).
     """
 
     def gates(params: Params, h: Array, x: Array) -> dict[str, Array]:

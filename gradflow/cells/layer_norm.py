@@ -1,4 +1,4 @@
-"""The LSTM and the GRU with layer normalisation inside the step."""
+"""LSTM and GRU with layer normalisation inside the step."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.lstm import LSTMCarry
 from gradflow.cells.parts import RecurrentInit, init_gates
+from gradflow.checks import check_integer, check_number
 from gradflow.initializers import BiasSpec, InitSpec
 
 Norm = Callable[[Array], Array]
@@ -25,28 +26,28 @@ def lstm_layer_norm(
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
-    """The LSTM with its pre-activations and its cell's output normalised.
+    """An LSTM with layer normalisation of its pre-activations and of its cell state.
 
-    With N(z) = (z - mean z) / √(var z + eps), W the four gates' matrices stacked, and the
-    entries of N that belong to gate q = i, f, g, o marked by q::
+    With N(z) = (z - mean z) / √(var z + eps), W the stacked matrices of the four gates, and N^q
+    the entries of N that belong to gate q = i, f, g, o::
 
         a_t^q = gain_h^q ∘ N(W_h h_{t-1})^q + gain_x^q ∘ N(W_x x_t)^q + b^q
         i_t = σ(a_t^i)    f_t = σ(a_t^f)    o_t = σ(a_t^o)    g_t = tanh(a_t^g)
         c_t = f_t ∘ c_{t-1} + i_t ∘ g_t
         h_t = o_t ∘ tanh(gain^c ∘ N(c_t) + b^c)
 
-    One mean and variance serve all four gates, as in the paper. The paper's β_1, β_2 and b, which
-    are only ever added to each other, are one parameter b here. Gains start at 1, biases at
-    zero but for the forget gate's. At the zero carry N has slope 1/√eps (316 by default), and
-    the first step Jacobians are as large: measure from a carry that has run for a while.
+    One mean and one variance are computed over all four gates, as in the paper. The paper's β_1,
+    β_2 and b occur only as a sum and are one parameter b here. Gains are initialised at 1, biases
+    at zero except b^f. At the zero carry N has slope 1/√eps (316 by default), and the first step
+    Jacobians are equally large: measure from a carry that has run for some steps.
 
     Args:
-      forget_bias: Initial value of b^f, as in `lstm`; the paper does not say.
-      eps: Keeps N finite; 1e-5 as in the authors' code, while the paper's equation has none.
-      per_gate: Whether each gate has a mean and a variance of its own, as in TensorFlow's
-        ``LayerNormBasicLSTMCell`` (which normalises the sum W_h h + W_x x, not each).
-      recurrent_init: Of each gate's W_h by itself. A common scale does not matter: N takes it out.
-      input_init: Of each gate's W_x.
+      forget_bias: Initial value of b^f, as in `lstm`. The paper gives none.
+      eps: Keeps N finite. 1e-5, as in the authors' code; the paper's equation has no eps.
+      per_gate: Whether each gate has its own mean and variance, as in TensorFlow's
+        ``LayerNormBasicLSTMCell`` (which normalises the sum W_h h + W_x x, not each term).
+      recurrent_init: Initialiser of each gate's W_h separately. N removes a common scale.
+      input_init: Initialiser of each gate's W_x.
 
     Raises:
       ValueError: If there are fewer than 2 units, or eps is not positive.
@@ -96,26 +97,27 @@ def gru_layer_norm(
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
-    """The GRU that resets after its product, with all its products normalised.
+    """A GRU, reset after the matrix product, with layer normalisation of all its products.
 
-    With N(z) = (z - mean z) / √(var z + eps), W the matrices of r and z stacked, and the
-    entries of N that belong to gate q = r, z marked by q::
+    With N(z) = (z - mean z) / √(var z + eps), W the stacked matrices of r and z, and N^q the
+    entries of N that belong to gate q = r, z::
 
         a_t^q = gain_h^q ∘ N(W_h h_{t-1})^q + gain_x^q ∘ N(W_x x_t)^q + b^q
         r_t = σ(a_t^r)    z_t = σ(a_t^z)
         n_t = tanh(gain_x^n ∘ N(W_x^n x_t) + b^n + r_t ∘ (gain_h^n ∘ N(W_h^n h_{t-1}) + b_h^n))
         h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1}
 
-    z keeps the old state, as in `gru`; in the paper it lets the new in, so that its a^z is the
-    negative of this one. One mean and variance serve r and z together, as in the paper, whose β_1
-    and β_2 are one parameter b here. Gains start at 1, biases at zero. At the zero carry N has
-    slope 1/√eps (316 by default), and the first step Jacobian is as large.
+    Where z is 1 the old state is kept, as in `gru`. In the paper z = 1 admits the candidate, so
+    that its a^z is the negative of this one. One mean and one variance are computed over r and z,
+    as in the paper, whose β_1 and β_2 are one parameter b here. Gains are initialised at 1, biases
+    at zero. At the zero carry N has slope 1/√eps (316 by default), and the first step Jacobian is
+    equally large. No library among Flax, PyTorch and Keras has this cell.
 
     Args:
-      eps: Keeps N finite; 1e-5 as in the authors' code, while the paper's equation has none.
-      per_gate: Whether r and z have a mean and a variance each.
-      recurrent_init: Of each gate's W_h by itself. A common scale does not matter: N takes it out.
-      input_init: Of each gate's W_x.
+      eps: Keeps N finite. 1e-5, as in the authors' code; the paper's equation has no eps.
+      per_gate: Whether r and z each have their own mean and variance.
+      recurrent_init: Initialiser of each gate's W_h separately. N removes a common scale.
+      input_init: Initialiser of each gate's W_x.
 
     Raises:
       ValueError: If there are fewer than 2 units, or eps is not positive.
@@ -148,13 +150,13 @@ def gru_layer_norm(
 
 
 def normalise(z: Float[Array, "..."], eps: float, axis: int | None = None) -> Float[Array, "..."]:
-    """(z - mean z) / √(var z + eps), over all entries or over an axis."""
+    """Computes (z - mean z) / √(var z + eps), over all entries or along an axis."""
     centred = z - jnp.mean(z, axis, keepdims=True)
     return centred / jnp.sqrt(jnp.mean(centred**2, axis, keepdims=True) + eps)
 
 
 def _products(params: Params, names: str, side: str, v: Array, norm: Norm) -> dict[str, Array]:
-    """gain ∘ N(W v) of each gate, where side says which W and gain: those of h or of x."""
+    """Computes gain ∘ N(W v) for each gate, with W and gain those of h or of x as side says."""
     z = norm(jnp.stack([params[gate][f"W_{side}"] @ v for gate in names]))
     return {gate: params[gate][f"gain_{side}"] * row for gate, row in zip(names, z, strict=True)}
 
@@ -173,13 +175,7 @@ def _with_gains(init: Callable[[Key], Params], hidden_size: int) -> Callable[[Ke
 
 
 def _check_options(hidden_size: int, eps: float) -> None:
-    if hidden_size == 1:
-        raise ValueError(
-            "layer normalisation needs at least 2 units, got hidden_size=1: the only entry is its "
-            "own mean, and nothing would be left of it"
-        )
-    if not eps > 0:
-        raise ValueError(
-            f"eps is expected to be positive, got {eps}: at zero the gradient of the "
-            "initial carry is not finite; the authors take 1e-5"
-        )
+    # The deviation of a single unit from its mean is always zero: no signal would be left.
+    check_integer("hidden_size", hidden_size, 2)
+    # With eps = 0 the gradient at the zero carry is not finite.
+    check_number("eps", eps, "positive", example=1e-5)

@@ -1,4 +1,4 @@
-"""Long expressive memory: two states, each with a time step of its own that it learns."""
+"""Long expressive memory (LEM): two states, each with its own gated time step."""
 
 from typing import NamedTuple
 
@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Cell, Params
-from gradflow.cells.checks import check_number
 from gradflow.cells.parts import RecurrentInit, affine, init_gates
+from gradflow.checks import check_number
 from gradflow.initializers import InitSpec
 
 
 class LEMCarry(NamedTuple):
-    """The two states of an LEM: y, which is h, and z, which y follows."""
+    """The two states of an LEM: the hidden state y, and z, which drives y."""
 
     y: Float[Array, " hidden"]
     z: Float[Array, " hidden"]
@@ -27,7 +27,7 @@ def lem(
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
-    """The LEM: a system of two time scales, with time steps gated for each unit; y is h.
+    """An LEM: a discretised system of two ODEs with a gated time step for each unit; h is y.
 
     With σ the logistic function and a_t^q = W_x^q x_t + W_h^q y_{t-1} + b^q for each q::
 
@@ -35,23 +35,23 @@ def lem(
         z_t = (1 - d_t) ∘ z_{t-1} + d_t ∘ tanh(a_t^z)
         y_t = (1 - e_t) ∘ y_{t-1} + e_t ∘ tanh(W_x^y x_t + W_h^y z_t + b^y)
 
-    (d and e are Δt and Δt with a bar in the paper.) z_t enters y_t in the same step. The block
-    ∂z_t/∂z_{t-1} is diag(1 - d_t); with dt ≤ 1 no unit leaves the interval ±max(1, |s_0|).
+    (In the paper d and e are Δt and Δt with a bar.) z_t enters y_t in the same step. The block
+    ∂z_t/∂z_{t-1} is diag(1 - d_t). With dt ≤ 1 no unit leaves the interval ±max(1, |s_0|).
 
-    Biases start at zero. The authors draw everything from U(±1/√hidden). The gates that are
-    reported are σ(a^d) and σ(a^e), between 0 and 1.
+    Biases are initialised at zero. The authors' code initialises all parameters from
+    U(±1/√hidden). The reported gates are σ(a^d) and σ(a^e), between 0 and 1.
 
     Args:
-      dt: The longest time step, dimensionless.
-      recurrent_init: Of each W_h, by the names d, e, z, y.
-      input_init: Of each W_x.
+      dt: The largest time step, dimensionless.
+      recurrent_init: Initialiser of each W_h; the names are d, e, z and y.
+      input_init: Initialiser of each W_x.
 
     Raises:
       ValueError: If dt is not positive.
 
     Source: Rusch, Mishra, Erichson, Mahoney 2022, arXiv:2110.04744.
     """
-    check_number("dt", dt, "positive", mend="it is a time step, for instance 1.0")
+    check_number("dt", dt, "positive", example=1.0)
 
     def gates(params: Params, carry: LEMCarry, x: Array) -> dict[str, Array]:
         return {gate: jax.nn.sigmoid(affine(params[gate], carry.y, x)) for gate in "de"}

@@ -1,11 +1,11 @@
-"""The Lipschitz RNN: a linear part with a bounded spectrum, and a Lipschitz nonlinearity."""
+"""The Lipschitz RNN: a linear term with a bounded spectrum and a Lipschitz nonlinearity."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Cell, Key, Params
-from gradflow.cells.checks import check_number
 from gradflow.cells.parts import RecurrentInit, init_gates
+from gradflow.checks import check_number
 from gradflow.initializers import InitSpec
 
 
@@ -19,35 +19,36 @@ def lipschitz(
     recurrent_init: RecurrentInit = "normal",
     input_init: InitSpec = "glorot",
 ) -> Cell:
-    """The Lipschitz RNN, by forward Euler: linear and nonlinear parts move h side by side.
+    """A Lipschitz RNN: a forward Euler step of an ODE with a linear and a nonlinear term.
 
     With S(M) = (1 - beta)(M + Mᵀ) + beta (M - Mᵀ) - gamma I, and A = S(M_A), W_h = S(M_W)::
 
         h_t = h_{t-1} + eps (A h_{t-1} + tanh(W_h h_{t-1} + W_x x_t + b))
 
-    beta weighs the antisymmetric part, which turns h, against the symmetric one, which stretches
-    it, and gamma moves the spectrum to the left: the symmetric part of S is
-    (1 - beta)(M + Mᵀ) - gamma I. With beta = 1 this is the AntisymmetricRNN with a linear part.
+    beta weights the antisymmetric part, which rotates h, against the symmetric part, which scales
+    it. gamma shifts the spectrum to the left: the symmetric part of S is
+    (1 - beta)(M + Mᵀ) - gamma I. With beta = 1 this is the AntisymmetricRNN with a linear term.
 
-    Parameters are M_A, M_W (hidden, hidden), W_x (hidden, input) and b (hidden,); b starts at zero.
-    The paper lets beta and gamma differ between A and W_h; its authors' code, like this cell, has
-    one pair. Theirs draws M_A and M_W with the standard deviation 1/hidden, not 1/√hidden.
+    Parameters are M_A, M_W (hidden, hidden), W_x (hidden, input) and b (hidden,), initialised at
+    zero. In the paper beta and gamma may differ between A and W_h; the authors' code, like this
+    cell, has one pair. Their code initialises M_A and M_W with standard deviation 1/hidden, not
+    1/√hidden.
 
     Args:
-      eps: The step size, in units of the equation's time.
-      beta: The weight of the antisymmetric part, between 0 and 1, dimensionless.
-      gamma: The damping, dimensionless.
-      recurrent_init: Of M_A and M_W, by the names ``A`` and ``W``.
-      input_init: Of W_x.
+      eps: Step size, in units of the ODE's time.
+      beta: Weight of the antisymmetric part, between 0 and 1, dimensionless.
+      gamma: Damping, dimensionless.
+      recurrent_init: Initialiser of M_A and M_W; their names are ``A`` and ``W``.
+      input_init: Initialiser of W_x.
 
     Raises:
-      ValueError: If eps is not positive, beta not between 0 and 1, or gamma negative.
+      ValueError: If eps is not positive, beta is not between 0 and 1, or gamma is negative.
 
     Source: Erichson, Azencot, Queiruga, Hodgkinson, Mahoney 2021, arXiv:2006.12070.
     """
-    check_number("eps", eps, "positive", mend="it is a step size, for instance 0.01")
-    check_number("beta", beta, "between 0 and 1", mend="1 is a wholly antisymmetric matrix")
-    check_number("gamma", gamma, "not negative", mend="it is a damping, for instance 0.01")
+    check_number("eps", eps, "positive", example=0.01)
+    check_number("beta", beta, "between 0 and 1", example=0.8)
+    check_number("gamma", gamma, "non-negative", example=0.01)
     init_gate = init_gates(
         "AW", input_size, hidden_size, recurrent_init=recurrent_init, input_init=input_init
     )

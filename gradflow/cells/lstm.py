@@ -1,6 +1,7 @@
-"""The long short-term memory of Hochreiter & Schmidhuber, with the forget gate of Gers."""
+"""The long short-term memory (LSTM) with a forget gate, and its common variants."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -31,7 +32,7 @@ def lstm(
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
-    """The LSTM with a forget gate and without peepholes, unless its options say otherwise.
+    """An LSTM with a forget gate; options add peepholes, couple gates or remove the forget gate.
 
     With σ the logistic function and a_t^q = W_x^q x_t + W_h^q h_{t-1} + b^q for each gate q::
 
@@ -40,23 +41,23 @@ def lstm(
         h_t = o_t ∘ tanh(c_t)
 
     Args:
-      forget_bias: Initial value of b^f; nothing is added inside the step. By default 1, as in
-        Keras; Flax starts at 0, PyTorch at random. The other biases start at zero.
-        ``"chrono(max_lag=100)"`` initialises b^f to remember for up to 100 steps and sets
-        b^i = -b^f as well; every other law sets b^f alone.
-      input_bias: Initial value of b^i. By default 0, or what the law of the forget bias sets.
-        Below zero the cell starts closed, as in the paper of 1997.
-      peephole: Whether the gates look at the cell, or which of them do, as in ``"if"``: p^q ∘ c
-        is added to a_t^q, with c_{t-1} for i and f and c_t for o. p^q is a vector of its own
-        for each gate and starts at N(0, 0.1²), as in Lasagne.
-      coupled: Whether i_t = 1 - f_t, so that there are no parameters of i.
-      forget_gate: False gives the LSTM of 1997: f_t = 1, and there are no parameters of f.
-      recurrent_init: Of each gate's W_h by itself, as Flax Linen draws it; Keras draws one
-        orthogonal matrix for all four gates at once.
-      input_init: Of each gate's W_x.
+      forget_bias: Initial value of b^f; the step adds nothing to it. By default 1, as in Keras;
+        Flax uses 0 and PyTorch U(±1/√hidden). ``"chrono(max_lag=100)"`` samples b^f for memories
+        of up to 100 steps and also sets b^i = -b^f; all other values set b^f only.
+      input_bias: Initial value of b^i, by default 0, or -b^f with chrono. A negative value keeps
+        the input gate closed at first, as in the paper of 1997. b^o and b^g are initialised at 0.
+      peephole: Whether the gates have peephole connections, or which gates, such as ``"if"``. A
+        connection adds p^q ∘ c to a_t^q, with c_{t-1} for i and f and c_t for o. p^q is a vector
+        for each gate, initialised from N(0, 0.1²), as in Lasagne.
+      coupled: Whether i_t = 1 - f_t. The input gate then has no parameters.
+      forget_gate: False gives the LSTM of 1997: f_t = 1, and no parameters for f.
+      recurrent_init: Initialiser of each gate's W_h separately, as in Flax Linen. Keras
+        initialises one orthogonal matrix for all four gates.
+      input_init: Initialiser of each gate's W_x: LeCun's, as in Flax; Keras uses Glorot's.
 
     Raises:
-      ValueError: If the options contradict each other, or a gate that is not there shall look.
+      ValueError: If the options contradict each other, or a peephole is at a gate that does not
+        exist.
 
     Source: Hochreiter & Schmidhuber 1997; Gers, Schmidhuber, Cummins 2000 (forget gate);
     Gers, Schraudolph, Schmidhuber 2002 (peepholes); Jozefowicz, Zaremba, Sutskever 2015 (forget
@@ -65,16 +66,16 @@ def lstm(
     """
     if not forget_gate and (coupled or forget_bias is not None):
         raise ValueError(
-            f"coupled and forget_bias are of the forget gate, got coupled={coupled} and "
-            f"forget_bias={forget_bias} with forget_gate=False: leave them out, or keep the gate"
+            "Expected neither coupled nor forget_bias with forget_gate=False, got "
+            f"coupled={coupled} and forget_bias={forget_bias}. Remove them or forget_gate=False."
         )
     if coupled and input_bias is not None:
         raise ValueError(
-            f"input_bias is of the input gate, got {input_bias} with coupled=True, which has "
-            "none: give forget_bias, as i_t = 1 - f_t"
+            f"Expected no input_bias with coupled=True, where i_t = 1 - f_t, got {input_bias}. "
+            "Remove input_bias, or set forget_bias instead."
         )
     names = "fgo" if coupled else "ifgo" if forget_gate else "igo"
-    looks = _looking_gates(peephole, names)
+    peepholes = _peephole_gates(peephole, names)
     init = init_gates(
         names,
         input_size,
@@ -83,7 +84,7 @@ def lstm(
         input_init=input_init,
         biases={"f": 1.0 if forget_bias is None else forget_bias, "i": input_bias},
     )
-    advance = _equations(names, looks)
+    advance = _equations(names, peepholes)
 
     def step(params: Params, carry: LSTMCarry, x: Array) -> tuple[LSTMCarry, Array]:
         gates, c = advance(params, carry, x)
@@ -91,7 +92,7 @@ def lstm(
         return LSTMCarry(h, c), h
 
     return Cell(
-        init=_with_peepholes(init, looks, hidden_size) if looks else init,
+        init=_with_peepholes(init, peepholes, hidden_size) if peepholes else init,
         step=step,
         initial_carry=lambda: LSTMCarry(jnp.zeros(hidden_size), jnp.zeros(hidden_size)),
         hidden=lambda carry: carry.h,
@@ -99,23 +100,23 @@ def lstm(
     )
 
 
-def _looking_gates(peephole: bool | str, names: str) -> str:
-    able = names.replace("g", "")
-    looks = peephole if isinstance(peephole, str) else able * peephole
-    for gate in looks:
-        if gate not in able:
+def _peephole_gates(peephole: bool | str, names: str) -> str:
+    possible = names.replace("g", "")
+    gates = peephole if isinstance(peephole, str) else possible * peephole
+    for gate in gates:
+        if gate not in possible:
             raise ValueError(
-                f"the gates that can look at the cell are {able!r} with these options, got "
-                f"{gate!r} in peephole={peephole!r}: leave it out, or say peephole=True for all"
+                f"Expected peephole gates among {possible!r} with these options, got {gate!r} in "
+                f"peephole={peephole!r}. Remove {gate!r}, or set peephole=True for all gates."
             )
-    return looks
+    return gates
 
 
-def _equations(names: str, looks: str) -> Callable[..., tuple[dict[str, Array], Array]]:
-    """The gates and c_t, where `names` have parameters and `looks` see the cell."""
+def _equations(names: str, peepholes: str) -> Callable[..., tuple[dict[str, Array], Array]]:
+    """Makes the function that computes the gates and c_t, for gates with parameters `names`."""
 
     def sigmoid(params: Params, a: dict[str, Array], gate: str, c: Array) -> Array:
-        return jax.nn.sigmoid(a[gate] + params[gate]["p"] * c if gate in looks else a[gate])
+        return jax.nn.sigmoid(a[gate] + params[gate]["p"] * c if gate in peepholes else a[gate])
 
     def advance(params: Params, carry: LSTMCarry, x: Array) -> tuple[dict[str, Array], Array]:
         a = {gate: affine(params[gate], carry.h, x) for gate in names}
@@ -130,13 +131,14 @@ def _equations(names: str, looks: str) -> Callable[..., tuple[dict[str, Array], 
 
 
 def _with_peepholes(
-    init: Callable[[Key], Params], looks: str, hidden_size: int
+    init: Callable[[Key], Params], peepholes: str, hidden_size: int
 ) -> Callable[[Key], Params]:
     def init_with_peepholes(key: Key) -> Params:
         params = init(key)
-        # A key beyond those that the gates are split off to, so that none is used twice.
-        keys = jax.random.split(jax.random.fold_in(key, len(params)), len(looks))
-        draw = {q: jax.random.normal(k, (hidden_size,)) for q, k in zip(looks, keys, strict=True)}
-        return {q: p | {"p": 0.1 * draw[q]} if q in draw else p for q, p in params.items()}
+        # `init` uses the keys that split(key) gives; fold_in gives one that is independent of them.
+        keys = jax.random.split(jax.random.fold_in(key, len(params)), len(peepholes))
+        normal = partial(jax.random.normal, shape=(hidden_size,))
+        p = {q: 0.1 * normal(k) for q, k in zip(peepholes, keys, strict=True)}
+        return {q: gate | {"p": p[q]} if q in p else gate for q, gate in params.items()}
 
     return init_with_peepholes

@@ -1,4 +1,4 @@
-"""Masks on the matrices of a cell: which unit hears which."""
+"""Masks on the recurrent matrices of a cell, which remove connections between units."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,15 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from gradflow.cell import Cell, Params
+from gradflow.cell import Cell, Params, param_shapes
+from gradflow.checks import check_integer
 from gradflow.spec import check_name
 
 
 def map_matrices(params: Params, **functions: Callable[[Any], Any]) -> Params:
-    """Applies functions to the parameters of their names, in every gate and layer.
+    """Applies a function to every parameter of a given name, in all gates and layers.
+
+    Args:
+      params: The parameters of a cell.
+      functions: The function for each parameter name, such as ``W_h``.
 
     Raises:
-      ValueError: If there is no parameter of one of the names.
+      ValueError: If a name is not among the parameters.
     """
     found = set()
 
@@ -29,34 +34,33 @@ def map_matrices(params: Params, **functions: Callable[[Any], Any]) -> Params:
     for name in functions:
         if name not in found:
             raise ValueError(
-                f"a cell with {name} among its parameters is expected, got {sorted(found)}: "
-                "only a matrix of that name is masked"
+                f"Expected a cell with a parameter {name}, got a cell with {sorted(found)}. Use a "
+                "cell that has it, for example rnn or lstm."
             )
     return mapped
 
 
 def with_recurrent_mask(cell: Cell, mask: Float[np.ndarray, "hidden hidden"]) -> Cell:
-    """The cell in which every gate's W_h is mask ∘ W_h: which unit hears which.
+    """Replaces every gate's W_h in the step by mask ∘ W_h.
 
-    ``mask[i, j]`` is 1 where unit i hears unit j, else 0; what lies between weakens. The
-    masking is in the step, so that a connection that is not there has no gradient either;
-    init draws full matrices as before. See `recurrent_mask` for masks by name.
+    ``mask[i, j]`` is 1 if unit i receives input from unit j, else 0; a value in between scales
+    the connection. The step applies the mask, so that a removed connection has no gradient.
+    init still initialises full matrices. `recurrent_mask` makes masks by name.
 
     Raises:
-      ValueError: If the cell has no W_h, or one of another shape than the mask.
+      ValueError: If the cell has no W_h, or if a W_h does not have the shape of the mask.
     """
     mask = np.asarray(mask)
-    shapes = jax.eval_shape(cell.init, jax.eval_shape(jax.random.key, 0))
 
     def check(W_h: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         if W_h.shape != mask.shape:
             raise ValueError(
-                f"a mask of the shape of W_h, {W_h.shape}, is expected, got {mask.shape}: "
-                "a row for each unit that hears, a column for each that is heard"
+                f"Expected a mask of the shape of W_h, {W_h.shape}, got {mask.shape}. Make a row "
+                "for each unit and a column for each unit that it receives input from."
             )
         return W_h
 
-    map_matrices(shapes, W_h=check)
+    map_matrices(param_shapes(cell), W_h=check)
 
     def masked(params: Params) -> Params:
         return map_matrices(params, W_h=lambda W_h: W_h * jnp.asarray(mask, W_h.dtype))
@@ -72,46 +76,43 @@ def _same_layer(layer: np.ndarray) -> np.ndarray:
     return layer[:, None] == layer[None]
 
 
-FEEDBACKS = {
+CONNECTIONS = {
     "direct": lambda layer: np.eye(len(layer), dtype=bool),
     "forward": lambda layer: layer[:, None] == layer[None] + 1,
     "full": lambda layer: np.ones((len(layer), len(layer)), bool),
     "indirect": lambda layer: layer[:, None] < layer[None],
     "lateral": lambda layer: _same_layer(layer) & ~np.eye(len(layer), dtype=bool),
 }
-"""Which units hear which, from the layer that each unit is in."""
+"""Masks by name, from the layer of each unit: row i, column j is 1 if i receives from j."""
 
 
 def recurrent_mask(
     pattern: str, hidden_size: int, *, num_layers: int = 1
 ) -> Float[np.ndarray, "hidden hidden"]:
-    """The mask of a kind of feedback, or of several joined by +: ``"direct+lateral"``.
+    """Makes the mask of a kind of connection, or of several joined by +: ``"direct+lateral"``.
 
-    The units are thought of as num_layers layers of (nearly) equal size, one after the other::
+    The units are divided into num_layers layers of (nearly) equal size. A unit receives input
+    from::
 
-        direct     a unit hears itself:                          W_h diagonal
+        direct     itself: W_h is diagonal
         lateral    the other units of its layer
         indirect   the units of the layers above its own
-        forward    the units of the layer just below its own
+        forward    the units of the layer directly below its own
         full       every unit
 
     Raises:
-      ValueError: For an unknown kind, a number of layers that the units do not fill, or a
-        pattern in which no unit hears any.
+      TypeError: If num_layers is not an integer.
+      ValueError: For an unknown kind, more layers than units, or a pattern without connections.
     """
-    if not 1 <= num_layers <= hidden_size:
-        raise ValueError(
-            f"1 ... {hidden_size} layers are expected for {hidden_size} units, got {num_layers}: "
-            "give every layer a unit at least"
-        )
+    check_integer("num_layers", num_layers, 1, hidden_size)
     layer = np.arange(hidden_size) * num_layers // hidden_size
     mask = np.zeros((hidden_size, hidden_size), bool)
     for kind in pattern.replace(" ", "").split("+"):
-        check_name("kind of feedback", kind, FEEDBACKS)
-        mask |= FEEDBACKS[kind](layer)
+        check_name("kind of connection", kind, CONNECTIONS)
+        mask |= CONNECTIONS[kind](layer)
     if not mask.any():
         raise ValueError(
-            f"a pattern in which some unit hears another is expected, got {pattern!r} of "
-            f"{hidden_size} units in {num_layers} layers: add a kind, or a layer"
+            f"Expected a pattern with at least one connection, got {pattern!r} for {hidden_size} "
+            f"units in {num_layers} layers. Add a kind, for example {pattern}+direct."
         )
     return mask.astype(float)

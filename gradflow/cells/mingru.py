@@ -1,4 +1,4 @@
-"""The minGRU and the minLSTM: gates that see the input alone, so that a step is linear in h."""
+"""The minGRU and the minLSTM: gates depend on the input only, so that the step is linear in h."""
 
 from collections.abc import Callable
 
@@ -7,31 +7,32 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from gradflow.cell import Cell, Key, Params
-from gradflow.cells.checks import check_sizes
-from gradflow.cells.parts import draw_matrices, init_biases
+from gradflow.cells.parts import init_biases, init_matrices
+from gradflow.checks import check_sizes
 from gradflow.initializers import BiasSpec, InitSpec, resolve_initializer
 
 
 def mingru(input_size: int, hidden_size: int, *, input_init: InitSpec = "lecun") -> Cell:
-    """The minGRU, in its sequential form.
+    """A minGRU in its sequential form: a GRU whose gates depend on the input only.
 
     With a_t^q = W_x^q x_t + b^q for q = z, n::
 
         z_t = σ(a_t^z)    n_t = a_t^n
         h_t = (1 - z_t) ∘ h_{t-1} + z_t ∘ n_t
 
-    z lets the new in, and there is no W_h: the step Jacobian is exactly diag(1 - z_t), with
-    entries in (0, 1), whatever h is. (The authors' parallel form in the log domain passes n
-    through a positive function first; that is another cell.) Biases start at zero.
+    Where z is 1 the candidate replaces the state. There is no W_h: the step Jacobian is exactly
+    diag(1 - z_t), with entries in (0, 1), for any h. The authors' parallel form in the log domain
+    applies a positive function to n first; that is a different cell. Biases are initialised at
+    zero. No library among Flax, PyTorch and Keras has this cell.
 
     Args:
-      input_init: Of W_x^z and W_x^n, each by itself.
+      input_init: Initialiser of W_x^z and W_x^n, separately.
 
     Source: Feng et al. 2024, arXiv:2410.01201.
     """
 
     def gates(params: Params, h: Array, x: Array) -> dict[str, Array]:
-        del h  # the gates see the input alone
+        del h  # the gates depend on the input only
         return {"z": jax.nn.sigmoid(_affine(params["z"], x)), "n": _affine(params["n"], x)}
 
     def step(params: Params, h: Array, x: Array) -> tuple[Array, Array]:
@@ -50,26 +51,27 @@ def minlstm(
     forget_bias: BiasSpec = 0.0,
     input_init: InitSpec = "lecun",
 ) -> Cell:
-    """The minLSTM, in its sequential form, with forget and input gates that share out 1.
+    """A minLSTM in its sequential form: its forget and input gates are normalised to sum to 1.
 
     With a_t^q = W_x^q x_t + b^q for q = f, i, g::
 
         f_t = σ(a_t^f) / (σ(a_t^f) + σ(a_t^i))    i_t = 1 - f_t    g_t = a_t^g
         h_t = f_t ∘ h_{t-1} + i_t ∘ g_t
 
-    The step Jacobian is exactly diag(f_t), with entries in (0, 1), whatever h is. The f and i
-    here are the paper's f' and i'. Biases start at zero.
+    The step Jacobian is exactly diag(f_t), with entries in (0, 1), for any h. f and i are the
+    paper's f' and i'. Biases other than b^f are initialised at zero. No library among Flax, PyTorch
+    and Keras has this cell.
 
     Args:
-      forget_bias: Initial value of b^f; ``"chrono(max_lag=100)"`` sets b^i = -b^f as well.
-      input_init: Of W_x^f, W_x^i and W_x^g, each by itself.
+      forget_bias: Initial value of b^f. ``"chrono(max_lag=100)"`` also sets b^i = -b^f.
+      input_init: Initialiser of W_x^f, W_x^i and W_x^g, separately.
 
     Source: Feng et al. 2024, arXiv:2410.01201.
     """
 
     def gates(params: Params, h: Array, x: Array) -> dict[str, Array]:
-        del h  # the gates see the input alone
-        # The ratio from logarithms: both σ may be 0 in floating point where it is not.
+        del h  # the gates depend on the input only
+        # The ratio is computed from logarithms, because both σ may underflow to 0, and 0/0 is NaN.
         log_f, log_i = (jax.nn.log_sigmoid(_affine(params[gate], x)) for gate in "fi")
         f, i = jax.nn.sigmoid(log_f - log_i), jax.nn.sigmoid(log_i - log_f)
         return {"f": f, "i": i, "g": _affine(params["g"], x)}
@@ -99,7 +101,7 @@ def _init_gates(
     init_b = init_biases(names, biases or {})
 
     def init(key: Key) -> Params:
-        W_x = draw_matrices(key, {q: (init_x, (hidden_size, input_size)) for q in names})
+        W_x = init_matrices(key, {q: (init_x, (hidden_size, input_size)) for q in names})
         b = init_b(jax.random.split(key, len(names)), (hidden_size,), jnp.zeros(()).dtype)
         return {q: {"W_x": W_x[q], "b": b[q]} for q in names}
 

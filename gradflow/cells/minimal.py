@@ -1,12 +1,12 @@
-"""Cells with one gate: the minimal gated unit, the MinimalRNN and the update gate RNN."""
+"""Cells with one gate: the minimal gated unit, the update gate RNN and the MinimalRNN."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from gradflow.cell import Cell, Key, Params
-from gradflow.cells.checks import check_sizes
-from gradflow.cells.parts import RecurrentInit, affine, draw_matrices, init_gates
+from gradflow.cells.parts import RecurrentInit, affine, init_gates, init_matrices
+from gradflow.checks import check_sizes
 from gradflow.initializers import BiasSpec, InitSpec, resolve_initializer
 
 
@@ -17,7 +17,7 @@ def mgu(
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
-    """The minimal gated unit: a GRU whose one gate both resets and updates.
+    """A minimal gated unit (MGU): a GRU with one gate for both reset and update.
 
     With a_t^f = W_x^f x_t + W_h^f h_{t-1} + b^f::
 
@@ -25,13 +25,13 @@ def mgu(
         n_t = tanh(W_x^n x_t + W_h^n (f_t ∘ h_{t-1}) + b^n)
         h_t = (1 - f_t) ∘ h_{t-1} + f_t ∘ n_t
 
-    f lets the new in: the state is kept where f is 0. Biases start at zero. Flax Linen's
-    ``MGUCell`` is another function: there f keeps the old state, stands outside the product,
-    f ∘ (W_h^n h + b_h), and starts with the bias 1.
+    Where f is 0 the old state is kept. Biases are initialised at zero. Flax Linen's ``MGUCell`` is
+    a different function: there f = 1 keeps the old state, f is applied after the product,
+    f ∘ (W_h^n h + b_h), and its bias is initialised at 1.
 
     Args:
-      recurrent_init: Of each gate's W_h by itself.
-      input_init: Of each gate's W_x.
+      recurrent_init: Initialiser of each gate's W_h separately.
+      input_init: Initialiser of each gate's W_x.
 
     Source: Zhou, Wu, Zhang, Zhou 2016, arXiv:1603.09420.
     """
@@ -59,20 +59,20 @@ def ugrnn(
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
-    """The update gate RNN: a vanilla RNN with one gate between its old state and its new one.
+    """An update gate RNN (UGRNN): a gate interpolates between the old state and a candidate.
 
     With a_t^q = W_x^q x_t + W_h^q h_{t-1} + b^q for the gates q = g, c::
 
         g_t = σ(a_t^g)    c_t = tanh(a_t^c)
         h_t = g_t ∘ h_{t-1} + (1 - g_t) ∘ c_t
 
-    Here, as in the paper, g is the gate (it keeps the old state) and c the candidate.
+    As in the paper, g is the gate, which keeps the old state where it is 1, and c the candidate.
 
     Args:
-      forget_bias: Initial value of b^g. TensorFlow's ``UGRNNCell`` adds it inside the step, where
-        it is no parameter. The other bias starts at zero.
-      recurrent_init: Of each gate's W_h by itself.
-      input_init: Of each gate's W_x.
+      forget_bias: Initial value of b^g. TensorFlow's ``UGRNNCell`` adds it in the step, so that
+        it is not a parameter there. b^c is initialised at zero.
+      recurrent_init: Initialiser of each gate's W_h separately.
+      input_init: Initialiser of each gate's W_x.
 
     Source: Collins, Sohl-Dickstein, Sussillo 2017, arXiv:1611.09913.
     """
@@ -105,7 +105,7 @@ def minimal_rnn(
     recurrent_init: InitSpec = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
-    """The MinimalRNN: the input is embedded first, and a gate mixes it into the state.
+    """A MinimalRNN: a gate interpolates between the old state and an embedding of the input.
 
     ::
 
@@ -113,14 +113,15 @@ def minimal_rnn(
         u_t = σ(W_h^u h_{t-1} + W_z^u z_t + b^u)
         h_t = u_t ∘ h_{t-1} + (1 - u_t) ∘ z_t
 
-    u keeps the old state; the candidate z does not see it, so that the step Jacobian is
-    diag(u_t) + diag((h_{t-1} - z_t) ∘ u_t ∘ (1 - u_t)) W_h^u. The embedding z is the one-layer
-    one; the paper allows any network Φ(x_t) in its place.
+    Where u is 1 the old state is kept. The embedding z does not depend on the state, so that the
+    step Jacobian is diag(u_t) + diag((h_{t-1} - z_t) ∘ u_t ∘ (1 - u_t)) W_h^u. Here z has one
+    layer; the paper allows any network Φ(x_t). No library among Flax, PyTorch and Keras has this
+    cell.
 
     Args:
-      update_bias: Initial value of b^u; b^z starts at zero.
-      recurrent_init: Of W_h^u.
-      input_init: Of W_x^z and W_z^u, which is (hidden, hidden).
+      update_bias: Initial value of b^u; b^z is initialised at zero.
+      recurrent_init: Initialiser of W_h^u.
+      input_init: Initialiser of W_x^z and of W_z^u (hidden, hidden).
 
     Source: Chen 2017, arXiv:1711.06788.
     """
@@ -130,8 +131,8 @@ def minimal_rnn(
 
     def init(key: Key) -> Params:
         key_z, key_u = jax.random.split(key)
-        z = draw_matrices(key_z, {"W_x": (init_x, (hidden_size, input_size))})
-        u = draw_matrices(key_u, {"W_h": (init_h, square), "W_z": (init_x, square)})
+        z = init_matrices(key_z, {"W_x": (init_x, (hidden_size, input_size))})
+        u = init_matrices(key_u, {"W_h": (init_h, square), "W_z": (init_x, square)})
         return {
             "z": z | {"b": jnp.zeros(hidden_size)},
             "u": u | {"b": jnp.full(hidden_size, float(update_bias))},

@@ -1,4 +1,4 @@
-"""The oscillatory RNNs: second-order equations, coupled (coRNN) and independent (UnICORNN)."""
+"""RNNs of oscillators: discretised second-order ODEs, coupled (coRNN) or independent (UnICORNN)."""
 
 from typing import NamedTuple
 
@@ -7,14 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Cell, Key, Params
-from gradflow.cells.checks import check_number, check_sizes
-from gradflow.cells.parts import RecurrentInit, draw_matrices, init_gates
+from gradflow.cells.parts import RecurrentInit, init_gates, init_matrices
+from gradflow.checks import check_number, check_sizes
 from gradflow.initializers import InitSpec, resolve_initializer
 from gradflow.spec import check_name
 
 
 class OscillatorCarry(NamedTuple):
-    """The two states of an oscillator: its position y, which is h, and its velocity z."""
+    """The two states of an oscillator: its position y, the hidden state, and its velocity z."""
 
     y: Float[Array, " hidden"]
     z: Float[Array, " hidden"]
@@ -31,41 +31,42 @@ def cornn(
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
-    """The coRNN: nonlinearly coupled, forced and damped oscillators, of which y is h.
+    """A coRNN: coupled, forced and damped nonlinear oscillators; h is their position y.
 
-    The velocity is stepped first, and damped by its new value (``implicit``, z' = z_t) or by its
-    old one (``explicit``, z' = z_{t-1})::
+    The velocity z is updated first. It is damped by its new value (``implicit``, z' = z_t) or by
+    its old value (``explicit``, z' = z_{t-1})::
 
         a_t = W_y y_{t-1} + W_z z_{t-1} + W_x x_t + b
         z_t = z_{t-1} + dt (tanh(a_t) - gamma y_{t-1} - epsilon z')
         y_t = y_{t-1} + dt z_t
 
-    The implicit equation is solved for z_t, by a division. The authors' code has the explicit one.
+    The implicit equation is solved for z_t by a division. The authors' code has explicit damping.
 
     With implicit damping, gamma = 1 and epsilon ≥ (1 + dt)/2, the energy |y_t|² + |z_t|² grows by
-    at most hidden · dt a step. If also epsilon = 1 and eta = dt/(1 + dt) · max(1 + ‖W_y‖, ‖W_z‖)
+    at most hidden · dt per step. If also epsilon = 1 and eta = dt/(1 + dt) · max(1 + ‖W_y‖, ‖W_z‖)
     is at most dt^r for an r in [1/2, 1], the norm of the step Jacobian is at most 1 + 3 dt^r.
-    (Norms by the largest row sum.)
+    (The norms are the largest row sums.)
 
-    Parameters are W_y, W_z (hidden, hidden), W_x (hidden, input) and b (hidden,); b starts at zero.
-    The authors draw all of them from U(±1/√n), n the columns of the matrices side by side.
+    Parameters are W_y, W_z (hidden, hidden), W_x (hidden, input) and b (hidden,), initialised at
+    zero. The authors' code initialises all of them from U(±1/√n), with n the number of columns of
+    the concatenated matrices.
 
     Args:
-      dt: The time step, in units of the oscillators' time.
-      gamma: The stiffness, dimensionless; the paper tunes dt, gamma and epsilon for each task.
-      epsilon: The damping, dimensionless.
+      dt: Time step, in units of the oscillators' time.
+      gamma: Stiffness, dimensionless. The paper tunes dt, gamma and epsilon for each task.
+      epsilon: Damping, dimensionless.
       damping: ``implicit`` or ``explicit``.
-      recurrent_init: Of W_y and W_z, by the names ``y`` and ``z``.
-      input_init: Of W_x.
+      recurrent_init: Initialiser of W_y and W_z; their names are ``y`` and ``z``.
+      input_init: Initialiser of W_x.
 
     Raises:
-      ValueError: If dt is not positive, gamma or epsilon negative, or the damping unknown.
+      ValueError: If dt is not positive, gamma or epsilon is negative, or damping is unknown.
 
     Source: Rusch & Mishra 2021, arXiv:2010.00951.
     """
-    check_number("dt", dt, "positive", mend="it is a time step, for instance 0.1")
-    check_number("gamma", gamma, "not negative", mend="it is a stiffness, for instance 1.0")
-    check_number("epsilon", epsilon, "not negative", mend="it is a damping, for instance 1.0")
+    check_number("dt", dt, "positive", example=0.1)
+    check_number("gamma", gamma, "non-negative", example=1.0)
+    check_number("epsilon", epsilon, "non-negative", example=1.0)
     check_name("damping", damping, ("implicit", "explicit"))
     init_gate = init_gates(
         "yz", input_size, hidden_size, recurrent_init=recurrent_init, input_init=input_init
@@ -98,24 +99,24 @@ def unicornn(
     alpha: float = 1.0,
     input_init: InitSpec = "lecun",
 ) -> Cell:
-    """The UnICORNN: undamped oscillators, independent, each with a learnt time step; y is h.
+    """A UnICORNN: independent undamped oscillators with learned time steps; h is the position y.
 
     With d = dt σ(c), by symplectic Euler::
 
         z_t = z_{t-1} - d ∘ (tanh(w ∘ y_{t-1} + W_x x_t + b) + alpha y_{t-1})
         y_t = y_{t-1} + d ∘ z_t
 
-    Given the input each unit is a Hamiltonian system, and its step a symplectic map: the
-    step Jacobian J has JᵀΩJ = Ω and the determinant 1, so that volumes neither vanish nor explode.
-    Units meet only in the input weights of a next layer.
+    For a given input each unit is a Hamiltonian system and its step a symplectic map: the step
+    Jacobian J satisfies JᵀΩJ = Ω and has determinant 1, so that volumes neither vanish nor
+    explode. Units interact only through the input weights of the next layer.
 
-    Parameters are w (hidden,), from U(0, 1); c (hidden,), from U(±0.1); W_x (hidden, input); and b
-    (hidden,), which starts at zero.
+    Parameters are w (hidden,), initialised from U(0, 1), c (hidden,), from U(±0.1), W_x
+    (hidden, input), and b (hidden,), initialised at zero.
 
     Args:
-      dt: The longest time step, in units of the oscillators' time.
-      alpha: The stiffness, dimensionless; the paper tunes dt and alpha for each task.
-      input_init: Of W_x; the authors' code has U(±√(6/(65 input))).
+      dt: The largest time step, in units of the oscillators' time.
+      alpha: Stiffness, dimensionless. The paper tunes dt and alpha for each task.
+      input_init: Initialiser of W_x. The authors' code uses U(±√(6/(65 input))).
 
     Raises:
       ValueError: If dt is not positive or alpha is negative.
@@ -123,16 +124,16 @@ def unicornn(
     Source: Rusch & Mishra 2021, arXiv:2103.05487.
     """
     check_sizes(input_size, hidden_size)
-    check_number("dt", dt, "positive", mend="it is a time step, for instance 0.1")
-    check_number("alpha", alpha, "not negative", mend="it is a stiffness, for instance 1.0")
-    draw_input = resolve_initializer(input_init)
+    check_number("dt", dt, "positive", example=0.1)
+    check_number("alpha", alpha, "non-negative", example=1.0)
+    init_input = resolve_initializer(input_init)
 
     def init(key: Key) -> Params:
         key_x, key_w, key_c = jax.random.split(key, 3)
         return {
             "w": jax.random.uniform(key_w, (hidden_size,)),
             "c": jax.random.uniform(key_c, (hidden_size,), minval=-0.1, maxval=0.1),
-            **draw_matrices(key_x, {"W_x": (draw_input, (hidden_size, input_size))}),
+            **init_matrices(key_x, {"W_x": (init_input, (hidden_size, input_size))}),
             "b": jnp.zeros(hidden_size),
         }
 

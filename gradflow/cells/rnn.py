@@ -1,6 +1,5 @@
-"""The vanilla recurrent net of Elman, with any activation, and the identity RNN of Le."""
+"""The vanilla RNN with any activation, and the identity RNN."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -9,6 +8,7 @@ from jaxtyping import Array
 
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.parts import RecurrentInit, affine, init_gates
+from gradflow.checks import check_number
 from gradflow.initializers import InitSpec, identity
 from gradflow.spec import check_name
 
@@ -21,11 +21,11 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     ).split()
     if hasattr(jax.nn, name)
 } | {"identity": lambda x: x, "tanh": jnp.tanh}
-"""Elementwise activations by name: those of `jax.nn`, and the identity of a linear net."""
+"""Elementwise activations by name: those of `jax.nn`, and the identity of a linear network."""
 
 
 def resolve_activation(name: str) -> Callable[[Array], Array]:
-    """The elementwise activation of that name.
+    """Returns the elementwise activation of that name.
 
     Raises:
       ValueError: For an unknown name.
@@ -43,19 +43,22 @@ def rnn(
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
-    """The vanilla RNN: h_t = φ(W_x x_t + W_h h_{t-1} + b), with φ the activation.
+    """A vanilla RNN: h_t = φ(W_x x_t + W_h h_{t-1} + b), with φ the activation.
 
-    Its step Jacobian is J_t = diag(φ'(a_t)) W_h. Parameters are at the top level: W_x, W_h, b;
-    b starts at zero. PyTorch's is the same function with two biases that are added (and draws
-    everything from U(±1/√hidden)); Flax's ``SimpleCell`` is the same with one; Haiku's
-    ``VanillaRNN`` has ReLU.
+    With a_t the argument of φ, the step Jacobian is J_t = diag(φ'(a_t)) W_h. The parameters W_x,
+    W_h and b are at the top level; b is initialised at zero. PyTorch's ``RNN`` is the same function
+    with two biases that are added, and initialises all parameters from U(±1/√hidden). Flax's
+    ``SimpleCell`` is the same function with one bias. Haiku's ``VanillaRNN`` uses ReLU.
 
     Args:
       activation: ``tanh``, ``relu``, ``identity`` or another elementwise function of `jax.nn`.
       residual: Whether h_{t-1} is added inside the activation, φ(W_x x_t + W_h h_{t-1} + b +
         h_{t-1}), as Flax Linen's ``residual`` does; then J_t = diag(φ'(a_t)) (W_h + I).
-      recurrent_init: Of W_h.
-      input_init: Of W_x.
+      recurrent_init: Initialiser of W_h: orthogonal, as in Flax and Keras.
+      input_init: Initialiser of W_x: LeCun's, as in Flax; Keras uses Glorot's.
+
+    Raises:
+      ValueError: For an unknown activation.
 
     Source: Elman 1990, doi:10.1207/s15516709cog1402_1; Hu et al. 2018, arXiv:1801.06105
     (residual).
@@ -87,24 +90,22 @@ def irnn(
     scale: float = 1.0,
     input_init: InitSpec = "normal(std=0.001)",
 ) -> Cell:
-    """The identity RNN: h_t = relu(W_x x_t + W_h h_{t-1} + b), where W_h starts at scale · I.
+    """An identity RNN (IRNN): h_t = relu(W_x x_t + W_h h_{t-1} + b) with W_h = scale · I initially.
 
-    While all units are active and W_h is as it was drawn, J_t = scale · I. It is an `rnn` that
-    starts elsewhere, with its parameters W_x, W_h, b; b starts at zero.
+    At initialisation J_t = scale · I while all units are active. The function and the parameters
+    W_x, W_h and b are those of `rnn`; b is initialised at zero.
 
     Args:
-      scale: Of the identity; dimensionless.
-      input_init: Of W_x. N(0, 0.001²) as in the paper; some reproductions draw Glorot's.
+      scale: Factor of the identity, dimensionless. The paper uses 1.
+      input_init: Initialiser of W_x: N(0, 0.001²), as in the paper. Some reproductions use
+        Glorot's.
 
     Raises:
-      ValueError: If the scale is not a positive number.
+      ValueError: If scale is not positive.
 
     Source: Le, Jaitly, Hinton 2015, arXiv:1504.00941.
     """
-    if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(
-            f"scale is expected to be a positive number, got {scale}: the paper takes 1"
-        )
+    check_number("scale", scale, "positive", example=1.0)
     return rnn(
         input_size,
         hidden_size,
@@ -115,15 +116,16 @@ def irnn(
 
 
 def switched_rnn(activations: Sequence[str], input_size: int, hidden_size: int) -> Cell:
-    """The vanilla RNN whose activation is a parameter: φ is the one whose index is ``phi``.
+    """A vanilla RNN whose activation is selected by the parameter ``phi``, an index.
 
-    Its parameters are ``{"phi": (), "net": those of the rnn}``, so that runs side by side may
-    differ in their activation, by one program. φ by phi has no derivative: no optimiser moves it.
+    The parameters are ``{"phi": (), "net": those of rnn}``. One compiled program can therefore run
+    networks with different activations in one batch. The gradient with respect to phi is zero, so
+    that an optimiser does not change it.
 
     Args:
-      activations: Names, as `rnn` takes them.
-      input_size: Of x.
-      hidden_size: Of h.
+      activations: Names of activations, as `rnn` takes them.
+      input_size: Size of x.
+      hidden_size: Size of h.
 
     Raises:
       ValueError: For an unknown name.
@@ -144,9 +146,9 @@ def switched_rnn(activations: Sequence[str], input_size: int, hidden_size: int) 
 
 
 def with_each_activation(params: Params, count: int) -> Params:
-    """Parameters of a `switched_rnn`, with axes of runs in front, once for each activation.
+    """Repeats the parameters of runs of a `switched_rnn` for each of ``count`` activations.
 
-    All are along one axis, the first activation's first.
+    The leading axes of the runs become one axis: all runs of the first activation come first.
     """
     axes = params["phi"].ndim
     index = jnp.arange(count, dtype=params["phi"].dtype).reshape(-1, *(1 for _ in range(axes)))

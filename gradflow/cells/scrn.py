@@ -1,4 +1,4 @@
-"""The structurally constrained recurrent network: a slow context beside a vanilla RNN."""
+"""The structurally constrained recurrent network (SCRN): a slow context and a vanilla RNN."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Cell, Key, Params
-from gradflow.cells.checks import check_sizes
-from gradflow.cells.parts import draw_matrices
+from gradflow.cells.parts import init_matrices
+from gradflow.checks import check_integer, check_sizes
 from gradflow.initializers import InitSpec, resolve_initializer
 
 
@@ -28,32 +28,35 @@ def scrn(
     recurrent_init: InitSpec = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
-    """The SCRN: context units that only leak, and hidden units that see them.
+    """An SCRN: linear leaky context units, and hidden units that receive them as input.
 
     ::
 
         s_t = (1 - alpha) W_x^s x_t + alpha s_{t-1}
         h_t = σ(W_s^h s_t + W_x^h x_t + W_h^h h_{t-1})
 
-    The paper's A, B, P, R are W_x^h, W_x^s, W_s^h, W_h^h here; there are no biases. ∂s_t/∂s_k is
-    exactly alpha^(t-k) · I. The cell's hidden state is h; the paper's output layer reads s as
-    well, which a reader of h sees only through W_s^h, so ask for the block of s by its name.
+    The paper's A, B, P and R are W_x^h, W_x^s, W_s^h and W_h^h here. There are no biases.
+    ∂s_t/∂s_k is exactly alpha^(t-k) · I. h is the hidden state of the cell. The paper's output
+    layer also reads s; to measure it, select the block of s by its name. No library among Flax,
+    PyTorch and Keras has this cell.
 
     Args:
-      alpha: What the context keeps at each step, in [0, 1); dimensionless. 0.95 in the paper.
-      context_size: Number of context units; by default as many as hidden units; the paper has
-        fewer.
-      recurrent_init: Of W_h^h.
-      input_init: Of W_x^s, W_x^h and W_s^h, each by itself.
+      alpha: The fraction of the context that is kept at each step, in [0, 1), dimensionless. 0.95
+        in the paper.
+      context_size: Number of context units, by default hidden_size. The paper uses fewer.
+      recurrent_init: Initialiser of W_h^h.
+      input_init: Initialiser of W_x^s, W_x^h and W_s^h, separately.
 
     Raises:
-      ValueError: If alpha is not in [0, 1), or the context size is not positive.
+      ValueError: If alpha is not in [0, 1), or context_size is not positive.
 
     Source: Mikolov et al. 2014, arXiv:1412.7753.
     """
     check_sizes(input_size, hidden_size)
     context = hidden_size if context_size is None else context_size
-    _check_options(alpha, context)
+    check_integer("context_size", context, 1)
+    if not 0 <= alpha < 1:  # at 1 the context would not depend on the input
+        raise ValueError(f"Expected alpha in [0, 1), got {alpha}. Set alpha to, for example, 0.95.")
     init_h, init_x = resolve_initializer(recurrent_init), resolve_initializer(input_init)
 
     def init(key: Key) -> Params:
@@ -64,8 +67,8 @@ def scrn(
             "W_s": (init_x, (hidden_size, context)),
         }
         return {
-            "s": draw_matrices(key_s, {"W_x": (init_x, (context, input_size))}),
-            "h": draw_matrices(key_h, to_hidden),
+            "s": init_matrices(key_s, {"W_x": (init_x, (context, input_size))}),
+            "h": init_matrices(key_h, to_hidden),
         }
 
     def step(params: Params, carry: SCRNCarry, x: Array) -> tuple[SCRNCarry, Array]:
@@ -80,16 +83,3 @@ def scrn(
         initial_carry=lambda: SCRNCarry(jnp.zeros(hidden_size), jnp.zeros(context)),
         hidden=lambda carry: carry.h,
     )
-
-
-def _check_options(alpha: float, context_size: int) -> None:
-    if not 0 <= alpha < 1:
-        raise ValueError(
-            f"alpha is expected in [0, 1), got {alpha}: the paper takes 0.95, and at 1 the "
-            "context would never see the input"
-        )
-    if context_size < 1:
-        raise ValueError(
-            f"context_size is expected to be at least 1, got {context_size}: without a context "
-            "take the cell rnn(activation='sigmoid')"
-        )

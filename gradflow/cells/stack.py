@@ -1,4 +1,4 @@
-"""Depth: cells on top of each other, as one cell."""
+"""Stacks of cells as one cell."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradflow.cell import Carry, Cell, Key, NoiseFn, Params
+from gradflow.cell import Carry, Cell, Key, NoiseFn, Params, param_shapes
 from gradflow.cells.dropout import with_noise
 from gradflow.spec import check_name
 
 SKIPS = ("input", "residual")
 
 
-class _Passed(NamedTuple):
-    """What one layer took and gave at one step."""
+class _LayerStep(NamedTuple):
+    """The input and the results of one layer at one step."""
 
     x: Array
     carry: Carry
@@ -23,7 +23,7 @@ class _Passed(NamedTuple):
 
 
 def stack(cells: Sequence[Cell], *, skip: str | None = None) -> Cell:
-    """The cells on top of each other: the h of a layer is the input of the one above.
+    """Stacks cells: the output h of a layer is the input of the layer above it.
 
     With x_t^0 = x_t, for the layers l = 0 ... L - 1::
 
@@ -32,49 +32,50 @@ def stack(cells: Sequence[Cell], *, skip: str | None = None) -> Cell:
                   = [h_t^l; x_t]              with skip "input"
                   = h_t^l + x_t^l             with skip "residual", but h_t^0 for l = 0
 
-    Carry and parameters are the tuples of the layers'; h is that of the top layer. The step
-    Jacobian is block lower triangular in the layers, as no layer hears from one above it. The
-    gates are the layers', as ``0.f`` for f of the lowest; a block of the carry is ``0.c``.
+    The carry and the parameters are tuples over the layers; h is that of the top layer. The step
+    Jacobian is block lower triangular in the layers, because no layer depends on a layer above it.
+    A gate is named by its layer, for example ``0.f`` for f of the lowest layer, and so is a block
+    of the carry, for example ``0.c``.
 
     Args:
       cells: The layers, the lowest first.
-      skip: How else a layer's input gets upwards. Under "input" all layers but the first take
-        hidden + input numbers; under "residual" all layers have one size.
+      skip: The kind of skip connection. With "input" all layers but the first take inputs of size
+        hidden + input; with "residual" all layers have the same size.
 
     Raises:
-      ValueError: If there is no layer, a layer does not take what the one below it gives, or
-        the kind of skip is unknown; and, when noise is drawn, if a layer above the lowest has it
-        in its inputs.
+      ValueError: If there is no layer, the sizes of two layers do not match, or the kind of skip
+        connection is unknown. Also, when noise is sampled, if a layer above the lowest takes
+        noise as a part of its input.
 
     Source: Schmidhuber 1992, doi:10.1162/neco.1992.4.2.234 (stacks); Graves 2013,
     arXiv:1308.0850 (skip "input"); Wu et al. 2016, arXiv:1609.08144, eq. 6 (skip "residual").
     """
     cells = tuple(cells)
     if not cells:
-        raise ValueError("a stack of at least one cell is expected, got none: give its layers")
+        raise ValueError("Expected a stack of at least one cell, got none. Add a cell.")
     if skip is not None:
-        check_name("kind of skip", skip, SKIPS)
-    if skip != "input":  # with it, a layer's input has a size that only the data know
+        check_name("kind of skip connection", skip, SKIPS)
+    if skip != "input":  # with it, a layer's input size depends on the size of x
         _check_sizes(cells, skip)
 
     def init(key: Key) -> Params:
         keys = jax.random.split(key, len(cells))
         return tuple(cell.init(k) for cell, k in zip(cells, keys, strict=True))
 
-    def climb(params: Params, carry: Carry, x: Array) -> list[_Passed]:
-        passed: list[_Passed] = []
+    def run_layers(params: Params, carry: Carry, x: Array) -> list[_LayerStep]:
+        done: list[_LayerStep] = []
         for layer, cell in enumerate(cells):
-            x_l = _next_input(passed, x, skip)
-            passed.append(_Passed(x_l, *_run(layer, cell, params[layer], carry[layer], x_l)))
-        return passed
+            x_l = _next_input(done, x, skip)
+            done.append(_LayerStep(x_l, *_run(layer, cell, params[layer], carry[layer], x_l)))
+        return done
 
     def step(params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        passed = climb(params, carry, x)
-        return tuple(p.carry for p in passed), passed[-1].h
+        done = run_layers(params, carry, x)
+        return tuple(layer.carry for layer in done), done[-1].h
 
     def gates(params: Params, carry: Carry, x: Array) -> dict[str, Array]:
         found = {}
-        for layer, (cell, p) in enumerate(zip(cells, climb(params, carry, x), strict=True)):
+        for layer, (cell, p) in enumerate(zip(cells, run_layers(params, carry, x), strict=True)):
             own = cell.gates(params[layer], carry[layer], p.x) if cell.gates else {}
             found |= {f"{layer}.{name}": value for name, value in own.items()}
         return found
@@ -90,29 +91,29 @@ def stack(cells: Sequence[Cell], *, skip: str | None = None) -> Cell:
 
 
 def _noise_of(cells: Sequence[Cell]) -> NoiseFn:
-    """The noise of all layers, of which the lowest alone may have it in its inputs."""
+    """Joins the noise of all layers. Only the lowest may take noise as a part of its input."""
 
     def noise(key: Key | None, params: Params, inputs: Array) -> tuple[Params, Array]:
         keys = [None] * len(cells) if key is None else jax.random.split(key, len(cells))
-        drawn = [with_noise(c, k, p, inputs) for c, k, p in zip(cells, keys, params, strict=True)]
-        for layer, (_, x) in enumerate(drawn[1:], start=1):
+        noisy = [with_noise(c, k, p, inputs) for c, k, p in zip(cells, keys, params, strict=True)]
+        for layer, (_, x) in enumerate(noisy[1:], start=1):
             if x.shape != inputs.shape:
                 raise ValueError(
-                    f"noise in the inputs of the lowest layer alone is expected, got layer {layer} "
-                    "(from 0), whose step takes some with the h below it: leave sampled out there"
+                    "Expected noise in the input of the lowest layer only, got it in the input of "
+                    f"layer {layer} (counted from 0). Remove sampled=True from that layer."
                 )
-        return tuple(p for p, _ in drawn), drawn[0][1]
+        return tuple(p for p, _ in noisy), noisy[0][1]
 
     return noise
 
 
-def _next_input(passed: list[_Passed], x: Array, skip: str | None) -> Float[Array, " size"]:
-    if not passed:
+def _next_input(done: list[_LayerStep], x: Array, skip: str | None) -> Float[Array, " size"]:
+    if not done:
         return x
-    below = passed[-1]
+    below = done[-1]
     if skip == "input":
         return jnp.concatenate([below.h, x])
-    return below.h + below.x if skip == "residual" and len(passed) > 1 else below.h
+    return below.h + below.x if skip == "residual" and len(done) > 1 else below.h
 
 
 def _run(layer: int, cell: Cell, params: Params, carry: Carry, x: Array) -> tuple[Any, Array]:
@@ -120,26 +121,24 @@ def _run(layer: int, cell: Cell, params: Params, carry: Carry, x: Array) -> tupl
         return cell.step(params, carry, x)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"layer {layer} of the stack (from 0) is expected to take an input of size "
-            f"{x.shape[-1]}, which is what it gets, but its step with parameters of shapes "
-            f"{jax.tree.map(jnp.shape, params)} came to {error}: make it with "
-            f"input_size={x.shape[-1]}"
+            f"Expected layer {layer} of the stack (counted from 0) to take an input of size "
+            f"{x.shape[-1]}, got parameters of shapes {jax.tree.map(jnp.shape, params)}, whose "
+            f"step raises: {error}. Make this layer with input_size={x.shape[-1]}."
         ) from error
 
 
 def _check_sizes(cells: Sequence[Cell], skip: str | None) -> None:
-    """Traces each layer above the first on the h of the one below it."""
-    key = jax.eval_shape(jax.random.key, 0)
+    """Traces the step of each layer above the first with the h of the layer below it."""
     sizes = [jax.eval_shape(lambda c=cell: c.hidden(c.initial_carry())).size for cell in cells]
     for layer, cell in enumerate(cells[1:], start=1):
         if skip == "residual" and sizes[layer] != sizes[layer - 1]:
             raise ValueError(
-                f"layers of one size are expected with skip='residual', got hidden sizes {sizes}: "
-                "make them equal, or leave the skip out"
+                f"Expected layers of equal size with skip='residual', got hidden sizes {sizes}. "
+                "Make them equal, or remove skip."
             )
         jax.eval_shape(
             lambda params, carry, h, n=layer, c=cell: _run(n, c, params, carry, h),
-            jax.eval_shape(cell.init, key),
+            param_shapes(cell),
             jax.eval_shape(cell.initial_carry),
             jax.ShapeDtypeStruct((sizes[layer - 1],), jnp.zeros(()).dtype),
         )

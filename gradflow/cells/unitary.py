@@ -1,4 +1,4 @@
-"""The unitary RNNs, with a complex state in real arithmetic."""
+"""Unitary RNNs: a complex state, stored as real and imaginary parts."""
 
 import math
 from collections.abc import Callable
@@ -10,19 +10,19 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from gradflow.cell import Cell, Key, Params
-from gradflow.cells.checks import check_integer, check_sizes
 from gradflow.cells.orthogonal import (
     DEFAULT_SKEW_INIT,
     resolve_method,
     resolve_skew_init,
     skew,
 )
-from gradflow.cells.parts import draw_matrices
+from gradflow.cells.parts import init_matrices
+from gradflow.checks import check_integer, check_sizes
 from gradflow.initializers import InitSpec, resolve_initializer
 
 
 class ComplexCarry(NamedTuple):
-    """A complex state of `hidden` units: its real part and its imaginary part."""
+    """The real and the imaginary part of a complex state of `hidden` units."""
 
     re: Float[Array, " hidden"]
     im: Float[Array, " hidden"]
@@ -35,7 +35,7 @@ def unitary(
     permutation_seed: int = 0,
     input_init: InitSpec = "glorot",
 ) -> Cell:
-    """The uRNN: a complex state, and a unitary matrix of O(hidden) parameters in O(n log n).
+    """A uRNN: a complex state and a unitary recurrent matrix with O(hidden) parameters.
 
     With F the unitary Fourier transform, Π a fixed permutation, D_j = diag(exp(i D_j)) for the
     angles D_j, and R_j = I - 2 v v*/‖v‖² the reflection along the complex vector v = R_j::
@@ -43,27 +43,27 @@ def unitary(
         W_h = D_3 R_2 F⁻¹ D_2 Π R_1 F D_1
         s_t = modReLU(W_x x_t + W_h s_{t-1}, b)
 
-    modReLU(a, b) = (|a| + b) a/|a| where |a| + b ≥ 0, else 0; with b = 0, as it starts, the net
-    is linear. The carry is (re, im), and h is the whole of it: hidden_size complex units are
-    2 hidden_size real ones.
+    modReLU(a, b) = (|a| + b) a/|a| where |a| + b ≥ 0, else 0. With b = 0, its initial value, the
+    network is linear. A step costs O(hidden log hidden). The carry is (re, im), and h is the whole
+    carry: hidden_size complex units are 2 hidden_size real numbers.
 
-    Parameters, all real: the angles D_1, D_2, D_3 (hidden,) in radians, from U(±π); R_1, R_2
-    and W_x, each a pair re, im, of shapes (hidden,), from U(±1), and (hidden, input); b
-    (hidden,). The paper learns s_0, from U(±√(3/(2 hidden))); here s_0 = 0 unless a carry is
-    given. Its authors' code divides by |a| + 1e-5 in place of |a|.
+    Parameters, all real, are the angles D_1, D_2, D_3 (hidden,), initialised from U(±π), in
+    radians; R_1 and R_2, each a pair re, im (hidden,), from U(±1); W_x, a pair re, im
+    (hidden, input); and b (hidden,). The paper learns s_0, initialised from U(±√(3/(2 hidden)));
+    here s_0 = 0 unless a carry is given. The authors' code divides by |a| + 1e-5, not by |a|.
 
     Args:
-      permutation_seed: Fixes Π.
-      input_init: Of the two parts of W_x.
+      permutation_seed: Seed of the permutation Π.
+      input_init: Initialiser of both parts of W_x.
 
     Raises:
-      TypeError: If the seed is not an integer.
-      ValueError: If it is not within 0 ... 2³² - 1.
+      TypeError: If permutation_seed is not an integer.
+      ValueError: If it is not between 0 and 2³² - 1.
 
     Source: Arjovsky, Shah, Bengio 2016, arXiv:1511.06464.
     """
     check_sizes(input_size, hidden_size)
-    check_integer("permutation_seed", permutation_seed, 2**32 - 1, mend="any fixes a permutation")
+    check_integer("permutation_seed", permutation_seed, 0, 2**32 - 1)  # the range of NumPy's seeds
     permutation = np.random.default_rng(permutation_seed).permutation(hidden_size)
     init_input = _complex_input(input_size, hidden_size, input_init)
 
@@ -85,7 +85,7 @@ def unitary(
         carry = complex_modrelu(re + s.real, im + s.imag, params["b"])
         return carry, jnp.concatenate(carry)
 
-    return Cell(init, step, initial_carry=lambda: _zero_carry(hidden_size))
+    return Cell(init, step, initial_carry=lambda: zero_carry(hidden_size))
 
 
 def full_unitary(
@@ -96,27 +96,28 @@ def full_unitary(
     skew_init: str | None = None,
     input_init: InitSpec = "glorot",
 ) -> Cell:
-    """The full-capacity unitary RNN: any unitary matrix, from a skew-Hermitian parameter.
+    """A full-capacity unitary RNN: any unitary matrix, parametrised by a skew-Hermitian one.
 
     With B skew-symmetric and C symmetric, so that A = B + iC is skew-Hermitian::
 
         W_h = exp(A)   or   W_h = (I + A)⁻¹ (I - A)
         s_t = modReLU(W_x x_t + W_h s_{t-1}, b)
 
-    with the modReLU, the carry and h of `unitary`. The step works on the real matrix
-    [[B, -C], [C, B]], whose image is [[Re W_h, -Im W_h], [Im W_h, Re W_h]], an orthogonal one.
+    with the modReLU, the carry and h of `unitary`. The step transforms the real matrix
+    [[B, -C], [C, B]] into the orthogonal matrix [[Re W_h, -Im W_h], [Im W_h, Re W_h]].
 
-    Parameters, all real: B (hidden (hidden - 1)/2,), the entries above its diagonal row by row;
-    C (hidden (hidden + 1)/2,), those on and above it; W_x a pair re, im (hidden, input);
-    b (hidden,). Only C's diagonal starts different from zero. Building W_h costs O(hidden³), as in
-    `gradflow.cells.orthogonal`. The paper has no A: it draws a unitary W_h and moves it along the
-    unitary matrices by the gradient.
+    Parameters, all real, are B (hidden (hidden - 1)/2,), the entries above its diagonal row by
+    row; C (hidden (hidden + 1)/2,), the entries on and above its diagonal; W_x, a pair re, im
+    (hidden, input); and b (hidden,). At initialisation B, b and all of C except its diagonal are
+    zero. Computing W_h costs O(hidden³), as in `gradflow.cells.orthogonal`. The paper has no A: it
+    initialises a unitary W_h and updates it by the gradient on the manifold of unitary matrices.
 
     Args:
       method: ``exponential`` or ``cayley``.
-      skew_init: Of C's diagonal: s ~ U(±π) (``henaff``) or s = -tan(u/2), u ~ U(0, π/2)
-        (``cayley``). By default each method's own.
-      input_init: Of the two parts of W_x.
+      skew_init: Initialiser of C's diagonal: s ~ U(±π) (``henaff``) or s = -tan(u/2),
+        u ~ U(0, π/2) (``cayley``). By default ``henaff`` for the exponential and ``cayley`` for
+        the Cayley transform.
+      input_init: Initialiser of both parts of W_x.
 
     Raises:
       ValueError: For an unknown method or initialiser.
@@ -125,13 +126,13 @@ def full_unitary(
     """
     check_sizes(input_size, hidden_size)
     transform = resolve_method(method)
-    draw_angles = resolve_skew_init(skew_init or DEFAULT_SKEW_INIT[method])
+    init_angles = resolve_skew_init(skew_init or DEFAULT_SKEW_INIT[method])
     init_input = _complex_input(input_size, hidden_size, input_init)
     diagonal = np.flatnonzero(np.equal(*np.triu_indices(hidden_size)))
 
     def init(key: Key) -> Params:
         key_x, key_c = jax.random.split(key)
-        angles = draw_angles(key_c, (hidden_size,), jnp.zeros(()).dtype)
+        angles = init_angles(key_c, (hidden_size,), jnp.zeros(()).dtype)
         return {
             "B": jnp.zeros(hidden_size * (hidden_size - 1) // 2),
             "C": jnp.zeros(hidden_size * (hidden_size + 1) // 2).at[diagonal].set(angles),
@@ -146,15 +147,17 @@ def full_unitary(
         carry = complex_modrelu(W_x["re"] @ x + re, W_x["im"] @ x + im, params["b"])
         return carry, jnp.concatenate(carry)
 
-    return Cell(init, step, initial_carry=lambda: _zero_carry(hidden_size))
+    return Cell(init, step, initial_carry=lambda: zero_carry(hidden_size))
 
 
 def complex_modrelu(
     re: Float[Array, " n"], im: Float[Array, " n"], b: Float[Array, " n"]
 ) -> ComplexCarry:
-    """ReLU(|a| + b) a/|a| for a = re + i im; its slope at a = 0 is 1 where b = 0."""
+    """Computes ReLU(|a| + b) a/|a| for a = re + i im, with slope 1 at a = 0 where b = 0."""
     square = re**2 + im**2
-    modulus = jnp.sqrt(jnp.where(square > 0, square, 1))  # 1 at the origin, which has no phase
+    # At the origin a has no phase and the root no derivative. The argument is replaced by 1 before
+    # the root: a NaN derivative in the branch that `where` discards would still reach the gradient.
+    modulus = jnp.sqrt(jnp.where(square > 0, square, 1))
     scale = jnp.where(square > 0, 1 + b / modulus, 1)
     scale = jnp.where(jnp.where(square > 0, modulus, 0) + b >= 0, scale, 0)
     return ComplexCarry(scale * re, scale * im)
@@ -178,17 +181,18 @@ def _uniform(key: Key, size: int, bound: float) -> Float[Array, " n"]:
     return jax.random.uniform(key, (size,), minval=-bound, maxval=bound)
 
 
-def _zero_carry(size: int) -> ComplexCarry:
+def zero_carry(size: int) -> ComplexCarry:
+    """Returns the carry s_0 = 0."""
     return ComplexCarry(jnp.zeros(size), jnp.zeros(size))
 
 
 def _complex_input(
     input_size: int, hidden_size: int, input_init: InitSpec
 ) -> Callable[[Key], Params]:
-    draw = resolve_initializer(input_init)
+    init_part = resolve_initializer(input_init)
 
     def init(key: Key) -> Params:
-        parts = {part: (draw, (hidden_size, input_size)) for part in ("re", "im")}
-        return {"W_x": draw_matrices(key, parts), "b": jnp.zeros(hidden_size)}
+        parts = {part: (init_part, (hidden_size, input_size)) for part in ("re", "im")}
+        return {"W_x": init_matrices(key, parts), "b": jnp.zeros(hidden_size)}
 
     return init

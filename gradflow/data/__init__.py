@@ -1,5 +1,5 @@
-"""Real data as arrays, from the files in which they are published: one module a format.
+"""Readers of real data sets in their published file formats.
 
-Nothing is fetched. Each reader takes the folder of the files, checks them, and names their official
-source where one is missing or damaged.
+Nothing is downloaded. Each reader takes the folder of the files, checks them, and reports the
+official source if a file is missing or damaged.
 """

@@ -1,4 +1,4 @@
-"""Batches of sequences of many lengths: alike in length, padded, and the same for each epoch."""
+"""Padded batches of sequences with similar lengths, in a reproducible order for each epoch."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -6,18 +6,20 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from gradflow.checks import check_integer
+
 POOL = 32
-"""Batches whose sequences are sorted by length together: the more, the less padding."""
+"""Number of batches that are sorted by length together. A larger pool needs less padding."""
 
 
 class Batch(NamedTuple):
-    """Sequences side by side, time first.
+    """Padded sequences, time-major.
 
     Attributes:
-      ids: The numbers of the words, 0 after the end of a sequence.
-      lengths: The number of real steps of each; 1 or more.
-      labels: The class of each.
-      weights: 1 for an example, and 0 for a row that only fills the batch.
+      ids: Word ids, 0 after the end of a sequence.
+      lengths: Number of real steps of each sequence, at least 1.
+      labels: Class of each sequence.
+      weights: 1 for an example, 0 for a row that fills the batch.
     """
 
     ids: Int[np.ndarray, "steps batch"]
@@ -27,15 +29,16 @@ class Batch(NamedTuple):
 
 
 def bucket_sizes(max_length: int, *, count: int = 4) -> tuple[int, ...]:
-    """Evenly spaced lengths, to the next of which batches are padded; the last is the longest.
+    """Returns evenly spaced lengths up to max_length, to which batches are padded.
+
+    Few sizes are used, because each size compiles a program.
 
     Raises:
-      ValueError: If a number is below 1.
+      TypeError: If an argument is not an integer.
+      ValueError: If an argument is below 1.
     """
-    if max_length < 1 or count < 1:
-        raise ValueError(
-            f"max_length and count are expected to be at least 1, got {max_length} and {count}"
-        )
+    check_integer("max_length", max_length, 1)
+    check_integer("count", count, 1)
     return tuple(sorted({-(-max_length * part // count) for part in range(1, count + 1)}))
 
 
@@ -47,26 +50,26 @@ def shuffled_batches(
     sizes: Sequence[int],
     seed: Sequence[int],
 ) -> Iterator[Batch]:
-    """Every sequence once, in a random order in which those of a batch are of like lengths.
+    """Yields every sequence once, in random batches of sequences with similar lengths.
 
-    All are shuffled; `POOL` batches at a time are sorted by length and cut up, and the batches
-    are shuffled again. The same seed gives the same batches.
+    The sequences are shuffled. Then pools of `POOL` batches are sorted by length and cut into
+    batches, and the batches are shuffled. Equal seeds give equal batches.
 
     Args:
-      sequences: The words' numbers.
-      labels: The class of each.
-      batch_size: Rows of every batch; the last is filled up with rows of weight 0.
+      sequences: Word ids of each sequence.
+      labels: Class of each sequence.
+      batch_size: Rows of every batch. The last batch is filled with rows of weight 0.
       sizes: The numbers of steps that a batch may have.
-      seed: Numbers that the order is made from, such as the run's seed and the epoch.
+      seed: Seed of the order, for example the run's seed and the epoch.
 
     Raises:
-      ValueError: If a sequence is longer than all sizes, or there is not a label for each.
+      ValueError: If a sequence is longer than all sizes, or the number of labels is wrong.
     """
-    draw = np.random.default_rng(seed)
-    order, lengths = draw.permutation(len(sequences)), np.array([len(one) for one in sequences])
+    rng = np.random.default_rng(seed)
+    order, lengths = rng.permutation(len(sequences)), np.array([len(one) for one in sequences])
     pools = [order[i : i + POOL * batch_size] for i in range(0, len(order), POOL * batch_size)]
     rows = [row for pool in pools for row in _cut(pool[np.argsort(lengths[pool])], batch_size)]
-    for index in draw.permutation(len(rows)):
+    for index in rng.permutation(len(rows)):
         yield padded(sequences, labels, rows[index], batch_size, sizes)
 
 
@@ -77,10 +80,10 @@ def batches_in_order(
     *,
     sizes: Sequence[int],
 ) -> Iterator[tuple[Int[np.ndarray, " rows"], Batch]]:
-    """Every sequence once, the short ones first, with the places that a batch's rows come from.
+    """Yields every sequence once, by increasing length, with the indices of a batch's rows.
 
     Raises:
-      ValueError: As `shuffled_batches`.
+      ValueError: If a sequence is longer than all sizes, or the number of labels is wrong.
     """
     order = np.argsort([len(one) for one in sequences], kind="stable")
     for rows in _cut(order, batch_size):
@@ -94,20 +97,21 @@ def padded(
     batch_size: int,
     sizes: Sequence[int],
 ) -> Batch:
-    """The batch of some of the sequences, padded to the least size that holds the longest.
+    """Makes a batch of the given rows, padded to the smallest size that fits the longest one.
 
     Raises:
-      ValueError: If none does, or there is not a label for each sequence.
+      ValueError: If a sequence is longer than all sizes, or the number of labels is wrong.
     """
     if len(sequences) != len(labels):
         raise ValueError(
-            f"a label for each sequence is expected, got {len(labels)} for {len(sequences)}"
+            f"Expected a label for each of {len(sequences)} sequences, got {len(labels)}. Pass "
+            "sequences and labels of the same examples."
         )
     longest = max(len(sequences[row]) for row in rows)
     if longest > max(sizes):
         raise ValueError(
-            f"sequences of {max(sizes)} steps at most are expected, got one of {longest}: cut them "
-            "off, or give a larger size"
+            f"Expected sequences of at most {max(sizes)} steps, got one of {longest}. Truncate it, "
+            "or add a larger size."
         )
     batch = Batch(
         ids=np.zeros((min(size for size in sizes if size >= longest), batch_size), np.int32),

@@ -1,4 +1,4 @@
-"""A text as its characters: for a model that says the next one, and for writing with it."""
+"""Text as character ids, for models that predict the next character."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,22 +6,21 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from gradflow.data.files import missing_file
-from gradflow.data.series import not_text
+from gradflow.data.files import missing_file, read_text_file
 
 TINY_SHAKESPEARE = "https://github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt"
-"""Where the usual text is published."""
+"""Source of the text of the character-level experiments."""
 
 MIN_LENGTH = 20
-"""The fewest characters of which a tenth can be held out."""
+"""Minimal number of characters: a held-out tenth then has two."""
 
 
 class Characters(NamedTuple):
-    """A text by numbers.
+    """A text as character ids.
 
     Attributes:
-      codes: The number of each character.
-      alphabet: The distinct characters, sorted: number i is ``alphabet[i]``.
+      codes: The id of each character.
+      alphabet: The distinct characters, sorted: id i is ``alphabet[i]``.
     """
 
     codes: Int[np.ndarray, " characters"]
@@ -29,45 +28,41 @@ class Characters(NamedTuple):
 
     @property
     def num_trained(self) -> int:
-        """How many characters come before the last tenth, which is held out."""
+        """Number of characters of the training part. The last tenth of the text is held out."""
         return len(self.codes) - len(self.codes) // 10
 
 
-class Stretches(NamedTuple):
-    """A part of a text cut into stretches that are read side by side.
+class Segments(NamedTuple):
+    """A part of a text, cut into segments that are read in parallel.
 
     Attributes:
-      codes: By time and stretch.
-      weights: 1 where a character is to be said, from those before it; 0 for what is read to warm
-        up, and for padding.
+      codes: Character ids.
+      weights: Whether a character is a target. False in the warm-up and in the padding.
     """
 
-    codes: Int[np.ndarray, "steps stretches"]
-    weights: Bool[np.ndarray, "steps stretches"]
+    codes: Int[np.ndarray, "steps segments"]
+    weights: Bool[np.ndarray, "steps segments"]
 
 
 def read_characters(path: str | Path, *, source: str = TINY_SHAKESPEARE) -> Characters:
-    """Reads a UTF-8 text, without byte order mark and with its newlines as ``\\n``.
+    """Reads a UTF-8 text without byte order mark, with every line break as ``\\n``.
 
     Args:
-      path: Of the file.
+      path: Path of the file.
       source: Where it is published, for the errors.
 
     Raises:
-      ValueError: If there is no such file, it is not UTF-8, or too short for a tenth to be held out
-        of it.
+      ValueError: If there is no such file, it is not UTF-8, or it has fewer than `MIN_LENGTH`
+        characters.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise missing_file(path, source)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise not_text(path, error) from None
+    text = read_text_file(path)
     if len(text) < MIN_LENGTH:
         raise ValueError(
-            f"a text of {MIN_LENGTH} characters at least is expected in {str(path)!r}, got "
-            f"{len(text)}: the file is cut short; fetch it again from {source}"
+            f"Expected a text of at least {MIN_LENGTH} characters in {str(path)!r}, got "
+            f"{len(text)}. Download the file again from {source}."
         )
     points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     distinct, codes = np.unique(points, return_inverse=True)
@@ -75,52 +70,52 @@ def read_characters(path: str | Path, *, source: str = TINY_SHAKESPEARE) -> Char
 
 
 def encode(text: str, alphabet: str) -> Int[np.ndarray, " characters"]:
-    """The numbers of a text's characters.
+    """Returns the ids of the characters of a text.
 
     Raises:
-      ValueError: If it has a character that is not in the alphabet.
+      ValueError: If a character is not in the alphabet.
     """
-    known = {character: number for number, character in enumerate(alphabet)}
+    known = {character: code for code, character in enumerate(alphabet)}
     unknown = sorted(set(text) - set(known))
     if unknown:
         raise ValueError(
-            f"characters of {alphabet!r} are expected, got {', '.join(map(repr, unknown))} in "
-            f"{text!r}: the net has not seen them"
+            f"Expected characters of {alphabet!r}, on which the network was trained, got "
+            f"{', '.join(map(repr, unknown))} in {text!r}. Remove these characters."
         )
     return np.array([known[character] for character in text], np.int32)
 
 
 def as_streams(codes: Int[np.ndarray, " characters"], num_streams: int) -> Int[np.ndarray, "t b"]:
-    """The text as so many equal pieces side by side, time first; what is left over is dropped.
+    """Cuts a text into num_streams pieces of equal length, time-major; drops the remainder.
 
     Raises:
-      ValueError: If there are not two characters for each stream.
+      ValueError: If there are fewer than two characters for each stream.
     """
     length = len(codes) // num_streams
     if length < 2:
         raise ValueError(
-            f"two characters at least for each of {num_streams} streams are expected, got "
-            f"{len(codes)} in all: take fewer streams or a longer text"
+            f"Expected at least two characters for each of {num_streams} streams, got {len(codes)} "
+            "in total. Use fewer streams or a longer text."
         )
     return codes[: length * num_streams].reshape(num_streams, length).T
 
 
-def as_stretches(
-    codes: Int[np.ndarray, " characters"], first: int, num_stretches: int, warm_up: int
-) -> Stretches:
-    """The text from ``first`` to its end, every character of it to be said once.
+def as_segments(
+    codes: Int[np.ndarray, " characters"], first: int, num_segments: int, warm_up: int
+) -> Segments:
+    """Cuts the text from ``first`` to its end into segments; every character is a target once.
 
-    Each stretch is read from the ``warm_up`` characters before it on, so that a carry is there when
-    its own begin; what stands before the text is padding.
+    Each segment starts ``warm_up`` characters early, so that the network has read some text before
+    its first target. Positions before the text are padding.
 
     Args:
       codes: The whole text.
-      first: The first character that is to be said.
-      num_stretches: How many stretches are read side by side.
-      warm_up: How many characters before a stretch are read first, one at least.
+      first: Position of the first target.
+      num_segments: Number of segments.
+      warm_up: Number of characters before a segment that are read first, at least 1.
     """
-    length = -(-(len(codes) - first) // num_stretches)
-    starts = first + length * np.arange(num_stretches)
-    places = starts + np.arange(-warm_up, length)[:, None]
-    is_own = (places >= starts) & (places < len(codes))
-    return Stretches(codes[np.clip(places, 0, len(codes) - 1)], is_own)
+    length = -(-(len(codes) - first) // num_segments)
+    starts = first + length * np.arange(num_segments)
+    positions = starts + np.arange(-warm_up, length)[:, None]
+    is_target = (positions >= starts) & (positions < len(codes))
+    return Segments(codes[np.clip(positions, 0, len(codes) - 1)], is_target)

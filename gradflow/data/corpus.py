@@ -1,4 +1,4 @@
-"""A corpus made ready for training: what is learnt, what is kept out of it, and what is tested."""
+"""A text corpus for training: training, validation and test parts as word ids."""
 
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ from gradflow.data.vocabulary import build_vocabulary
 
 
 class Part(NamedTuple):
-    """Some of the texts, as the numbers of their words.
+    """Some of the texts, as word ids.
 
     Attributes:
-      sequences: One array of numbers a text.
-      labels: The class of each.
+      sequences: The word ids of each text.
+      labels: The class of each text.
     """
 
     sequences: list[Int[np.ndarray, " _"]]
@@ -22,18 +22,18 @@ class Part(NamedTuple):
 
 
 class Corpus(NamedTuple):
-    """What is learnt, by what is chosen, and on what it is tested.
+    """The training, validation and test parts of a text classification corpus.
 
     Attributes:
-      fitted: What parameters are fitted to.
-      kept_out: What models and epochs are chosen by.
-      test: What is looked at once, at the end.
-      classes: Their names.
-      num_words: Numbers of words, the two special ones among them.
+      training: The part to which parameters are fitted.
+      validation: The part that selects models and epochs.
+      test: The part for one evaluation at the end.
+      classes: Names of the classes.
+      num_words: Number of word ids, including the two special ones.
     """
 
-    fitted: Part
-    kept_out: Part
+    training: Part
+    validation: Part
     test: Part
     classes: tuple[str, ...]
     num_words: int
@@ -44,56 +44,62 @@ def make_corpus(
     test: Texts,
     *,
     seed: int,
-    share: float = 0.1,
+    validation_fraction: float = 0.1,
     max_length: int,
     max_words: int,
     min_count: int = 1,
     keep: str = "start",
 ) -> Corpus:
-    """Keeps a random share of the training texts out, and numbers the words of what is left.
+    """Splits a validation part off the training texts and converts all texts to word ids.
 
-    A training text that stands in the test set, word for word, is left out of both parts.
+    The vocabulary is that of the training part only. A training text that also occurs in the test
+    set, word for word, is removed.
 
     Args:
-      train: The texts to learn from.
-      test: The texts to test on.
-      seed: Draws what is kept out.
-      share: How much of the training texts that is; one text at least.
-      max_length: The most words of a text.
-      max_words: The most numbers of words.
-      min_count: How often a word must occur to have one.
-      keep: Which words of a longer text: those at its ``start`` or at its ``end``.
+      train: The texts for training and validation.
+      test: The test texts.
+      seed: Seed of the random validation part.
+      validation_fraction: Fraction of the training texts in the validation part, at least one text.
+      max_length: Maximal number of words of a text.
+      max_words: Maximal number of word ids.
+      min_count: Minimal number of occurrences of a word in the vocabulary.
+      keep: Which words of a longer text are kept: those at its ``start`` or its ``end``.
 
     Raises:
-      ValueError: If the classes differ, the share is not between 0 and 1, or fewer than two
-        texts are left to learn from.
+      ValueError: If the classes differ, validation_fraction is not between 0 and 1, or fewer than
+        two training texts remain.
     """
     if train.classes != test.classes:
         raise ValueError(
-            f"the same classes are expected in both splits, got {train.classes} and {test.classes}"
+            f"Expected equal classes in both splits, got {train.classes} and {test.classes}. Read "
+            "both from one corpus."
         )
-    if not 0 < share < 1:
-        raise ValueError(f"share is expected between 0 and 1, got {share}")
+    if not 0 < validation_fraction < 1:
+        raise ValueError(
+            f"Expected validation_fraction between 0 and 1, got {validation_fraction}. Set it to, "
+            "for example, 0.1."
+        )
     tested = set(test.texts)
     rows = np.array([row for row, text in enumerate(train.texts) if text not in tested], int)
     if len(rows) < 2:
         raise ValueError(
-            f"two texts to learn from are expected at least, got {len(rows)} of "
-            f"{len(train.texts)} that are not tested as well: are the two files one?"
+            f"Expected at least two training texts that are not in the test set, got {len(rows)} "
+            f"of {len(train.texts)}. Use different files for training and test."
         )
     rows = np.random.default_rng(seed).permutation(rows)
-    kept_out, fitted = np.split(rows, [min(max(1, round(share * len(rows))), len(rows) - 1)])
+    size = min(max(1, round(validation_fraction * len(rows))), len(rows) - 1)
+    validation, training = rows[:size], rows[size:]
     vocabulary = build_vocabulary(
-        (train.texts[row] for row in fitted), max_size=max_words, min_count=min_count
+        (train.texts[row] for row in training), max_size=max_words, min_count=min_count
     )
 
     def part(texts: Texts, rows: np.ndarray) -> Part:
-        chosen = [texts.texts[row] for row in rows]
-        return Part(vocabulary.encode(chosen, max_length, keep=keep), texts.labels[rows])
+        selected = [texts.texts[row] for row in rows]
+        return Part(vocabulary.encode(selected, max_length, keep=keep), texts.labels[rows])
 
     return Corpus(
-        part(train, fitted),
-        part(train, kept_out),
+        part(train, training),
+        part(train, validation),
         part(test, np.arange(len(test.texts))),
         train.classes,
         vocabulary.size,

@@ -1,7 +1,8 @@
-"""What all readers share: files that are there and whole, and errors that say where to get them."""
+"""Published files: their lookup and verification, and errors that name their source."""
 
 import gzip
 import hashlib
+import io
 import zlib
 from pathlib import Path
 
@@ -14,25 +15,25 @@ def official_file(
     size: int | None = None,
     sha256: str | None = None,
 ) -> Path:
-    """Finds a published file in a folder, and compares it with what is known of it.
+    """Finds a published file in a folder, and verifies its size and checksum.
 
     Args:
-      data_dir: The folder; none is an error that says what would have to be in it.
-      name: The file's name there.
+      data_dir: The folder. None is an error that names the missing file.
+      name: The name of the file.
       source: Where it is published.
       size: Its size in bytes, if known.
       sha256: Its checksum, if known.
 
     Returns:
-      The file's path.
+      The path of the file.
 
     Raises:
-      ValueError: If there is no such folder or file, or it is another file than the published.
+      ValueError: If the folder or the file is missing, or the file is not the published one.
     """
     if data_dir is None:
         raise ValueError(
-            f"a folder with the file {name!r} is expected, got none: fetch the file from {source} "
-            "and name its folder by data_dir"
+            f"Expected a folder with the file {name!r}, got none. Download the file from {source} "
+            "and set data_dir to its folder."
         )
     path = Path(data_dir).expanduser() / name
     if not path.is_file():
@@ -40,64 +41,84 @@ def official_file(
     found = path.stat().st_size
     if size is not None and found != size:
         raise ValueError(
-            f"{size} bytes are expected in {str(path)!r}, got {found}: the file was changed or cut "
-            f"short; fetch it again from {source}"
+            f"Expected {size} bytes in {str(path)!r}, got {found}. Download it again from {source}."
         )
     if sha256 is not None:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != sha256:
             raise ValueError(
-                f"the sha256 {sha256} is expected of {str(path)!r}, got {digest}: the file was "
-                f"changed; fetch it again from {source}"
+                f"Expected the SHA-256 {sha256} of {str(path)!r}, got {digest}. Download it again "
+                f"from {source}."
             )
     return path
 
 
 def missing_file(path: Path, source: str) -> ValueError:
-    """The error for a published file that is not there."""
-    there = "a folder without it" if path.parent.is_dir() else "no such folder"
+    """Makes the error for a missing published file."""
+    got = "a folder without it" if path.parent.is_dir() else "no such folder"
     return ValueError(
-        f"the file {path.name!r} is expected in {str(path.parent)!r}, got {there}: fetch it from "
-        f"{source}"
+        f"Expected the file {path.name!r} in {str(path.parent)!r}, got {got}. Download it from "
+        f"{source}."
     )
 
 
 def damaged_file(path: Path, kind: str, error: object, source: str) -> ValueError:
-    """The error for a published file that cannot be read as the kind of file that it should be."""
+    """Makes the error for a published file that cannot be read in its format."""
     return ValueError(
-        f"{kind} is expected in {str(path)!r}, but it is cut short or corrupt: {error}; fetch it "
-        f"again from {source}"
+        f"Expected {kind} at {str(path)!r}, but it is truncated or corrupt: {error}. Download it "
+        f"again from {source}."
     )
 
 
 def read_gzip(path: Path, *, source: str) -> bytes:
-    """What a file that is compressed by gzip holds, all of it.
+    """Reads and decompresses a gzip file.
 
     Raises:
-      ValueError: If it is cut short, its checksum is wrong, or it is no gzip file.
+      ValueError: If it is truncated, its checksum is wrong, or it is not a gzip file.
     """
     try:
-        return gzip.decompress(path.read_bytes())  # which compares the checksum that it keeps
+        return gzip.decompress(path.read_bytes())  # verifies the checksum of the format
     except (EOFError, OSError, zlib.error) as error:
         raise damaged_file(path, "a gzip file", error, source) from None
 
 
-def decoded(data: bytes, place: str, *, encoding: str = "utf-8-sig") -> str:
-    """The text that bytes stand for.
+def read_text_file(path: Path) -> str:
+    """Reads a UTF-8 text, without byte order mark and with every line break as ``\\n``.
+
+    Raises:
+      ValueError: If the file is not UTF-8.
+    """
+    return io.StringIO(decode(path.read_bytes(), str(path)), newline=None).getvalue()
+
+
+def decode(data: bytes, place: str, *, encoding: str = "utf-8-sig") -> str:
+    """Decodes the bytes of a text; line breaks are not changed.
 
     Args:
       data: The bytes.
-      place: The file they are of, for the error.
-      encoding: How the text is published.
+      place: The name of their file, for the error.
+      encoding: The encoding.
 
     Raises:
-      ValueError: If they are not of that encoding.
+      ValueError: If the bytes are not in that encoding.
     """
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"text in {encoding} is expected in {place!r}, got the byte {data[error.start]:#04x} "
-            f"at {error.start}: convert the file, or fetch it again"
+            f"Expected {encoding.upper().removesuffix('-SIG')} text in {place!r}, got the byte "
+            f"{error.object[error.start]:#04x} at {error.start}. Convert the file to that encoding."
         ) from None
+
+
+def check_split(split: str) -> None:
+    """Checks the name of a split.
+
+    Raises:
+      ValueError: If it is neither ``train`` nor ``test``.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(
+            f"Expected split to be 'train' or 'test', got {split!r}. Set it to one of these."
+        )

@@ -1,4 +1,4 @@
-"""The reviews of the Large Movie Review Dataset, from its folder or straight from its archive."""
+"""The Large Movie Review Dataset (IMDb), from its folder or directly from its archive."""
 
 import gzip
 import re
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gradflow.data.files import damaged_file, decoded, missing_file
-from gradflow.data.texts import Texts, check_split, gathered
+from gradflow.data.files import check_split, damaged_file, decode, missing_file
+from gradflow.data.texts import Texts, collect_texts
 
 SOURCE = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 
@@ -18,7 +18,7 @@ CLASSES = ("neg", "pos")
 ARCHIVES = ("aclImdb_v1.tar.gz", "aclImdb*.tar.gz")
 
 CHUNK = 1 << 20
-"""Bytes that are read at once where nothing of them is kept."""
+"""Bytes that are read at once to verify the rest of an archive."""
 
 _PLACE = re.compile(r"(?:^|/)(train|test)/(neg|pos)/(\d+)_(\d+)\.txt$")
 
@@ -28,8 +28,8 @@ class Review(NamedTuple):
 
     Attributes:
       name: ``neg`` or ``pos``.
-      number: Its number among those of its split and class.
-      text: What it says, without the marks of line ends.
+      number: Its number within its split and class.
+      text: The text, without HTML line breaks.
     """
 
     name: str
@@ -38,30 +38,30 @@ class Review(NamedTuple):
 
 
 def read_imdb(data_dir: str | Path | None, split: str) -> Texts:
-    """Reads the labelled reviews of one split, the negative ones first, by their numbers.
+    """Reads the labelled reviews of one split, sorted by class, negative first, and number.
 
     Args:
-      data_dir: The folder of ``aclImdb_v1.tar.gz`` or of what was in it, ``aclImdb/``, or
-        ``aclImdb`` itself. An archive is read as a stream and not unpacked.
+      data_dir: The folder of ``aclImdb_v1.tar.gz`` or of its content ``aclImdb/``, or
+        ``aclImdb`` itself. An archive is read as a stream, without unpacking it.
       split: ``train`` or ``test``.
 
     Raises:
-      ValueError: If the split is another, neither is there, the archive is cut short or
-        corrupt, a review is not UTF-8 or is blank, or a class has none.
+      ValueError: If there is no such split, the folder has neither, the archive is truncated or
+        corrupt, a review is blank or not UTF-8, or a class has no review.
 
     Source: Maas et al. 2011, https://aclanthology.org/P11-1015.
     """
     check_split(split)
     place = _find(data_dir)
     reviews = sorted(_streamed(place, split) if place.is_file() else _listed(place, split))
-    return gathered(((name, text) for name, _, text in reviews), CLASSES, place, SOURCE)
+    return collect_texts(((name, text) for name, _, text in reviews), CLASSES, place, SOURCE)
 
 
 def _find(data_dir: str | Path | None) -> Path:
     if data_dir is None:
         raise ValueError(
-            "a folder with aclImdb/ or aclImdb_v1.tar.gz is expected, got none: fetch the archive "
-            f"from {SOURCE} and name its folder by data_dir"
+            "Expected a folder with aclImdb/ or aclImdb_v1.tar.gz, got none. Download the archive "
+            f"from {SOURCE} and set data_dir to its folder."
         )
     folder = Path(data_dir).expanduser()
     for place in (folder / "aclImdb", folder):
@@ -87,12 +87,14 @@ def _streamed(archive: Path, split: str) -> Iterator[Review]:
                 file = stream.extractfile(member) if place and place[1] == split else None
                 if place and file:
                     yield _review(place, file.read(), member.name)
-            while packed.read(CHUNK):  # a tar may end early unnoticed, but a gzip has a checksum
+            # A truncated tar archive may go unnoticed; reading to its end verifies the checksum of
+            # the gzip format.
+            while packed.read(CHUNK):
                 pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise damaged_file(archive, "a tar archive under gzip", error, SOURCE) from None
 
 
 def _review(place: re.Match, data: bytes, path: str) -> Review:
-    text = decoded(data, path, encoding="utf-8").replace("<br />", " ")
+    text = decode(data, path, encoding="utf-8").replace("<br />", " ")
     return Review(place[2], int(place[3]), text)

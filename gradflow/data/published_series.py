@@ -1,4 +1,4 @@
-"""Published series by name: where each is, what its columns are, and how long a season is."""
+"""Published time series by name: their source, columns and seasonal period."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,16 +9,16 @@ from gradflow.spec import check_name
 
 
 class Published(NamedTuple):
-    """A published series: where it is, and what is known of it.
+    """The description of a published series.
 
     Attributes:
       file: The file's name, as published.
       source: Where it is published.
       column: The column of the values, as `read_series` takes it.
-      times: The columns that say when.
-      unit: Of the values.
-      step: What lies between two of them.
-      period: Steps in a season, from one time to the next that it should be like.
+      times: The columns of the date.
+      unit: Unit of the values.
+      step: Time between two values.
+      period: Seasonal period, in steps.
     """
 
     file: str
@@ -56,7 +56,7 @@ PUBLISHED = {
         times=("1", "2"),
         unit="sunspots",
         step="month",
-        period=132,  # a solar cycle is 11 years long, more or less
+        period=132,  # a solar cycle is about 11 years
     ),
     "temperatures": Published(
         "daily-min-temperatures.csv",
@@ -65,7 +65,7 @@ PUBLISHED = {
         times=("Date",),
         unit="°C",
         step="day",
-        period=365,  # the file leaves the 29th of February out
+        period=365,  # the file omits 29 February
     ),
 }
 """The published series by name."""
@@ -75,13 +75,14 @@ def read_published(name: str, data_dir: str | Path | None) -> Series:
     """Reads a published series from its official file.
 
     Args:
-      name: One of `PUBLISHED`: ``bitcoin`` (closing prices), ``etth1`` (oil temperature of a
+      name: A name in `PUBLISHED`: ``bitcoin`` (closing prices), ``etth1`` (oil temperature of a
         transformer; Zhou et al. 2021), ``sunspots`` (WDC-SILSO, Royal Observatory of Belgium,
         Brussels) or ``temperatures`` (daily minimum in Melbourne).
-      data_dir: The folder of the file.
+      data_dir: Folder of the file.
 
     Raises:
-      ValueError: If there is no such series, the file is missing, or it is not as published.
+      ValueError: If there is no such series, or the file is missing or differs from the published
+        format.
     """
     check_name("series", name, PUBLISHED)
     found = PUBLISHED[name]

@@ -1,13 +1,16 @@
-"""Series of numbers in CSV files: one column, and the times beside it where a file has them."""
+"""Time series in CSV files: one column of numbers, and the dates if the file has them."""
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
+
+from gradflow.data.files import decode
 
 DELIMITERS = ",;\t"
 
@@ -17,15 +20,15 @@ class Series(NamedTuple):
 
     Attributes:
       values: The numbers, in the units of the file.
-      times: When each was measured, as ``datetime64``; None where no column of times was named.
+      times: The date of each value, as ``datetime64``; None if no column of dates was given.
     """
 
     values: Float[np.ndarray, " steps"]
     times: Shaped[np.ndarray, " steps"] | None = None
 
 
-class _Place(NamedTuple):
-    """Where a field stands: the file, its line, and whether the first line names the columns."""
+class _Row(NamedTuple):
+    """The position of a row, for errors: the file, the line, and whether the file has a header."""
 
     path: Path
     line: int
@@ -39,28 +42,27 @@ class _Place(NamedTuple):
 def read_series(path: Path, column: str, *, times: Sequence[str] = ()) -> Series:
     """Reads one column of a CSV file.
 
-    Fields are separated by commas, semicolons or tabs, whichever the first line has most of.
-    Blank lines are left out.
+    The separator is the most frequent of comma, semicolon and tab in the first line. Blank lines
+    are skipped.
 
     Args:
-      path: The file.
-      column: Its name in the first line; or, where that has numbers alone, its number, from 1.
-      times: The columns that say when, named likewise; several, such as year and month, are
-        joined by ``-`` to a date of ISO 8601.
+      path: Path of the file.
+      column: The column's name in the header or, in a file without header, its number from 1.
+      times: The columns of the date, given in the same way. Several, such as year and month, are
+        joined by ``-`` to an ISO 8601 date.
 
     Raises:
-      ValueError: If the file is not a CSV file of text, has no such column, or a row has no
-        finite number in it, no date, or a date that is not after the one before it.
+      ValueError: If the file is not UTF-8 or not CSV, has no such column, or a row has no finite
+        number, no date, or a date that is not after the previous one.
     """
+    # The csv module needs the line breaks as they are, because a quoted field may contain some.
+    file = io.StringIO(decode(path.read_bytes(), str(path)), newline="")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(_fields(file, path, [column, *times]))
-    except UnicodeDecodeError as error:
-        raise not_text(path, error) from None
+        rows = list(_fields(file, path, [column, *times]))
     except csv.Error as error:
         raise ValueError(
-            f"a CSV file is expected, but {str(path)!r} cannot be read as one: {error}; "
-            "look for a quote that is not closed"
+            f"Expected a CSV file, but {str(path)!r} cannot be read as CSV: {error}. Close any "
+            "open quote."
         ) from None
     values = np.array([_number(fields[0], place) for fields, place in rows], float)
     if not times:
@@ -68,16 +70,10 @@ def read_series(path: Path, column: str, *, times: Sequence[str] = ()) -> Series
     return Series(values, _ascending([_time(fields[1:], place) for fields, place in rows], path))
 
 
-def not_text(path: Path, error: UnicodeDecodeError) -> ValueError:
-    """The error for a file that holds other bytes than UTF-8 text."""
-    return ValueError(
-        f"UTF-8 text is expected in {str(path)!r}, got the byte {error.object[error.start]:#04x} "
-        "that is none: it is a binary file, or text to be converted to UTF-8"
-    )
-
-
-def _fields(file: TextIO, path: Path, columns: Sequence[str]) -> Iterator[tuple[list[str], _Place]]:
-    """The fields asked for, of each row, and where the row stands."""
+def _fields(
+    file: io.StringIO, path: Path, columns: Sequence[str]
+) -> Iterator[tuple[list[str], _Row]]:
+    """Yields the fields of the given columns for each row, and the position of the row."""
     first = file.readline()
     file.seek(0)
     rows = csv.reader(file, delimiter=max(DELIMITERS, key=first.count))
@@ -89,14 +85,15 @@ def _fields(file: TextIO, path: Path, columns: Sequence[str]) -> Iterator[tuple[
         if column not in known:
             which = ", ".join(names) if has_header else f"numbered 1 to {len(names)}"
             raise ValueError(
-                f"there is no column {column!r} in {str(path)!r}; its columns are {which}"
+                f"Expected a column of {str(path)!r}, which are {which}, got {column!r}. Choose "
+                "one of these."
             )
     places = [known.index(column) for column in columns]
     if not has_header:
-        yield [names[place] for place in places], _Place(path, rows.line_num, has_header)
+        yield [names[place] for place in places], _Row(path, rows.line_num, has_header)
     for row in rows:
         if row:
-            where = _Place(path, rows.line_num, has_header)
+            where = _Row(path, rows.line_num, has_header)
             yield [row[place] if place < len(row) else "" for place in places], where
 
 
@@ -108,21 +105,21 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _number(text: str, place: _Place) -> float:
+def _number(text: str, place: _Row) -> float:
     if not _is_number(text) or not math.isfinite(float(text)):
         raise ValueError(
-            f"a finite number is expected in {place}, got {text!r}; mend or remove that row"
+            f"Expected a finite number in {place}, got {text!r}. Correct or remove that row."
         )
     return float(text)
 
 
-def _time(fields: Sequence[str], place: _Place) -> np.datetime64:
+def _time(fields: Sequence[str], place: _Row) -> np.datetime64:
     text = "-".join(field.strip() for field in fields)
     try:
         return np.datetime64(text, "s")
     except ValueError:
         raise ValueError(
-            f"a date such as 2014-01-31 is expected in {place}, got {text!r}; write it so"
+            f"Expected a date such as 2014-01-31 in {place}, got {text!r}. Write it in this format."
         ) from None
 
 
@@ -132,7 +129,7 @@ def _ascending(times: list[np.datetime64], path: Path) -> Shaped[np.ndarray, " s
     if len(wrong):
         before, after = found[wrong[0] : wrong[0] + 2]
         raise ValueError(
-            f"dates in ascending order are expected in {str(path)!r}, got {after} after {before}: "
-            "sort the rows, and leave each date once"
+            f"Expected dates in ascending order in {str(path)!r}, got {after} after {before}. Sort "
+            "the rows and remove repeated dates."
         )
     return found

@@ -1,4 +1,4 @@
-"""Labelled texts: what every corpus becomes once it is read."""
+"""Labelled texts, the common form of all text corpora."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,9 +12,9 @@ class Texts(NamedTuple):
     """One split of a corpus.
 
     Attributes:
-      texts: As they are published, but for marks of the file's format.
-      labels: The class of each, as its place in ``classes``.
-      classes: Their names.
+      texts: The texts, without markup of the file format.
+      labels: The class of each text, as an index into ``classes``.
+      classes: Names of the classes.
     """
 
     texts: tuple[str, ...]
@@ -22,16 +22,16 @@ class Texts(NamedTuple):
     classes: tuple[str, ...]
 
 
-def gathered(
+def collect_texts(
     labelled: Iterable[tuple[str, str]], classes: tuple[str, ...], place: Path, source: str
 ) -> Texts:
-    """Puts pairs of a class and a text together, each class with an example at least.
+    """Collects pairs (class, text), and checks that every class has at least one text.
 
     Args:
       labelled: The pairs.
-      classes: The names of all classes.
-      place: Where they were read, for the errors.
-      source: Where that is published, for the errors.
+      classes: Names of all classes.
+      place: The file of the texts, for the errors.
+      source: Where it is published, for the errors.
 
     Raises:
       ValueError: If a class is unknown or has no text, or a text is blank.
@@ -40,13 +40,13 @@ def gathered(
     for name, text in labelled:
         if name not in known:
             raise ValueError(
-                f"one of the classes {', '.join(classes)} is expected, got {name!r} at text "
-                f"{len(texts) + 1} of {str(place)!r}; fetch it again from {source}"
+                f"Expected one of the classes {', '.join(classes)}, got {name!r} at text "
+                f"{len(texts) + 1} of {str(place)!r}. Download it again from {source}."
             )
         if not text.strip():
             raise ValueError(
-                f"a text is expected beside each class, got a blank one at text {len(texts) + 1} "
-                f"of {str(place)!r}: leave it out, or fetch it again from {source}"
+                f"Expected a text for each class label, got a blank one at text {len(texts) + 1} "
+                f"of {str(place)!r}. Remove it, or download the file again from {source}."
             )
         texts.append(text)
         labels.append(known[name])
@@ -54,17 +54,7 @@ def gathered(
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise ValueError(
-            f"texts of every class are expected in {str(place)!r}, got none of {', '.join(empty)}: "
-            f"the file is a part of the published; fetch it again from {source}"
+            f"Expected texts of every class in {str(place)!r}, got none of {', '.join(empty)}. "
+            f"Download the complete file from {source}."
         )
     return Texts(tuple(texts), np.array(labels, np.int32), classes)
-
-
-def check_split(split: str) -> None:
-    """Checks the name of a split.
-
-    Raises:
-      ValueError: If it is neither ``train`` nor ``test``.
-    """
-    if split not in ("train", "test"):
-        raise ValueError(f"split is expected to be 'train' or 'test', got {split!r}")

@@ -1,4 +1,4 @@
-"""From texts to numbers: words in lower case, the most frequent of them by a number each."""
+"""Word ids: the most frequent lower-case words of a corpus."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -11,18 +11,20 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.trainers import WordLevelTrainer
 
+from gradflow.checks import check_integer
+
 PADDING, UNKNOWN = 0, 1
-"""The numbers of no word, and of a word that the vocabulary lacks."""
+"""The ids of padding and of words that are not in the vocabulary."""
 
 _SPECIAL = ["[PAD]", "[UNK]"]
 
 
 class Vocabulary(NamedTuple):
-    """Words and their numbers: 0 for padding, 1 for what is unknown, then the most frequent first.
+    """Words and their ids: 0 for padding, 1 for unknown words, then words by frequency.
 
     Attributes:
-      words: By number.
-      tokenizer: That of the library, which does the work.
+      words: The word of each id.
+      tokenizer: The tokeniser of the library.
     """
 
     words: tuple[str, ...]
@@ -30,50 +32,47 @@ class Vocabulary(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many numbers there are."""
+        """Number of ids."""
         return len(self.words)
 
     def encode(
         self, texts: Sequence[str], max_length: int, *, keep: str = "start"
     ) -> list[Int[np.ndarray, " _"]]:
-        """The numbers of each text's words; 1 for a text of none.
+        """Returns the word ids of each text; a text without words is one unknown word.
 
         Args:
           texts: The texts.
-          max_length: The most words of a text.
-          keep: Which of them, where it has more: those at its ``start`` or at its ``end``.
+          max_length: Maximal number of words of a text.
+          keep: Which words of a longer text are kept: those at its ``start`` or its ``end``.
 
         Raises:
-          ValueError: If the length is below 1, or others are to be kept.
+          ValueError: If max_length is below 1, or keep is another word.
         """
-        if max_length < 1:
-            raise ValueError(f"max_length is expected to be at least 1, got {max_length}")
+        check_integer("max_length", max_length, 1)
         if keep not in ("start", "end"):
-            raise ValueError(f"keep is expected to be 'start' or 'end', got {keep!r}")
+            raise ValueError(
+                f"Expected keep to be 'start' or 'end', got {keep!r}. Set it to one of these."
+            )
         part = slice(max_length) if keep == "start" else slice(-max_length, None)
         found = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(one.ids[part] or [UNKNOWN], np.int32) for one in found]
 
 
 def build_vocabulary(texts: Iterable[str], *, max_size: int, min_count: int = 1) -> Vocabulary:
-    """Counts the words of texts, of the training part alone, and numbers the most frequent.
+    """Builds the vocabulary of the most frequent words of the given texts.
 
-    A word is a run of letters, digits and underscores, or a run of other signs, in lower case.
+    A word is a sequence of letters, digits and underscores, or of other symbols, in lower case.
     Words of equal counts are in alphabetical order.
 
     Args:
-      texts: What is counted.
-      max_size: The most numbers, the two special ones among them.
-      min_count: How often a word must occur to have a number.
+      texts: The texts of the training part.
+      max_size: Maximal number of ids, including the two special ones.
+      min_count: Minimal number of occurrences of a word.
 
     Raises:
-      ValueError: If there is no room for a word, or no word that occurs so often.
+      ValueError: If max_size leaves no id for a word, or no word occurs min_count times.
     """
-    if max_size < 3:
-        raise ValueError(
-            "max_size is expected to be 3 at least, for padding, for what is unknown and for a "
-            f"word, got {max_size}"
-        )
+    check_integer("max_size", max_size, len(_SPECIAL) + 1)
     tokenizer = _tokenizer(WordLevel(unk_token=_SPECIAL[UNKNOWN]))
     trainer = WordLevelTrainer(
         vocab_size=max_size,
@@ -82,15 +81,15 @@ def build_vocabulary(texts: Iterable[str], *, max_size: int, min_count: int = 1)
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    numbers = tokenizer.get_vocab()
-    if len(numbers) <= len(_SPECIAL):
+    ids = tokenizer.get_vocab()
+    if len(ids) <= len(_SPECIAL):
         raise ValueError(
-            f"words that occur {min_count} times or more are expected in the texts, got none: give "
-            "more texts or a lower min_count"
+            f"Expected words that occur at least {min_count} times, got none. Add texts or reduce "
+            "min_count."
         )
-    # The trained one would take the special words for such where they stand in a text.
-    plain = _tokenizer(WordLevel(numbers, unk_token=_SPECIAL[UNKNOWN]))
-    return Vocabulary(tuple(sorted(numbers, key=numbers.__getitem__)), plain)
+    # The trained tokeniser would read the string "[PAD]" in a text as padding; a new one does not.
+    plain = _tokenizer(WordLevel(ids, unk_token=_SPECIAL[UNKNOWN]))
+    return Vocabulary(tuple(sorted(ids, key=ids.__getitem__)), plain)
 
 
 def _tokenizer(model: WordLevel) -> Tokenizer:

@@ -1,29 +1,65 @@
-"""The measurements of gradient flow, one file a measurement."""
+"""The measurements of gradient flow, one file a measurement; `catalogue` lists them all.
+
+Arguments common to all measurements
+------------------------------------
+cell
+  The cell.
+params
+  Its parameters, as `cell.init` returns them.
+inputs
+  x_1 ... x_T of one sequence, of shape (T, input); `jax.vmap` over more.
+source
+  The block of s_k by which is differentiated: ``"h"``, ``"carry"`` or a field such as ``"c"``; the
+  rest of s_k is held fixed.
+target
+  The block of s_T, or s_t, which is differentiated.
+carry
+  s_0; by default the cell's own.
+lengths
+  The number of real steps. A padded step copies the carry, so that its Jacobian is the identity.
+mask
+  True where a step is real; the general form of ``lengths``.
+
+Logarithms are natural, in nats. Derivatives are exact where a unit saturates (`exact_slopes`), and
+NaN where they go through a carry that is not finite (`nonfinite`).
+"""
+
+from typing import Any
 
 from gradflow.flow.adjoint import adjoints, log_adjoint_norms
-from gradflow.flow.broken import first_broken_step
-from gradflow.flow.certificate import NormCertificate
+from gradflow.flow.catalogue import CATALOGUE, Measurement
 from gradflow.flow.components import component_gradients, component_map, components
 from gradflow.flow.cut_slopes import CutSlopes, cut_slopes
-from gradflow.flow.decomposition import Decomposition, decomposition
-from gradflow.flow.decomposition_norms import DecompositionNorms, decomposition_norms
-from gradflow.flow.exact_slopes import exact_slopes
+from gradflow.flow.datasets import measure
 from gradflow.flow.gates import gate_histograms, gates, saturation
 from gradflow.flow.in_chunks import in_chunks
-from gradflow.flow.leading import leading_singular_values
-from gradflow.flow.live_paths import log_live_paths
+from gradflow.flow.lstm import (
+    Decomposition,
+    DecompositionNorms,
+    StepsByPath,
+    decomposition,
+    decomposition_norms,
+    steps_by_path,
+)
 from gradflow.flow.lyapunov import LyapunovExponents, lyapunov_exponents
+from gradflow.flow.nonfinite import first_nonfinite_step
 from gradflow.flow.norm_map import log_norm_map, norm_map_certificate
 from gradflow.flow.norms import log_norms, norm_certificate
-from gradflow.flow.paths import StepsByPath, steps_by_path
-from gradflow.flow.spectrum import effective_rank, log_condition, log_singular_values
+from gradflow.flow.spectrum import (
+    effective_rank,
+    leading_singular_values,
+    log_singular_values,
+)
 from gradflow.flow.summary import Summary, horizons, summary
+from gradflow.numerics.certificate import NormCertificate
 
 __all__ = [
+    "CATALOGUE",
     "CutSlopes",
     "Decomposition",
     "DecompositionNorms",
     "LyapunovExponents",
+    "Measurement",
     "NormCertificate",
     "StepsByPath",
     "Summary",
@@ -35,23 +71,28 @@ __all__ = [
     "decomposition",
     "decomposition_norms",
     "effective_rank",
-    "exact_slopes",
-    "first_broken_step",
+    "first_nonfinite_step",
     "gate_histograms",
     "gates",
     "horizons",
     "in_chunks",
     "leading_singular_values",
     "log_adjoint_norms",
-    "log_condition",
-    "log_live_paths",
     "log_norm_map",
     "log_norms",
     "log_singular_values",
     "lyapunov_exponents",
+    "measure",
     "norm_certificate",
     "norm_map_certificate",
     "saturation",
     "steps_by_path",
     "summary",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Returns the measurement of this name in the catalogue, which need not be imported above."""
+    if name in CATALOGUE:
+        return CATALOGUE[name].function
+    raise AttributeError(f"module 'gradflow.flow' has no attribute {name!r}")

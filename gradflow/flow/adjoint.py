@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
-from gradflow.flow.broken import broken_steps, last_broken, void
-from gradflow.flow.closed_over import open_cell
-from gradflow.flow.reverse import Loss, Recorded, Scaled, linearise, pull_back, record
-from gradflow.flow.steps import Select, block, log_scaled, rescale
-from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
+from gradflow.flow.blocks import block
+from gradflow.flow.chunks import Runner
+from gradflow.flow.nonfinite import nonfinite_from, set_nan
+from gradflow.flow.reverse import Cotangents, Loss, linearise, pull_back, run_with_loss
+from gradflow.flow.trace import Select, Trace, compiled, trace_of
+from gradflow.numerics.scaling import Scaled, log_scaled, rescale
+from gradflow.unroll import Lengths, Mask
 
 
 def adjoints(
@@ -25,24 +27,19 @@ def adjoints(
     lengths: Lengths | None = None,
     mask: Mask | None = None,
 ) -> Carry:
-    """∂L/∂s_k for every k = 0 ... T: the total derivative of a loss of the outputs.
+    """Computes ∂L/∂s_k for every k = 0 ... T: the total derivative of a loss of the outputs.
 
     With a_k = ∂L/∂s_k and h_k = hidden(s_k) for k = 1 ... T::
 
         a_k = a_{k+1} J_{k+1} + (∂L/∂h_k) (∂h_k/∂s_k)      a_T = (∂L/∂h_T) (∂h_T/∂s_T)
 
-    a_k is how L answers to a change of s_k as it leaves step k. h_k is a part of s_k and changes
-    with it, so that what L takes from h_k itself is in a_k. s_0 has no output: a_0 = a_1 J_1.
+    a_k is the response of L to a change of s_k as it leaves step k. h_k is a part of s_k and
+    changes with it, so that what L takes from h_k itself is in a_k. s_0 has no output:
+    a_0 = a_1 J_1. The arguments are those common to all measurements (`gradflow.flow`), and
 
     Args:
       loss: Takes the outputs h_1 ... h_T, of shape (T, hidden), to a scalar. With padding, the
         outputs past the end repeat the last one.
-      cell: The cell.
-      params: Its parameters.
-      inputs: x_1 ... x_T of one sequence; `jax.vmap` over more.
-      carry: s_0; by default the cell's own.
-      lengths: The number of real steps. A padded step copies the carry.
-      mask: True where a step is real.
 
     Returns:
       A pytree like the trajectory's carries, index = k, in units of the loss. What is smaller
@@ -55,10 +52,15 @@ def adjoints(
 
     Source: Werbos 1990, doi:10.1109/5.58337 (ordered derivatives through time).
     """
-    mask = valid_steps(check_inputs(inputs), lengths, mask)
-    cell, params, carry = open_cell(cell, params, inputs, carry)
-    recorded = record(loss, cell, (params, inputs, carry, mask))
-    return numbers(_joined(*scaled_adjoints(cell, recorded)))
+    given = {"carry": carry, "lengths": lengths, "mask": mask}
+    return adjoints_along(trace_of, loss, cell, params, inputs, **given)
+
+
+def adjoints_along(
+    run: Runner, loss: Loss, cell: Cell, params: Params, inputs: Array, **given: Any
+) -> Carry:
+    """Computes `adjoints` along the path that the cell is run on."""
+    return _along(run, _numbers, loss, cell, params, inputs, given)
 
 
 def log_adjoint_norms(
@@ -72,13 +74,10 @@ def log_adjoint_norms(
     lengths: Lengths | None = None,
     mask: Mask | None = None,
 ) -> Float[Array, " steps_and_one"]:
-    """log ‖∂L/∂source_k‖ for every k = 0 ... T, however small it is.
+    """Computes log ‖∂L/∂source_k‖ for every k = 0 ... T, however small it is.
 
-    The norm is Euclidean, of a block of `adjoints`, which also explains the other arguments: the
+    The norm is Euclidean, of a block of `adjoints`, which also explains the loss: the
     rest of s_k is held fixed. The adjoint is kept as a vector and an integer power of two.
-
-    Args:
-      source: The block of s_k: ``"h"``, ``"carry"`` or a field such as ``"c"``.
 
     Returns:
       Natural logarithms, index = k. Exactly -inf where nothing of the loss depends on the block.
@@ -88,49 +87,56 @@ def log_adjoint_norms(
       ValueError: If it is not a scalar, the carry has no such block, or the inputs are not one
         sequence.
     """
-    mask = valid_steps(check_inputs(inputs), lengths, mask)
-    cell, params, carry = open_cell(cell, params, inputs, carry)
-    select = block(cell, source)
-    recorded = record(loss, cell, (params, inputs, carry, mask))
-    return log_sizes(select, _joined(*scaled_adjoints(cell, recorded)))
+    given = {"carry": carry, "lengths": lengths, "mask": mask}
+    return log_adjoint_norms_along(trace_of, loss, cell, params, inputs, source=source, **given)
 
 
-@partial(jax.jit, static_argnums=0)
-def scaled_adjoints(
-    cell: Cell, recorded: Recorded, later: Scaled | None = None
-) -> tuple[Scaled, Scaled]:
-    """∂L/∂s_0, and ∂L/∂s_1 ... ∂L/∂s_T along a leading axis, after what comes back from later."""
-    with jax.default_matmul_precision("highest"):
-        steps, direct = linearise(cell, recorded)
+def log_adjoint_norms_along(
+    run: Runner, loss: Loss, cell: Cell, params: Params, inputs: Array, *, source: str, **given: Any
+) -> Float[Array, " steps_and_one"]:
+    """Computes `log_adjoint_norms` along the path that the cell is run on."""
+    finish = partial(_log_norms, block(cell, source))
+    return _along(run, finish, loss, cell, params, inputs, given)
 
-        def pull(s: Carry, x: Any, adjoint: Carry) -> tuple[Carry, Carry]:
-            _, vjp = jax.vjp(lambda s: steps.cell.step(steps.params, s, x)[0], s)
-            return vjp(adjoint)[0], adjoint
 
-        first, rest = pull_back(steps, direct, pull, later)
-        last = last_broken(broken_steps(steps))
-        before_last = jnp.arange(1, steps.num_steps + 1) < last
-        return (
-            first._replace(value=void(last > 0, first.value)),
-            rest._replace(value=void(before_last, rest.value)),
-        )
+def _along(
+    run: Runner, finish: Any, loss: Loss, cell: Cell, params: Any, inputs: Any, given: dict
+) -> Any:
+    path, cotangents = run_with_loss(run, loss, cell, params, inputs, **given)
+
+    def through(later: Scaled | None, trace: Trace, cotangents: Cotangents) -> tuple[Scaled, Any]:
+        first, rest = _through(later, trace, cotangents)
+        return first, finish(rest)
+
+    first, rest = path.sweep(through, None, cotangents, backward=True)
+    first = finish(jax.tree.map(lambda leaf: leaf[None], first))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), first, rest)
+
+
+@compiled()
+def _through(later: Scaled | None, trace: Trace, cotangents: Cotangents) -> tuple[Scaled, Scaled]:
+    """Computes ∂L/∂s_0, and ∂L/∂s_1 ... ∂L/∂s_T, from the adjoint that later steps give s_T."""
+
+    def pull(s: Carry, x: Any, adjoint: Carry) -> tuple[Carry, Carry]:
+        _, vjp = jax.vjp(lambda s: trace.step(trace.params, s, x), s)
+        return vjp(adjoint)[0], adjoint
+
+    first, rest = pull_back(trace, linearise(trace, cotangents), pull, later)
+    bad = nonfinite_from(trace)
+    return (
+        first._replace(value=set_nan(bad[0], first.value)),
+        rest._replace(value=set_nan(bad[1:], rest.value)),
+    )
 
 
 @jax.jit
-def numbers(scaled: Scaled) -> Carry:
-    """Adjoints along a leading axis as numbers."""
-    return jax.vmap(lambda v, e: jax.tree.map(lambda leaf: jnp.ldexp(leaf, e), v))(*scaled)
+def _numbers(adjoints: Scaled) -> Carry:
+    return jax.vmap(lambda v, e: jax.tree.map(lambda leaf: jnp.ldexp(leaf, e), v))(*adjoints)
 
 
-def log_sizes(select: Select, scaled: Scaled) -> Float[Array, " k"]:
-    """The log norms of a block of adjoints along a leading axis."""
-
-    def log_size(value: Carry, exponent: Array) -> Array:
+def _log_norms(select: Select, adjoints: Scaled) -> Float[Array, " k"]:
+    def log_norm(value: Carry, exponent: Array) -> Array:
         part, exponent = rescale(select(value), exponent)
         return log_scaled(jnp.linalg.norm(part), exponent)
 
-    return jax.vmap(log_size)(*scaled)
-
-
-def _joined(first: Scaled, rest: Scaled) -> Scaled:
-    return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
+    return jax.vmap(log_norm)(*adjoints)

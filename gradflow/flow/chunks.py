@@ -1,26 +1,21 @@
-"""A very long sequence, chunk by chunk: the carries of one chunk in memory, and a sign of life."""
+"""A trajectory in chunks, of which only one chunk's carries are in memory."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gradflow.cell import Carry, Cell
-from gradflow.flow.broken import broken_steps, void
-from gradflow.flow.reverse import carries_after
-from gradflow.flow.steps import trajectory
+from gradflow.cell import Carry, Cell, Params
+from gradflow.flow.nonfinite import nonfinite_steps, set_nan
+from gradflow.flow.trace import Trace, compiled, trace_of
 from gradflow.padding import fill_padding
-from gradflow.unroll import check_inputs, start
+from gradflow.unroll import Lengths, Mask, check_inputs, start, valid_steps
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
-"""Goes through the chunks one by one and shows it, as tqdm does."""
-
-Through = Callable[[tuple, Any], tuple[Any, Any]]
-"""(a chunk's arguments, the state of a sweep or None) -> (its state behind it, what was found)."""
+"""Iterates over the chunks and shows its progress, as tqdm does."""
 
 
 class Cutter(NamedTuple):
@@ -28,114 +23,120 @@ class Cutter(NamedTuple):
 
     Attributes:
       chunk_steps: Steps of a chunk; the last has what is left over.
-      progress: Goes through the chunks.
+      progress: Iterates over the chunks.
     """
 
     chunk_steps: int
     progress: Progress
 
 
-class Chunks(NamedTuple):
-    """A sequence in chunks, after the cell has run through it once.
+class Chunks:
+    """The trajectory of a long sequence, of which the carries at the borders of chunks are kept.
 
-    Attributes:
-      arguments: For each chunk the parameters, its inputs, the carry before it, and its mask.
-      broken: Whether the trajectory within it is anywhere not finite.
-      outputs: h_1 ... h_T, if they were to be kept.
-      progress: Goes through the chunks.
+    It is run once, and each chunk again from its border whenever it is needed. All chunks share
+    one program, but the last if it is shorter. The arguments are those of `trace_of`.
     """
 
-    arguments: list[tuple]
-    broken: list[bool]
-    outputs: Float[np.ndarray, "steps hidden"] | None
-    progress: Progress
+    def __init__(
+        self,
+        cutter: Cutter,
+        cell: Cell,
+        params: Params,
+        inputs: Float[Array, "steps input"],
+        *,
+        carry: Carry | None = None,
+        lengths: Lengths | None = None,
+        mask: Mask | None = None,
+    ) -> None:
+        inputs = check_inputs(inputs)
+        mask = valid_steps(inputs, lengths, mask)
+        # Errors of shape and type come before anything is compiled.
+        jax.eval_shape(
+            lambda x, s: trace_of(cell, params, x, carry=s, mask=mask).last, inputs, carry
+        )
+        self.cell, self.params, self._cutter = cell, params, cutter
+        self._borders = [start(cell, params, inputs, carry)]
+        self._nonfinite: list[bool] = []
+        if mask is not None:  # a chunk may have no real step of its own
+            inputs, mask = fill_padding(inputs, mask), np.asarray(mask)
+        self._inputs, self._mask = np.asarray(inputs), mask
 
-    def cut(self, along: np.ndarray) -> list[np.ndarray]:
-        """Something else that has one entry a step, in the same chunks."""
-        ends = np.cumsum([len(inputs) for _, inputs, _, _ in self.arguments])
-        return np.split(along, ends[:-1])
-
-    def each(self, measure: Callable[[tuple], Any]) -> Any:
-        """What is measured of each chunk by itself, joined."""
-        return join([jax.device_get(measure(one)) for one in self.progress(self.arguments)])
+    def outputs(self) -> Float[np.ndarray, "steps hidden"]:
+        """Runs the cell and returns h_1 ... h_T."""
+        return np.concatenate(self._run(lambda trace: trace.outputs()))
 
     def sweep(
-        self, through: Through, state: Any, *, back: bool, beside: Sequence | None = None
-    ) -> tuple[Any, list[Any]]:
+        self,
+        through: Callable[..., tuple[Any, Any]],
+        state: Any,
+        *beside: Any,
+        backward: bool = False,
+    ) -> tuple[Any, Any]:
         """Goes from chunk to chunk and hands a state on.
 
         Args:
-          through: What is done with a chunk. Its carries are to be computed again.
-          state: The state before the first chunk.
-          back: Whether to go from the last chunk to the first.
-          beside: What else there is of each chunk, for an entry more at the end of its arguments.
+          through: (state, trace of a chunk, *beside) -> (the state after it, what is measured of
+            its steps in the order of time).
+          state: The state before the first chunk; None starts afresh.
+          *beside: Arrays with an entry for each step, cut in the same chunks.
+          backward: Whether to go from the last chunk to the first.
 
         Returns:
-          The state at the end, and what was found in each chunk, in the order gone through. Both
-          are NaN from the chunk on in which the trajectory is not finite.
+          The state at the end, and what is measured, joined in the order of time. Both are NaN
+          from the first chunk on that has a carry that is not finite.
         """
-        broken, found = False, []
-        order = range(len(self.arguments))
-        for i in self.progress(order[::-1] if back else order):
-            arguments = self.arguments[i] + (() if beside is None else (beside[i],))
-            state, part = through(arguments, state)
-            broken_before, broken = broken, broken or self.broken[i]
-            found.append(jax.device_get(_void_floats(part) if broken_before else part))
-            state = _void_floats(state) if broken else state
-        return state, found
+        if not self._nonfinite:
+            self._run(lambda trace: None)
+        bad, found = False, []
+        order = range(len(self._nonfinite))
+        for i in self._cutter.progress(order[::-1] if backward else order):
+            state, part = through(state, self._trace(i), *(leaf[self._slice(i)] for leaf in beside))
+            before, bad = bad, bad or self._nonfinite[i]
+            carried = state is not None
+            found.append(jax.device_get(_nan_floats(part) if before and carried else part))
+            state = _nan_floats(state) if bad and carried else state
+        parts = found[::-1] if backward else found
+        return state, jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
+    def _run(self, keep: Callable[[Trace], Any]) -> list[Any]:
+        """Runs the cell through all chunks, keeps the borders, and something of each chunk."""
+        kept, self._nonfinite, self._borders = [], [], self._borders[:1]
+        num_chunks = -(-len(self._inputs) // self._cutter.chunk_steps)
+        for i in self._cutter.progress(range(num_chunks)):
+            trace = self._trace(i)
+            self._nonfinite.append(bool(_any_nonfinite(trace)))
+            self._borders.append(trace.last)
+            kept.append(jax.device_get(keep(trace)))
+        return kept
 
-def run_in_chunks(
-    cutter: Cutter, cell: Cell, arguments: tuple, *, keep_outputs: bool = False
-) -> Chunks:
-    """Runs the cell through all chunks and keeps the carries at the borders between them.
+    def _slice(self, i: int) -> slice:
+        return slice(i * self._cutter.chunk_steps, (i + 1) * self._cutter.chunk_steps)
 
-    All chunks share one program, but the last if it is shorter.
-
-    Args:
-      cutter: How to cut.
-      cell: The cell.
-      arguments: The parameters, the inputs, s_0 or None, and the mask of real steps or None.
-      keep_outputs: Whether to keep h_1 ... h_T.
-    """
-    params, inputs, carry, mask = arguments
-    inputs = check_inputs(inputs)
-    jax.eval_shape(partial(_run_on, cell), (params, inputs, carry, mask))  # says what does not fit
-    carry = start(cell, params, inputs, carry)
-    if mask is not None:  # a chunk may have no real step of its own
-        inputs, mask = fill_padding(inputs, mask), np.asarray(mask)
-    inputs = np.asarray(inputs)
-    chunks = Chunks([], [], None, cutter.progress)
-    outputs = []
-    for first in cutter.progress(range(0, len(inputs), cutter.chunk_steps)):
-        chunk = slice(first, first + cutter.chunk_steps)
-        chunks.arguments.append(
-            (params, inputs[chunk], carry, mask if mask is None else mask[chunk])
+    def _trace(self, i: int) -> Trace:
+        part = self._slice(i)
+        mask = None if self._mask is None else self._mask[part]
+        return trace_of(
+            self.cell, self.params, self._inputs[part], carry=self._borders[i], mask=mask
         )
-        carry, broken, h = _run_on(cell, chunks.arguments[-1])
-        chunks.broken.append(bool(broken))
-        outputs += [np.asarray(h)] if keep_outputs else []
-    return chunks._replace(outputs=np.concatenate(outputs)) if keep_outputs else chunks
 
 
-@partial(jax.jit, static_argnums=0)
-def _run_on(cell: Cell, arguments: tuple) -> tuple[Carry, Bool[Array, ""], Array]:
-    """The last carry, whether one is not finite, and the outputs."""
-    params, inputs, carry, mask = arguments
-    with jax.default_matmul_precision("highest"):
-        steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
-        return steps.last, jnp.any(broken_steps(steps)), jax.vmap(cell.hidden)(carries_after(steps))
+Path: TypeAlias = Trace | Chunks
+"""A trajectory to measure along: as a whole, or in chunks."""
+
+Runner: TypeAlias = Callable[..., Path]
+"""Runs a cell, as `trace_of` does: (cell, params, inputs, carry=, lengths=, mask=) -> a path."""
 
 
-def join(found: Sequence[Any]) -> Any:
-    """What was found in each chunk, along one axis."""
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+@compiled()
+def _any_nonfinite(trace: Trace) -> Bool[Array, ""]:
+    return jnp.any(nonfinite_steps(trace))
 
 
-def _void_floats(tree: Any) -> Any:
+def _nan_floats(tree: Any) -> Any:
     """NaN for every number that is not an integer."""
 
     def one(leaf: Array) -> Array:
-        return void(jnp.ones((), bool), leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return set_nan(jnp.ones((), bool), leaf) if floating else leaf
 
     return jax.tree.map(one, tree)

@@ -30,7 +30,7 @@ class Opened(NamedTuple):
 def open_cell(
     cell: Cell, params: Params, inputs: Any, carry: Carry | None = None
 ) -> tuple[Cell, Params, Carry | None]:
-    """The same cell with the traced values that it closes over as parameters.
+    """Returns the same cell with the traced values that it closes over as parameters.
 
     Measurements are compiled with the cell as a constant, which a traced value is not: without
     this, `jax.grad` through one by a weight that the step closes over raises
@@ -44,7 +44,7 @@ def open_cell(
 
     Returns:
       The cell, its parameters (an `Opened` where there are such values), and s_0. Arguments that do
-      not fit are returned as they are, for the measurement to say what is wrong.
+      not fit are returned as they are; the measurement then raises the error.
     """
     if all(f is None or _is_clean(f) for f in (cell.step, cell.gates, cell.initial_carry)):
         return cell, params, carry
@@ -69,7 +69,7 @@ def open_cell(
 
 
 def own_params(measured: Any) -> Any:
-    """What was measured for the cell's own parameters, of what was for an `Opened`."""
+    """Returns the part of a measurement that belongs to the cell's own parameters."""
     return measured.own if isinstance(measured, Opened) else measured
 
 

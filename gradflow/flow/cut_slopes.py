@@ -1,4 +1,4 @@
-"""How many paths the machine's own arithmetic cuts: slopes that it rounds to exactly zero."""
+"""The number of slopes that the machine's arithmetic rounds to exactly zero, in each precision."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +12,11 @@ from jax.extend import core
 from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
-from gradflow.flow.broken import broken_steps, void
-from gradflow.flow.closed_over import open_cell
-from gradflow.flow.exact_slopes import saturates
-from gradflow.flow.steps import trajectory
-from gradflow.jaxprs import apply_equation, apply_nested, evaluate
-from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
+from gradflow.flow.nonfinite import nonfinite_steps, set_nan
+from gradflow.flow.trace import Trace, compiled, trace_of
+from gradflow.numerics.exact_slopes import saturates
+from gradflow.numerics.jaxprs import apply_equation, apply_nested, evaluate
+from gradflow.unroll import Lengths, Mask
 
 PRECISIONS = ("float64", "float32", "bfloat16", "float16")
 
@@ -59,7 +58,7 @@ def cut_slopes(
     lengths: Lengths | None = None,
     mask: Mask | None = None,
 ) -> CutSlopes:
-    """How many slopes the machine rounds to exactly zero at each step, in each precision.
+    """Counts the slopes that the machine rounds to exactly zero at each step, by precision.
 
     In the program of the cell's step, every y = f(z) with f = tanh, logistic, expm1, erf or erfc
     has a slope for each entry of z. It is cut in a precision where the derivative that JAX takes
@@ -72,13 +71,7 @@ def cut_slopes(
     zeros that belong to the function, such as those of relu, slopes of a function that has a rule
     of its own, and gradients lost to underflow in a product.
 
-    Args:
-      cell: The cell.
-      params: Its parameters.
-      inputs: x_1 ... x_T of one sequence; `jax.vmap` over more.
-      carry: s_0; by default the cell's own.
-      lengths: The number of real steps.
-      mask: True where a step is real.
+    The arguments are those common to all measurements (`gradflow.flow`).
 
     Returns:
       Counts by step; NaN at a step that is padding, and at one from or to a carry that is not
@@ -87,20 +80,17 @@ def cut_slopes(
     Raises:
       ValueError: If the inputs are not one sequence.
     """
-    mask = valid_steps(check_inputs(inputs), lengths, mask)
-    cell, params, carry = open_cell(cell, params, inputs, carry)
-    return _cut_slopes(cell, (params, inputs, carry, mask))
+    return _cut_slopes(trace_of(cell, params, inputs, carry=carry, lengths=lengths, mask=mask))
 
 
-@partial(jax.jit, static_argnums=0)
-def _cut_slopes(cell: Cell, arguments: tuple) -> CutSlopes:
-    params, inputs, carry, mask = arguments
-    with jax.default_matmul_precision("highest"):
-        steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
-        counts = jax.vmap(partial(_count, cell.step, params))(steps.before, inputs)
-    absent = broken_steps(steps) if mask is None else broken_steps(steps) | ~mask
-    dtype = jnp.result_type(*jax.tree.leaves(steps.last))
-    return void(absent, jax.tree.map(lambda count: count.astype(dtype), counts))
+@compiled()
+def _cut_slopes(trace: Trace) -> CutSlopes:
+    count = partial(_count, trace.cell.step, trace.params)
+    counts = jax.vmap(count)(trace.before, trace.inputs())
+    absent = nonfinite_steps(trace)
+    absent = absent if trace.mask is None else absent | ~trace.mask
+    dtype = jnp.result_type(*jax.tree.leaves(trace.last))
+    return set_nan(absent, jax.tree.map(lambda count: count.astype(dtype), counts))
 
 
 def _count(step: Callable, params: Params, s: Carry, x: Array) -> CutSlopes:

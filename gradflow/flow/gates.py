@@ -1,7 +1,8 @@
-"""What the gates do along a trajectory: their activations, saturation and histograms."""
+"""The gates along a trajectory: their activations, saturation and histograms."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,10 @@ from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.cells import CELLS
-from gradflow.flow.broken import broken_steps, void
-from gradflow.flow.closed_over import open_cell
-from gradflow.flow.steps import trajectory
-from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
+from gradflow.flow.chunks import Runner
+from gradflow.flow.nonfinite import nonfinite_steps, set_nan
+from gradflow.flow.trace import Trace, compiled, trace_of
+from gradflow.unroll import Lengths, Mask
 
 Gates = Mapping[str, Float[Array, "steps hidden"]]
 """The activations of each gate by name; ``[t-1]`` is step t."""
@@ -20,7 +21,7 @@ Gates = Mapping[str, Float[Array, "steps hidden"]]
 Range = tuple[float, float]
 
 CANDIDATES = ("g", "n")
-"""The names of what is not a gate but a proposal for the state, squashed by tanh."""
+"""The names of candidates for the state, which are no gates: tanh squashes them."""
 
 
 def gates(
@@ -32,15 +33,9 @@ def gates(
     lengths: Lengths | None = None,
     mask: Mask | None = None,
 ) -> dict[str, Float[Array, "steps hidden"]]:
-    """The activations of the cell's gates at every step of its trajectory, by name.
+    """Computes the activations of the cell's gates at every step of its trajectory, by name.
 
-    Args:
-      cell: A cell that has gates.
-      params: Its parameters.
-      inputs: x_1 ... x_T of one sequence; `jax.vmap` over more.
-      carry: s_0; by default the cell's own.
-      lengths: The number of real steps.
-      mask: True where a step is real.
+    The arguments are those common to all measurements (`gradflow.flow`), of a cell with gates.
 
     Returns:
       Activations, dimensionless, (T, hidden) each; NaN at a step that is padding, and at one from
@@ -49,10 +44,15 @@ def gates(
     Raises:
       ValueError: If the cell has no gates, or the inputs are not one sequence.
     """
+    return gates_along(trace_of, cell, params, inputs, carry=carry, lengths=lengths, mask=mask)
+
+
+def gates_along(
+    run: Runner, cell: Cell, params: Params, inputs: Array, **given: Any
+) -> dict[str, Float[Array, "steps hidden"]]:
+    """Computes `gates` along the path that the cell is run on."""
     check_gates(cell)
-    mask = valid_steps(check_inputs(inputs), lengths, mask)
-    cell, params, carry = open_cell(cell, params, inputs, carry)
-    return activations(cell, (params, inputs, carry, mask))
+    return run(cell, params, inputs, **given).sweep(_through, None)[1]
 
 
 def check_gates(cell: Cell) -> None:
@@ -63,9 +63,9 @@ def check_gates(cell: Cell) -> None:
     """
     if cell.gates is None:
         raise ValueError(
-            "a cell with gates is expected, got one whose gates is None: give it a function "
+            "Expected a cell with gates, got one whose gates is None. Give it a function "
             "gates(params, carry, x) -> {name: activation}, or take one of the cells that have "
-            f"them, {', '.join(_gated_cells())}"
+            f"them: {', '.join(_gated_cells())}."
         )
 
 
@@ -73,20 +73,17 @@ def _gated_cells() -> list[str]:
     return [name for name, factory in CELLS.items() if factory(8, 8).gates is not None]
 
 
-@partial(jax.jit, static_argnums=0)
-def activations(cell: Cell, arguments: tuple) -> dict[str, Array]:
-    """The activations for the arguments (params, inputs, s_0, mask)."""
-    assert cell.gates is not None
-    params, inputs, carry, mask = arguments
-    with jax.default_matmul_precision("highest"):
-        steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
-        values = dict(jax.vmap(partial(cell.gates, params))(steps.before, inputs))
-    absent = broken_steps(steps)
-    return void(absent if mask is None else absent | ~mask, values)
+@compiled()
+def _through(state: None, trace: Trace) -> tuple[None, dict[str, Array]]:
+    assert trace.cell.gates is not None
+    values = jax.vmap(partial(trace.cell.gates, trace.params))(trace.before, trace.inputs())
+    absent = nonfinite_steps(trace)
+    absent = absent if trace.mask is None else absent | ~trace.mask
+    return state, set_nan(absent, dict(values))
 
 
 def gate_range(name: str) -> Range:
-    """The values between which a gate of that name lies, by the convention of the names.
+    """Returns the values between which a gate of that name lies, by convention of the names.
 
     (-1, 1) for the candidates, `CANDIDATES`, that tanh squashes; (0, 1) for the others, which are
     logistic.
@@ -101,18 +98,18 @@ def saturation(
     high: float = 0.9,
     ranges: Mapping[str, Range] | None = None,
 ) -> dict[str, Float[Array, "steps 2"]]:
-    """The share of the units at which a gate is saturated, shut or open, at every step.
+    """Computes the fraction of the units at which a gate is saturated, shut or open, at each step.
 
     Args:
       gates: Activations by name, from `gates`. Transposed, ``[unit, step]``, they give the
-        share of the steps for every unit, as in the paper.
+        fraction of the steps for every unit, as in the paper.
       low: Where between the ends of its range a gate counts as shut, from 0 to 1: a candidate,
         from -1 to 1, does below -0.8.
       high: Where it counts as open.
       ranges: The ranges of gates by name, where `gate_range` does not have them.
 
     Returns:
-      Shares from 0 to 1, ``[:, 0]`` below ``low`` and ``[:, 1]`` above ``high``; NaN where an
+      Fractions from 0 to 1, ``[:, 0]`` below ``low`` and ``[:, 1]`` above ``high``; NaN where an
       activation is NaN.
 
     Raises:
@@ -122,21 +119,21 @@ def saturation(
     """
     if not 0 <= low < high <= 1:
         raise ValueError(
-            f"0 <= low < high <= 1 is expected, got low={low} and high={high}: give both as "
-            "parts of a gate's range"
+            f"Expected 0 <= low < high <= 1, got low={low} and high={high}. Give both as "
+            "fractions of a gate's range."
         )
 
-    def shares(places: Array) -> Array:
+    def fractions(places: Array) -> Array:
         both = jnp.stack([places < low, places > high], axis=-1)
         return jnp.mean(both, axis=-2, dtype=places.dtype)
 
-    return _by_gate(shares, gates, ranges)
+    return _by_gate(fractions, gates, ranges)
 
 
 def gate_histograms(
     gates: Gates, *, bins: int = 20, ranges: Mapping[str, Range] | None = None
 ) -> dict[str, Float[Array, "steps bins"]]:
-    """The share of the units whose activation falls in each bin, at every step.
+    """Computes the fraction of the units whose activation falls in each bin, at every step.
 
     Args:
       gates: Activations by name, from `gates`.
@@ -144,40 +141,40 @@ def gate_histograms(
       ranges: The ranges of gates by name, where `gate_range` does not have them.
 
     Returns:
-      Shares from 0 to 1, which sum to 1 at a step unless an activation is out of the range; NaN
+      Fractions from 0 to 1, which sum to 1 at a step unless an activation is out of the range; NaN
       where an activation is NaN.
 
     Raises:
       ValueError: If there is no bin, or a range is not one.
     """
     if bins < 1:
-        raise ValueError(f"at least one bin is expected, got bins={bins}: the default is 20")
+        raise ValueError(f"Expected at least one bin, got bins={bins}. The default is 20.")
 
-    def shares(places: Array) -> Array:
+    def fractions(places: Array) -> Array:
         def count(row: Array) -> Array:
             return jnp.histogram(row, bins=bins, range=(0.0, 1.0))[0]
 
         return jax.vmap(count)(places).astype(places.dtype) / places.shape[-1]
 
-    return _by_gate(shares, gates, ranges)
+    return _by_gate(fractions, gates, ranges)
 
 
 def _by_gate(
-    shares: Callable[[Array], Array], gates: Gates, ranges: Mapping[str, Range] | None
+    fractions: Callable[[Array], Array], gates: Gates, ranges: Mapping[str, Range] | None
 ) -> dict[str, Array]:
-    """Shares of each gate's activations, as places from 0 to 1 within its range."""
+    """Fractions of each gate's activations, as places from 0 to 1 within its range."""
     ranges = ranges or {}
     for name, (lowest, highest) in ranges.items():
         if name not in gates or not lowest < highest:
             raise ValueError(
-                f"ranges (lowest, highest) of gates among {sorted(gates)} are expected, got "
-                f"{name}: {(lowest, highest)}; correct it or leave it out"
+                f"Expected ranges (lowest, highest) of gates among {sorted(gates)}, got "
+                f"{name}: {(lowest, highest)}. Correct it or remove it."
             )
 
     def one(name: str, values: Array) -> Array:
         lowest, highest = ranges.get(name, gate_range(name))
         places = (values - lowest) / (highest - lowest)
         is_number = ~jnp.any(jnp.isnan(places), axis=-1, keepdims=True)
-        return jnp.where(is_number, shares(places), jnp.nan)
+        return jnp.where(is_number, fractions(places), jnp.nan)
 
     return {name: one(name, values) for name, values in gates.items()}

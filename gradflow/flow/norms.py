@@ -1,17 +1,30 @@
-"""The size of ∂h_T/∂h_k at every lag T - k, and of any other block of the carry."""
+"""The norm of ∂h_T/∂h_k for every lag T - k, and of any other block of the carry.
+
+Most of the time goes into pulling the rows back; so the norm should cost little beside it
+(`gradflow.numerics.spectral`).
+"""
 
 from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from gradflow.cell import Carry, Cell, Params
-from gradflow.flow.broken import broken_lags, void
-from gradflow.flow.certificate import NormCertificate
-from gradflow.flow.closed_over import open_cell
-from gradflow.flow.sweep import Norm, Products, prepare, sweep_back, sweep_back_plainly
-from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
+from gradflow.flow.blocks import Blocks
+from gradflow.flow.chunks import Path, Runner
+from gradflow.flow.nonfinite import nonfinite_from, set_nan
+from gradflow.flow.trace import Trace, compiled, trace_of
+from gradflow.numerics.certificate import DIRECT, NormCertificate
+from gradflow.numerics.scaling import Scaled, log_scaled, scaled
+from gradflow.numerics.spectral import Tracked, spectral_norm, start_vectors
+from gradflow.unroll import Lengths, Mask
+
+Norm: TypeAlias = Literal["spectral", "frobenius"]
+
+DECOMPOSITION = "decomposition"
+"""The spectral norm by a decomposition, through which reverse mode goes."""
 
 
 def log_norms(
@@ -26,7 +39,7 @@ def log_norms(
     lengths: Lengths | None = None,
     mask: Mask | None = None,
 ) -> Float[Array, " lags"]:
-    """The natural logarithm of ‖∂target_T/∂source_k‖ for every lag T - k = 0 ... T.
+    """Computes log ‖∂target_T/∂source_k‖ for every lag T - k = 0 ... T.
 
     The block is cut out of the product of the step Jacobians on the whole carry::
 
@@ -36,20 +49,12 @@ def log_norms(
     not in it.) The rows are pulled back through the steps and rescaled at each, so that nothing
     under- or overflows at any lag. A spectral norm is the lower of two bounds that
     `norm_certificate` returns: within 1e-9 nats of the product's largest singular value in float64,
-    1e-4 in float32. To differentiate through it is to differentiate the plain form of the same
-    computation, with a decomposition a step.
+    1e-4 in float32. Its derivative is that of the same computation with a decomposition a step.
+
+    The arguments are those common to all measurements (`gradflow.flow`), and
 
     Args:
-      cell: The cell.
-      params: Its parameters.
-      inputs: x_1 ... x_T of one sequence; `jax.vmap` over more.
       norm: ``"spectral"``, the largest singular value, or ``"frobenius"``.
-      source: The block of s_k: ``"h"``, ``"carry"`` or a field such as ``"c"``; the rest of s_k is
-        held fixed.
-      target: The block of s_T.
-      carry: s_0; by default the cell's own.
-      lengths: The number of real steps. A padded step copies the carry.
-      mask: True where a step is real.
 
     Returns:
       Log norms, dimensionless, in nats, index = lag. Exactly -inf where the block is exactly
@@ -58,35 +63,10 @@ def log_norms(
     Raises:
       ValueError: For an unknown norm or block, or inputs that are not one sequence.
     """
-    check_norm(norm)
-    mask = valid_steps(check_inputs(inputs), lengths, mask)
-    cell, params, carry = open_cell(cell, params, inputs, carry)
-    return _log_norms(cell, (norm, source, target), (params, inputs, carry, mask))
-
-
-def check_norm(norm: str) -> None:
-    """Checks the name of a norm.
-
-    Raises:
-      ValueError: If there is none of that name.
-    """
-    if norm not in ("spectral", "frobenius"):
-        raise ValueError(f"norm is expected to be 'spectral' or 'frobenius', got {norm!r}")
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _log_norms(cell: Cell, kind: tuple[Norm, str, str], arguments: tuple) -> Array:
-    return norms_through(cell, kind, arguments)[1].lower
-
-
-@_log_norms.defjvp
-def _(cell: Cell, kind: tuple[Norm, str, str], primals: tuple, tangents: tuple) -> tuple:
-    def plain(arguments: tuple) -> Array:
-        with jax.default_matmul_precision("highest"):
-            problem = prepare(cell, kind, arguments)
-            return void(broken_lags(problem.steps), sweep_back_plainly(problem))
-
-    return jax.jvp(plain, primals, tangents)
+    given = {"carry": carry, "lengths": lengths, "mask": mask}
+    return log_norms_along(
+        trace_of, cell, params, inputs, norm=norm, source=source, target=target, **given
+    )
 
 
 def norm_certificate(
@@ -100,7 +80,7 @@ def norm_certificate(
     lengths: Lengths | None = None,
     mask: Mask | None = None,
 ) -> NormCertificate:
-    """The bounds between which the spectral norms of `log_norms` are certified to lie.
+    """Computes the bounds between which the spectral norms of `log_norms` are certified to lie.
 
     ::
 
@@ -109,36 +89,110 @@ def norm_certificate(
     with 5e-5 nats in float32. The bounds hold up to the rounding of the products A themselves,
     and of the test, n eps relative. Arguments and errors are those of `log_norms`.
     """
-    mask = valid_steps(check_inputs(inputs), lengths, mask)
-    cell, params, carry = open_cell(cell, params, inputs, carry)
-    kind = "spectral", source, target
-    return norms_through(cell, kind, (params, inputs, carry, mask))[1]
+    blocks = Blocks(source, target).check(cell)
+    trace = trace_of(cell, params, inputs, carry=carry, lengths=lengths, mask=mask)
+    return _norms("spectral", blocks, trace)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def norms_through(
+def log_norms_along(
+    run: Runner,
     cell: Cell,
-    kind: tuple[Norm, str, str],
-    arguments: tuple,
-    products: Products | None = None,
-) -> tuple[Products, NormCertificate]:
-    """Back through a part of a sequence, all rows at every step.
+    params: Params,
+    inputs: Array,
+    *,
+    norm: Norm,
+    source: str,
+    target: str,
+    **given: Any,
+) -> Float[Array, " lags"]:
+    """Computes `log_norms` along the path that the cell is run on."""
+    check_norm(norm)
+    blocks = Blocks(source, target).check(cell)
+    path = run(cell, params, inputs, **given)
+    if isinstance(path, Trace):
+        return _differentiable(norm, blocks, path)
+    return _norms(norm, blocks, path).lower
 
-    Args:
-      cell: The cell.
-      kind: The norm, the source and the target.
-      arguments: The parameters, the inputs, s_0 or None, and the mask of real steps or None.
-      products: Where the sweep has come to in the steps after these; by default there are none, and
-        the norms start at lag 0.
+
+def check_norm(norm: str) -> None:
+    """Checks the name of a norm.
+
+    Raises:
+      ValueError: If there is none of that name.
     """
-    with jax.default_matmul_precision("highest"):
-        problem = prepare(cell, kind, arguments)
-        products, norms = sweep_back(problem, products)
-        broken = broken_lags(problem.steps)[-len(norms.stage) :]
-        return products, certificate_of(norms, broken)
+    if norm not in ("spectral", "frobenius"):
+        raise ValueError(
+            f"Expected norm='spectral' or 'frobenius', got {norm!r}. Give one of them."
+        )
 
 
-def certificate_of(norms: NormCertificate, broken: Bool[Array, "*lags"]) -> NormCertificate:
-    """The certificate of log norms, NaN where they go through a step that is broken."""
-    lower, upper = void(broken, (norms.lower, norms.upper))
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _differentiable(norm: Norm, blocks: Blocks, trace: Trace) -> Array:
+    return _norms(norm, blocks, trace).lower
+
+
+@_differentiable.defjvp
+def _(norm: Norm, blocks: Blocks, primals: tuple, tangents: tuple) -> tuple:
+    # The search for a spectral norm is a loop of unknown length, which has no reverse mode.
+    plain = DECOMPOSITION if norm == "spectral" else norm
+    return jax.jvp(lambda trace: _norms(plain, blocks, trace).lower, primals, tangents)
+
+
+def _norms(norm: str, blocks: Blocks, path: Path) -> NormCertificate:
+    """Computes the log norms at each lag with their bounds."""
+    _, by_step = path.sweep(partial(_through, norm, blocks), None, backward=True)
+    return jax.tree.map(lambda leaf: leaf[::-1], by_step)
+
+
+class _State(NamedTuple):
+    product: Scaled
+    """The rows of S_target · J_T ... J_{k+1}."""
+    tracked: Tracked
+    """Where the search for the next spectral norm starts."""
+
+
+@compiled("norm", "blocks")
+def _through(
+    norm: str, blocks: Blocks, state: _State | None, trace: Trace
+) -> tuple[_State, NormCertificate]:
+    """Goes back through the steps; without a state from T on, with the norm at lag 0."""
+
+    def measure(state: _State) -> tuple[_State, NormCertificate]:
+        matrix = blocks.cut_scaled(trace, state.product)
+        found, tracked = log_norm_of(norm, matrix, state.tracked)
+        return state._replace(tracked=tracked), found
+
+    def back(state: _State, index: Array) -> tuple[_State, NormCertificate]:
+        return measure(state._replace(product=trace.pull(index, state.product)))
+
+    at_T = None
+    if state is None:
+        rows = blocks.rows(trace)
+        like = jax.tree.leaves(rows)[0]
+        state, at_T = measure(_State(scaled(rows), start_vectors(len(like), like.dtype)))
+    state, norms = jax.lax.scan(back, state, jnp.arange(trace.num_steps), reverse=True)
+    if at_T is not None:
+        norms = jax.tree.map(jnp.append, norms, at_T)
+    return state, finite_certificate(norms, nonfinite_from(trace)[: len(norms.stage)])
+
+
+def log_norm_of(norm: str, matrix: Scaled, tracked: Tracked) -> tuple[NormCertificate, Tracked]:
+    """Computes the log norm of a matrix, and where to look for the next one."""
+    if norm == "spectral":
+        found, tracked = spectral_norm(matrix.value, tracked)
+        bounds = [log_scaled(bound, matrix.exponent) for bound in (found.lower, found.upper)]
+        return NormCertificate(*bounds, found.stage), tracked
+    log_norm = plain_log_norm(norm, matrix)
+    return NormCertificate(log_norm, log_norm, jnp.asarray(DIRECT, jnp.int32)), tracked
+
+
+def plain_log_norm(norm: str, matrix: Scaled) -> Float[Array, ""]:
+    """Computes the log norm by a decomposition or a sum, through which reverse mode goes."""
+    order = "fro" if norm == "frobenius" else 2
+    return log_scaled(jnp.linalg.norm(matrix.value, ord=order), matrix.exponent)
+
+
+def finite_certificate(norms: NormCertificate, nonfinite: Bool[Array, "*lags"]) -> NormCertificate:
+    """Returns the certificate with NaN, and stage -1, where a step is not finite."""
+    lower, upper = set_nan(nonfinite, (norms.lower, norms.upper))
     return NormCertificate(lower, upper, jnp.where(jnp.isnan(lower), -1, norms.stage))

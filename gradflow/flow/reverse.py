@@ -1,18 +1,18 @@
 """One reverse pass through a trajectory, in which nothing under- or overflows."""
 
-import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Carry, Cell, Params
-from gradflow.flow.exact_slopes import exact_slopes
-from gradflow.flow.steps import Steps, rescale, trajectory, with_exact_slopes, with_room
-from gradflow.unroll import Mask, mask_cell
+from gradflow.flow.chunks import Path, Runner
+from gradflow.flow.trace import Trace, trace_of
+from gradflow.numerics.exact_slopes import exact_slopes
+from gradflow.numerics.scaling import Scaled, rescale, with_room
 
 Loss = Callable[[Float[Array, "steps hidden"]], Float[Array, "*steps"]]
 """A scalar of the outputs h_1 ... h_T; for `component_map`, one number for each of them."""
@@ -23,57 +23,32 @@ Pull = Callable[[Carry, Any, Carry], tuple[Carry, Any]]
 NOTHING = -(2**30)
 """The exponent of an exact zero: below that of any number, however long the sequence."""
 
-
-class Scaled(NamedTuple):
-    """2^exponent · value, for a pytree; an exact zero where the exponent is `NOTHING`."""
-
-    value: Carry
-    exponent: Int[Array, "*n"]
-
-    def log_scale(self) -> Float[Array, "*n"]:
-        """The natural logarithm of 2^exponent."""
-        return self.exponent * math.log(2)
+Cotangents = Float[Array, "steps hidden"]
+"""∂L/∂h_1 ... ∂L/∂h_T."""
 
 
-class Recorded(NamedTuple):
-    """A trajectory from s_0 to s_T, as in `Steps`, and ∂L/∂h_1 ... ∂L/∂h_T along it."""
-
-    params: Params
-    inputs: Float[Array, "steps input"]
-    mask: Mask | None
-    before: Carry
-    last: Carry
-    cotangents: Float[Array, "steps hidden"]
-
-
-def carries_after(steps: Steps) -> Carry:
-    """s_1 ... s_T along a leading axis."""
-    return jax.tree.map(
-        lambda before, last: jnp.concatenate([before, last[None]])[1:], steps.before, steps.last
-    )
-
-
-def record(loss: Loss, cell: Cell, arguments: tuple, *, per_step: bool = False) -> Recorded:
+def run_with_loss(
+    run: Runner,
+    loss: Loss,
+    cell: Cell,
+    params: Params,
+    inputs: Array,
+    *,
+    per_step: bool = False,
+    **given: Any,
+) -> tuple[Path, Cotangents]:
     """Runs the cell and differentiates the loss by the outputs.
 
     The loss is called here and nowhere in what `jax.jit` keeps: it may be another each time.
 
     Args:
+      run: Runs the cell.
       loss: The loss.
       cell: The cell.
-      arguments: The parameters, the inputs, s_0 or None, and the mask of real steps or None.
+      params: Its parameters.
+      inputs: x_1 ... x_T.
       per_step: Whether the loss gives one number a step, the t-th of h_t alone.
-    """
-    params, inputs, _, mask = arguments
-    check_loss(loss, cell, arguments, per_step=per_step)
-    with jax.default_matmul_precision("highest"):
-        before, last, outputs = forward(cell, arguments)
-    cotangents = by_outputs(loss, outputs, per_step=per_step)
-    return Recorded(params, inputs, mask, before, last, cotangents)
-
-
-def check_loss(loss: Loss, cell: Cell, arguments: tuple, *, per_step: bool = False) -> None:
-    """Traces the run and the loss, so that what does not fit is said before anything is compiled.
+      **given: The carry, the lengths or the mask.
 
     Raises:
       TypeError: If the loss is not floating.
@@ -81,34 +56,19 @@ def check_loss(loss: Loss, cell: Cell, arguments: tuple, *, per_step: bool = Fal
     """
     total = partial(_total, loss, per_step)
     with jax.default_matmul_precision("highest"):
-        jax.eval_shape(lambda arguments: total(forward(cell, arguments)[-1]), arguments)
+        # The errors of the loss come before anything is compiled.
+        jax.eval_shape(lambda x: total(trace_of(cell, params, x, **given).outputs()), inputs)
+        path = run(cell, params, inputs, **given)
+        return path, jax.grad(exact_slopes(total))(jnp.asarray(path.outputs()))
 
 
-def by_outputs(loss: Loss, outputs: Array, *, per_step: bool = False) -> Array:
-    """∂L/∂h_1 ... ∂L/∂h_T."""
-    with jax.default_matmul_precision("highest"):
-        return jax.grad(exact_slopes(partial(_total, loss, per_step)))(outputs)
-
-
-@partial(jax.jit, static_argnums=0)
-def forward(cell: Cell, arguments: tuple) -> tuple[Carry, Carry, Array]:
-    """s_0 ... s_{T-1}, s_T, and h_1 ... h_T."""
-    params, inputs, carry, mask = arguments
-    with jax.default_matmul_precision("highest"):
-        steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
-        return steps.before, steps.last, jax.vmap(cell.hidden)(carries_after(steps))
-
-
-def linearise(cell: Cell, recorded: Recorded) -> tuple[Steps, Scaled]:
-    """The trajectory's steps, and (∂L/∂h_k) (∂h_k/∂s_k) for k = 1 ... T along a leading axis."""
-    masked, xs = mask_cell(cell, recorded.inputs, None, recorded.mask)
-    exact = with_exact_slopes(masked)
-    steps = Steps(exact, recorded.params, recorded.before, recorded.last, xs)
-    _, vjp = jax.vjp(jax.vmap(cell.hidden), carries_after(steps))
+def linearise(trace: Trace, cotangents: Cotangents) -> Scaled:
+    """Computes (∂L/∂h_k) (∂h_k/∂s_k) for k = 1 ... T along a leading axis."""
+    _, vjp = jax.vjp(jax.vmap(trace.cell.hidden), trace.after())
     # Where h is a part of the carry the rest is zero, and the compiler would work its scales out
     # before it runs, step by step: 16 s at T = 100,000.
-    (direct,) = jax.lax.optimization_barrier(vjp(recorded.cotangents))
-    return steps, jax.vmap(_normalise)(direct, jnp.zeros(len(recorded.cotangents), jnp.int32))
+    (direct,) = jax.lax.optimization_barrier(vjp(cotangents))
+    return jax.vmap(_normalise)(direct, jnp.zeros(len(cotangents), jnp.int32))
 
 
 def _total(loss: Loss, per_step: bool, outputs: Array) -> Float[Array, ""]:
@@ -118,27 +78,27 @@ def _total(loss: Loss, per_step: bool, outputs: Array) -> Float[Array, ""]:
         isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating)
     ):
         raise TypeError(
-            f"a loss that returns a floating array is expected, got {value!r}: return the loss "
-            "alone, as a float"
+            f"Expected a loss that returns a floating array, got {value!r}. Return the loss "
+            "alone, as a float."
         )
     if jnp.shape(value) != shape:
         raise ValueError(
-            f"a loss of shape {shape} is expected of outputs of shape {outputs.shape}, got shape "
-            f"{jnp.shape(value)}: sum it over the axes that are left"
+            f"Expected a loss of shape {shape} from outputs of shape {outputs.shape}, got shape "
+            f"{jnp.shape(value)}. Sum it over the axes that are left."
         )
     return jnp.sum(value)
 
 
 def pull_back(
-    steps: Steps, direct: Scaled, pull: Pull, later: Scaled | None = None
+    trace: Trace, direct: Scaled, pull: Pull, later: Scaled | None = None
 ) -> tuple[Scaled, Scaled]:
-    """One pass back through the steps, in which nothing under- or overflows.
+    """Goes back through the steps, where nothing under- or overflows.
 
     Args:
-      steps: The steps.
+      trace: The trajectory.
       direct: (∂L/∂h_k) (∂h_k/∂s_k) for k = 1 ... T.
-      pull: What is done at each step.
-      later: What comes back to s_T from steps after it; by default nothing.
+      pull: What is computed at each step.
+      later: The adjoint that steps after these give s_T; by default zero.
 
     Returns:
       ∂L/∂s_0, and what ``pull`` kept of the steps 1 ... T along a leading axis, with the exponent
@@ -152,32 +112,24 @@ def pull_back(
         pulled, kept = pull(s, x, adjoint)
         return _normalise(pulled, exponent - shift), Scaled(kept, exponent - shift)
 
-    nothing = Scaled(jax.tree.map(jnp.zeros_like, steps.last), jnp.asarray(NOTHING, jnp.int32))
+    nothing = Scaled(jax.tree.map(jnp.zeros_like, trace.last), jnp.asarray(NOTHING, jnp.int32))
     start = nothing if later is None else later
-    return jax.lax.scan(body, start, (steps.before, steps.xs, direct), reverse=True)
+    return jax.lax.scan(body, start, (trace.before, trace.xs, direct), reverse=True)
 
 
 def _normalise(value: Carry, exponent: Int[Array, ""]) -> Scaled:
+    """Rescales, with the exponent of zero below all others, so that a sum ignores its scale."""
     value, exponent = rescale(value, exponent)
     any_left = jnp.any(jnp.stack([jnp.any(leaf != 0) for leaf in jax.tree.leaves(value)]))
     return Scaled(value, jnp.where(any_left, exponent, NOTHING))
 
 
 def _add(a: Scaled, b: Scaled) -> Scaled:
+    """The sum at the scale of the larger term, whose rounding hides what the smaller one loses."""
     top = jnp.maximum(a.exponent, b.exponent)
     one = jnp.ones((), jax.tree.leaves(a.value)[0].dtype)
-    share_a, share_b = (
+    to_top_a, to_top_b = (
         jnp.where(scaled.exponent > NOTHING, jnp.ldexp(one, scaled.exponent - top), 0)
         for scaled in (a, b)
     )
-    return Scaled(jax.tree.map(lambda x, y: share_a * x + share_b * y, a.value, b.value), top)
-
-
-def log_norm(array: Float[Array, "..."], order: int | None = None) -> Float[Array, ""]:
-    """log ‖array‖, none of whose squares is lost to underflow.
-
-    The norm is the root of the sum of squares, or with order 2 that of a matrix, the spectral.
-    """
-    largest = jnp.max(jnp.abs(array))
-    scale = jnp.where(largest > 0, largest, 1)
-    return jnp.log(scale * jnp.linalg.norm(array / scale, ord=order))
+    return Scaled(jax.tree.map(lambda x, y: to_top_a * x + to_top_b * y, a.value, b.value), top)

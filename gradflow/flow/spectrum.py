@@ -1,7 +1,8 @@
-"""All singular values of ∂h_T/∂h_k at every lag T - k, and what is read from them."""
+"""The singular values of ∂h_T/∂h_k: all at every lag T - k, or the leading ones at a few lags."""
 
-import math
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,14 @@ from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
-from gradflow.flow.broken import broken_lags, void
-from gradflow.flow.closed_over import open_cell
-from gradflow.flow.jacobi import graded_svd
-from gradflow.flow.qr import carry_rows, flat_rows
-from gradflow.flow.steps import block, pull_scaled, trajectory, unit_rows
-from gradflow.unroll import Lengths, Mask, check_inputs, valid_steps
+from gradflow.flow.blocks import Blocks
+from gradflow.flow.chunks import Runner
+from gradflow.flow.nonfinite import nonfinite_from, set_nan
+from gradflow.flow.trace import Trace, as_matrix, compiled, trace_of
+from gradflow.numerics.jacobi import graded_svd
+from gradflow.numerics.lapack import singular_values
+from gradflow.numerics.scaling import Scaled, log_scaled, scaled
+from gradflow.unroll import Lengths, Mask, check_inputs
 
 Spectrum = tuple[Float[Array, " rank"], Float[Array, "rank carry"]]
 """log Σ and V of a product U Σ V."""
@@ -31,7 +34,7 @@ def log_singular_values(
     lengths: Lengths | None = None,
     mask: Mask | None = None,
 ) -> Float[Array, "lags values"]:
-    """The logarithms of all singular values of ∂target_T/∂source_k for every lag T - k = 0 ... T.
+    """Computes log σ_i of ∂target_T/∂source_k, all of them, for every lag T - k = 0 ... T.
 
     The product on the whole carry is kept as its own decomposition while it grows back in time::
 
@@ -39,24 +42,14 @@ def log_singular_values(
 
     with the logarithms of Σ and the orthonormal rows of V; U and U' change no singular value and
     are dropped. Σ B is decomposed by `graded_svd`, which gives the smallest value as exactly as
-    the largest, however many decades lie between. The block is Σ (V S_sourceᵀ), done likewise.
+    the largest, however many orders of magnitude lie between. The block is Σ (V S_sourceᵀ), done
+    likewise.
 
     A step adds a relative error of about eps times the condition of J_k, over the cosine of the
     angle between a direction's past and its future. Where the source is a part of the carry, eps
     times the condition of V S_sourceᵀ comes in once, at the lag itself. The cost is O(n³) a
     step, for one decomposition, or two where the source is a part of the carry. Reverse mode
-    does not go through them.
-
-    Args:
-      cell: The cell.
-      params: Its parameters.
-      inputs: x_1 ... x_T of one sequence; `jax.vmap` over more.
-      source: The block of s_k: ``"h"``, ``"carry"`` or a field such as ``"c"``; the rest of s_k is
-        held fixed.
-      target: The block of s_T.
-      carry: s_0; by default the cell's own.
-      lengths: The number of real steps. A padded step copies the carry.
-      mask: True where a step is real.
+    does not go through them. The arguments are those common to all measurements (`gradflow.flow`).
 
     Returns:
       Log singular values in nats, index = lag, in descending order: as many as the smaller of
@@ -67,57 +60,120 @@ def log_singular_values(
     Raises:
       ValueError: For an unknown block, or inputs that are not one sequence.
     """
-    mask = valid_steps(check_inputs(inputs), lengths, mask)
-    cell, params, carry = open_cell(cell, params, inputs, carry)
-    return spectrum_through(cell, (source, target), (params, inputs, carry, mask))[1]
+    given = {"carry": carry, "lengths": lengths, "mask": mask}
+    return log_singular_values_along(
+        trace_of, cell, params, inputs, source=source, target=target, **given
+    )
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def spectrum_through(
-    cell: Cell, blocks: tuple[str, str], arguments: tuple, spectrum: Spectrum | None = None
-) -> tuple[Spectrum, Float[Array, "lags values"]]:
-    """Back through a sequence: where that leads, and the values at each lag.
+def log_singular_values_along(
+    run: Runner,
+    cell: Cell,
+    params: Params,
+    inputs: Array,
+    *,
+    source: str,
+    target: str,
+    **given: Any,
+) -> Float[Array, "lags values"]:
+    """Computes `log_singular_values` along the path that the cell is run on."""
+    blocks = Blocks(source, target).check(cell)
+    path = run(cell, params, inputs, **given)
+    return path.sweep(partial(_through, blocks), None, backward=True)[1][::-1]
 
-    Args:
-      cell: The cell.
-      blocks: Source and target.
-      arguments: The parameters, the inputs, s_0 or None, and the mask of real steps or None.
-      spectrum: Where the sweep has come to in the steps after these; by default there are none, and
-        the values start at lag 0.
-    """
-    params, inputs, carry, mask = arguments
-    source, target = (block(cell, name) for name in blocks)
 
-    def back(state: Spectrum, lag: Array) -> tuple[Spectrum, Array]:
+@compiled("blocks")
+def _through(
+    blocks: Blocks, state: Spectrum | None, trace: Trace
+) -> tuple[Spectrum, Float[Array, "steps values"]]:
+    """Goes back through the steps; without a state from T on, with the values at lag 0."""
+
+    def back(state: Spectrum, k: Array) -> tuple[Spectrum, Array]:
         log_values, vectors = state
-        rows, exponent = pull_scaled(
-            steps, steps.num_steps - lag, carry_rows(steps, vectors), jnp.zeros((), jnp.int32)
-        )
-        moved = log_values + jnp.where(lag == 0, 0, exponent) * math.log(2)
-        log_values, vectors = graded_svd(moved, jnp.where(lag == 0, vectors, flat_rows(rows)))
-        part = jax.vmap(source)(carry_rows(steps, vectors))
+        # At lag 0, where k = T, nothing is pulled: so one decomposition is compiled, and not two.
+        rows = trace.pull(k, scaled(trace.as_rows(vectors)))
+        is_first = k == trace.num_steps
+        moved = log_values + jnp.where(is_first, 0, rows.log_scale())
+        log_values, vectors = graded_svd(moved, jnp.where(is_first, vectors, as_matrix(rows.value)))
+        part = blocks.cut(trace, trace.as_rows(vectors))
         if part.shape == vectors.shape:  # all of the carry, in whatever order
             return (log_values, vectors), log_values
         return (log_values, vectors), graded_svd(log_values, part)[0]
 
-    with jax.default_matmul_precision("highest"):
-        steps = trajectory(cell, params, inputs, carry=carry, mask=mask)
-        matrix = flat_rows(unit_rows(steps, target))
-        lags = jnp.arange(steps.num_steps + 1)[0 if spectrum is None else 1 :]
-        start = (jnp.zeros(len(matrix), matrix.dtype), matrix) if spectrum is None else spectrum
-        spectrum, log_values = jax.lax.scan(back, start, lags)
-        return spectrum, void(broken_lags(steps)[lags], log_values)
+    last = trace.num_steps
+    if state is None:
+        matrix = as_matrix(blocks.rows(trace))
+        state, last = (jnp.zeros(len(matrix), matrix.dtype), matrix), last + 1
+    state, log_values = jax.lax.scan(back, state, jnp.arange(last), reverse=True)
+    return state, set_nan(nonfinite_from(trace)[:last], log_values)
 
 
-def log_condition(log_values: Float[Array, "*lags values"]) -> Float[Array, "*lags"]:
-    """The logarithm of the condition number, log(σ_1/σ_n), in nats, of descending log values."""
-    return log_values[..., 0] - log_values[..., -1]
+def leading_singular_values(
+    cell: Cell,
+    params: Params,
+    inputs: Float[Array, "steps input"],
+    lags: Sequence[int],
+    *,
+    source: str = "h",
+    target: str = "h",
+    carry: Carry | None = None,
+    lengths: Lengths | None = None,
+    mask: Mask | None = None,
+) -> Float[Array, "lags values"]:
+    """Computes log σ_i of ∂target_T/∂source_k at a few lags, those that rounding leaves.
+
+    One singular value decomposition a lag, of the rescaled product. No search is involved: each
+    value has an absolute error of at most (256 + 4 lag) eps σ_1, that of the rounded product, so a
+    relative error of σ_1/σ_i times as much. (Rounding accumulates beyond that only where directions
+    that lead at one lag are cut at a later one.) What is not above that error is NaN;
+    `log_singular_values` has all of them, at every lag, for a decomposition a step. The arguments
+    are those common to all measurements (`gradflow.flow`), and
+
+    Args:
+      lags: Ascending lags T - k, within 0 ... T.
+
+    Returns:
+      Log singular values in nats, descending, as many as the smaller block has entries; NaN
+      from the lag at which a NaN or an infinity of the trajectory enters.
+
+    Raises:
+      ValueError: For lags that do not ascend within 0 ... T, an unknown block, or inputs that are
+        not one sequence.
+    """
+    num_steps, lags = len(check_inputs(inputs)), tuple(int(lag) for lag in lags)
+    if not lags or list(lags) != sorted(set(lags)) or lags[0] < 0 or lags[-1] > num_steps:
+        raise ValueError(
+            f"Expected ascending lags within 0 ... T = {num_steps}, got {list(lags)}. Sort them, "
+            "each once."
+        )
+    blocks = Blocks(source, target).check(cell)
+    trace = trace_of(cell, params, inputs, carry=carry, lengths=lengths, mask=mask)
+    return _leading(blocks, lags, trace)
+
+
+@compiled("blocks", "lags")
+def _leading(blocks: Blocks, lags: tuple[int, ...], trace: Trace) -> Float[Array, "lags values"]:
+    def back(lag: Array, product: Scaled) -> Scaled:
+        return trace.pull(trace.num_steps - lag - 1, product)
+
+    def to_next(product: Scaled, span: tuple[Array, Array]) -> tuple[Scaled, Array]:
+        product = jax.lax.fori_loop(*span, back, product)
+        matrix = blocks.cut_scaled(trace, product)
+        values = singular_values(matrix.value)
+        error = (256 + 4 * span[1]) * jnp.finfo(values.dtype).eps
+        lost = values <= error * values[0]
+        kept = jnp.where(lost & (values[0] > 0), jnp.nan, values)
+        return product, log_scaled(kept, matrix.exponent)
+
+    spans = jnp.asarray((0, *lags[:-1])), jnp.asarray(lags)
+    _, log_values = jax.lax.scan(to_next, scaled(blocks.rows(trace)), spans)
+    return set_nan(nonfinite_from(trace)[trace.num_steps - spans[1]], log_values)
 
 
 def effective_rank(log_values: Float[Array, "*lags values"]) -> Float[Array, "*lags"]:
-    """How many singular values share the size: exp(-Σ p_i log p_i) with p_i = σ_i / Σ σ.
+    """Computes how many directions singular values spread over: exp(-Σ p_i log p_i).
 
-    Dimensionless, from 1 to n; NaN where all values are zero.
+    p_i = σ_i / Σ σ. Dimensionless, from 1 to n; NaN where all values are zero.
 
     Source: Roy & Vetterli 2007, EUSIPCO, definition 1.
     """

@@ -1,4 +1,4 @@
-"""One row for a curve of log norms against lag: how fast it falls, and how far it reaches."""
+"""Summary of curves of log norms against lag: the rate, the horizon and the regime."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ HORIZON = 1e-3
 
 
 class Summary(NamedTuple):
-    """What a set of log norm curves comes to.
+    """The summary of a set of log norm curves.
 
     Attributes:
       rate: Slope of log norm against lag, in nats a step; the mean over the curves.
@@ -21,10 +21,10 @@ class Summary(NamedTuple):
       half_life: Steps in which the norm halves, log 2/|rate|, where it falls; else infinite.
       horizon: First lag at which the median norm is 1e-3 or less; infinite where it never is.
       dead_lag: First lag at which some curve is exactly zero (-inf); infinite where none is.
-      broken_lag: First lag at which some curve is NaN or overflows; infinite where none does.
-      broken_step: First step at which the trajectory of some curve is not finite, of those given;
-        infinite where none is.
-      word: ``vanishing``, ``exploding``, ``stable`` or ``undefined``.
+      nonfinite_lag: First lag at which some curve is NaN or overflows; infinite where none does.
+      nonfinite_step: First step at which the trajectory of some curve is not finite, of those
+        given; infinite where none is.
+      regime: ``vanishing``, ``exploding``, ``stable`` or ``undefined``.
     """
 
     rate: float
@@ -32,9 +32,9 @@ class Summary(NamedTuple):
     half_life: float
     horizon: float
     dead_lag: float
-    broken_lag: float
-    broken_step: float
-    word: str
+    nonfinite_lag: float
+    nonfinite_step: float
+    regime: str
 
     @property
     def decay(self) -> Estimate:
@@ -45,24 +45,24 @@ class Summary(NamedTuple):
 def summary(
     log_norms: Float[ArrayLike, "*curves lags"],
     *,
-    broken_steps: Int[ArrayLike, "*trajectories"] = -1,
+    nonfinite_steps: Int[ArrayLike, "*trajectories"] = -1,
 ) -> Summary:
-    """Summarises curves of log norms whose last axis is the lag and whose first is the seed.
+    """Summarises curves of log norms, whose last axis is the lag and whose first is the seed.
 
     The slope of a curve is that of its least-squares line over its finite lags. The unit of the
     interval is the seed: sequences of one network are alike, and count as one value, the mean of
     their slopes. So curves of shape (seeds, lags) give one value a curve, and curves of shape
     (seeds, sequences, lags) one value a seed. Of a single seed, (1, sequences, lags), each
     sequence is a value: the interval is then of this one network over input sequences, and says
-    nothing of networks with another seed.
+    nothing about networks with another seed.
 
-    The word is ``stable`` where that line changes by less than a factor of ten over the lags
-    measured, or the interval of the rate holds zero; ``undefined`` where a curve is broken.
+    The regime is ``stable`` where that line changes by less than a factor of ten over the lags
+    measured, or the interval of the rate holds zero; ``undefined`` where a curve is not finite.
 
     Args:
       log_norms: The curves.
-      broken_steps: What `first_broken_step` gives of their trajectories, to be named: the curves
-        tell the lag alone, which is 1 for all that is NaN to its end.
+      nonfinite_steps: What `first_nonfinite_step` gives of their trajectories, to be reported: the
+        curves tell the lag alone, which is 1 for all that is NaN to its end.
 
     Raises:
       ValueError: If there is no lag beside 0.
@@ -70,13 +70,13 @@ def summary(
     curves = np.asarray(log_norms, np.float64)
     if curves.ndim == 0 or curves.shape[-1] < 2:
         raise ValueError(
-            f"log norms at two lags or more, along the last axis, are expected, "
-            f"got shape {curves.shape}; measure at least one step"
+            "Expected log norms at two lags or more along the last axis, "
+            f"got shape {curves.shape}. Measure at least one step."
         )
     rate, *interval = estimate(_rates(curves))
     curves = curves.reshape(-1, curves.shape[-1])
-    steps = np.asarray(broken_steps, np.float64)
-    broken_lag = _first(np.any(np.isnan(curves) | (curves == np.inf), axis=0))
+    steps = np.asarray(nonfinite_steps, np.float64)
+    nonfinite_lag = _first(np.any(np.isnan(curves) | (curves == np.inf), axis=0))
     with np.errstate(invalid="ignore"):  # between two infinities lies a NaN, which is no lag
         median = np.median(curves, axis=0)
     return Summary(
@@ -85,9 +85,11 @@ def summary(
         half_life=np.log(2) / -rate if rate < 0 else np.inf,
         horizon=float(horizons(median)),
         dead_lag=_first(np.any(curves == -np.inf, axis=0)),
-        broken_lag=broken_lag,
-        broken_step=float(np.min(steps, initial=np.inf, where=steps >= 0)),
-        word="undefined" if broken_lag < np.inf else _word(rate, interval, curves.shape[-1] - 1),
+        nonfinite_lag=nonfinite_lag,
+        nonfinite_step=float(np.min(steps, initial=np.inf, where=steps >= 0)),
+        regime="undefined"
+        if nonfinite_lag < np.inf
+        else _regime(rate, interval, curves.shape[-1] - 1),
     )
 
 
@@ -109,7 +111,7 @@ def _first(condition: np.ndarray) -> float:
     return float(places[0]) if len(places) else np.inf
 
 
-def _word(rate: float, interval: list[float], num_lags: int) -> str:
+def _regime(rate: float, interval: list[float], num_lags: int) -> str:
     undecided = interval[0] <= 0 <= interval[1]
     if undecided or abs(rate) * num_lags < np.log(10):
         return "stable"

@@ -1,15 +1,15 @@
 """Initialisers of weight matrices, per gate and by name.
 
-An initialiser is a function (key, shape, dtype) -> array with shape (outputs, inputs), so that
-it stands to the left of a column vector: ``W @ h``. Each gate's matrix is drawn by itself.
-(Drawing one matrix for all the gates at once, as some libraries do, is another law: its blocks
-are not orthogonal. `gradflow.presets` has it.)
+An initialiser is a function (key, shape, dtype) -> array of shape (outputs, inputs), for products
+``W @ h`` with a column vector. Each gate's matrix is initialised separately. Some libraries
+initialise one matrix for all gates. If that one is orthogonal, the block of a single gate is not;
+`gradflow.presets` has this variant.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from gradflow.initializers.biases import BiasLaw, chrono, constant
+from gradflow.initializers.biases import BiasInitializer, chrono, constant
 from gradflow.initializers.laws import (
     Initializer,
     critical,
@@ -25,7 +25,7 @@ from gradflow.spec import make_from_spec
 
 __all__ = [
     "INITIALIZERS",
-    "BiasLaw",
+    "BiasInitializer",
     "BiasSpec",
     "InitSpec",
     "Initializer",
@@ -46,8 +46,8 @@ __all__ = [
 InitSpec: TypeAlias = str | Initializer
 """A name with options, such as ``"normal(radius=0.95)"``, or an initialiser itself."""
 
-BiasSpec: TypeAlias = float | str | BiasLaw
-"""A number, a name with options such as ``"chrono(max_lag=100)"``, or a law itself."""
+BiasSpec: TypeAlias = float | str | BiasInitializer
+"""A constant, a name with options such as ``"chrono(max_lag=100)"``, or an initialiser itself."""
 
 INITIALIZERS: dict[str, Callable[..., Initializer]] = {
     "critical": critical,
@@ -61,16 +61,16 @@ INITIALIZERS: dict[str, Callable[..., Initializer]] = {
 }
 
 
-BIAS_INITIALIZERS: dict[str, Callable[..., BiasLaw]] = {"chrono": chrono}
+BIAS_INITIALIZERS: dict[str, Callable[..., BiasInitializer]] = {"chrono": chrono}
 
 
-def resolve_bias(spec: BiasSpec) -> BiasLaw:
-    """Gives the law of a bias for a number or a name with options, or returns the one given.
+def resolve_bias(spec: BiasSpec) -> BiasInitializer:
+    """Returns the initialiser of a bias, from a number, a name with options, or an initialiser.
 
     Raises:
-      ValueError: For an unknown name, an option it does not take, or a bad value.
+      ValueError: For an unknown name, an unknown option, or an invalid value.
     """
-    if isinstance(spec, BiasLaw):
+    if isinstance(spec, BiasInitializer):
         return spec
     if not isinstance(spec, str):
         return constant(spec)
@@ -78,10 +78,10 @@ def resolve_bias(spec: BiasSpec) -> BiasLaw:
 
 
 def resolve_initializer(spec: InitSpec) -> Initializer:
-    """Gives the initialiser for a name with options, or returns the one it is given.
+    """Returns the initialiser for a name with options; returns an initialiser unchanged.
 
     Raises:
-      ValueError: For an unknown name, an option it does not take, or a bad value.
+      ValueError: For an unknown name, an unknown option, or an invalid value.
     """
     if callable(spec):
         return spec
@@ -92,22 +92,25 @@ def _by_name(kind: str, spec: str, known: Mapping[str, Callable[..., Any]]) -> A
     try:
         return make_from_spec(kind, spec, known)
     except TypeError as error:
-        raise ValueError(f"{kind} {spec!r}: {error}") from None
+        raise ValueError(
+            f"Expected valid values of all options of the {kind} {spec!r}, got: {error}. "
+            "Correct its options."
+        ) from None
 
 
 def per_gate(
     spec: InitSpec | Mapping[str, InitSpec], gates: Sequence[str]
 ) -> dict[str, Initializer]:
-    """One initialiser a gate, from one for all of them or a mapping that names every gate.
+    """Returns an initialiser for each gate, from one for all gates or a mapping with every gate.
 
     Raises:
-      ValueError: If the mapping's keys are not exactly the gates.
+      ValueError: If the keys of the mapping are not exactly the gates.
     """
     if not isinstance(spec, Mapping):
         return dict.fromkeys(gates, resolve_initializer(spec))
     if set(spec) != set(gates):
         raise ValueError(
-            f"an initialiser for each of the gates {sorted(gates)} is expected, "
-            f"got them for {sorted(spec)}"
+            f"Expected an initialiser for each of the gates {sorted(gates)}, got them for "
+            f"{sorted(spec)}. Give one for each of these gates, or one for all."
         )
     return {gate: resolve_initializer(spec[gate]) for gate in gates}

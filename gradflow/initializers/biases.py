@@ -1,4 +1,4 @@
-"""The laws of biases, and which of them set the bias of the input gate as well."""
+"""Initialisers of biases, some of which also set the bias of the input gate."""
 
 import math
 from collections.abc import Callable
@@ -13,32 +13,36 @@ from gradflow.cell import Key
 
 
 @dataclass(frozen=True)
-class BiasLaw:
-    """How the bias of a gate is initialised: a function (key, shape, dtype) -> b.
+class BiasInitializer:
+    """The initialiser of a gate's bias: a function (key, shape, dtype) -> b.
 
     Attributes:
-      draw: (key, shape, dtype) -> b.
-      opposite_input: Whether a forget gate of this law sets the input gate too, b_i = -b_f. The
-        cells do so unless a bias of the input gate is given; any other law sets b_f alone.
+      sample: (key, shape, dtype) -> b.
+      opposite_input: Whether a cell with this initialiser for its forget gate also sets
+        b_i = -b_f, unless an initial bias of the input gate is given.
     """
 
-    draw: Callable[[Key, tuple[int], Any], Array]
+    sample: Callable[[Key, tuple[int], Any], Array]
     opposite_input: bool = False
 
     def __call__(self, key: Key, shape: tuple[int], dtype: Any) -> Array:
-        return self.draw(key, shape, dtype)
+        return self.sample(key, shape, dtype)
 
 
-def constant(value: float) -> BiasLaw:
-    """Gives the law by which every entry of the bias is the same number."""
-    return BiasLaw(lambda key, shape, dtype: jnp.full(shape, value, dtype))
+def constant(value: float) -> BiasInitializer:
+    """Initialises every entry of the bias at the same number."""
+    return BiasInitializer(lambda key, shape, dtype: jnp.full(shape, value, dtype))
 
 
-def chrono(max_lag: int) -> BiasLaw:
-    """Gives the chrono law, b_f ~ log U(1, max_lag - 1) and b_i = -b_f.
+def chrono(max_lag: int) -> BiasInitializer:
+    """Initialises b_f for memories of 2 to max_lag steps, and b_i = -b_f.
 
-    With the other terms of its pre-activation at 0, σ(b_f) = u/(u + 1) is a memory of u + 1 steps,
-    from 2 to max_lag; and the input gate lets in 1 - σ(b_f), as σ(-b) = 1 - σ(b).
+    b_f = log u with u ~ U(1, max_lag - 1). If the other terms of the pre-activation are 0, the
+    forget gate is σ(b_f) = u/(u + 1), which is a memory of u + 1 steps, and the input gate is
+    1 - σ(b_f), because σ(-b) = 1 - σ(b).
+
+    Args:
+      max_lag: The longest memory, in steps.
 
     Raises:
       ValueError: If max_lag is not above 2.
@@ -46,9 +50,11 @@ def chrono(max_lag: int) -> BiasLaw:
     Source: Tallec & Ollivier 2018, arXiv:1804.11188, eq. 16.
     """
     if not (math.isfinite(max_lag) and max_lag > 2):
-        raise ValueError(f"max_lag is expected to be a number of steps above 2, got {max_lag!r}")
+        raise ValueError(
+            f"Expected max_lag above 2 steps, got {max_lag!r}. Set max_lag to, for example, 100."
+        )
 
-    def draw(key: Key, shape: tuple[int], dtype: Any) -> Array:
+    def sample(key: Key, shape: tuple[int], dtype: Any) -> Array:
         return jnp.log(jax.random.uniform(key, shape, dtype, 1, float(max_lag) - 1))
 
-    return BiasLaw(draw, opposite_input=True)
+    return BiasInitializer(sample, opposite_input=True)

@@ -1,4 +1,4 @@
-"""Cells from other libraries as gradflow's, gradflow's as theirs, and parameters in files."""
+"""Conversion of cells from and to Flax, and parameters in files."""
 
 from gradflow.interop.flax_cells import (
     LinenCell,

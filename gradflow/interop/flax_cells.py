@@ -1,4 +1,4 @@
-"""Flax's recurrent cells, of Linen and of NNX, as gradflow's; and gradflow's as theirs."""
+"""Conversion between the recurrent cells of Flax (Linen and NNX) and of gradflow."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -14,20 +14,21 @@ Select = Callable[[Carry], Float[Array, " hidden"]]
 
 
 def from_linen(module: linen.Module, input_size: int) -> Cell:
-    """A Linen cell, such as ``linen.GRUCell(features=64)``, as a cell.
+    """Converts a Linen cell, such as ``linen.GRUCell(features=64)``, to a cell.
 
-    Parameters are Linen's own, ``variables["params"]``, and so is the carry: (c, h) for an LSTM.
-    h is the leaf of the carry that equals the cell's output. Both start in JAX's default
-    float, in 64 bits if x64 is on, while Linen draws them in 32.
+    The parameters are Linen's ``variables["params"]``, and the carry is Linen's as well, for
+    example (c, h) for an LSTM. h is the leaf of the carry that equals the cell's output. Parameters
+    and initial carry are converted to JAX's default float, which is 64 bits if x64 is on; Linen
+    initialises them in 32 bits.
 
     Raises:
       TypeError: If the module is not a Linen cell.
-      ValueError: If its output is not in its carry, as a vector, or of another float type.
+      ValueError: If its output is not a vector in its carry, or has another float type.
     """
     if not isinstance(module, linen.RNNCellBase):
         raise TypeError(
-            f"a Linen cell is expected, got {type(module).__name__}: give a module such as "
-            "linen.GRUCell(features=64), not yet bound to parameters"
+            f"Expected a Linen cell, got {type(module).__name__}. Pass an unbound module, for "
+            "example linen.GRUCell(features=64)."
         )
 
     def initial_carry() -> Carry:
@@ -44,23 +45,23 @@ def from_linen(module: linen.Module, input_size: int) -> Cell:
 
 
 def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], input_size: int) -> Cell:
-    """An NNX cell as a cell, from a function that makes it: an NNX module is born with its values.
+    """Converts an NNX cell to a cell, from a function that makes the NNX module.
 
-    ``from_nnx(lambda rngs: nnx.GRUCell(3, 64, rngs=rngs), 3)`` has a GRU's parameters as a
-    dictionary, which `nnx_params` gives of a module that is there already. Carry, h and float
-    type are as in `from_linen`. The step is Flax's with what it lacks: ``nnx.GRUCell`` of Flax
-    0.12 has no hidden bias b_h in its candidate, as ``linen.GRUCell`` and `gradflow.cells.gru`
-    have.
+    A function is needed, because an NNX module is initialised when it is made. The parameters of
+    ``from_nnx(lambda rngs: nnx.GRUCell(3, 64, rngs=rngs), 3)`` are a dictionary; `nnx_params` gets
+    them from an existing module. Carry, h and float type are as in `from_linen`. The step is
+    Flax's: ``nnx.GRUCell`` of Flax 0.12 has no hidden bias b_h in its candidate, unlike
+    ``linen.GRUCell`` and `gradflow.cells.gru`.
 
     Raises:
-      TypeError: If what is made is not an NNX cell.
-      ValueError: If its output is not in its carry, as a vector, or of another float type.
+      TypeError: If the function does not make an NNX cell.
+      ValueError: If its output is not a vector in its carry, or has another float type.
     """
     module = make(nnx.Rngs(0))
     if not isinstance(module, nnx.RNNCellBase):
         raise TypeError(
-            f"a function that makes an NNX cell is expected, got {type(module).__name__} from it: "
-            "write lambda rngs: nnx.GRUCell(3, 64, rngs=rngs)"
+            f"Expected a function that makes an NNX cell, got {type(module).__name__} from it. "
+            "Pass, for example, lambda rngs: nnx.GRUCell(3, 64, rngs=rngs)."
         )
     graph, state, rest = nnx.split(module, nnx.Param, ...)
 
@@ -71,7 +72,7 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], input_size: int) -> Cell:
         return _default_float(nnx_params(make(nnx.Rngs(key))))
 
     def step(params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        own = jax.tree.map(lambda leaf: leaf, state)  # a copy, for what follows is in place
+        own = jax.tree.map(lambda leaf: leaf, state)  # a copy, because the next line mutates it
         nnx.replace_by_pure_dict(own, params)
         carry, h = nnx.merge(graph, own, rest)(carry, x)
         return carry, h
@@ -80,12 +81,12 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], input_size: int) -> Cell:
 
 
 def nnx_params(module: nnx.Module) -> Params:
-    """The parameters of an NNX module as they are, for the steps of `from_nnx`."""
+    """Returns the current parameters of an NNX module, as the steps of `from_nnx` take them."""
     return nnx.to_pure_dict(nnx.state(module, nnx.Param))
 
 
 class LinenCell(linen.RNNCellBase):
-    """A gradflow cell as a Linen one, to be run by ``linen.RNN``; see `as_linen`."""
+    """A gradflow cell as a Linen module, for ``linen.RNN``; see `as_linen`."""
 
     cell: Cell
 
@@ -97,18 +98,18 @@ class LinenCell(linen.RNNCellBase):
 
     @linen.nowrap
     def initialize_carry(self, rng: Any, input_shape: tuple[int, ...]) -> Carry:
-        """s_0 for each example of inputs of that shape."""
+        """Returns s_0 for each example of inputs of that shape."""
         del rng  # s_0 is not random
         return _for_batch(self.cell, input_shape)
 
     @property
     def num_feature_axes(self) -> int:
-        """1, as an input is a vector."""
+        """Returns 1, because an input is a vector."""
         return 1
 
 
 class NnxCell(nnx.RNNCellBase):
-    """A gradflow cell as an NNX one, to be run by ``nnx.RNN``; see `as_nnx`.
+    """A gradflow cell as an NNX module, for ``nnx.RNN``; see `as_nnx`.
 
     Attributes:
       params: The cell's parameters, each leaf an ``nnx.Param``.
@@ -127,26 +128,26 @@ class NnxCell(nnx.RNNCellBase):
     def initialize_carry(
         self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None
     ) -> Carry:
-        """s_0 for each example of inputs of that shape; it is the cell's, and not random."""
+        """Returns the cell's s_0, which is not random, for each example of that input shape."""
         del rngs, carry_init
         return _for_batch(self.cell, input_shape)
 
     @property
     def num_feature_axes(self) -> int:
-        """1, as an input is a vector."""
+        """Returns 1, because an input is a vector."""
         return 1
 
 
 def as_linen(cell: Cell) -> LinenCell:
-    """The cell as a Linen module: ``linen.RNN(as_linen(lstm(3, 64)))``.
+    """Converts a cell to a Linen module: ``linen.RNN(as_linen(lstm(3, 64)))``.
 
-    Its parameters are the cell's, under the name ``cell``.
+    The parameters of the module are those of the cell, under the name ``cell``.
     """
     return LinenCell(cell)
 
 
 def as_nnx(cell: Cell, *, rngs: nnx.Rngs) -> NnxCell:
-    """The cell as an NNX module: ``nnx.RNN(as_nnx(lstm(3, 64), rngs=nnx.Rngs(0)))``."""
+    """Converts a cell to an NNX module: ``nnx.RNN(as_nnx(lstm(3, 64), rngs=nnx.Rngs(0)))``."""
     return NnxCell(cell, rngs=rngs)
 
 
@@ -172,21 +173,24 @@ def _find_hidden(
     initial_carry: Callable[[], Carry],
     input_size: int,
 ) -> Select:
-    """Which leaf of the carry is h: the one that equals the output of a step on noise."""
+    """Finds the leaf of the carry that is h: the one that equals the output of a step.
+
+    The step runs on random values, because leaves that are all zero could not be told apart.
+    """
     key = jax.random.key(0)
     noise = lambda leaf: leaf + jax.random.normal(key, leaf.shape)  # noqa: E731
     carry = jax.tree.map(noise, initial_carry())
     new, h = step(init(key), carry, noise(jnp.zeros(input_size)))
     if h.dtype != jnp.zeros(()).dtype:
         raise ValueError(
-            f"a cell that computes in {jnp.zeros(()).dtype}, the type of what it is given, is "
-            f"expected, got {h.dtype}: make it with dtype=None or dtype={jnp.zeros(()).dtype}"
+            f"Expected a cell that computes in {jnp.zeros(()).dtype}, the dtype of its arguments, "
+            f"got {h.dtype}. Make it with dtype=None or dtype={jnp.zeros(()).dtype}."
         )
     for index, leaf in enumerate(jax.tree.leaves(new)):
         if leaf.ndim == 1 and leaf.shape == h.shape and bool((leaf == h).all()):
             return lambda carry: jax.tree.leaves(carry)[index]
     raise ValueError(
-        f"a cell whose output is a vector of its carry is expected, got an output of shape "
-        f"{h.shape} and a carry of {jax.tree.map(jnp.shape, new)}: write a gradflow.Cell around "
-        "it, whose carry has the output as well"
+        f"Expected a cell whose output is a vector in its carry, got an output of shape {h.shape} "
+        f"and a carry of shapes {jax.tree.map(jnp.shape, new)}. Write a gradflow.Cell that calls "
+        "it and adds the output to the carry."
     )

@@ -1,7 +1,7 @@
-"""Trained parameters in a file: safetensors, which any framework reads, with what they are of.
+"""Parameters of a cell in a safetensors file, which other frameworks read as well.
 
-A file has one array for each leaf, named by its way through the parameters, such as ``f.W_h`` or
-``1.f.W_h`` in a stack, and in its metadata, under ``gradflow``, the cell and its sizes as JSON.
+A file has one array for each leaf, named by its path in the parameters, such as ``f.W_h``, or
+``1.f.W_h`` in a stack. The metadata has the cell and its sizes as JSON, under ``gradflow``.
 
 Source: the format, https://huggingface.co/docs/safetensors.
 """
@@ -18,20 +18,20 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from gradflow.cell import Params
+from gradflow.cell import Params, param_shapes
 from gradflow.cells import resolve
 
 METADATA = "gradflow"
-"""The one key of the metadata: the format keeps several in no certain order."""
+"""The only key of the metadata: the format does not fix the order of several keys."""
 
 
 class Description(NamedTuple):
-    """What the parameters of a file are of.
+    """The cell to which the parameters of a file belong.
 
     Attributes:
       cell: The cell's spec, as `gradflow.cells.resolve` takes it.
-      input_size: What its factory was called with.
-      hidden_size: The same.
+      input_size: Size of its inputs.
+      hidden_size: Size of its hidden state.
     """
 
     cell: str
@@ -42,40 +42,39 @@ class Description(NamedTuple):
 def save_params(
     path: str | os.PathLike[str], params: Params, *, cell: str, input_size: int, hidden_size: int
 ) -> None:
-    """Writes the parameters of a cell; the file is there whole or not at all.
+    """Writes the parameters of a cell to a file. An interrupted write leaves no partial file.
 
     Args:
-      path: Of the file; its folder is made.
+      path: Path of the file. Missing folders are created.
       params: The cell's parameters.
       cell: The cell's spec, such as ``lstm(forget_bias=2)``.
       input_size: Size of its inputs.
       hidden_size: Size of its hidden state.
 
     Raises:
-      ValueError: If there is no such cell, the parameters are not of its names and shapes, or two
-        leaves come to one name.
+      ValueError: If there is no such cell, the parameters do not have its names and shapes, or two
+        leaves have the same name.
     """
-    init = resolve(cell)(input_size, hidden_size).init
     place = f"the parameters of {cell!r}"
     given = _named(params, place)
-    like = _named(jax.eval_shape(init, jax.eval_shape(jax.random.key, 0)), place)
+    like = _named(param_shapes(resolve(cell)(input_size, hidden_size)), place)
     shapes = {name: np.shape(leaf) for name, leaf in given.items()}
     _check_shapes({name: leaf.shape for name, leaf in like.items()}, shapes, place)
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in given.items()}
-    about = Description(cell, input_size, hidden_size)._asdict()
-    _write(Path(path), save(arrays, {METADATA: json.dumps(about)}))
+    description = Description(cell, input_size, hidden_size)._asdict()
+    _write(Path(path), save(arrays, {METADATA: json.dumps(description)}))
 
 
 def read_params(path: str | os.PathLike[str], like: Params) -> Params:
-    """Reads what `save_params` wrote, into the structure and the float types of ``like``.
+    """Reads parameters from a file into the structure and float types of ``like``.
 
     Args:
-      path: Of the file.
-      like: Parameters of the cell, or their shapes by `jax.eval_shape` of its ``init``.
+      path: Path of the file.
+      like: Parameters of the cell, or their shapes as `gradflow.cell.param_shapes` returns them.
 
     Raises:
-      ValueError: If it is no safetensors file, or its names and shapes are not those of ``like``;
-        the message has both.
+      ValueError: If it is not a safetensors file, or its names and shapes are not those of
+        ``like``; the message lists both.
       OSError: If there is no such file.
     """
     expected = _named(like, "the cell")
@@ -88,33 +87,34 @@ def read_params(path: str | os.PathLike[str], like: Params) -> Params:
 
 
 def read_description(path: str | os.PathLike[str]) -> Description:
-    """Reads what the parameters of a file are of.
+    """Reads the cell to which the parameters of a file belong.
 
     Raises:
-      ValueError: If it is no safetensors file, or not one that `save_params` wrote.
+      ValueError: If it is not a safetensors file that `save_params` wrote.
       OSError: If there is no such file.
     """
     with _opened(path) as file:
         metadata = file.metadata() or {}
     with contextlib.suppress(KeyError, TypeError, ValueError):
-        about = Description(**json.loads(metadata[METADATA]))
-        if all(map(isinstance, about, (str, int, int))):
-            return about
+        found = Description(**json.loads(metadata[METADATA]))
+        if all(map(isinstance, found, (str, int, int))):
+            return found
     raise ValueError(
-        f"the cell and its sizes are expected in the metadata of {str(path)!r} under {METADATA!r}, "
-        f"got {metadata}: write the file by gradflow.interop.save_params"
+        f"Expected the cell and its sizes in the metadata of {str(path)!r} under {METADATA!r}, "
+        f"got {metadata}. Write the file with gradflow.interop.save_params."
     )
 
 
 def _named(tree: Any, place: str) -> dict[str, Any]:
-    """The leaves by their way through the tree."""
+    """Returns the leaves by their paths in the tree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    names = [jax.tree_util.keystr(way, simple=True, separator=".") or "params" for way, _ in leaves]
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
+    names = [name or "params" for name in names]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
-            f"a name for each leaf is expected of {place}, got {', '.join(twice)} twice: leave the "
-            "dots out of the names"
+            f"Expected a unique name for each leaf of {place}, got {', '.join(twice)} twice. "
+            "Remove the dots from the names."
         )
     return {name: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
 
@@ -123,32 +123,35 @@ def _check_shapes(
     expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], place: str
 ) -> None:
     wrong = [
-        f"{name}: expected {expected.get(name, 'none')}, got {found.get(name, 'none')}"
+        f"{expected.get(name, 'none')} for {name}, got {found.get(name, 'none')}"
         for name in dict.fromkeys([*expected, *found])
         if expected.get(name) != found.get(name)
     ]
     if wrong:
         raise ValueError(
-            f"arrays with the names and shapes of the cell's parameters are expected in {place}; "
-            f"{'; '.join(wrong)}; give the cell and the sizes that they are of"
+            f"Expected the names and shapes of the cell's parameters in {place}: "
+            f"{'; '.join(wrong)}. Pass the cell and the sizes of these parameters."
         )
 
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Any:
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r} with parameters of a cell")
+        raise FileNotFoundError(
+            f"Expected a file with parameters of a cell at {str(path)!r}, got none. Check the path."
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             yield file
     except SafetensorError as error:
         raise ValueError(
-            f"a safetensors file is expected at {str(path)!r}, but it cannot be read ({error}): "
-            "write it by gradflow.interop.save_params"
+            f"Expected a safetensors file at {str(path)!r}, but it cannot be read ({error}). Write "
+            "it with gradflow.interop.save_params."
         ) from None
 
 
 def _write(path: Path, content: bytes) -> None:
+    # A rename is atomic: the file appears only after its content is on the disk.
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

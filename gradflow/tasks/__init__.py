@@ -1,4 +1,4 @@
-"""What the nets are given to read: synthetic tasks, and sequences from files."""
+"""Tasks and inputs: synthetic tasks, images read by pixels, and sequences from files."""
 
 from collections.abc import Callable
 
@@ -39,7 +39,7 @@ def resolve_task(spec: str) -> Task:
     """Makes the task that a spec names, such as ``adding`` or ``copy(lag=100)``.
 
     Raises:
-      TypeError: If an option is not of the kind that the task needs.
-      ValueError: If there is no such task, or it does not take an option or its value.
+      TypeError: If the value of an option has the wrong type.
+      ValueError: If the task, an option or the value of an option does not exist.
     """
     return make_from_spec("task", spec, TASKS)

@@ -1,4 +1,4 @@
-"""Tasks of saying again what was read: copy memory, noiseless memorisation and delayed bits."""
+"""Tasks of reproducing past inputs: copy memory, noiseless memorisation and delayed bits."""
 
 import math
 
@@ -6,24 +6,25 @@ import jax
 import jax.numpy as jnp
 
 from gradflow.cell import Key
-from gradflow.tasks.parts import check_count, classified
-from gradflow.tasks.task import Batch, Task
+from gradflow.checks import check_integer
+from gradflow.tasks.task import Batch, Task, classified
 
 
 def copy(*, lag: int = 100, num_symbols: int = 8, num_recalled: int = 10) -> Task:
-    """Copy memory: read K symbols, wait, and say them again after the marker.
+    """Copy memory: read K symbols, wait, and output them after a marker.
 
     With S symbols, a blank (S) and a marker (S + 1), one-hot, and T = lag::
 
         inputs   K symbols, T - 1 blanks, the marker, K blanks
         targets  T + K blanks, the K symbols
 
-    and the cross-entropy over all T + 2K steps. The best answer that remembers nothing says blanks
-    where they are due and any symbol then: K log S / (T + 2K). The paper compares losses with
-    that line; a sequence counts as right if it is at every step, and the task as solved at 99 %.
+    with a cross-entropy over all T + 2K steps. The best prediction without memory is a blank at the
+    steps of blanks and the uniform distribution over symbols after the marker; its loss is
+    K log S / (T + 2K). The paper compares losses with this value. A sequence is correct if all of
+    its steps are; the task is solved if 99 % are.
 
     Args:
-      lag: T, from a symbol's being read to its being said, less K.
+      lag: T: a symbol is recalled T + K steps after it is read.
       num_symbols: S.
       num_recalled: K.
 
@@ -34,21 +35,22 @@ def copy(*, lag: int = 100, num_symbols: int = 8, num_recalled: int = 10) -> Tas
     Source: Arjovsky, Shah, Bengio 2016, arXiv:1511.06464, section 5.1, after Hochreiter &
     Schmidhuber 1997.
     """
-    check_count("lag", lag, 1)
+    check_integer("lag", lag, 1)
     return _recall(lag, num_symbols, num_recalled, marker=lag - 1)
 
 
 def memorisation(*, lag: int = 100, num_symbols: int = 5, num_recalled: int = 10) -> Task:
-    """Noiseless memorisation: read a pattern, wait for ``lag`` blanks, and say it at the marker.
+    """Noiseless memorisation: read a pattern, wait for ``lag`` blanks, and output it at a marker.
 
-    As `copy`, but the marker stands at the first of the K steps that are to be said::
+    As `copy`, but the marker is at the first of the K output steps::
 
         inputs   K symbols, lag blanks, the marker, K - 1 blanks
         targets  lag + K blanks, the K symbols
 
-    The best answer that remembers nothing has K log S / (lag + 2K). Five symbols at ten places are
-    the paper's 20 bits and more; ``num_symbols=2, num_recalled=5`` are its 5 bits. A sequence
-    is right if it is at every step; the problem is solved if 99 % are.
+    The best prediction without memory has the loss K log S / (lag + 2K). The default, 10 symbols of
+    5 kinds, is the paper's problem with more than 20 bits; ``num_symbols=2, num_recalled=5`` is its
+    problem with 5 bits. A sequence is correct if all of its steps are; the problem is solved if
+    99 % are.
 
     Raises:
       TypeError: If an option is not an integer.
@@ -57,13 +59,13 @@ def memorisation(*, lag: int = 100, num_symbols: int = 5, num_recalled: int = 10
     Source: Martens & Sutskever 2011, ICML; Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, and
     its code.
     """
-    check_count("lag", lag, 0)
+    check_integer("lag", lag, 0)
     return _recall(lag, num_symbols, num_recalled, marker=lag)
 
 
 def _recall(lag: int, num_symbols: int, num_recalled: int, *, marker: int) -> Task:
-    check_count("num_symbols", num_symbols, 2)
-    check_count("num_recalled", num_recalled, 1)
+    check_integer("num_symbols", num_symbols, 2)
+    check_integer("num_recalled", num_recalled, 1)
     num_steps = lag + 2 * num_recalled
     baseline = num_recalled * math.log(num_symbols) / num_steps
 
@@ -80,14 +82,14 @@ def _recall(lag: int, num_symbols: int, num_recalled: int, *, marker: int) -> Ta
 
 
 def delayed_copy(*, delay: int = 10, num_steps: int = 300) -> Task:
-    """Delayed copy: say at every step the bit that was read ``delay`` steps before.
+    """Delayed copy: output at every step the bit that was read ``delay`` steps before.
 
-    x_t is a bit, 0 or 1 with equal chance::
+    x_t is a bit, 0 or 1 with equal probability::
 
         class_t = x_{t-d}      t = d + 1 ... T
 
-    The first d steps, which have nothing to say, do not count. What remembers nothing has log 2.
-    The paper reports the share of bits; here a sequence is right if all of its bits are, and the
+    The first d steps have no target and no loss. The loss without memory is log 2. The paper
+    reports the fraction of correct bits; here a sequence is correct if all of its bits are, and the
     task is solved if 99 % are.
 
     Raises:
@@ -100,35 +102,35 @@ def delayed_copy(*, delay: int = 10, num_steps: int = 300) -> Task:
 
 
 def delayed_xor(*, delay: int = 10, order: int = 1, num_steps: int = 300) -> Task:
-    """Delayed XOR: say at every step the parity of 2^order bits, ``delay`` steps apart.
+    """Delayed XOR: output at every step the parity of 2^order bits, ``delay`` steps apart.
 
     With d = delay::
 
         class_t = x_{t-d} xor x_{t-2d} xor ... xor x_{t-2^order d}      t = 2^order d + 1 ... T
 
-    and otherwise as `delayed_copy`.
+    All else is as in `delayed_copy`.
 
     Raises:
       TypeError: If an option is not an integer.
-      ValueError: If delay or order is below 1, or T does not reach past 2^order · delay.
+      ValueError: If delay or order is below 1, or T is not above 2^order · delay.
 
     Source: Engelken 2023, arXiv:2312.17306, and its code (task ``order``).
     """
-    check_count("order", order, 1)
+    check_integer("order", order, 1)
     return _delayed_parity(delay, 2**order, num_steps)
 
 
 def _delayed_parity(delay: int, num_bits: int, num_steps: int) -> Task:
-    check_count("delay", delay, 1)
-    check_count("num_steps", num_steps, num_bits * delay + 1)
+    check_integer("delay", delay, 1)
+    check_integer("num_steps", num_steps, num_bits * delay + 1)
 
     def sample(key: Key, batch_size: int) -> Batch:
         bits = jax.random.bernoulli(key, shape=(num_steps, batch_size)).astype(int)
         lags = delay * jnp.arange(1, num_bits + 1)
         past = jax.vmap(lambda lag: jnp.roll(bits, lag, axis=0))(lags)
         inputs = bits[..., None].astype(float)
-        counts = jnp.arange(num_steps)[:, None] >= num_bits * delay
-        weights = jnp.broadcast_to(counts, bits.shape).astype(inputs.dtype)
+        has_loss = jnp.arange(num_steps)[:, None] >= num_bits * delay
+        weights = jnp.broadcast_to(has_loss, bits.shape).astype(inputs.dtype)
         return Batch(inputs, jnp.sum(past, axis=0) % 2, weights)
 
     return Task(sample, 1, 2, num_steps, "cross_entropy", math.log(2), classified, success=0.99)

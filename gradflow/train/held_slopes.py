@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.extend import core
 from jaxtyping import Array
 
-from gradflow.jaxprs import apply_equation, evaluate
+from gradflow.numerics.jaxprs import apply_equation, evaluate
 
 _POINTWISE = frozenset(
     "atan atanh cbrt cos erf erf_inv erfc exp exp2 expm1 integer_pow log log1p logistic rsqrt sin "

@@ -1,6 +1,7 @@
 """Probes: measurements of the gradient flow during a training, on the same sequences."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -36,60 +37,53 @@ class Subject(NamedTuple):
     loss: Loss
 
 
-def log_norms(subject: Subject) -> Values:
-    """Computes log ‖∂h_T/∂h_k‖ for k = 0 ... T, in nats."""
-    cell, params, inputs, _ = subject
-    return {"log_norms": flow.log_norms(cell, params, inputs)[::-1]}
+class Probe(NamedTuple):
+    """A measurement that is repeated along a training, and what is kept of it.
 
-
-def adjoints(subject: Subject) -> Values:
-    """Computes log ‖∂L/∂h_k‖ for k = 0 ... T, in nats.
-
-    Source: Vorontsov, Trabelsi, Kadoury, Pal 2017, arXiv:1702.00071, Fig. 3.
+    Attributes:
+      measurement: Its name in `gradflow.flow.CATALOGUE`.
+      keep: Its result -> an array, or arrays by name.
     """
-    cell, params, inputs, loss = subject
-    return {"adjoints": flow.log_adjoint_norms(loss, cell, params, inputs)}
+
+    measurement: str
+    keep: Callable[[Any], Any]
 
 
-def components(subject: Subject) -> Values:
-    """Computes the log norm of the component of step k = 1 ... T in ∂L/∂W_h, in nats.
-
-    All gates are taken together. A cell without a W_h is measured on all its parameters.
-    """
-    cell, params, inputs, loss = subject
-    shares = flow.components(loss, cell, params, inputs)
+def _of_recurrent_weights(log_norms: Params) -> Array:
+    """The log norms of all W_h together; of all parameters for a cell that has none."""
     named = [
         (jax.tree_util.keystr(path, simple=True, separator=".").split(".")[-1], leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(shares)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(log_norms)
     ]
     recurrent = [leaf for name, leaf in named if name == "W_h"]
     chosen = jnp.stack(recurrent or [leaf for _, leaf in named])
-    return {"components": logsumexp(2 * chosen, axis=0) / 2}
+    return logsumexp(2 * chosen, axis=0) / 2
 
 
-def spectrum(subject: Subject) -> Values:
-    """Computes the log singular values of ∂h_T/∂h_0, descending, in nats.
-
-    NaN for those below the rounding error of the largest.
-    """
-    cell, params, inputs, _ = subject
-    return {"spectrum": flow.leading_singular_values(cell, params, inputs, [len(inputs)])[0]}
-
-
-def gates(subject: Subject) -> Values:
-    """Computes the fraction of units at which each gate is saturated: below 0.1 or above 0.9."""
-    cell, params, inputs, _ = subject
-    shares = flow.saturation(flow.gates(cell, params, inputs))
-    return {f"gates.{name}": jnp.sum(share, axis=-1) for name, share in shares.items()}
-
-
-PROBES: dict[str, Callable[[Subject], Values]] = {
-    "adjoints": adjoints,
-    "components": components,
-    "gates": gates,
-    "log_norms": log_norms,
-    "spectrum": spectrum,
+PROBES: dict[str, Probe] = {
+    # Vorontsov, Trabelsi, Kadoury, Pal 2017, arXiv:1702.00071, Fig. 3; k = 0 ... T.
+    "adjoints": Probe("log_adjoint_norms", lambda log_norms: log_norms),
+    # k = 1 ... T.
+    "components": Probe("components", _of_recurrent_weights),
+    # The fraction of units at which each gate is shut or open, t = 1 ... T.
+    "gates": Probe("saturation", partial(jax.tree.map, partial(jnp.sum, axis=-1))),
+    # By k = 0 ... T in place of the lag.
+    "log_norms": Probe("log_norms", lambda log_norms: log_norms[::-1]),
+    # Of ∂h_T/∂h_0; NaN for those that are lost in the rounding of the largest.
+    "spectrum": Probe("leading_singular_values", lambda log_values: log_values[0]),
 }
+
+
+def _values(name: str, subject: Subject) -> Values:
+    probe = PROBES[name]
+    entry = flow.CATALOGUE[probe.measurement]
+    cell, params, inputs, loss = subject
+    needed = {"loss": {"loss": loss}, "lags": {"lags": [len(inputs)]}}
+    options: dict[str, Any] = needed.get(entry.needs or "", {})
+    found = probe.keep(entry(cell=cell, params=params, inputs=inputs, **options))
+    if isinstance(found, dict):
+        return {f"{name}.{key}": value for key, value in found.items()}
+    return {name: found}
 
 
 def resolve_probes(specs: str, cell: Cell) -> tuple[str, ...]:
@@ -101,8 +95,10 @@ def resolve_probes(specs: str, cell: Cell) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(split_specs(specs)))
     for name in names:
         check_name("probe", name, PROBES)
-    if "gates" in names and cell.gates is None:
-        raise ValueError("The probe 'gates' needs a cell with gates. Remove it for this cell.")
+        if flow.CATALOGUE[PROBES[name].measurement].needs == "gates" and cell.gates is None:
+            raise ValueError(
+                f"The probe {name!r} needs a cell with gates. Remove it for this cell."
+            )
     return names
 
 
@@ -157,7 +153,7 @@ class _Measure(NamedTuple):
 
     def __call__(self, params: Params, sequence: Any) -> dict[str, Array]:
         what = self.subject(params, sequence)
-        return {key: value for name in self.names for key, value in PROBES[name](what).items()}
+        return {key: value for name in self.names for key, value in _values(name, what).items()}
 
 
 def _prober(cell: Cell, task: Task, probing: Probing) -> Prober:

@@ -7,7 +7,6 @@ import pytest
 from oracle import assert_step_matches, random_state
 
 from gradflow.cells.antisymmetric import antisymmetric, gated_antisymmetric
-from gradflow.cells.checks import check_integer, check_number
 
 FACTORIES = [antisymmetric, gated_antisymmetric]
 
@@ -92,35 +91,11 @@ def test_gates_are_those_of_the_step():
 @pytest.mark.parametrize("factory", FACTORIES)
 @pytest.mark.parametrize("eps", [0.0, -0.1, float("nan"), float("inf")])
 def test_a_step_that_is_not_positive_is_refused(factory, eps):
-    with pytest.raises(ValueError, match="eps is expected to be positive, got .*; it is a step"):
+    with pytest.raises(ValueError, match="Expected eps to be positive, got .*. Set eps"):
         factory(3, 4, eps=eps)
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_a_negative_diffusion_is_refused(factory):
-    with pytest.raises(ValueError, match="gamma is expected to be not negative, got -0.1; it is a"):
+    with pytest.raises(ValueError, match="Expected gamma to be non-negative, got -0.1. Set gamma"):
         factory(3, 4, gamma=-0.1)
-
-
-@pytest.mark.parametrize("value", ["0.1", True, None])
-def test_an_option_that_is_not_a_number_is_refused(value):
-    with pytest.raises(TypeError, match="eps is expected to be a number, got .*; take 0.1"):
-        check_number("eps", value, "positive", mend="take 0.1")
-
-
-@pytest.mark.parametrize("value", [1.0, "1", True])
-def test_a_count_that_is_not_an_integer_is_refused(value):
-    with pytest.raises(TypeError, match="seed is expected to be an integer, got .*; take 1"):
-        check_integer("seed", value, 9, mend="take 1")
-
-
-@pytest.mark.parametrize("value", [-1, 10])
-def test_a_count_out_of_range_is_refused(value):
-    with pytest.raises(ValueError, match="seed is expected within 0 ... 9, got .*; take 1"):
-        check_integer("seed", value, 9, mend="take 1")
-
-
-@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
-def test_a_share_out_of_range_is_refused(value):
-    with pytest.raises(ValueError, match="beta is expected to be between 0 and 1, got"):
-        check_number("beta", value, "between 0 and 1", mend="take 0.8")

@@ -120,10 +120,14 @@ def test_one_module_of_period_one_is_the_vanilla_rnn(key):
 @pytest.mark.parametrize(
     "periods, error, message",
     [
-        ((), ValueError, r"at least 1 step are expected, got \(\): the paper takes powers"),
-        ((1, 0), ValueError, r"at least 1 step are expected, got \(1, 0\)"),
-        ((1, True), TypeError, r"expected to be integers, got True in \(1, True\)"),
-        ((1, 2, 4), ValueError, r"each of the 3 modules is expected, got hidden_size=2: give"),
+        ((), ValueError, r"Expected at least one period, got \(\). Set periods"),
+        ((1, 0), ValueError, "Expected every period to be at least 1, got 0"),
+        ((1, True), TypeError, "Expected every period to be an integer, got True"),
+        (
+            (1, 2, 4),
+            ValueError,
+            "each of the 3 modules, got hidden_size=2. Set hidden_size to at least 3",
+        ),
     ],
 )
 def test_bad_periods_are_refused(periods, error, message):

@@ -18,7 +18,7 @@ from gradflow.cells.combinators import (
     stack_of,
     zoneout_of,
 )
-from gradflow.cells.dropout import redraw, with_dropout, zoneout
+from gradflow.cells.dropout import resample_masks, with_dropout, zoneout
 from gradflow.cells.gru import gru
 from gradflow.cells.lstm import LSTMCarry, lstm
 from gradflow.cells.masks import recurrent_mask, with_recurrent_mask
@@ -140,21 +140,21 @@ def test_layers_are_named_with_their_options(key):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: stack([]), "a stack of at least one cell is expected, got none"),
-        (lambda: stack_of(3, 4, cells=""), "a stack of at least one cell is expected, got none"),
+        (lambda: stack([]), "Expected a stack of at least one cell, got none"),
+        (lambda: stack_of(3, 4, cells=""), "Expected a stack of at least one cell, got none"),
         (lambda: stack_of(3, 4, cells="lstm,lsmt"), "Unknown cell 'lsmt'. Did you mean 'lstm'"),
         (
             lambda: stack_of(3, 4, skip="inptu"),
-            "Unknown kind of skip 'inptu'. Did you mean 'input'",
+            "Unknown kind of skip connection 'inptu'. Did you mean 'input'",
         ),
         (
             lambda: stack([lstm(3, 4), gru(5, 4)]),
-            r"layer 1 of the stack \(from 0\) is expected to take an input of size 4, .*"
-            r"\(4, 5\).*: make it with input_size=4",
+            r"Expected layer 1 of the stack \(counted from 0\) to take an input of size 4, .*"
+            r"\(4, 5\).*. Make this layer with input_size=4",
         ),
         (
             lambda: stack([lstm(3, 4), gru(4, 5)], skip="residual"),
-            r"layers of one size are expected with skip='residual', got hidden sizes \[4, 5\]",
+            r"Expected layers of equal size with skip='residual', got hidden sizes \[4, 5\]",
         ),
     ],
 )
@@ -191,7 +191,7 @@ def test_a_residual_cell_adds_the_identity_to_the_jacobian(factory, scale):
 
 
 def test_a_residual_scale_that_is_no_number_is_refused():
-    with pytest.raises(ValueError, match="scale is expected to be a finite number, got inf"):
+    with pytest.raises(ValueError, match="Expected scale to be finite, got inf"):
         residual(rnn(3, 4), scale=float("inf"))
 
 
@@ -272,16 +272,16 @@ def test_direct_feedback_has_a_diagonal_jacobian():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: masked_of(3, 4, pattern="lateal"), "Unknown kind of feedback 'lateal'. Did you"),
-        (lambda: masked_of(3, 4, pattern="indirect"), "some unit hears another .* got 'indirect'"),
-        (lambda: masked_of(3, 4, num_layers=5), r"1 ... 4 layers are expected for 4 units, got 5"),
+        (lambda: masked_of(3, 4, pattern="lateal"), "Unknown kind of connection 'lateal'. Did you"),
+        (lambda: masked_of(3, 4, pattern="indirect"), "at least one connection, got 'indirect'"),
+        (lambda: masked_of(3, 4, num_layers=5), "Expected num_layers to be between 1 and 4, got 5"),
         (
             lambda: with_recurrent_mask(lstm(3, 4), np.ones((3, 3))),
-            r"a mask of the shape of W_h, \(4, 4\), is expected, got \(3, 3\)",
+            r"Expected a mask of the shape of W_h, \(4, 4\), got \(3, 3\)",
         ),
         (
             lambda: with_recurrent_mask(rnn(3, 4)._replace(init=lambda key: {"u": key}), np.eye(4)),
-            r"a cell with W_h among its parameters is expected, got \['u'\]",
+            r"Expected a cell with a parameter W_h, got a cell with \['u'\]",
         ),
     ],
 )
@@ -319,7 +319,7 @@ def test_dropout_masks_what_each_matrix_is_given(factory):
 def test_masks_are_drawn_with_the_rate_and_again_by_redraw(key):
     cell = with_dropout(rnn(3, 2000, recurrent_init="identity"), rate_h=0.3)
     params = cell.init(key)
-    again = redraw(key, params)
+    again = resample_masks(key, params)
     assert again["cell"] is params["cell"]
     assert abs(again["u_h"] - params["u_h"]).max() > 0.5
     for drawn in (params, again):
@@ -332,12 +332,12 @@ def test_masks_are_drawn_with_the_rate_and_again_by_redraw(key):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: dropout_of(3, 4, rate_h=1.0), r"rate_h is expected in \[0, 1\), got 1.0"),
-        (lambda: dropout_of(3, 4, rate_x=-0.5), r"rate_x is expected in \[0, 1\), got -0.5"),
-        (lambda: zoneout_of(3, 4, rate=1.5), r"rate is expected in \[0, 1\], got 1.5"),
+        (lambda: dropout_of(3, 4, rate_h=1.0), r"Expected rate_h in \[0, 1\), got 1.0"),
+        (lambda: dropout_of(3, 4, rate_x=-0.5), r"Expected rate_x in \[0, 1\), got -0.5"),
+        (lambda: zoneout_of(3, 4, rate=1.5), r"Expected rate in \[0, 1\], got 1.5"),
         (
             lambda: zoneout_of(3, 4, rate={"h": 0.5}),
-            r"a rate for each field of the carry, \['h', 'c'\], is expected, got \{'h': 0.5\}",
+            r"Expected a rate for each field of the carry, \['h', 'c'\], got \{'h': 0.5\}",
         ),
     ],
 )
@@ -426,10 +426,12 @@ def test_a_sampled_zoneout_on_inputs_alone_is_its_expectation(key):
 def test_noise_that_would_get_among_other_inputs_is_refused(key):
     inputs = jnp.zeros((5, 2, 3))
     inside = feedback_of(3, 4, cell="zoneout(cell='rnn', sampled=True)")
-    with pytest.raises(ValueError, match="feedback of a cell without noise in its inputs"):
+    with pytest.raises(ValueError, match="Expected feedback of a cell without noise in its inputs"):
         inside.noise(key, inside.init(key), inputs)
     upper = stack_of(3, 4, cells="rnn,zoneout(cell='rnn', sampled=True)")
-    with pytest.raises(ValueError, match=r"lowest layer alone is expected, got layer 1 \(from 0\)"):
+    with pytest.raises(
+        ValueError, match=r"lowest layer only, got it in the input of layer 1 \(counted"
+    ):
         upper.noise(key, upper.init(key), inputs)
     dropped = feedback_of(3, 4, cell="dropout(cell='rnn')")
     assert dropped.noise(None, dropped.init(key), inputs)[1] is inputs

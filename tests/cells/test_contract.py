@@ -45,9 +45,9 @@ def test_every_factory_takes_two_sizes_and_then_keywords(name):
 @pytest.mark.parametrize(
     "sizes, kind, message",
     [
-        ((-1, 4), ValueError, "input_size is expected to be at least 0, got -1"),
-        ((3, 0), ValueError, "hidden_size is expected to be at least 1, got 0"),
-        ((True, 4), TypeError, "input_size is expected to be an integer, got True"),
+        ((-1, 4), ValueError, "Expected input_size to be at least 0, got -1"),
+        ((3, 0), ValueError, "Expected hidden_size to be at least [12], got 0"),
+        ((True, 4), TypeError, "Expected input_size to be an integer, got True"),
     ],
 )
 def test_sizes_that_no_cell_has_are_refused(name, sizes, kind, message):
@@ -61,5 +61,5 @@ def test_a_cell_of_ones_own_in_a_file_keeps_the_contract(tmp_path):
     check_cell(resolve(f"{path}:mine"))
     check_cell(resolve(f"{path}:mine(rate=0.1)"))
     path.write_text(MINE.replace('W_h"] @ h', 'W_h"] @ jax.lax.stop_gradient(h)'))
-    with pytest.raises(ValueError, match=r"clause 'gradient': ∂carry\[0\]/∂carry"):
+    with pytest.raises(ValueError, match=r"Clause 'gradient': expected ∂carry\[0\]/∂carry"):
         check_cell(resolve(f"{path}:mine"))

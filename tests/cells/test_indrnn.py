@@ -51,12 +51,12 @@ def test_equal_bounds_give_every_unit_the_same_weight(key):
 @pytest.mark.parametrize("bound", ["recurrent_low", "recurrent_high"])
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 def test_bounds_that_are_not_finite_are_refused(bound, value):
-    with pytest.raises(ValueError, match=f"{bound} is expected to be finite, got .*; it is a wei"):
+    with pytest.raises(ValueError, match=f"Expected {bound} to be finite, got .*. Set {bound}"):
         indrnn(3, 4, **{bound: value})
 
 
 def test_bounds_out_of_order_are_refused():
-    with pytest.raises(ValueError, match="low <= recurrent_high is expected, got 1.0 and 0.5; exc"):
+    with pytest.raises(ValueError, match="low <= recurrent_high, got 1.0 and 0.5. Swap them"):
         indrnn(3, 4, recurrent_low=1.0, recurrent_high=0.5)
 
 

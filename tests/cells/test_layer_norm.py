@@ -128,9 +128,9 @@ def test_gradients_are_finite_at_the_initial_carry(factory):
 @pytest.mark.parametrize(
     "size, eps, message",
     [
-        (1, 1e-5, "at least 2 units, got hidden_size=1: the only entry"),
-        (4, 0.0, "eps is expected to be positive, got 0.0"),
-        (4, float("nan"), "eps is expected to be positive, got nan"),
+        (1, 1e-5, "Expected hidden_size to be at least 2, got 1. Set hidden_size"),
+        (4, 0.0, "Expected eps to be positive, got 0.0"),
+        (4, float("nan"), "Expected eps to be positive, got nan"),
     ],
 )
 def test_what_cannot_be_normalised_is_refused(factory, size, eps, message):

@@ -80,5 +80,5 @@ def test_the_hidden_state_is_y():
 
 @pytest.mark.parametrize("dt", [0.0, -1.0, float("inf")])
 def test_a_time_step_that_is_not_positive_is_refused(dt):
-    with pytest.raises(ValueError, match="dt is expected to be positive, got .*; it is a time"):
+    with pytest.raises(ValueError, match="Expected dt to be positive, got .*. Set dt"):
         lem(3, 4, dt=dt)

@@ -70,9 +70,13 @@ def test_its_matrices_are_initialised_by_name(key):
 @pytest.mark.parametrize(
     "option, value, message",
     [
-        ("eps", 0.0, "eps is expected to be positive, got 0.0; it is a step size"),
-        ("beta", 1.2, "beta is expected to be between 0 and 1, got 1.2; 1 is a wholly anti"),
-        ("gamma", -0.1, "gamma is expected to be not negative, got -0.1; it is a damping"),
+        ("eps", 0.0, "Expected eps to be positive, got 0.0. Set eps to, for example, 0.01."),
+        (
+            "beta",
+            1.2,
+            "Expected beta to be between 0 and 1, got 1.2. Set beta to, for example, 0.8.",
+        ),
+        ("gamma", -0.1, "Expected gamma to be non-negative, got -0.1. Set gamma"),
     ],
 )
 def test_bad_options_are_refused(option, value, message):

@@ -84,16 +84,16 @@ def test_the_carry_is_the_whole_hidden_state():
 
 @pytest.mark.parametrize("name, value", [("r_min", -0.1), ("r_max", 1.1)])
 def test_radii_out_of_the_disc_are_refused(name, value):
-    with pytest.raises(ValueError, match=f"{name} is expected to be between 0 and 1, got {value}"):
+    with pytest.raises(ValueError, match=f"Expected {name} to be between 0 and 1, got {value}"):
         lru(3, 4, **{name: value})
 
 
 @pytest.mark.parametrize("r_min, r_max", [(0.5, 0.5), (0.8, 0.3)])
 def test_radii_out_of_order_are_refused(r_min, r_max):
-    with pytest.raises(ValueError, match="r_min < r_max is expected, got .* and .*; for long"):
+    with pytest.raises(ValueError, match="Expected r_min < r_max, got .* and .*. Set them"):
         lru(3, 4, r_min=r_min, r_max=r_max)
 
 
 def test_a_phase_that_is_not_positive_is_refused():
-    with pytest.raises(ValueError, match="max_phase is expected to be positive, got 0.0; it is an"):
+    with pytest.raises(ValueError, match="Expected max_phase to be positive, got 0.0. Set"):
         lru(3, 4, max_phase=0.0)

@@ -98,7 +98,7 @@ def test_a_gate_can_be_initialised_by_itself(key):
     np.testing.assert_array_equal(params["f"]["W_h"], 0.9 * np.eye(4))
     np.testing.assert_allclose(params["g"]["W_h"] @ params["g"]["W_h"].T, np.eye(4), atol=1e-12)
     assert abs(params["i"]["W_h"] @ params["i"]["W_h"].T - np.eye(4)).max() > 0.1
-    with pytest.raises(ValueError, match=r"each of the gates \['f', 'g', 'i', 'o'\] is expected"):
+    with pytest.raises(ValueError, match=r"each of the gates \['f', 'g', 'i', 'o'\], got"):
         lstm(3, 4, recurrent_init={"f": "identity"})
 
 

@@ -88,5 +88,5 @@ def test_every_gate_is_drawn_by_itself(key, factory, keep):
 
 @BOTH
 def test_sizes_are_checked(factory, keep):
-    with pytest.raises(ValueError, match="input_size is expected to be at least 0, got -1"):
+    with pytest.raises(ValueError, match="Expected input_size to be at least 0, got -1"):
         factory(-1, 3)

@@ -96,5 +96,5 @@ def test_the_matrices_of_the_minimal_rnn_are_drawn_as_told(key):
 
 
 def test_sizes_are_checked():
-    with pytest.raises(ValueError, match="hidden_size is expected to be at least 1, got 0"):
+    with pytest.raises(ValueError, match="Expected hidden_size to be at least 1, got 0"):
         minimal_rnn(3, 0)

@@ -133,8 +133,14 @@ def test_the_initial_net_is_linear_at_its_initial_carry_too(method, key):
         ({"method": "cailey"}, "Unknown method 'cailey'. Did you mean 'cayley'"),
         ({"activation": "modrelo"}, "Unknown activation 'modrelo'. Did you mean 'modrelu'"),
         ({"skew_init": "henaf"}, "Unknown skew initialiser 'henaf'. Did you mean 'henaff'"),
-        ({"num_negative": 5}, "num_negative is expected within 0 ... 4, got 5; it counts"),
-        ({"num_negative": -1}, "num_negative is expected within 0 ... 4, got -1; it counts"),
+        (
+            {"num_negative": 5},
+            "Expected num_negative to be between 0 and 4, got 5. Set num_negative",
+        ),
+        (
+            {"num_negative": -1},
+            "Expected num_negative to be between 0 and 4, got -1. Set num_negative",
+        ),
     ],
 )
 def test_options_that_are_not_known_are_refused(options, message):

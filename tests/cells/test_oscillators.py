@@ -138,12 +138,12 @@ def test_explicit_damping_keeps_the_contract():
 @pytest.mark.parametrize(
     "factory, option, value, message",
     [
-        (cornn, "dt", 0.0, "dt is expected to be positive, got 0.0; it is a time step"),
-        (cornn, "gamma", -1.0, "gamma is expected to be not negative, got -1.0; it is a stiff"),
-        (cornn, "epsilon", -1.0, "epsilon is expected to be not negative, got -1.0; it is a damp"),
+        (cornn, "dt", 0.0, "Expected dt to be positive, got 0.0. Set dt to, for example, 0.1."),
+        (cornn, "gamma", -1.0, "Expected gamma to be non-negative, got -1.0. Set gamma to"),
+        (cornn, "epsilon", -1.0, "Expected epsilon to be non-negative, got -1.0. Set epsilon"),
         (cornn, "damping", "explicitly", "Unknown damping 'explicitly'. Did you mean 'explicit'"),
-        (unicornn, "dt", float("nan"), "dt is expected to be positive, got nan; it is a time step"),
-        (unicornn, "alpha", -0.1, "alpha is expected to be not negative, got -0.1; it is a stiff"),
+        (unicornn, "dt", float("nan"), "Expected dt to be positive, got nan. Set dt to"),
+        (unicornn, "alpha", -0.1, "Expected alpha to be non-negative, got -0.1. Set alpha"),
     ],
 )
 def test_bad_options_are_refused(factory, option, value, message):

@@ -86,7 +86,9 @@ def test_the_smallest_net_has_nothing_above_its_block(key):
 
 
 def test_an_odd_size_is_refused():
-    with pytest.raises(ValueError, match="even hidden_size is expected, got 5: .*; take 6"):
+    with pytest.raises(
+        ValueError, match="Expected an even hidden_size, .* got 5. Set hidden_size to 6."
+    ):
         nnrnn(3, 5)
 
 

@@ -61,10 +61,10 @@ def test_hidden_is_h_alone():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"alpha": 1.0}, r"alpha is expected in \[0, 1\), got 1.0: the paper takes 0.95"),
-        ({"alpha": -0.1}, r"alpha is expected in \[0, 1\), got -0.1"),
-        ({"alpha": float("nan")}, r"alpha is expected in \[0, 1\), got nan"),
-        ({"context_size": 0}, "context_size is expected to be at least 1, got 0: without"),
+        ({"alpha": 1.0}, r"Expected alpha in \[0, 1\), got 1.0. Set alpha to, for example, 0.95."),
+        ({"alpha": -0.1}, r"Expected alpha in \[0, 1\), got -0.1"),
+        ({"alpha": float("nan")}, r"Expected alpha in \[0, 1\), got nan"),
+        ({"context_size": 0}, "Expected context_size to be at least 1, got 0. Set"),
     ],
 )
 def test_bad_options_are_refused(options, message):

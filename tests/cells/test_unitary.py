@@ -198,7 +198,7 @@ def test_the_permutation_is_fixed_by_its_seed(key):
 
 def test_a_negative_seed_is_refused():
     with pytest.raises(
-        ValueError, match="permutation_seed is expected within 0 ... 4294967295, got -1"
+        ValueError, match="Expected permutation_seed to be between 0 and 4294967295, got -1"
     ):
         unitary(3, 4, permutation_seed=-1)
 

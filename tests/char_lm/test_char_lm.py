@@ -13,7 +13,7 @@ from studies import load_part
 
 from gradflow import study, unroll
 from gradflow.cells import resolve
-from gradflow.data.characters import as_stretches, read_characters
+from gradflow.data.characters import as_segments, read_characters
 from gradflow.interop import read_description, read_params
 
 PANGRAM = "the quick brown fox jumps over the lazy dog.\n"
@@ -48,7 +48,7 @@ def test_the_record_is_of_the_net_that_is_left(recorded, text):
     assert about == ("gru", len(characters.alphabet), 4)
     cell = resolve(about.cell)(about.input_size, about.hidden_size)
     params = read_params(path, jax.eval_shape(cell.init, jax.random.key(0)))
-    codes, weights = as_stretches(characters.codes, characters.num_trained, 4, 12)
+    codes, weights = as_segments(characters.codes, characters.num_trained, 4, 12)
     outputs = unroll(cell, params, jnp.eye(about.input_size)[codes[:-1]]).outputs
     scores = np.asarray(outputs) @ dataset.readout_W.values.T + dataset.readout_b.values
     chosen = np.take_along_axis(scores, codes[1:, :, None], axis=-1)[..., 0]
@@ -159,13 +159,13 @@ def test_the_verdict_is_of_the_same_stretches(recorded):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--text=gone", "the file 'gone' is expected in '.'"),
+        ("--text=gone", "Expected the file 'gone' in '.'"),
         ("--cell=", "Expected the name of a cell"),
         ("--cell=lsmt", "Unknown cell 'lsmt'"),
         ("--probe=gates", "The probe 'gates' needs a cell with gates"),
         ("--probe=gate", "Unknown probe 'gate'"),
         ("--probe_every=30", "Expected probe_every to be a positive multiple of eval_every=20"),
-        ("--num_streams=900", "two characters at least for each of 900 streams are expected"),
+        ("--num_streams=900", "Expected at least two characters for each of 900 streams"),
         ("--window=300", "Expected streams of more than window=300 symbols"),
         ("--flow_steps=500", "Expected a text of more than 500 symbols"),
         ("--eval_every=7", "Expected num_updates to be a positive multiple of eval_every=7"),

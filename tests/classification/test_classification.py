@@ -79,7 +79,7 @@ def test_the_same_seeds_give_the_same_bits_probed_or_not(folders, dataset):
 def test_what_is_probed_is_what_the_saved_cell_does_on_whole_texts(folders, dataset, fits):
     """By automatic differentiation of a plain loop, with a change added to each h."""
     (trainer, done), (model,) = fits["gru", 0], [m for m in dataset.model.values if "gru" in m]
-    cell, (sequences, labels) = trainer.net.cell, trainer.corpus.kept_out
+    cell, (sequences, labels) = trainer.net.cell, trainer.corpus.validation
     saved = read_params(
         folders[0] / "params" / "bi_gru_pooling=_max.safetensors",
         jax.eval_shape(cell.init, jax.random.key(0)),
@@ -233,9 +233,9 @@ def test_what_is_given_goes_before_what_the_corpus_has():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "'train_5500.label' is expected, got none: fetch .*cogcomp.seas.upenn.edu"),
-        ({"data": "imdb"}, "aclImdb_v1.tar.gz is expected, got none: .*stanford"),
-        ({"data": "ag_news", "data_dir": "none"}, "'train.csv' is expected .*mhjabreel"),
+        ({}, "'train_5500.label', got none. Download .*cogcomp.seas.upenn.edu"),
+        ({"data": "imdb"}, "aclImdb_v1.tar.gz, got none. .*stanford"),
+        ({"data": "ag_news", "data_dir": "none"}, "'train.csv' in .*mhjabreel"),
         ({"train_file": "a.csv"}, "--train_file applies only to --data=ag_news, got --data=trec"),
         ({"models": ","}, "Expected the name of a model, got ','. Use for example gru"),
         ({"probe": "gate"}, "Unknown probe 'gate'"),

@@ -151,5 +151,5 @@ def test_a_classifier_that_cannot_be_is_said(key):
         with pytest.raises(ValueError, match=rf"Expected {name} in \[0, 1\), got 1"):
             text_classifier([many_to_one(gru(3, 4))], **sizes, **{name: 1.0})
     noisy = classifier("conv", recurrent_dropout=0.5)
-    with pytest.raises(ValueError, match="a cell with W_h among its parameters is expected"):
+    with pytest.raises(ValueError, match="Expected a cell with a parameter W_h"):
         noisy.apply(noisy.init(key), ids_of(5, 0), key=key)

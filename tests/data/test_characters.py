@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from gradflow.data.characters import as_streams, as_stretches, encode, read_characters
+from gradflow.data.characters import as_segments, as_streams, encode, read_characters
 
 TEXT = "to be, or not to be:\nthat is the question"
 
@@ -26,16 +26,16 @@ def test_a_text_is_read_as_numbers_of_its_sorted_characters(tmp_path):
 def test_streams_are_consecutive_pieces_of_the_text():
     streams = as_streams(np.arange(11), 3)
     np.testing.assert_array_equal(streams, [[0, 3, 6], [1, 4, 7], [2, 5, 8]])
-    with pytest.raises(ValueError, match="for each of 6 streams are expected, got 11 in all"):
+    with pytest.raises(ValueError, match="for each of 6 streams, got 11 in total"):
         as_streams(np.arange(11), 6)
 
 
-@pytest.mark.parametrize(("first", "num_stretches", "warm_up"), [(10, 3, 2), (3, 4, 6), (5, 1, 1)])
+@pytest.mark.parametrize(("first", "num_segments", "warm_up"), [(10, 3, 2), (3, 4, 6), (5, 1, 1)])
 def test_every_character_of_the_tail_is_said_once_after_those_before_it(
-    first, num_stretches, warm_up
+    first, num_segments, warm_up
 ):
     codes = np.arange(23)
-    found = as_stretches(codes, first, num_stretches, warm_up)
+    found = as_segments(codes, first, num_segments, warm_up)
     assert not found.weights[:warm_up].any()
     np.testing.assert_array_equal(np.sort(found.codes[found.weights]), codes[first:])
     before = found.codes[:-1][found.weights[1:]]
@@ -43,12 +43,14 @@ def test_every_character_of_the_tail_is_said_once_after_those_before_it(
 
 
 def test_what_is_no_such_text_is_said(tmp_path):
-    with pytest.raises(ValueError, match=r"'none' is expected .* no such folder: fetch it from "
+    with pytest.raises(ValueError, match=r"'none' in .* no such folder. Download it from "
                        r"https://github.com/karpathy/char-rnn"):  # fmt: skip
         read_characters(tmp_path / "nowhere" / "none")
-    with pytest.raises(ValueError, match="UTF-8 text is expected"):
+    with pytest.raises(ValueError, match="Expected UTF-8 text in"):
         read_characters(written(tmp_path / "b", b"\xff\xfe" * 20))
-    with pytest.raises(ValueError, match="a text of 20 characters at least is expected .* got 5"):
+    with pytest.raises(ValueError, match="Expected a text of at least 20 characters .* got 5"):
         read_characters(written(tmp_path / "s", "short"))
-    with pytest.raises(ValueError, match=re.escape("characters of 'abc' are expected, got 'd'")):
+    with pytest.raises(
+        ValueError, match=re.escape("Expected characters of 'abc', ") + ".* got 'd'"
+    ):
         encode("add", "abc")

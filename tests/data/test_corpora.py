@@ -48,9 +48,9 @@ def test_an_official_file_is_compared_with_what_is_known_of_it(tmp_path):
     digest = hashlib.sha256(b"abc").hexdigest()
     find = lambda **known: official_file(folder, "a.bin", source="the web", **known)  # noqa: E731
     assert find(size=3, sha256=digest) == tmp_path / "a.bin"
-    with pytest.raises(ValueError, match="4 bytes are expected in .* got 3: .* again from the web"):
+    with pytest.raises(ValueError, match="Expected 4 bytes in .* got 3. .* again from the web"):
         find(size=4)
-    with pytest.raises(ValueError, match=f"sha256 0a is expected .* got {digest}: .* the web"):
+    with pytest.raises(ValueError, match=f"SHA-256 0a of .* got {digest}. .* the web"):
         find(sha256="0a")
 
 
@@ -60,7 +60,7 @@ def test_a_gzip_file_that_is_cut_short_or_none_is_said(tmp_path):
     assert read_gzip(tmp_path / "a.gz", source="the web") == bytes(range(256)) * 9
     for broken in (whole[:-9], whole[:-8] + b"12345678", b"plain"):
         written(tmp_path / "a.gz", broken)
-        with pytest.raises(ValueError, match="a gzip file is expected .* corrupt: .* the web"):
+        with pytest.raises(ValueError, match="Expected a gzip file .* corrupt: .* the web"):
             read_gzip(tmp_path / "a.gz", source="the web")
 
 
@@ -73,11 +73,11 @@ def test_a_gzip_file_that_is_cut_short_or_none_is_said(tmp_path):
     ],
 )
 def test_a_file_that_is_not_there_is_said_with_its_source(tmp_path, read, name, source):
-    with pytest.raises(ValueError, match=f"'{name}' is expected .* without it: fetch .*{source}"):
+    with pytest.raises(ValueError, match=f"'{name}' in .* without it. Download .*{source}"):
         read(tmp_path, "train")
-    with pytest.raises(ValueError, match=f"'{name}' is expected .* no such folder: .*{source}"):
+    with pytest.raises(ValueError, match=f"'{name}' in .* no such folder. .*{source}"):
         read(tmp_path / "none", "train")
-    with pytest.raises(ValueError, match=f"a folder with .*{name}.* got none: .*{source}"):
+    with pytest.raises(ValueError, match=f"a folder with .*{name}.* got none. .*{source}"):
         read(None, "train")
     with pytest.raises(ValueError, match="'train' or 'test', got 'dev'"):
         read(tmp_path, "dev")
@@ -95,10 +95,10 @@ def test_trec_is_read_by_its_coarse_classes(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (TREC + "HUM Who ?\n", "'COARSE:fine question' is expected in line 7 .* got 'HUM Who"),
-        (TREC.replace("NUM", "HUM"), "texts of every class .* got none of NUM: .* fetch it again"),
-        (TREC.replace("NUM:", "SUM:"), "one of the classes ABBR, .* got 'SUM' at text 6"),
-        (TREC + "HUM:ind  \n", "a text is expected beside each class, got a blank one at text 7"),
+        (TREC + "HUM Who ?\n", "Expected 'COARSE:fine question' in line 7 .* got 'HUM Who"),
+        (TREC.replace("NUM", "HUM"), "texts of every class .* got none of NUM. Download the"),
+        (TREC.replace("NUM:", "SUM:"), "Expected one of the classes ABBR, .* got 'SUM' at text 6"),
+        (TREC + "HUM:ind  \n", "Expected a text for each class label, got a blank one at text 7"),
     ],
 )
 def test_a_trec_file_that_is_none_is_said(tmp_path, content, message):
@@ -127,10 +127,13 @@ def test_ag_news_is_read_in_both_forms(tmp_path):
     ("content", "message"),
     [
         (OFFICIAL + '"1","no description"\n', "the 3 columns class, title, .* in row 5 .* got 2"),
-        (SUBSET + "1,a,b\n", "the 2 columns label, content are expected in row 6 .* got 3"),
+        (SUBSET + "1,a,b\n", "the 2 columns label, content in row 6 .* got 3"),
         (OFFICIAL + '"5","a","b"\n', "one of the classes World, .* got '5' at text 5"),
-        (OFFICIAL + '"1","a', "a CSV file is expected .* cannot be read as one"),
-        (OFFICIAL.encode() + b'"1","a","\xff"\n', "text in utf-8-sig .* got the byte 0xff at "),
+        (OFFICIAL + '"1","a', "Expected a CSV file .* cannot be read as CSV"),
+        (
+            OFFICIAL.encode() + b'"1","a","\xff"\n',
+            "Expected UTF-8 text in .* got the byte 0xff at ",
+        ),
         (OFFICIAL.replace('"4"', '"3"'), "texts of every class .* got none of Sci/Tech"),
     ],
 )
@@ -157,10 +160,13 @@ def test_imdb_is_the_same_from_the_archive_and_from_its_folder(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (archive(REVIEWS)[:-60], "a tar archive under gzip is expected .* corrupt: .*amaas"),
-        (b"no archive", "a tar archive under gzip is expected"),
+        (archive(REVIEWS)[:-60], "Expected a tar archive under gzip at .* corrupt: .*amaas"),
+        (b"no archive", "Expected a tar archive under gzip"),
         (archive({"train/neg/0_1.txt": "Bad."}), "texts of every class .* got none of pos"),
-        (archive({"train/neg/0_1.txt": b"\xe9t\xe9"}), "text in utf-8 .* got the byte 0xe9 at 0"),
+        (
+            archive({"train/neg/0_1.txt": b"\xe9t\xe9"}),
+            "Expected UTF-8 text in .* got the byte 0xe9 at 0",
+        ),
     ],
 )
 def test_an_imdb_archive_that_is_none_is_said(tmp_path, content, message):
@@ -179,24 +185,34 @@ def test_what_is_tested_and_what_is_kept_out_teaches_no_word():
     corpus = make_corpus(train, test, seed=0, max_length=2, max_words=50)
     assert [len(part.labels) for part in corpus[:3]] == [18, 2, 2]
     assert corpus.num_words == 2 + 18 + 2
-    assert all(sequence[0] == 1 and len(sequence) == 2 for sequence in corpus.kept_out.sequences)
+    assert all(sequence[0] == 1 and len(sequence) == 2 for sequence in corpus.validation.sequences)
     assert corpus.test.sequences[0].tolist() == [1, 1]
     again = make_corpus(train, test, seed=0, max_length=2, max_words=50)
     other = make_corpus(train, test, seed=1, max_length=2, max_words=50, keep="end")
-    for one, two in zip(corpus.fitted.sequences, again.fitted.sequences, strict=True):
+    for one, two in zip(corpus.training.sequences, again.training.sequences, strict=True):
         np.testing.assert_array_equal(one, two)
-    assert not np.array_equal(corpus.fitted.labels, other.fitted.labels)
-    assert all(sequence.min() > 1 for sequence in other.kept_out.sequences)
+    assert not np.array_equal(corpus.training.labels, other.training.labels)
+    assert all(sequence.min() > 1 for sequence in other.validation.sequences)
 
 
 @pytest.mark.parametrize(
     ("train", "share", "message"),
     [
-        (texts_of("a", "b")._replace(classes=("a", "c")), 0.1, "the same classes .* 'c'.* 'b'"),
-        (texts_of("a", "b"), 1.0, "share is expected between 0 and 1, got 1.0"),
-        (texts_of("x", "y", "z"), 0.1, "two texts to learn from .* got 1 of 3 that are not tested"),
+        (
+            texts_of("a", "b")._replace(classes=("a", "c")),
+            0.1,
+            "Expected equal classes .* 'c'.* 'b'",
+        ),
+        (texts_of("a", "b"), 1.0, "Expected validation_fraction between 0 and 1, got 1.0"),
+        (
+            texts_of("x", "y", "z"),
+            0.1,
+            "two training texts that are not in the test set, got 1 of 3",
+        ),
     ],
 )
 def test_a_corpus_that_cannot_be_made_is_said(train, share, message):
     with pytest.raises(ValueError, match=message):
-        make_corpus(train, texts_of("x", "y"), seed=0, share=share, max_length=3, max_words=9)
+        make_corpus(
+            train, texts_of("x", "y"), seed=0, validation_fraction=share, max_length=3, max_words=9
+        )

@@ -52,13 +52,13 @@ def test_other_kinds_of_numbers_are_big_endian(tmp_path, kind, dtype):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "an idx file of 1 axes is expected, .* got nothing in"),
+        (b"", "Expected an idx file of 1 axes, .* got nothing in"),
         (b"\x89PNG1234", "0, 0, 8, 1, got 137, 80, 78, 71 in"),
-        (idx(PIXELS), "an idx file of 1 axes is expected, .* got 0, 0, 8, 3 in"),
+        (idx(PIXELS), "Expected an idx file of 1 axes, .* got 0, 0, 8, 3 in"),
         (idx(LABELS, kind=10), "an idx file .* got 0, 0, 10, 1 in"),
-        (idx(LABELS)[:-1], r"10 bytes are expected .* of shape \(2,\), got 9: the file is cut"),
-        (idx(LABELS) + b"x", "10 bytes are expected .* got 11: .* has something behind it"),
-        (idx(LABELS)[:6], r"bytes are expected .* got 6: the file is cut short"),
+        (idx(LABELS)[:-1], r"Expected 10 bytes .* of shape \(2,\), got 9. Download"),
+        (idx(LABELS) + b"x", "Expected 10 bytes .* got 11. Download"),
+        (idx(LABELS)[:6], "bytes in .* got 6. Download"),
     ],
 )
 def test_a_file_that_is_not_what_it_should_be_is_refused(tmp_path, content, message):
@@ -73,30 +73,32 @@ def test_a_damaged_gzip_file_is_refused(folder, damage):
     packed[-6] ^= 1  # within the checksum
     whole = path.read_bytes()
     path.write_bytes({"cut": whole[:-9], "changed": packed, "not compressed": idx(PIXELS)}[damage])
-    with pytest.raises(
-        ValueError, match="a gzip file is expected in .*cut short or corrupt.*lecun"
-    ):
+    with pytest.raises(ValueError, match="Expected a gzip file at .*truncated or corrupt.*lecun"):
         read_mnist(folder, "train")
 
 
 def test_what_is_missing_is_said_with_its_source(folder):
     (folder / f"t10k-{NAMES[1]}").unlink()
-    with pytest.raises(ValueError, match=r"'t10k-labels-idx1-ubyte.gz' is expected .*lecun.com"):
+    with pytest.raises(ValueError, match=r"'t10k-labels-idx1-ubyte.gz' in .*lecun.com"):
         read_mnist(folder, "test")
-    with pytest.raises(ValueError, match="a folder with the file 'train-images-idx3-ubyte.gz' is"):
+    with pytest.raises(
+        ValueError, match="Expected a folder with the file 'train-images-idx3-ubyte.gz'"
+    ):
         read_mnist(None, "train")
 
 
 def test_images_and_labels_have_to_fit(folder):
     put(folder, f"train-{NAMES[1]}.gz", idx(LABELS[:1]))
-    with pytest.raises(ValueError, match="a label for each image is expected, got 2 images"):
+    with pytest.raises(ValueError, match="Expected a label for each image, got 2 images"):
         read_mnist(folder, "train")
     put(folder, f"train-{NAMES[1]}.gz", idx(LABELS + 3))
-    with pytest.raises(ValueError, match="classes 0 to 9 are expected .* and the label 10"):
+    with pytest.raises(
+        ValueError, match="Expected images of the classes 0 to 9 .* and the label 10"
+    ):
         read_mnist(folder, "train")
     for name, array in zip(NAMES, (PIXELS, LABELS), strict=True):
         put(folder, f"train-{name}.gz", idx(array[:0]))
     with pytest.raises(ValueError, match=r"got shape \(0, 3, 4\) and the label None"):
         read_mnist(folder, "train")
-    with pytest.raises(ValueError, match="split is expected to be 'train' or 'test', got 'val'"):
+    with pytest.raises(ValueError, match="Expected split to be 'train' or 'test', got 'val'"):
         read_mnist(folder, "val")

@@ -56,15 +56,18 @@ def test_a_number_is_a_name_where_there_are_names(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "no column '4' in .*; its columns are numbered 1 to 0"),
-        ("1;2;3\n", "no column '4' in .*; its columns are numbered 1 to 3"),
-        ("1749;01;1;2\n1749;02;1;\n", "a finite number is expected in row 2 of .*csv', got ''"),
-        ("1749;01;1;inf\n", "a finite number is expected in row 1 of .*csv', got 'inf'"),
-        ("1749;01;1;5\n1749;13;1;5\n", "a date such as 2014-01-31 .* row 2 .*, got '1749-13'"),
+        ("", "a column of .*, which are numbered 1 to 0, got '4'"),
+        ("1;2;3\n", "a column of .*, which are numbered 1 to 3, got '4'"),
+        ("1749;01;1;2\n1749;02;1;\n", "Expected a finite number in row 2 of .*csv', got ''"),
+        ("1749;01;1;inf\n", "Expected a finite number in row 1 of .*csv', got 'inf'"),
+        (
+            "1749;01;1;5\n1749;13;1;5\n",
+            "Expected a date such as 2014-01-31 .* row 2 .*, got '1749-13'",
+        ),
         ("1749;02;1;5\n1749;01;1;5\n", "ascending order .*, got 1749-01-01.* after 1749-02-01"),
-        ("1749;02;1;5\n1749;02;1;5\n", "sort the rows, and leave each date once"),
-        ("1;2\n\xff\n", "UTF-8 text is expected in .*, got the byte 0xff that is none"),
-        ('1749;01;1;5\n"' + "2" * 140_000, "cannot be read as one: field larger .* not closed"),
+        ("1749;02;1;5\n1749;02;1;5\n", "Sort the rows and remove repeated dates"),
+        ("1;2\n\xff\n", "Expected UTF-8 text in .*, got the byte 0xff at 4"),
+        ('1749;01;1;5\n"' + "2" * 140_000, "cannot be read as CSV: field larger .* Close any"),
     ],
 )
 def test_a_file_that_is_not_as_published_is_refused(tmp_path, content, message):
@@ -74,9 +77,9 @@ def test_a_file_that_is_not_as_published_is_refused(tmp_path, content, message):
 
 
 def test_a_missing_file_names_its_source(tmp_path):
-    with pytest.raises(ValueError, match=r"'SN_m_tot_V2.0.csv' is expected .*sidc.be/SILSO"):
+    with pytest.raises(ValueError, match=r"'SN_m_tot_V2.0.csv' in .*sidc.be/SILSO"):
         read_published("sunspots", tmp_path)
-    with pytest.raises(ValueError, match=r"with the file 'ETTh1.csv' is expected, got none"):
+    with pytest.raises(ValueError, match=r"with the file 'ETTh1.csv', got none"):
         read_published("etth1", None)
     with pytest.raises(ValueError, match="Unknown series 'sunspot'. Did you mean 'sunspots'"):
         read_published("sunspot", tmp_path)

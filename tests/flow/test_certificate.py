@@ -122,7 +122,7 @@ def test_every_family_lies_within_its_bounds(dtype):
     fail_if_any(offenders)
 
 
-def test_every_stage_decides_somewhere():
+def test_every_stage_certifies_some_norm():
     """A stage that never decides here would not be tested by what is above."""
     assert {0, 1, 2, 3, 4} <= set(np.unique(certificates("float64").stage))
 
@@ -147,7 +147,7 @@ def test_a_late_direction_in_exact_arithmetic_has_its_closed_form(dtype, depth):
 
 
 @pytest.mark.parametrize("measure", ["log_norms", "norm_certificate"])
-def test_easy_and_hard_products_in_one_batch(measure):
+def test_a_batch_of_easy_and_hard_products(measure):
     names = families("float64").names
     chosen = [names[i] for i in generator("batch").permutation(len(names))[:6]]
     batch = families("float64").only(list(dict.fromkeys([*chosen, "identity"])))
@@ -157,7 +157,7 @@ def test_easy_and_hard_products_in_one_batch(measure):
     fail_if_any({name: beyond(1e-9, found) for name, found in errors.items()})
 
 
-def test_borders_of_chunks_within_the_hard_places():
+def test_borders_of_chunks_inside_hard_stretches():
     names = [n for n in families("float64").names if n.startswith(("late", "one_takes", "swap"))]
     hard = families("float64").only([*names, "cut", "noisy_orthogonal"])
     chunk_steps = int(generator("chunks").integers(5, 16))
@@ -204,7 +204,7 @@ def test_bounds_of_a_part_of_a_padded_sequence(key):
         assert (found.upper >= found.lower).all()
 
 
-def test_a_small_block_is_decomposed_from_the_start(key):
+def test_a_small_block_is_decomposed_without_a_search(key):
     cell = rnn(3, 8)
     inputs = jax.random.normal(key, (9, 3))
     np.testing.assert_array_equal(flow.norm_certificate(cell, cell.init(key), inputs).stage, 0)
@@ -213,7 +213,7 @@ def test_a_small_block_is_decomposed_from_the_start(key):
 @pytest.mark.parametrize("measure", ["norm_certificate", "norm_map_certificate"])
 def test_an_unknown_block_is_refused(key, measure):
     cell = rnn(3, 4)
-    with pytest.raises(ValueError, match="no block 'z'"):
+    with pytest.raises(ValueError, match="got 'z'"):
         getattr(flow, measure)(cell, cell.init(key), jnp.zeros((5, 3)), source="z")
 
 

@@ -14,7 +14,7 @@ from truths import beyond, error, fail_if_any, faults, generator, log_norms_by_s
 from gradflow import flow
 from gradflow.cell import Cell, Params
 from gradflow.cells import CELLS, resolve
-from gradflow.flow.spectral import start_vectors
+from gradflow.numerics.spectral import start_vectors
 
 HIDDEN, WHOLE = ("h", "h"), ("carry", "carry")
 SIZES = (17, 24, 48, 64, 128)

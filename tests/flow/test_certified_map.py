@@ -11,7 +11,7 @@ from products import as_inputs, given
 from truths import TOLERANCE, beyond, error, fail_if_any, faults, generator, log_norms_by_numpy
 
 from gradflow import flow
-from gradflow.flow.spectral import SMALL
+from gradflow.numerics.spectral import SMALL
 
 SIZE = SMALL + 3
 """Above the size up to which every norm is decomposed."""
@@ -87,7 +87,7 @@ def test_every_family_lies_within_its_bounds(length):
     fail_if_any(offenders)
 
 
-def test_the_last_row_is_what_is_measured_by_lag():
+def test_the_last_row_equals_the_norms_by_lag():
     by_lag = each(flow.log_norms, list(families("short").values()))
     last = measured(flow.norm_map_certificate, "short").lower[:, -1, ::-1]
     np.testing.assert_allclose(last, by_lag, rtol=0, atol=1.1e-6)

@@ -7,8 +7,8 @@ import pytest
 
 from gradflow import flow
 from gradflow.cell import Cell
+from gradflow.flow.blocks import block
 from gradflow.flow.closed_over import open_cell
-from gradflow.flow.steps import block
 
 X = jax.random.normal(jax.random.key(1), (4, 3))
 W = jax.random.normal(jax.random.key(2), (3, 3))
@@ -57,7 +57,7 @@ MEASURES = {
 
 
 @pytest.mark.parametrize("name", MEASURES)
-def test_its_gradient_is_that_of_a_parameter(name):
+def test_the_gradient_by_a_closed_over_weight_is_that_by_a_parameter(name):
     measure = MEASURES[name]
     cell = with_parameter()
 
@@ -81,7 +81,7 @@ def test_values_are_the_same_under_jit_and_vmap(measure):
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-9), found, plain)
 
 
-def test_a_leading_value_is_differentiated_through_none_of_what_is_not_asked_for():
+def test_the_gradient_by_a_closed_over_weight_of_one_opened_step():
     def first(W):
         cell, params, _ = open_cell(closing_over(W), B, X)
         return jnp.sum(cell.step(params, X[0], X[1])[0]) + jnp.sum(block(cell, "h")(X[0]))
@@ -91,13 +91,13 @@ def test_a_leading_value_is_differentiated_through_none_of_what_is_not_asked_for
     )
 
 
-def test_a_cell_that_closes_over_known_values_is_left_alone():
+def test_a_cell_that_closes_over_known_values_is_unchanged():
     cell = closing_over(W)
     for _ in range(2):  # and is known the second time
         assert open_cell(cell, B, X) == (cell, B, None)
 
 
-def test_arguments_that_do_not_fit_are_left_for_the_measurement_to_refuse():
+def test_arguments_that_do_not_fit_raise_the_error_of_the_measurement():
     def refused(W):
         return jnp.sum(flow.log_norms(closing_over(W, in_s_0=False), {"b": jnp.zeros(7)}, X))
 

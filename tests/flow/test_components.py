@@ -12,8 +12,9 @@ from gradflow.cell import Cell
 from gradflow.cells import gru, gru_reset_before, lstm, rnn
 from gradflow.flow.adjoint import log_adjoint_norms
 from gradflow.flow.components import component_gradients, component_map, components
-from gradflow.flow.reverse import linearise, record
-from gradflow.flow.shares import factored_pull
+from gradflow.flow.outer_products import factored_pull
+from gradflow.flow.reverse import linearise, run_with_loss
+from gradflow.flow.trace import trace_of
 from gradflow.unroll import unroll
 
 T = 6
@@ -94,7 +95,7 @@ def assert_trees_close(measured, expected, **tolerance):
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_shares_are_the_gradients_by_each_steps_own_parameters(name):
+def test_components_are_the_gradients_by_the_parameters_of_each_step(name):
     cell = CELLS[name]
     params, inputs, carry = setup(cell)
     expected = gradients_by_step(weighted, cell, params, inputs, carry)
@@ -105,7 +106,7 @@ def test_shares_are_the_gradients_by_each_steps_own_parameters(name):
 
 
 @pytest.mark.parametrize("name", ["rnn", "lstm", "shared", "rotation"])
-def test_shares_sum_to_the_gradient(name):
+def test_components_sum_to_the_gradient(name):
     cell = CELLS[name]
     params, inputs, carry = setup(cell, seed=2)
 
@@ -119,7 +120,7 @@ def test_shares_sum_to_the_gradient(name):
         np.testing.assert_allclose(np.sum(share, axis=0), total, rtol=0, atol=1e-12 * size)
 
 
-def test_an_unused_parameter_has_no_share():
+def test_an_unused_parameter_has_no_component():
     cell = CELLS["unused"]
     params, inputs, carry = setup(cell)
     measured = components(weighted, cell, params, inputs, carry=carry)
@@ -138,18 +139,19 @@ def test_an_unused_parameter_has_no_share():
         ("jitted", {"W": 2}),  # `exact_slopes` opens the jit
     ],
 )
-def test_outer_products_are_taken_apart_and_nothing_else(name, factors):
+def test_only_outer_products_are_split_into_factors(name, factors):
     cell = CELLS[name]
     params, inputs, carry = setup(cell)
-    steps, direct = linearise(cell, record(weighted, cell, (params, inputs, carry, None)))
-    s, x = steps.at(jnp.asarray(3))
+    trace, cotangents = run_with_loss(trace_of, weighted, cell, params, inputs, carry=carry)
+    direct = linearise(trace, cotangents)
+    s, x = jax.tree.map(lambda leaf: leaf[3], (trace.before, trace.xs))
     adjoint = jax.tree.map(lambda leaf: leaf[3], direct.value)
-    shares, _ = factored_pull(steps)(s, x, adjoint)
-    assert [len(share) for share in shares] == jax.tree.leaves(factors)
+    found, _ = factored_pull(trace)(s, x, adjoint)
+    assert [len(one) for one in found] == jax.tree.leaves(factors)
 
 
 @pytest.mark.parametrize("name", ["lstm", "rotation"])
-def test_the_map_is_that_of_every_loss_by_itself(name):
+def test_the_map_has_the_components_of_every_loss(name):
     cell = CELLS[name]
     params, inputs, carry = setup(cell)
     measured = component_map(losses, cell, params, inputs, carry=carry)
@@ -207,7 +209,7 @@ def test_a_small_factor_is_not_lost_to_its_square():
     )
 
 
-def test_a_padded_step_has_no_share():
+def test_a_padded_step_has_no_component():
     cell = CELLS["lstm"]
     params, inputs, carry = setup(cell)
     options = {"carry": carry}
@@ -230,7 +232,7 @@ def test_float32_stays_float32_and_goes_below_it():
     np.testing.assert_allclose(measured["b"], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_share_of_a_bias_inside_the_carry_is_the_adjoint():
+def test_the_component_of_a_bias_inside_the_carry_is_the_adjoint():
     cell = user_cell(lambda p, h, x: jnp.tanh(h) + x[0] + p["b"], b=(4,))
     params, inputs, carry = setup(cell)
     measured = components(weighted, cell, params, inputs, carry=carry)
@@ -241,9 +243,9 @@ def test_the_share_of_a_bias_inside_the_carry_is_the_adjoint():
 def test_losses_of_another_shape_are_an_error():
     cell = CELLS["rnn"]
     params, inputs, _ = setup(cell)
-    with pytest.raises(ValueError, match=r"a loss of shape \(6,\) is expected .* got shape \(\)"):
+    with pytest.raises(ValueError, match=r"Expected a loss of shape \(6,\) .* got shape \(\)"):
         component_map(weighted, cell, params, inputs)
-    with pytest.raises(ValueError, match=r"a loss of shape \(\) is expected .* got shape \(6,\)"):
+    with pytest.raises(ValueError, match=r"Expected a loss of shape \(\) .* got shape \(6,\)"):
         components(losses, cell, params, inputs)
-    with pytest.raises(TypeError, match="a floating array is expected"):
+    with pytest.raises(TypeError, match="Expected a loss that returns a floating"):
         component_gradients(lambda h: "large", cell, params, inputs)

@@ -11,7 +11,7 @@ from gradflow.flow.cut_slopes import FUNCTIONS, PRECISIONS, cut_range
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_range_is_where_the_machines_derivative_begins_to_be_zero(name, precision):
+def test_the_range_ends_where_the_machine_derivative_becomes_zero(name, precision):
     for end, sign in zip(cut_range(name, precision), (-1, 1), strict=True):
         if np.isinf(end):
             at, zero = sign * np.linspace(0, 80, 81), np.zeros(81, bool)
@@ -43,7 +43,7 @@ def test_the_slopes_are_counted_by_step_and_precision():
     np.testing.assert_array_equal(found.fraction()["float16"], [0, 0.75, 0.75])
 
 
-def test_they_are_found_in_loops_and_branches_and_not_where_a_rule_says_otherwise():
+def test_slopes_are_found_in_loops_and_branches_but_not_under_custom_rules():
     def nested(x):
         twice = jax.lax.scan(lambda y, _: (y, jnp.tanh(y)), x, None, length=2)[1]
         three = jax.lax.fori_loop(0, jnp.int32(x[0]), lambda _, y: x + 0 * jnp.tanh(x), x)

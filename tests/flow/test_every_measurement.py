@@ -88,25 +88,34 @@ def losses(outputs):
     return jnp.sum(jnp.sin(outputs + 0.3), axis=1) * jnp.arange(1.0, len(outputs) + 1)
 
 
-MEASURES = {
-    "log_norms": (flow.log_norms, {"source": "1.c", "target": "carry"}),
-    "log_norms frobenius": (flow.log_norms, {"source": "carry", "norm": "frobenius"}),
-    "log_norm_map": (flow.log_norm_map, {"source": "1.m", "target": "h"}),
-    "log_singular_values": (flow.log_singular_values, {"source": "carry", "target": "1.h"}),
-    "leading_singular_values": (flow.leading_singular_values, {"lags": LAGS, "source": "1.m"}),
-    "lyapunov_exponents": (flow.lyapunov_exponents, {"qr_every": 1}),
-    "adjoints": (flow.adjoints, {"loss": weighted}),
-    "log_adjoint_norms": (flow.log_adjoint_norms, {"loss": weighted, "source": "1.m"}),
-    "components": (flow.components, {"loss": weighted}),
-    "component_map": (flow.component_map, {"losses": losses}),
-    "component_gradients": (flow.component_gradients, {"loss": weighted}),
-    "gates": (flow.gates, {}),
-    "decomposition": (flow.decomposition, {}),
-    "decomposition_norms": (flow.decomposition_norms, {}),
-    "steps_by_path": (flow.steps_by_path, {}),
+OPTIONS = {
+    "log_norms": {"source": "1.c", "target": "carry"},
+    "log_norms frobenius": {"source": "carry", "norm": "frobenius"},
+    "norm_certificate": {"source": "1.c", "target": "carry"},
+    "log_norm_map": {"source": "1.m", "target": "h"},
+    "norm_map_certificate": {"source": "1.m", "target": "h"},
+    "log_singular_values": {"source": "carry", "target": "1.h"},
+    "effective_rank": {"source": "carry", "target": "1.h"},
+    "leading_singular_values": {"lags": LAGS, "source": "1.m"},
+    "lyapunov_exponents": {"qr_every": 1},
+    "log_adjoint_norms": {"source": "1.m"},
 }
-OF_LSTM = ["decomposition", "decomposition_norms", "steps_by_path"]
-OF_ALL = [name for name in MEASURES if name not in OF_LSTM]
+NEEDS = {"loss": {"loss": weighted}, "losses": {"losses": losses}}
+
+
+def measurement(name):
+    entry = flow.CATALOGUE[name.split()[0]]
+    return entry, NEEDS.get(entry.needs, {}) | OPTIONS.get(name, {})
+
+
+MEASURES = {name: measurement(name) for name in [*flow.CATALOGUE, "log_norms frobenius"]}
+OF_LSTM = [name for name, entry in flow.CATALOGUE.items() if entry.needs == "lstm"]
+OF_ALL = [
+    *["log_norms", "log_norms frobenius", "norm_certificate", "log_norm_map"],
+    *["norm_map_certificate", "log_singular_values", "leading_singular_values", "effective_rank"],
+    *["lyapunov_exponents", "adjoints", "log_adjoint_norms", "components", "component_map"],
+    *["component_gradients", "gates", "saturation"],
+]  # The others have their references in tests of their own.
 
 
 def cell_of(name):
@@ -215,6 +224,10 @@ def reference(name, flag):
     p = parts(flag)
     _, own = MEASURES[name]
     source, target = own.get("source", "h"), own.get("target", "h")
+    if name == "norm_certificate":
+        return 2 * (reference("log_norms", flag),)
+    if name == "norm_map_certificate":
+        return 2 * (reference("log_norm_map", flag),)
     if name == "log_norm_map":
         rows = np.full((T + 1, T + 1), np.nan)
         for t in range(T + 1):
@@ -225,6 +238,10 @@ def reference(name, flag):
     if name.startswith("log_norms"):
         order = 2 if "norm" not in own else None
         return np.array([log_norm(block, order) for block in blocks_by_lag(p, source, target)])
+    if name == "effective_rank":
+        values = np.exp(reference("log_singular_values", flag))
+        shares = values / values.sum(axis=1, keepdims=True)
+        return np.exp(-np.sum(shares * np.log(np.where(shares > 0, shares, 1)), axis=1))
     if name.endswith("singular_values"):
         found = [np.linalg.svd(b, compute_uv=False) for b in blocks_by_lag(p, source, target)]
         with np.errstate(divide="ignore"):
@@ -249,6 +266,11 @@ def reference(name, flag):
     if name == "gates":
         before = jax.tree.map(lambda leaf: leaf[:-1], p.carries)
         return jax.vmap(lambda s, x: CELL.gates(PARAMS[CELL], s, x))(before, p.inputs)
+    if name == "saturation":
+        return {
+            gate: np.stack([np.mean(a < 0.1, axis=1), np.mean(a > 0.9, axis=1)], axis=1)
+            for gate, a in reference("gates", flag).items()
+        }
     found = shares(flag, cotangents(p))
     return log_sizes(found) if name == "components" else found
 
@@ -257,6 +279,8 @@ def as_reference(name, found):
     """What is measured in the form of its reference."""
     if name == "lyapunov_exponents":
         return found.running
+    if name.endswith("certificate"):
+        return found.lower, found.upper
     if name == "adjoints":
         return jax.vmap(lambda s: ravel_pytree(s)[0])(found)
     return found
@@ -269,12 +293,12 @@ def assert_close(found, expected, **tolerance):
 
 @pytest.mark.parametrize("flag", [NEVER, STOP], ids=["whole", "cut"])
 @pytest.mark.parametrize("name", OF_ALL)
-def test_it_is_what_plain_products_of_the_step_jacobians_give(name, flag):
+def test_it_equals_plain_products_of_the_step_jacobians(name, flag):
     """Through a step that is cut nothing comes: -inf, or zero, from exactly its lag on."""
     found = as_reference(name, plain(name, flag))
     assert_close(found, reference(name, flag))
     zero = [np.isneginf(leaf).any() or (leaf == 0).any() for leaf in jax.tree.leaves(found)]
-    assert any(zero) or flag == NEVER or name == "gates"
+    assert any(zero) or flag == NEVER or name in ("gates", "effective_rank")
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -287,66 +311,81 @@ def test_under_jit_and_vmap_it_is_that_of_each_sequence(name):
 
 
 @pytest.mark.parametrize("name", MEASURES)
-def test_float32_is_float64_to_its_own_rounding(name):
+def test_float32_equals_float64_to_its_rounding(name):
     params = jax.tree.map(jnp.float32, PARAMS[cell_of(name)])
     found = measure(name, params, jnp.float32(inputs_with()))
-    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype("float32")}
-    kept = found.running if name == "lyapunov_exponents" else found
-    expected = plain(name).running if name == "lyapunov_exponents" else plain(name)
+    kept, expected = as_reference(name, found), as_reference(name, plain(name))
+    assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype("float32")}
     assert_close(kept, expected, rtol=1e-4, atol=1e-4)
 
 
-def broken_in(name, step):
-    """What is NaN when the trajectory is from a step on, along the axes that count time."""
+def nan_in(variable, entry, step):
+    """What is NaN when the trajectory is from a step on, along the dimensions that count time."""
     lags, steps = np.arange(T + 1), np.arange(1, T + 1)
-    if name in ("log_norm_map", "component_map"):
-        t, k = np.meshgrid(lags, lags, indexing="ij")
-        pairs = (k > t) | ((t >= step) & (t > k))
-        return pairs if name == "log_norm_map" else pairs[1:, :-1]  # step k is in its share
-    if name == "leading_singular_values":
-        return np.array(LAGS) >= 1
-    if "adjoint" in name:
-        return lags < T
-    if name in ("components", "component_gradients"):
-        return steps <= T
-    if name in ("lyapunov_exponents", "gates", "decomposition"):
-        return steps >= step
-    return lags >= 1
+    t, k = np.meshgrid(lags, lags, indexing="ij")
+    pairs = (k > t) | ((t >= step) & (t > k))
+    by_dimension = {
+        "lag": lags >= 1,
+        "at_lag": np.array(LAGS) >= 1,
+        "later": pairs,
+        "loss_step": pairs[1:, :-1],  # step k is in its component
+        "earlier": lags < T,
+        "counted_step": steps >= step,
+        "step": steps >= (1 if entry.needs == "loss" else step),
+    }
+    # Anything else goes through the last step, which is not finite.
+    return by_dimension.get(variable.dims[0], np.ones(T, bool))
 
 
 @pytest.mark.parametrize("step", [CUT, T])
 @pytest.mark.parametrize("name", MEASURES)
-def test_through_a_carry_that_is_not_finite_it_is_nan(name, step):
+def test_it_is_nan_through_a_carry_that_is_not_finite(name, step):
     """The derivative of what makes it so is 0 here: nothing but the carry itself would tell."""
-    found, whole = (as_reference(name, plain(name, *flag)) for flag in ((BREAK, step), ()))
-    for leaf, intact in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
-        broken = broken_in(name, step)
-        if name == "decomposition_norms" and len(leaf) == T:
-            broken = np.arange(1, T + 1) >= step
-        assert np.isnan(leaf[broken]).all()
-        if "adjoint" not in name:  # where ∂L/∂h_T itself is NaN
-            np.testing.assert_allclose(leaf[~broken], intact[~broken], rtol=1e-9, atol=1e-9)
+    entry = flow.CATALOGUE[name.split()[0]]
+    found, whole = (plain(name, *flag) for flag in ((BREAK, step), ()))
+    found, whole = ((one,) if len(entry.variables) == 1 else one for one in (found, whole))
+    for variable, *parts in zip(entry.variables, found, whole, strict=True):
+        nan = nan_in(variable, entry, step)
+        for leaf, intact in zip(*map(jax.tree.leaves, parts), strict=True):
+            if variable.name.endswith("stage"):
+                assert (leaf[nan] == -1).all()
+                continue
+            assert variable.dims[0] == "exponent" or np.isnan(leaf[nan]).all()
+            if entry.needs != "loss" and variable.dims[0] != "exponent":
+                np.testing.assert_allclose(leaf[~nan], intact[~nan], rtol=1e-9, atol=1e-9)
 
 
 SEQUENCE = "inputs of shape .T, input.* are expected, got shape .6,."
 SIZES = "(?s)the cell's step does not take a carry of .* its own sizes"
 FLOATS = "floating inputs are expected, got int64: convert them"
 BAD = {
-    "no such source": ({"source": "z"}, ValueError, "no block 'z'; its blocks are"),
-    "no such target": ({"target": "3.c"}, ValueError, "no block '3.c'; its blocks are"),
-    "unknown norm": ({"norm": "nuclear"}, ValueError, "'frobenius', got 'nuclear'"),
+    "no such source": ({"source": "z"}, ValueError, "one of h, carry, .*got 'z'"),
+    "no such target": ({"target": "3.c"}, ValueError, "one of h, carry, .*got '3.c'"),
+    "unknown norm": (
+        {"norm": "nuclear"},
+        ValueError,
+        "Expected norm=.*, got 'nuclear'",
+    ),
     "longer than T": ({"lengths": 7}, ValueError, "within 0 ... T = 6 are expected, got 7: "),
     "a negative length": ({"lengths": -1}, ValueError, "T = 6 are expected, got -1: "),
-    "a loss of a vector": ({"loss": lambda h: h[0]}, ValueError, "a loss of shape .* sum it over"),
-    "a loss of integers": ({"loss": lambda h: jnp.argmax(h)}, TypeError, "a floating array is exp"),
-    "losses of a scalar": ({"losses": jnp.sum}, ValueError, "a loss of shape .6,. is expected"),
+    "a loss of a vector": (
+        {"loss": lambda h: h[0]},
+        ValueError,
+        "loss of shape .* Sum it over",
+    ),
+    "a loss of integers": (
+        {"loss": lambda h: jnp.argmax(h)},
+        TypeError,
+        "Expected a loss that returns a fl",
+    ),
+    "losses of a scalar": ({"losses": jnp.sum}, ValueError, "Expected a loss of shape .6,. from"),
     "an integer carry": ({"carry": int}, TypeError, "a carry of floating arrays is expected, got"),
     "another carry": ({"carry": 5}, ValueError, SIZES),
     "one number a step": ({"inputs": jnp.zeros(6)}, ValueError, SEQUENCE),
     "no step": (
         {"inputs": jnp.zeros((0, 3))},
         ValueError,
-        "at least one step|lags within 0 ... T = 0 are expected, got",
+        "at least one step, got T = 0|lags within 0 ... T = 0, got",
     ),
     "integers": ({"inputs": jnp.zeros((6, 3), int)}, TypeError, FLOATS),
     "other inputs": ({"inputs": jnp.zeros((6, 9))}, ValueError, SIZES),
@@ -356,7 +395,7 @@ BAD = {
 
 def applies(name, case):
     """Whether a measurement has the arguments of a case."""
-    return set(BAD[case][0]) <= set(inspect.signature(MEASURES[name][0]).parameters)
+    return set(BAD[case][0]) <= set(inspect.signature(MEASURES[name][0].function).parameters)
 
 
 def bad_arguments(name, case):
@@ -372,15 +411,15 @@ def bad_arguments(name, case):
 @pytest.mark.parametrize(
     ("name", "case"), [(n, c) for n in MEASURES for c in BAD if applies(n, c)], ids=str
 )
-def test_what_does_not_fit_is_said_before_anything_is_compiled(name, case):
-    function, own = MEASURES[name]
+def test_bad_arguments_raise_before_anything_is_compiled(name, case):
+    entry, own = MEASURES[name]
     _, error, message = BAD[case]
     given = {"cell": cell_of(name), "params": PARAMS[cell_of(name)], "inputs": inputs_with()}
     given = given | own | bad_arguments(name, case)
 
     def trace():
         # Without the tests' own check of types, which would be the first to refuse it.
-        return inspect.unwrap(function)(**given)
+        return inspect.unwrap(entry.function)(**given)
 
     with pytest.raises(error, match=message):
         jax.eval_shape(trace)  # compiles nothing

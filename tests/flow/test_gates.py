@@ -69,7 +69,7 @@ def test_padding_has_no_gates():
     np.testing.assert_allclose(np.sum(gate_histograms(padded)["f"][:4], axis=1), 1, rtol=1e-12)
 
 
-def test_after_a_gap_in_the_mask_the_trajectory_goes_on():
+def test_the_trajectory_continues_after_a_gap_in_the_mask():
     cell = lstm(3, 4)
     params, inputs, _ = setup(cell)
     mask = jnp.arange(T) != 2
@@ -95,7 +95,7 @@ def test_a_candidate_is_saturated_near_minus_one_and_one():
     np.testing.assert_array_equal(as_gate["g"], measured["f"])
 
 
-def test_transposed_gates_give_the_shares_over_time():
+def test_transposed_gates_give_the_fractions_over_time():
     cell = lstm(3, 4)
     params, inputs, _ = setup(cell)
     values = jax.tree.map(lambda leaf: leaf**3, gates(cell, params, inputs))
@@ -126,7 +126,7 @@ def test_histograms_equal_those_of_numpy(name):
     np.testing.assert_allclose(np.sum(measured, axis=1), 1, rtol=1e-14)
 
 
-def test_what_is_out_of_the_range_falls_in_no_bin():
+def test_activations_out_of_range_fall_in_no_bin():
     measured = gate_histograms({"z": jnp.array([[-0.5, 0.0, 1.0, 1.5]])}, bins=2)
     np.testing.assert_array_equal(measured["z"], [[0.25, 0.25]])
 
@@ -151,21 +151,21 @@ def test_under_jit_and_vmap_it_is_the_same_in_float32():
 
 def test_a_cell_without_gates_is_an_error_that_names_those_with():
     cell = rnn(3, 4)
-    with pytest.raises(ValueError, match="gates is None: give it .*gru.*lstm"):
+    with pytest.raises(ValueError, match="gates is None. Give it .*gru.*lstm"):
         gates(cell, cell.init(jax.random.key(0)), jnp.zeros((T, 3)))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.9, 0.1), (0.5, 0.5), (-0.1, 0.9), (0.1, 1.1)])
 def test_thresholds_out_of_order_are_an_error(low, high):
-    with pytest.raises(ValueError, match=f"0 <= low < high <= 1 is expected, got low={low}"):
+    with pytest.raises(ValueError, match=f"Expected 0 <= low < high <= 1, got low={low}"):
         saturation({"f": jnp.zeros((T, 4))}, low=low, high=high)
 
 
 def test_no_bins_and_wrong_ranges_are_an_error():
     values = {"f": jnp.zeros((T, 4))}
-    with pytest.raises(ValueError, match="at least one bin is expected, got bins=0"):
+    with pytest.raises(ValueError, match="Expected at least one bin, got bins=0"):
         gate_histograms(values, bins=0)
-    with pytest.raises(ValueError, match=r"among \['f'\] are expected, got g: \(0.0, 1.0\)"):
+    with pytest.raises(ValueError, match=r"among \['f'\], got g: \(0.0, 1.0\)"):
         gate_histograms(values, ranges={"g": (0.0, 1.0)})
-    with pytest.raises(ValueError, match=r"got f: \(1.0, 1.0\); correct it"):
+    with pytest.raises(ValueError, match=r"got f: \(1.0, 1.0\)\. Correct it"):
         saturation(values, ranges={"f": (1.0, 1.0)})

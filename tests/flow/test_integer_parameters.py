@@ -22,7 +22,7 @@ CELLS = {CELL: with_integers(CELL), LSTM: with_integers(LSTM)}
 
 
 @pytest.mark.parametrize("name", MEASURES)
-def test_what_is_measured_is_the_same_and_their_own_share_is_nothing(name):
+def test_integer_parameters_change_nothing_and_have_no_component(name):
     function, own = MEASURES[name]
     cell = LSTM if name in OF_LSTM else CELL
     params = {"own": PARAMS[cell], "turns": jnp.ones(2, int), "mask": jnp.ones((), bool)}

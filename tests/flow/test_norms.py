@@ -14,8 +14,8 @@ from oracle import random_state
 from gradflow import flow
 from gradflow.cells import CELLS, lstm, resolve, rnn
 from gradflow.cells.lstm import LSTMCarry
-from gradflow.flow.spectral import spectral_norm, start_vectors
-from gradflow.flow.steps import block
+from gradflow.flow.blocks import block
+from gradflow.numerics.spectral import spectral_norm, start_vectors
 
 T = 30
 TWO_STATES = ["lstm", "gru", "gru_reset_before", "rnn"]
@@ -135,7 +135,7 @@ def test_a_nan_in_the_trajectory_shows_from_its_lag_on():
     inputs = jnp.zeros((10, 1)).at[6].set(jnp.nan)  # x_7 makes s_7 and all after it NaN
     log_norms = flow.log_norms(cell, cell.init(jax.random.key(0)), inputs)
     assert np.isnan(log_norms[1:]).all()
-    assert flow.summary(log_norms).word == "undefined"
+    assert flow.summary(log_norms).regime == "undefined"
 
 
 def test_padded_steps_are_identities(key):
@@ -220,7 +220,7 @@ def test_the_constant_error_carousel_carries_the_cell_state_unchanged(key):
 @pytest.mark.parametrize("lags", [[], [3, 2], [1, 1], [-1], [11]])
 def test_lags_must_ascend_within_the_sequence(key, lags):
     cell = rnn(3, 4)
-    with pytest.raises(ValueError, match=r"ascending lags within 0 ... T = 10 are expected"):
+    with pytest.raises(ValueError, match=r"Expected ascending lags within 0 ... T = 10, got"):
         flow.leading_singular_values(cell, cell.init(key), jnp.zeros((10, 3)), lags)
 
 

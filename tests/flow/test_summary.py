@@ -17,12 +17,12 @@ def test_lines_have_their_slope_half_life_and_horizon():
     np.testing.assert_allclose(found.interval, [-0.1 - half, -0.1 + half], rtol=1e-4)
     np.testing.assert_allclose(found.half_life, np.log(2) / 0.1, rtol=1e-12)
     assert found.horizon == np.ceil(np.log(1e3) / 0.1)  # of the median
-    assert found.word == "vanishing"
-    assert {found.dead_lag, found.broken_lag, found.broken_step} == {np.inf}
+    assert found.regime == "vanishing"
+    assert {found.dead_lag, found.nonfinite_lag, found.nonfinite_step} == {np.inf}
 
 
 @pytest.mark.parametrize(
-    ("slopes", "word"),
+    ("slopes", "regime"),
     [
         (SLOPES, "vanishing"),
         (-SLOPES, "exploding"),
@@ -30,9 +30,9 @@ def test_lines_have_their_slope_half_life_and_horizon():
         ([-0.3, 0.4], "stable"),  # the interval holds zero
     ],
 )
-def test_the_word(slopes, word):
+def test_the_regime(slopes, regime):
     found = summary(np.multiply.outer(slopes, LAGS))
-    assert found.word == word
+    assert found.regime == regime
     assert (found.half_life == np.inf) == (found.rate > 0)
 
 
@@ -48,7 +48,7 @@ def test_the_seed_is_the_unit_and_of_one_seed_the_sequence():
     assert np.isnan(summary(curves[0, 0]).interval).all()
 
 
-def test_the_decay_is_the_factor_of_a_step():
+def test_the_decay_is_the_factor_per_step():
     curves = np.array([-0.2, -0.1, -0.3])[:, None] * np.arange(9)
     found = summary(curves)
     np.testing.assert_allclose(found.decay, np.exp([found.rate, *found.interval]), rtol=1e-14)
@@ -61,15 +61,15 @@ def test_each_curve_has_its_horizon():
     np.testing.assert_array_equal(horizons(curves), [2, np.inf, 2])
 
 
-def test_what_is_dead_or_broken_is_said_with_its_lag_and_step():
+def test_the_first_dead_and_nonfinite_lags_are_reported():
     curves = SLOPES[:, None] * LAGS
     curves[0, 40:] = -np.inf
     curves[2, 60:] = np.nan
-    found = summary(curves, broken_steps=np.array([-1, -1, 17]))
-    assert (found.dead_lag, found.broken_lag, found.broken_step) == (40, 60, 17)
-    assert found.word == "undefined"
+    found = summary(curves, nonfinite_steps=np.array([-1, -1, 17]))
+    assert (found.dead_lag, found.nonfinite_lag, found.nonfinite_step) == (40, 60, 17)
+    assert found.regime == "undefined"
     np.testing.assert_allclose(found.rate, -0.1, rtol=1e-12)  # of what is finite
-    assert summary(curves[1], broken_steps=0).broken_step == 0
+    assert summary(curves[1], nonfinite_steps=0).nonfinite_step == 0
 
 
 def test_a_curve_that_was_cut_at_once_has_no_slope():
@@ -77,6 +77,6 @@ def test_a_curve_that_was_cut_at_once_has_no_slope():
     assert np.isnan(summary(np.array([[0, -np.inf], [0, -1.0]])).interval).all()
 
 
-def test_one_lag_is_no_curve():
-    with pytest.raises(ValueError, match=r"two lags or more, .* got shape \(1,\); measure"):
+def test_a_single_lag_is_an_error():
+    with pytest.raises(ValueError, match=r"two lags or more .* got shape \(1,\)\. Measure"):
         summary(np.zeros(1))

@@ -90,7 +90,7 @@ def test_their_gradient():
 
 
 @pytest.mark.parametrize("dtype", TINY)
-def test_adjoints_and_shares(dtype):
+def test_adjoints_and_components(dtype):
     def loss(outputs):
         return jnp.sum(outputs[-1])
 

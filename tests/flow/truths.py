@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow.cell import Cell
-from gradflow.flow.broken import broken_lags, void
-from gradflow.flow.steps import block, pull_rows, rescale, trajectory, unit_rows
+from gradflow.flow.blocks import Blocks
+from gradflow.flow.nonfinite import nonfinite_from, set_nan
+from gradflow.flow.trace import trace_of
+from gradflow.numerics.scaling import rescale, scaled
 
 SEED = int(os.environ.get("GRADFLOW_ADVERSARY_SEED", secrets.randbits(32)))
 """Another in each run, and in each of its workers. Failures show it; the variable repeats it."""
@@ -61,19 +63,19 @@ def pulled_products(cell: Cell, blocks: tuple[str, str], params, inputs, carry=N
     For products whose rounding matters: a direction of relative size d that leads later has been
     rounded by eps / d of itself, differently by each program. NumPy's products are no truth there.
     """
-    source, target = (block(cell, name) for name in blocks)
+    of = Blocks(*blocks)
+    trace = trace_of(cell, params, inputs, carry=carry)
     with jax.default_matmul_precision("highest"):
-        steps = trajectory(cell, params, inputs, carry=carry)
 
-        def back(state, index):
-            state = rescale(pull_rows(steps, index, state[0]), state[1])
-            return state, (jax.vmap(source)(state[0]), state[1])
+        def back(product, index):
+            product = rescale(trace.pull_rows(index, product.value), product.exponent)
+            return product, (of.cut(trace, product.value), product.exponent)
 
-        first = unit_rows(steps, target), jnp.zeros((), jnp.int32)
+        first = scaled(of.rows(trace))
         _, rest = jax.lax.scan(back, first, jnp.arange(len(inputs))[::-1])
-        at_0 = jax.vmap(source)(first[0])[None], first[1][None]
+        at_0 = of.cut(trace, first.value)[None], first.exponent[None]
         products, exponents = jax.tree.map(lambda *parts: jnp.concatenate(parts), at_0, rest)
-        return void(broken_lags(steps), products), exponents
+        return set_nan(nonfinite_from(trace)[::-1], products), exponents
 
 
 def error(measured, truth) -> float:

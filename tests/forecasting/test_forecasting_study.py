@@ -173,7 +173,7 @@ def test_what_beats_the_naive_forecast_is_said(real):
         (["--models=naive,arima"], "arima needs a real series, and this one is generated"),
         (["--models=naive,lsmt"], "Unknown cell 'lsmt'"),
         (["--series=no.csv:x"], "Expected PATH:COLUMN of a CSV file, got 'no.csv:x'"),
-        (["--data=sunspots"], "with the file 'SN_m_tot_V2.0.csv' is expected, got none"),
+        (["--data=sunspots"], "with the file 'SN_m_tot_V2.0.csv', got none"),
         (["--series=FILE:x", "--returns"], "Expected positive values for returns, got -3"),
         (["--series=FILE:y"], "Expected a series that varies, got 1.0 throughout"),
         (

@@ -128,14 +128,14 @@ def test_the_carry_of_flax_keeps_its_order():
 
 
 def test_what_is_no_flax_cell_is_refused():
-    with pytest.raises(TypeError, match="a Linen cell is expected, got Dense: give a module such"):
+    with pytest.raises(TypeError, match="Expected a Linen cell, got Dense. Pass an unbound module"):
         from_linen(linen.Dense(4), 3)
-    with pytest.raises(TypeError, match="makes an NNX cell is expected, got Linear from it: write"):
+    with pytest.raises(TypeError, match="makes an NNX cell, got Linear from it. Pass"):
         from_nnx(lambda rngs: nnx.Linear(3, 4, rngs=rngs), 3)
 
 
 def test_a_cell_that_computes_in_another_type_is_refused():
-    with pytest.raises(ValueError, match="computes in float64, .* got float32: make it with dtype"):
+    with pytest.raises(ValueError, match="computes in float64, .* got float32. Make it with dtype"):
         from_nnx(lambda rngs: nnx.SimpleCell(3, 4, rngs=rngs), 3)
 
 
@@ -146,7 +146,7 @@ class Doubled(linen.SimpleCell):
 
 
 def test_an_output_that_is_not_in_the_carry_is_refused():
-    with pytest.raises(ValueError, match=r"output is a vector of its carry .* shape \(4,\) and a"):
+    with pytest.raises(ValueError, match=r"output is a vector in its carry, .* shape \(4,\) and a"):
         from_linen(Doubled(4), 3)
 
 

@@ -53,9 +53,9 @@ def test_pairs_of_one_length_are_the_first_of_the_commonest():
     [
         (lambda: dates(4), ValueError, "Expected 1 to 3 formats, got 4"),
         (lambda: dates(0), ValueError, "Expected 1 to 3 formats, got 0"),
-        (lambda: reversal(0), ValueError, "length is expected to be at least 1, got 0"),
-        (lambda: reversal(True), TypeError, "length is expected to be an integer, got True"),
-        (lambda: reversal(2, num_drawn=9), ValueError, "num_drawn is expected to be at least 10"),
+        (lambda: reversal(0), ValueError, "Expected length to be at least 1, got 0"),
+        (lambda: reversal(True), TypeError, "Expected length to be an integer, got True"),
+        (lambda: reversal(2, num_drawn=9), ValueError, "Expected num_drawn to be at least 10"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(make, error, message):

@@ -69,5 +69,5 @@ def test_x_alone_is_the_first_coordinate_of_all(key):
     x = resolve_task(f"lorenz({options})").sample(key, 2)
     xyz = resolve_task(f"lorenz({options}, observed='xyz')").sample(key, 2)
     np.testing.assert_array_equal(x.inputs, xyz.inputs[..., :1])
-    with pytest.raises(ValueError, match="observed is expected to be 'x' or 'xyz', got 'y'"):
+    with pytest.raises(ValueError, match="Expected observed to be 'x' or 'xyz', got 'y'"):
         jax.eval_shape(lambda: resolve_task("lorenz(observed='y')"))

@@ -105,17 +105,19 @@ def test_a_home_directory_is_expanded(tmp_path, monkeypatch):
 @pytest.mark.parametrize("form", ["text:{}", "series:{}:x", "npy:{}"])
 def test_a_missing_or_empty_file_is_refused(tmp_path, form):
     for path in (tmp_path / "missing", tmp_path):
-        with pytest.raises(ValueError, match=f"there is no file '{path}' for {form[:4]}.*relative"):
+        with pytest.raises(
+            ValueError, match=f"Expected a file at '{path}' for {form[:4]}.*relative"
+        ):
             inputs_of(form.format(path), 1, 1)
     empty = written(tmp_path / "empty", b"")
-    with pytest.raises(ValueError, match=f"data is expected in '{empty}', but the file is empty"):
+    with pytest.raises(ValueError, match=f"Expected data in '{empty}', got an empty file"):
         inputs_of(form.format(empty), 1, 1)
 
 
 @pytest.mark.parametrize("form", ["text:{}", "series:{}:x"])
 def test_a_binary_file_is_not_text(tmp_path, form):
     path = written(tmp_path / "b", b"x\n12\xff\x00")
-    with pytest.raises(ValueError, match="UTF-8 text is expected in .* got the byte 0xff"):
+    with pytest.raises(ValueError, match="Expected UTF-8 text in .* got the byte 0xff"):
         inputs_of(form.format(path), 1, 1)
 
 
@@ -128,19 +130,22 @@ def test_text_shorter_than_the_steps_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"day,Close\n1,2\n", "no column 'x' in .*; its columns are day, Close"),
+        (b"day,Close\n1,2\n", "Expected a column of .*, which are day, Close, got 'x'"),
         (
             b"x\n1\n\nhigh\n",
-            "a finite number is expected in row 4 of .*header is row 1.*got 'high'",
+            "Expected a finite number in row 4 of .*header is row 1.*got 'high'",
         ),
-        (b"day,x\n1,2\n2,\n", "a finite number is expected in row 3 of .*, got ''; mend or remove"),
-        (b"day,x\n1,2\n2\n", "a finite number is expected in row 3 of .*, got ''"),
-        (b"x\n1\nnan\n", "a finite number is expected in row 3 of .*, got 'nan'"),
-        (b"x\n-inf\n1\n", "a finite number is expected in row 2 of .*, got '-inf'"),
-        (b"x\n0.1\n0.1\n0.1\n", "column 'x' of .* is expected to vary, got 3 rows of one value"),
-        (b"x\n", "column 'x' of .* is expected to vary, got 0 rows"),
+        (b"day,x\n1,2\n2,\n", "Expected a finite number in row 3 of .*, got ''. Correct or remove"),
+        (b"day,x\n1,2\n2\n", "Expected a finite number in row 3 of .*, got ''"),
+        (b"x\n1\nnan\n", "Expected a finite number in row 3 of .*, got 'nan'"),
+        (b"x\n-inf\n1\n", "Expected a finite number in row 2 of .*, got '-inf'"),
+        (b"x\n0.1\n0.1\n0.1\n", "Expected the column 'x' of .* to vary, got 3 rows of one value"),
+        (b"x\n", "Expected the column 'x' of .* to vary, got 0 rows"),
         (b"x\n1\n2\n", "num_steps of at most 2 is expected: there are 2 rows in .*, got 3"),
-        (b'x\n1\n"' + b"2" * 140_000, "cannot be read as one: field larger .* quote that is not"),
+        (
+            b'x\n1\n"' + b"2" * 140_000,
+            "cannot be read as CSV: field larger .* Close any open quote",
+        ),
     ],
 )
 def test_a_wrong_table_is_refused(tmp_path, content, message):
@@ -152,16 +157,19 @@ def test_a_wrong_table_is_refused(tmp_path, content, message):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"hello, this is no array", "an array is expected in .*magic string.*numpy.save"),
-        (np.array([{"a": 1}], dtype=object), "an array is expected in .*Object arrays cannot"),
-        (np.zeros((2, 2), complex), "real numbers are expected in .*, got complex128"),
-        (np.array([["a"]]), "real numbers are expected in .*, got <U1"),
-        (np.zeros(3), r"\(T, input\) or \(N, T, input\) is expected in .*, got shape \(3,\)"),
-        (np.zeros((1, 1, 1, 1)), r"is expected in .*, got shape \(1, 1, 1, 1\); reshape it"),
-        (np.zeros((9, 2)), "num_sequences of at most 1 is expected: .*, got 2"),
-        (np.zeros((2, 2, 2)), "num_steps of at most 2 is expected: .*, got 3"),
+        (b"hello, this is no array", "Expected an array in .*magic string.*numpy.save"),
+        (np.array([{"a": 1}], dtype=object), "Expected an array in .*Object arrays cannot"),
+        (np.zeros((2, 2), complex), "Expected real numbers in .*, got complex128"),
+        (np.array([["a"]]), "Expected real numbers in .*, got <U1"),
+        (np.zeros(3), r"\(T, input\) or \(N, T, input\) in .*, got shape \(3,\)"),
+        (
+            np.zeros((1, 1, 1, 1)),
+            r"Expected an array of shape .*, got shape \(1, 1, 1, 1\). Reshape it",
+        ),
+        (np.zeros((9, 2)), "Expected num_sequences of at most 1, .*, got 2"),
+        (np.zeros((2, 2, 2)), "Expected num_steps of at most 2, .*, got 3"),
         (np.array([[[0.0]] * 3, [[0.0], [np.nan], [0.0]]]), r"got nan at .* = \(1, 1, 0\)"),
-        (np.full((2, 3, 2), -np.inf), r"finite numbers are expected in .*got -inf.*\(0, 0, 0\)"),
+        (np.full((2, 3, 2), -np.inf), r"Expected finite numbers in .*got -inf.*\(0, 0, 0\)"),
     ],
 )
 def test_a_wrong_array_is_refused(tmp_path, content, message):

@@ -99,15 +99,17 @@ def test_images_are_arguments_of_the_program_and_not_its_constants():
 
 
 def test_options_are_checked(mnist_folder):
-    with pytest.raises(ValueError, match="split is expected to be 'train' or 'test', got 'all'"):
+    with pytest.raises(ValueError, match="Expected split to be 'train' or 'test', got 'all'"):
         jax.eval_shape(lambda: resolve_task("digits(split='all')"))
-    with pytest.raises(TypeError, match="permuted is expected to be True or False, got 1"):
+    with pytest.raises(TypeError, match="Expected permuted to be True or False, got 1"):
         resolve_task("digits(permuted=1)")
-    with pytest.raises(ValueError, match="split is expected to be 'train' or 'test', got 'all'"):
+    with pytest.raises(ValueError, match="Expected split to be 'train' or 'test', got 'all'"):
         mnist_sequences(str(mnist_folder[0]), "all")
-    with pytest.raises(TypeError, match="permuted is expected to be True or False, got 1"):
+    with pytest.raises(TypeError, match="Expected permuted to be True or False, got 1"):
         resolve_task(f"mnist(data_dir={str(mnist_folder[0])!r}, permuted=1)")
-    with pytest.raises(TypeError, match="data_dir is expected to be text, got 3: put it in quotes"):
+    with pytest.raises(
+        TypeError, match="Expected data_dir to be a string, got 3. Put it in quotes"
+    ):
         resolve_task("mnist(data_dir=3)")
-    with pytest.raises(ValueError, match="a folder with the file .* is expected, got none"):
+    with pytest.raises(ValueError, match="Expected a folder with the file .*, got none"):
         resolve_task("mnist")

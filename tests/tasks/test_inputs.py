@@ -97,32 +97,32 @@ def test_inputs_are_of_the_default_float(key, spec):
         ("gausian", r"Unknown kind of inputs 'gausian'. Did you mean 'gaussian'\?"),
         ("txt:some/file.txt", r"Unknown kind of inputs 'txt'. Did you mean 'text'\?"),
         ("gaussian:3", r"Unknown kind of inputs 'gaussian:3'.*Known: adding, constant"),
-        ("gaussian(mean=1)", r"Unknown option 'mean' of inputs 'gaussian'. Known: std"),
-        ("adding(length=3)", r"Unknown option 'length' of inputs 'adding'. Known: none"),
+        ("gaussian(mean=1)", "Unknown option 'mean' of inputs 'gaussian'. Known: std"),
+        ("adding(length=3)", "Unknown option 'length' of inputs 'adding'. Known: none"),
         ("gaussian(3)", r"Expected options by keyword, got 'gaussian\(3\)'"),
-        ("gaussian(std=0)", r"std is expected to be positive, got 0.0; .*constant\(value=0\)"),
-        ("gaussian(std=-1)", r"std is expected to be positive, got -1.0"),
-        ("gaussian(std='a')", r"std is expected to be a finite number, got 'a'"),
-        ("constant(value=None)", r"value is expected to be a finite number, got None"),
-        ("constant(value=1e999)", r"value is expected to be a finite number, got inf"),
-        ("impulse(size=True)", r"size is expected to be a finite number, got True"),
-        ("text", r"a file is expected: write text:PATH"),
-        ("text(a=1)", r"a file is expected: write text:PATH"),
-        ("series:lonely.csv", r"a file is expected: write series:PATH:COLUMN"),
-        ("npy:", r"a file is expected: write npy:PATH"),
+        ("gaussian(std=0)", "Expected std to be positive, got 0. Set std"),
+        ("gaussian(std=-1)", "Expected std to be positive, got -1"),
+        ("gaussian(std='a')", "Expected std to be a number, got 'a'"),
+        ("constant(value=None)", "Expected value to be a number, got None"),
+        ("constant(value=1e999)", "Expected value to be finite, got inf"),
+        ("impulse(size=True)", "Expected size to be a number, got True"),
+        ("text", "Expected the path of a file, got none. Write text:PATH"),
+        ("text(a=1)", "Expected the path of a file, got none. Write text:PATH"),
+        ("series:lonely.csv", "Expected the path of a file, got none. Write series:PATH:COLUMN"),
+        ("npy:", "Expected the path of a file, got none. Write npy:PATH"),
     ],
 )
 def test_a_wrong_spec_is_refused(key, spec, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         make_inputs(spec, key, **SIZES)
 
 
 @pytest.mark.parametrize(
     "sizes, message",
     [
-        ({"num_sequences": 0}, "num_sequences is expected to be at least 1, got 0"),
-        ({"num_steps": -2}, "num_steps is expected to be at least 1, got -2"),
-        ({"input_size": -1}, "input_size is expected to be at least 0, got -1"),
+        ({"num_sequences": 0}, "Expected num_sequences to be at least 1, got 0"),
+        ({"num_steps": -2}, "Expected num_steps to be at least 1, got -2"),
+        ({"input_size": -1}, "Expected input_size to be at least 0, got -1"),
     ],
 )
 @pytest.mark.parametrize("spec", ["gaussian", "text:nowhere.txt"])
@@ -132,10 +132,12 @@ def test_a_wrong_size_is_refused(key, spec, sizes, message):
 
 
 def test_more_steps_than_pixels_are_refused(key):
-    with pytest.raises(ValueError, match="num_steps of at most 64 is expected for digits, got 65"):
+    with pytest.raises(
+        ValueError, match="Expected num_steps of digits to be between 1 and 64, got 65"
+    ):
         make_inputs("digits", key, num_sequences=1, num_steps=65, input_size=1)
 
 
 def test_adding_needs_room_for_two_markers(key):
-    with pytest.raises(ValueError, match="needs num_steps of at least 2, got 1"):
+    with pytest.raises(ValueError, match="Expected num_steps to be at least 2, got 1"):
         make_inputs("adding", key, num_sequences=1, num_steps=1, input_size=2)

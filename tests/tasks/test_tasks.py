@@ -238,27 +238,27 @@ def test_options_and_names_are_checked():
     for spec, message in {
         "ading": "Unknown task 'ading'. Did you mean 'adding'",
         "adding(lag=3)": "Unknown option 'lag' of task 'adding'. Known: num_steps",
-        "adding(num_steps=1)": "num_steps is expected to be at least 2, got 1",
-        "adding_1997(num_steps=21)": "num_steps is expected to be at least 22, got 21",
+        "adding(num_steps=1)": "Expected num_steps to be at least 2, got 1",
+        "adding_1997(num_steps=21)": "Expected num_steps to be at least 22, got 21",
         "xor(num_steps=9)": "at least 10, got 9",
         "multiplication(num_steps=9)": "at least 10, got 9",
         "adding_2013(num_steps=9)": "at least 10, got 9",
         "temporal_order(num_steps=9)": "at least 10, got 9",
-        "copy(lag=0)": "lag is expected to be at least 1, got 0",
-        "copy(num_symbols=1)": "num_symbols is expected to be at least 2",
-        "memorisation(lag=-1)": "lag is expected to be at least 0, got -1",
-        "memorisation(num_recalled=0)": "num_recalled is expected to be at least 1",
-        "delayed_xor(order=0)": "order is expected to be at least 1, got 0",
-        "delayed_xor(delay=3, order=2, num_steps=12)": "num_steps is expected to be at least 13",
-        "delayed_copy(delay=0)": "delay is expected to be at least 1",
-        "permutation(num_symbols=2)": "num_symbols is expected to be at least 3",
-        "latch(num_steps=3)": "num_steps is expected to be at least 4, got 3",
-        "latch(noise=-1)": "noise is expected to be a standard deviation, 0 or more, got -1",
-        "temporal_order(order=4)": "order is expected to be 2 or 3, got 4",
-        "lorenz(horizon=0)": "horizon is expected to be at least 1, got 0",
-        "mackey_glass(num_steps=20)": "num_steps is expected to be at least 21",
+        "copy(lag=0)": "Expected lag to be at least 1, got 0",
+        "copy(num_symbols=1)": "Expected num_symbols to be at least 2",
+        "memorisation(lag=-1)": "Expected lag to be at least 0, got -1",
+        "memorisation(num_recalled=0)": "Expected num_recalled to be at least 1",
+        "delayed_xor(order=0)": "Expected order to be at least 1, got 0",
+        "delayed_xor(delay=3, order=2, num_steps=12)": "Expected num_steps to be at least 13",
+        "delayed_copy(delay=0)": "Expected delay to be at least 1",
+        "permutation(num_symbols=2)": "Expected num_symbols to be at least 3",
+        "latch(num_steps=3)": "Expected num_steps to be at least 4, got 3",
+        "latch(noise=-1)": "Expected noise to be non-negative, got -1",
+        "temporal_order(order=4)": "Expected order to be 2 or 3, got 4",
+        "lorenz(horizon=0)": "Expected horizon to be at least 1, got 0",
+        "mackey_glass(num_steps=20)": "Expected num_steps to be at least 21",
     }.items():
         with pytest.raises(ValueError, match=message):
             resolve_task(spec)
-    with pytest.raises(TypeError, match=r"lag is expected to be an integer, got True"):
+    with pytest.raises(TypeError, match=r"Expected lag to be an integer, got True"):
         resolve_task("copy(lag=True)")

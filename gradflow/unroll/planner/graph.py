@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from gradflow.jaxprs import apply_equation
+from gradflow.numerics.jaxprs import apply_equation
 
 PARAMS, INPUT, CARRY = range(3)
 """What a value depends on: parameters and constants alone, x as well, or the carry as well."""

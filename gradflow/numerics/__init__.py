@@ -1,0 +1,1 @@
+"""Linear algebra and tools for traced programs that know no cell."""
