@@ -59,9 +59,9 @@ LEARNT, GUESSED = 0.9, 0.6
 METHODS = ("none", "before", "during")
 PROBLEMS = {"copy": "delayed_copy(delay={})", "xor": "delayed_xor(delay={})"}
 STYLES = {
-    "none": {"color": "#000000", "linestyle": ":", "marker": "o", "label": "none"},
-    "before": {"color": "#E69F00", "linestyle": "--", "marker": "s", "label": "before"},
-    "during": {"color": "#0072B2", "linestyle": "-", "marker": "^", "label": "before and during"},
+    "none": {**study.figure.series_style(5), "label": "none"},
+    "before": {**study.figure.series_style(2), "label": "before"},
+    "during": {**study.figure.series_style(0), "label": "before and during"},
 }
 
 
