@@ -1,4 +1,4 @@
-"""The gain sweep of experiments/exploding.py, against a Python loop over jitted single runs.
+"""The gain sweep of experiments/exploding, against a Python loop over jitted single runs.
 
 The largest Lyapunov exponent for every gain and seed. Two loops: one over a program in which the
 gain is a number that is traced, which compiles once, and one over cells that are built anew for
@@ -10,11 +10,11 @@ milliseconds a run, compilation not counted and counted, and how many times fast
     python benchmarks/gain_sweep.py --cell=tanh
 """
 
-import runpy
+import importlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -63,16 +63,18 @@ def seconds(run: Callable[[], object]) -> float:
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    file = Path(__file__).parents[1] / "experiments" / "exploding.py"
-    exploding = SimpleNamespace(**runpy.run_path(str(file)))
-    build = resolve(exploding.NETS[CELL.value].spec)
+    sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+    networks, measuring = map(
+        importlib.import_module, ("exploding.networks", "exploding.measuring")
+    )
+    build = resolve(networks.NETS[CELL.value].spec)
     cell = build(16, HIDDEN_SIZE.value)
     params = jax.vmap(cell.init)(jax.random.split(jax.random.key(0), NUM_SEEDS.value))
     shape = NUM_SEEDS.value, NUM_STEPS.value, 16
     inputs = 0.1 * jax.random.normal(jax.random.key(1), shape)
     gains = jnp.linspace(0.2, 3.0, NUM_GAINS.value)
-    scaled = exploding.scaled(CELL.value, 16, HIDDEN_SIZE.value)
-    sweep = jax.jit(lambda p, x: exploding.exponents_by_gain(scaled, gains, p, x, BURN_IN))
+    scaled = networks.scaled(CELL.value, 16, HIDDEN_SIZE.value)
+    sweep = jax.jit(lambda p, x: measuring.exponents_by_gain(scaled, gains, p, x, BURN_IN))
     points = [(seed, gain) for seed in range(NUM_SEEDS.value) for gain in range(NUM_GAINS.value)]
     points = points[:: max(1, len(points) // LOOP_RUNS.value)]
     runs = [(jax.tree.map(lambda a, s=s: a[s], params), inputs[s], gains[g]) for s, g in points]

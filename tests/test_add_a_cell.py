@@ -1,5 +1,6 @@
 """The page on how to add a cell: its code is run as it is printed."""
 
+import ast
 import importlib.util
 import re
 import sys
@@ -9,6 +10,8 @@ import jax
 import numpy as np
 import pytest
 from oracle import assert_step_matches
+
+from gradflow import cells
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "add_a_cell.md").read_text(encoding="utf-8")
@@ -61,20 +64,33 @@ def test_the_tests_on_the_page_pass(mine):
 def test_the_cell_runs_through_the_experiment_that_the_page_names(mine, monkeypatch):
     assert "python $GRADFLOW/experiments/vanishing.py --cell=mine.py:mgu\n" in PAGE
     monkeypatch.chdir(mine)
+    monkeypatch.syspath_prepend(ROOT / "experiments")
     vanishing = load(ROOT / "experiments" / "vanishing.py")
     config = vanishing.Config(cell="mine.py:mgu", hidden_size=4, num_steps=10, num_seeds=1)
     norms = vanishing.run(config).log_norm
     assert norms.shape == (1, 1, 11) and np.isfinite(norms).all()
-    mgu, key = load(mine / "mine.py").mgu(16, 4), jax.random.key(0)
+    runs, mgu = vanishing.runs, load(mine / "mine.py").mgu(config.input_size, 4)
     step = jax.jacobian(lambda h, p, x: mgu.step(p, h, x)[1])
-    params = mgu.init(jax.random.split(jax.random.fold_in(key, 0), 1)[0])
-    inputs = vanishing.make_inputs(
-        "gaussian", jax.random.fold_in(key, 1), num_sequences=1, num_steps=10, input_size=16
-    )[0]
+    params = mgu.init(runs.cell_key(runs.keys(config)[0]))
+    inputs = runs.inputs(config)[0]
     h, product = mgu.initial_carry(), np.eye(4)
     for x in inputs:
         product, h = step(h, params, x) @ product, mgu.step(params, h, x)[1]
     np.testing.assert_allclose(norms[0, 0, -1], np.log(np.linalg.norm(product, 2)), rtol=1e-8)
+
+
+def test_a_cell_of_the_library_is_entered_by_its_import_alone():
+    tree = ast.parse((ROOT / "gradflow" / "cells" / "__init__.py").read_text(encoding="utf-8"))
+    imported = [
+        n.name for node in tree.body if isinstance(node, ast.ImportFrom) for n in node.names
+    ]
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    used |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    assert len(cells.CELLS) > 30 and "LSTMCarry" not in cells.CELLS
+    for name, factory in cells.CELLS.items():
+        assert getattr(cells, factory.__name__) is factory
+        assert factory.__name__.removesuffix("_of") == name
+        assert imported.count(factory.__name__) == 1 and factory.__name__ not in used
 
 
 def test_the_page_names_what_is_there():

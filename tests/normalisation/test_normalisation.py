@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray
-from studies import load, one_run, verdicts
+from studies import load_part, one_run, verdicts
 
 from gradflow.cells import LSTMCarry, lstm
 from gradflow.cells.dropout import with_dropout, zoneout
 
-normalisation = load("normalisation")
+normalisation, measuring, networks = (
+    load_part(f"normalisation.{part}") for part in ("study", "measuring", "networks")
+)
 EXPERIMENT = normalisation.EXPERIMENT
 
 
@@ -38,7 +40,7 @@ def test_dropout_is_the_library_s_with_the_numbers_from_the_input(carry, key):
     params, u = cell.init(key), jnp.asarray([0.1, 0.39, 0.41])
     library = with_dropout(cell, rate_h=0.4)
     expected, _ = library.step({"cell": params, "u_x": jnp.ones(2), "u_h": u}, carry, X)
-    found, _ = normalisation.dropped(cell).step(
+    found, _ = networks.dropped(cell).step(
         {"cell": params, "rate": 0.4}, carry, jnp.concatenate([X, u])
     )
     np.testing.assert_allclose(found.h, expected.h, rtol=1e-14)
@@ -49,7 +51,7 @@ def test_zoneout_is_the_library_s(carry, key):
     cell = lstm(2, 3)
     params, x = cell.init(key), jnp.concatenate([X, jnp.linspace(0, 1, 6)])
     expected, h = zoneout(cell, rate=0.5, sampled=True).step(params, carry, x)
-    found, output = normalisation.zoned(cell).step({"cell": params, "rate": 0.5}, carry, x)
+    found, output = networks.zoned(cell).step({"cell": params, "rate": 0.5}, carry, x)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(output, h)
 
@@ -57,7 +59,7 @@ def test_zoneout_is_the_library_s(carry, key):
 def test_a_normalised_input_has_no_mean_and_no_scale(carry, key):
     cell = lstm(2, 3)
     params = cell.init(key)
-    found, _ = normalisation.normalised_input(cell).step(params, carry, 7 + 100 * X)
+    found, _ = networks.normalised_input(cell).step(params, carry, 7 + 100 * X)
     expected, _ = cell.step(params, carry, jnp.asarray([1.0, -1.0]))
     np.testing.assert_allclose(found.h, expected.h, atol=1e-6)
 
@@ -89,9 +91,9 @@ def test_norms_are_of_the_run_after_the_warm_up(dataset):
 
 def test_the_batch_normalised_net_and_its_gradient(dataset):
     config = quick()
-    cell = normalisation.batch_normalised(4, 6, 6)
+    cell = networks.batch_normalised(4, 6, 6)
     params, _ = one_run(config, cell, 4)
-    x = normalisation._inputs(config, config.batch_size * config.input_size, stream=1)[4]
+    x = measuring.warmed_inputs(config, config.batch_size * config.input_size, stream=1)[4]
     x = x.reshape(24, config.batch_size, config.input_size)
 
     def whitened(z):
@@ -117,11 +119,11 @@ def test_the_theory_of_batch_norm_has_its_limit_of_small_gamma():
     # tanh z ≈ z - z³/3: what is left is the share of the variance that h has.
     for share in (1.0, 0.1):
         limit = -0.5 * math.log(1 + share**2)
-        assert normalisation.batch_theory(1e-3, share * 1e-3) == pytest.approx(limit, abs=1e-5)
+        assert networks.batch_theory(1e-3, share * 1e-3) == pytest.approx(limit, abs=1e-5)
     z = np.random.default_rng(0).normal(size=10**6) * math.hypot(1.5, 0.3)
     slopes, square = np.mean((1 - np.tanh(z) ** 2) ** 2), np.mean(np.tanh(z) ** 2)
     expected = math.log(1.5) + 0.5 * math.log(slopes / square)
-    assert normalisation.batch_theory(1.5, 0.3) == pytest.approx(expected, abs=5e-3)
+    assert networks.batch_theory(1.5, 0.3) == pytest.approx(expected, abs=5e-3)
 
 
 def record_of(within, between, per_step, zoned, by_gamma):
