@@ -48,7 +48,7 @@ class Config(study.Config):
     gains: tuple[float, ...] = study.field(
         (0.5, 0.65, 0.8, 0.95, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2.0), help="Gains g.", positive=True
     )
-    num_steps: int = fields.num_steps(500)
+    num_steps: int = study.field(500, help="Largest length T.", positive=True)
     num_lengths: int = study.field(
         12, help="Number of lengths from 10 to T, evenly spaced in log T.", positive=True
     )
