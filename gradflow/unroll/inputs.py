@@ -136,7 +136,7 @@ def valid_steps(
         known = np.asarray(given)
         if ((known < 0) | (known > num_steps)).any():
             raise ValueError(
-                f"Expected lengths between 0 and T = {num_steps}, got {known}. Count only real steps."
+                f"Expected lengths between 0 and T = {num_steps}, got {known}. Count real steps."
             )
     return jnp.arange(num_steps).reshape(-1, *(1 for _ in batch)) < lengths
 

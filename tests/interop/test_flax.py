@@ -116,7 +116,7 @@ def test_linen_cell_equals_the_own_cell_with_the_same_weights(name, key):
 
 
 def test_the_gru_of_nnx_has_no_hidden_bias():
-    """A known defect of Flax that `from_nnx` documents; if it is fixed, change the documentation."""
+    """A known defect of Flax that `from_nnx` documents; if it is fixed, change the document."""
     assert nnx.GRUCell(D, H, rngs=nnx.Rngs(0)).dense_h.bias is None
     assert "bias" in from_linen(linen.GRUCell(H), D).init(jax.random.key(0))["hn"]
 

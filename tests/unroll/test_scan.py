@@ -243,7 +243,7 @@ def test_bad_lengths_and_masks_raise(options, message):
             "rnn",
             jnp.zeros(4, int),
             TypeError,
-            "Expected a carry of floating arrays, got int64 at carry,",
+            "floating arrays, got int64 at carry, which",
         ),
         (
             "lstm",
@@ -259,9 +259,7 @@ def test_bad_carry_raises(cell, carry, kind, message):
 
 
 def test_inputs_of_the_wrong_size_raise():
-    with refused(
-        ValueError, r"the cell's step takes, .* x of .*\(5,\).* parameters of shapes .*W_x"
-    ):
+    with refused(ValueError, r"step takes, .* x of .*\(5,\).* parameters of shapes .*W_x"):
         unroll(CELLS["rnn"], params_of(CELLS["rnn"]), inputs_of(T, 5))
 
 
