@@ -97,7 +97,7 @@ class Scaled:
     """A series scaled to mean 0 and standard deviation 1 of its first part, and its windows."""
 
     def __init__(self, values: np.ndarray, num_steps: int, are_changes: bool) -> None:
-        self.fitted, self.chosen = (int(len(values) * s) for s in np.cumsum(f.SHARES))
+        self.fitted, self.chosen = (int(len(values) * s) for s in np.cumsum(f.SPLIT))
         self.mean = 0.0 if are_changes else values[: self.fitted].mean()
         self.std = values[: self.fitted].std()
         if not self.std > 0:
