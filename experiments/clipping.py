@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _kit import trained
 
 from gradflow import statistics, study
 from gradflow.cells import resolve
@@ -46,9 +47,9 @@ from gradflow.spec import check_name, parse_spec, split_specs
 from gradflow.structure import check_structure
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import check_thresholds, resolve_clipping
-from gradflow.train.driver import Progress, Schedule, fit
+from gradflow.train.driver import Progress, Schedule
 from gradflow.train.optimisers import resolve_optimiser
-from gradflow.train.runs import NEVER, begin, fresh_sequences
+from gradflow.train.runs import begin
 from gradflow.train.training import Training
 
 if TYPE_CHECKING:
@@ -179,8 +180,7 @@ def _train(
         jnp.repeat(jnp.asarray(thresholds, float), config.num_seeds),
     )
     place, identity = folder(), {**dataclasses.asdict(config), "task": task, "kind": kind}
-    source = fresh_sequences(training, runs)
-    *_, last = fit(source, _schedule(config), folder=place, identity=identity)
+    last = trained.to_end(training, runs, _schedule(config), folder=place, identity=identity)
     names = [f"{kind} {threshold:g}" for threshold in thresholds] if levels else [kind]
     found = _dataset(config, last, names, thresholds)
     return found.assign(baseline=training.task.baseline).expand_dims(task=[task])
@@ -191,24 +191,11 @@ def _dataset(
 ) -> "xarray.Dataset":
     import xarray
 
-    runs = jax.device_get(progress.state._replace(key=None))
-
-    def split(array: np.ndarray) -> np.ndarray:
-        return array.reshape(*array.shape[:-1], len(names), config.num_seeds)
-
-    def event(update: Any) -> tuple[Any, ...]:
-        at = np.where(update == NEVER, np.nan, update)
-        return ("setting", "seed"), split(at), {"units": "updates"}
-
-    metrics = {
-        name: (("setting", "seed", "update"), np.moveaxis(split(progress.metrics[name]), 0, -1))
-        for name in METRICS
-    }
+    sizes = {"setting": len(names), "seed": config.num_seeds}
     return xarray.Dataset(
         {
-            **metrics,
-            "solved_at": event(runs.solved_at),
-            "died_at": event(runs.died_at),
+            **trained.curves(progress, METRICS, sizes),
+            **trained.events(progress, sizes),
             "threshold": ("setting", list(thresholds)),
         },
         coords={
@@ -249,8 +236,7 @@ def outcome(data: "xarray.Dataset") -> dict[str, float]:
 
 def final_losses(data: "xarray.Dataset") -> np.ndarray:
     """The last loss of each seed in one setting that was finite; there is one before training."""
-    loss = data.loss.transpose("seed", "update").values
-    return np.array([row[np.isfinite(row)][-1] for row in loss])
+    return trained.last_finite(data.loss.transpose("seed", "update").values)
 
 
 def gain(data: "xarray.Dataset", setting: str) -> np.ndarray:

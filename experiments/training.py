@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _kit import probes
+from _kit import probes, trained
 
 from gradflow import study
 from gradflow.cells import resolve
@@ -52,7 +52,7 @@ from gradflow.train.driver import Progress, Schedule, fit
 from gradflow.train.optimisers import check_learning_rate, resolve_optimiser
 from gradflow.train.probes import Probing, resolve_probes
 from gradflow.train.regularisers import resolve_regulariser
-from gradflow.train.runs import NEVER, begin, fresh_sequences
+from gradflow.train.runs import begin, fresh_sequences
 from gradflow.train.tensorboard import Board
 from gradflow.train.training import Training
 
@@ -268,26 +268,16 @@ def _dataset(config: Config, spec: str, training: Training, progress: Progress) 
     swept = {"learning_rate": list(learning_rates(config))}
     if config.clip_threshold is not None:
         swept["clip_threshold"] = list(thresholds(config))
-    by_run = ("cell", *swept, "seed")
-    sizes = *map(len, swept.values()), config.num_seeds
-
-    def split(array: np.ndarray) -> np.ndarray:
-        """(time, run, ...) -> (cell, learning rate, seed, time, ...), and thresholds if swept."""
-        array = array.reshape(len(array), *sizes, *array.shape[2:])
-        return np.moveaxis(array, 0, len(sizes))[None]
-
-    def event(update: Any) -> tuple[Any, ...]:
-        at = np.where(update == NEVER, np.nan, update)
-        return by_run, split(at[None])[..., 0], {"units": "updates"}
-
-    runs = jax.device_get(progress.state._replace(key=None))
-    measured = {name: split(array) for name, array in progress.probes.items()}
-    probed = probes.variables(measured, (*by_run, "probe_update"))
-    metrics = {
-        name: ((*by_run, "update"), split(array)) for name, array in progress.metrics.items()
+    lengths = {name: len(values) for name, values in swept.items()}
+    sizes = {"cell": 1, **lengths, "seed": config.num_seeds}
+    measured = {
+        name: trained.by_setting(array, list(sizes.values()))
+        for name, array in progress.probes.items()
     }
+    probed = probes.variables(measured, (*sizes, "probe_update"))
+    metrics = trained.curves(progress, list(progress.metrics), sizes)
     return xarray.Dataset(
-        {**metrics, **probed, "solved_at": event(runs.solved_at), "died_at": event(runs.died_at)},
+        {**metrics, **probed, **trained.events(progress, sizes)},
         coords={
             "cell": [spec],
             **swept,

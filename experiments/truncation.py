@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _kit import trained
 
 from gradflow import statistics, study
 from gradflow.cells import resolve
@@ -46,10 +47,10 @@ from gradflow.structure import check_structure
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import resolve_clipping
 from gradflow.train.direction import Comparison, compare
-from gradflow.train.driver import Progress, Schedule, fit
+from gradflow.train.driver import Progress, Schedule
 from gradflow.train.gradient import full_gradient, tbptt_gradient
 from gradflow.train.optimisers import resolve_optimiser
-from gradflow.train.runs import NEVER, Runs, advance, begin, fresh_sequences
+from gradflow.train.runs import Runs, advance, begin
 from gradflow.train.training import Training
 
 if TYPE_CHECKING:
@@ -191,8 +192,7 @@ def _measure(
     place, identity = folder(), {**dataclasses.asdict(config), "task": name, "k": k}
     runs = _begin(config, training)
     born = jax.tree.map(jnp.copy, runs.params)
-    source = fresh_sequences(training, runs)
-    *_, last = fit(source, _schedule(config), folder=place, identity=identity)
+    last = trained.to_end(training, runs, _schedule(config), folder=place, identity=identity)
     bias = _bias(config, training), (born, last.state.params)
     found = _dataset(config, last, [jax.device_get(bias[0](params)) for params in bias[1]])
     seconds, size = _cost(config, training)
@@ -208,17 +208,18 @@ def _measure(
 def _dataset(config: Config, progress: Progress, biases: list[Comparison]) -> "xarray.Dataset":
     import xarray
 
-    solved_at = jax.device_get(progress.state.solved_at)
-    at = np.where(solved_at == NEVER, np.nan, solved_at)
-    metrics = {
-        name: (("seed", "update"), progress.metrics[name].T) for name in ("loss", "accuracy")
-    }
+    sizes = {"seed": config.num_seeds}
+    metrics = trained.curves(progress, ("loss", "accuracy"), sizes)
     by_stage = {
         name: (("stage", "seed"), np.stack(values).astype(float))
         for name, values in zip(Comparison._fields, zip(*biases, strict=True), strict=True)
     }
     return xarray.Dataset(
-        {**metrics, **by_stage, "solved_at": ("seed", at, {"units": "updates"})},
+        {
+            **metrics,
+            **by_stage,
+            "solved_at": trained.events(progress, sizes)["solved_at"],
+        },
         coords={
             "stage": list(STAGES),
             "seed": np.arange(config.num_seeds),
