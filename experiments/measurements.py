@@ -181,7 +181,8 @@ def _lines(array: "xarray.DataArray", variable: Variable) -> dict[str, "xarray.D
 
 
 def _log_sum(values: "xarray.DataArray", dim: str) -> "xarray.DataArray":
-    return values.reduce(np.logaddexp.reduce, dim)
+    with np.errstate(invalid="ignore"):  # NaN where there is no pair, above a map's diagonal
+        return values.reduce(np.logaddexp.reduce, dim)
 
 
 def _draw_lines(ax: "Axes", lines: dict[str, "xarray.DataArray"]) -> None:
