@@ -203,7 +203,7 @@ def naive_forecast(dataset: "xarray.Dataset", name: str, ahead: int, atol: float
         f"table-{name}",
         f"Repeating the last value has the published error (steps ahead: {ahead}).",
         NAIVE[ahead],
-        dataset.naive.sel(ahead=ahead),
+        float(dataset.naive.sel(ahead=ahead)),
         atol=atol,
         source=NOTEBOOK,
         exact=True,

@@ -174,7 +174,7 @@ def about_iterations(dataset: "xarray.Dataset") -> list[Claim]:
             "table1-observers",
             "DEER needs 2 to 14 iterations for an observer (fewest and most, over flows).",
             [2, 14],
-            [authors.min(), authors.max()],
+            [float(authors.min()), float(authors.max())],
             atol=1,
             shape=("at most 14 for every flow, in the median over seeds", (observers <= 14).all()),
             source=SECOND
@@ -215,7 +215,7 @@ def about_exponents(dataset: "xarray.Dataset") -> list[Claim]:
             "table1-volume",
             "The exponents of a flow sum to the mean log |det J| (largest relative difference).",
             0,
-            off.max(),
+            float(off.max()),
             atol=1e-6,
             kind="derived",
             source="they are equal in exact arithmetic",
