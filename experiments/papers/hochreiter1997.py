@@ -26,16 +26,16 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _kit import fields, runs
+from _kit import fields
 from _paper import Paper
-from _training import last, trained
+from _training import begin_seeds, last, trained
 
 from gradflow import study
 from gradflow.cells import resolve
 from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import Batch, Task, resolve_task
-from gradflow.train import Schedule, Training, begin, resolve_clipping, resolve_optimiser
+from gradflow.train import Schedule, Training, resolve_clipping, resolve_optimiser
 
 if TYPE_CHECKING:
     import xarray
@@ -157,7 +157,7 @@ def train(config: Config, problem: str, net: str, folder: Any) -> "xarray.Datase
         eval_size=config.eval_size,
     )
     every = max(1, int(chosen.num_updates * config.budget) // config.evaluations)
-    begun = begin(training, runs.keys(config), jnp.full(config.num_seeds, chosen.learning_rate))
+    begun = begin_seeds(training, config, chosen.learning_rate)
     schedule = Schedule(every * config.evaluations, every)
     identity = {"problem": problem, "net": net, "steps": config.num_steps, "every": every}
     found, _ = trained(training, begun, schedule, folder=folder(), identity=identity)

@@ -1,4 +1,4 @@
-"""The papers that train: formulas in float64, what they refuse, and that a kill loses little."""
+"""The papers that train: formulas in float64, errors, and resumption from checkpoints."""
 
 import engelken2023
 import hochreiter1997
@@ -51,11 +51,11 @@ def test_flossing_loss_is_the_regulariser_of_the_library():
 
 
 def test_unknown_choices_are_refused():
-    with pytest.raises(ValueError, match="init is expected to be of basic, smart, sigmoid"):
+    with pytest.raises(ValueError, match="Unknown init 'clever'"):
         pascanu2013_order.run(pascanu2013_order.Config(init=("clever",)))
-    with pytest.raises(ValueError, match="method is expected to be of MSGD, .* got 'ADAM'"):
+    with pytest.raises(ValueError, match="Unknown method 'ADAM'"):
         pascanu2013_order.run(pascanu2013_order.Config(method=("ADAM",)))
-    with pytest.raises(ValueError, match="cell is expected to be of tanh, irnn, gru, lstm"):
+    with pytest.raises(ValueError, match="Unknown cell 'lru'"):
         le2015.run(le2015.Config(cell=("lru",), num_steps=10))
     with pytest.raises(ValueError, match="Unknown problem 'parity'"):
         hochreiter1997.run(hochreiter1997.Config(problem=("parity",)))
