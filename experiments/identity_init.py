@@ -1,24 +1,23 @@
-"""Whether the identity carries the gradient, and whether a net that starts there trains.
+"""Initialised at the identity, a ReLU network carries its gradient and learns what others do not.
 
-Plain nets h_t = φ(W_x x_t + W_h h_{t-1} + b), φ ReLU or tanh, that differ in how W_h starts::
+Plain networks h_t = φ(W_x x_t + W_h h_{t-1} + b), φ ReLU or tanh, that differ in how W_h starts::
 
     irnn             W_h = I, with W_x ~ N(0, 0.001²): the paper's
-    identity         W_h = I, with W_x from lecun's law, as all others have it
+    identity         W_h = I, with W_x from LeCun's law, as all others have it
     scaled_identity  W_h = 0.01 I: the paper's, for tasks without long dependencies
     orthogonal       uniform among the orthogonal matrices
     glorot           U(±√(3/n))
     sparse           15 connections a unit, spectral radius 0.95
     critical         N(0, σ²/n) on the line of mean-field theory: σ = √2 for ReLU, 1 for tanh
 
-The norm ‖∂h_T/∂h_k‖ against the lag at birth and after some updates; learning curves on the adding
-problem and on digits read pixel by pixel; the moduli of the eigenvalues of W_h along training. The
-claim: a ReLU net that starts at the identity carries the gradient over the whole sequence, and so
-learns what the same net from another start does not. Two parts, each supported by a rule: of the
-irnn with ReLU, ‖∂h_T/∂h_k‖ over nine tenths of the steps lies within 0.1 and 10 in the (geometric)
-mean over seeds, at birth and at the end of the training; and its final loss is below that of each
-start that is not the identity, the 95 % interval of the log ratio over seeds being below 0. (The
-first tenth of the steps is left out, for an image begins blank, and where W_x x_t = 0 and h = 0,
-ReLU has no slope: the norm is -inf.)
+Measured are the norm ‖∂h_T/∂h_k‖ against the lag at initialisation and after some updates, learning
+curves on the adding problem and on digits read pixel by pixel, and the moduli of the eigenvalues of
+W_h along training. Three claims about the irnn with ReLU, on each task: its norm over nine tenths
+of the steps lies within 0.1 and 10 at initialisation; so it does after the training, both by the
+95 % interval over seeds of the mean log; and its final loss is below that of every start that is
+not the identity, by the 95 % interval of the log ratio. (The first tenth of the steps is left out,
+because images begin blank: where W_x x_t = 0 and h = 0, ReLU has slope 0 and the norm is exactly
+0.)
 
 Source: Le, Jaitly, Hinton 2015, arXiv:1504.00941; Saxe, McClelland, Ganguli 2014, arXiv:1312.6120
 (orthogonal); Chen, Pennington, Schoenholz 2018, arXiv:1806.05394 (critical).
@@ -27,11 +26,11 @@ Source: Le, Jaitly, Hinton 2015, arXiv:1504.00941; Saxe, McClelland, Ganguli 201
     python experiments/identity_init.py --full
     python experiments/identity_init.py --activations=relu --tasks='adding(num_steps=100)'
 
-Takes about two minutes on two cores at the defaults; each start has one learning rate there, and
-under ``--full`` (an hour, by estimate) the best of three.
+Takes about two minutes on two cores at the defaults, where all starts have one learning rate, and
+an hour, by estimate, with ``--full``, where each has the best of three.
 """
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -39,18 +38,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _kit import curves, decisions, fields, outcomes, runs, trained
 
 from gradflow import statistics, study
 from gradflow.cells import rnn
 from gradflow.initializers.meanfield import ACTIVATIONS
 from gradflow.spec import check_name, split_specs
 from gradflow.tasks import resolve_task
-from gradflow.train.clipping import resolve_clipping
-from gradflow.train.driver import Schedule, fit
-from gradflow.train.optimisers import resolve_optimiser
-from gradflow.train.probes import Probing, probe
-from gradflow.train.runs import Runs, begin, fresh_sequences
-from gradflow.train.training import Training
+from gradflow.train import Probing, Runs, Schedule, Training, resolve_clipping, resolve_optimiser
+from gradflow.train.probes import probe
 
 if TYPE_CHECKING:
     import xarray
@@ -60,56 +56,55 @@ if TYPE_CHECKING:
     from gradflow.tasks import Task
 
 KEPT = 10.0
-"""A norm within this factor of 1, to either side, counts as carried."""
+"""The factor of 1, to either side, within which a norm counts as carried."""
 
+OVER = 0.9
+"""The fraction of the steps over which the gradient is to be carried."""
 
 FLOOR = -12
 """The log10 norm at the lower edge of a panel."""
 
 
-OVER = 0.9
-"""The part of the steps over which the gradient is to be carried."""
-
-
 class Start(NamedTuple):
-    """How a net starts.
+    """How a network is initialised.
 
     Attributes:
-      recurrent: The initialiser of W_h; ``{activation}`` stands for the net's own.
-      look: Of its lines.
+      recurrent: The initialiser of W_h; ``{activation}`` stands for the network's own.
+      color: Of its lines.
+      linestyle: Of its lines.
       input: The initialiser of W_x.
       is_identity: Whether W_h is the identity, unscaled.
     """
 
     recurrent: str
-    look: dict[str, Any]
+    color: str
+    linestyle: Any
     input: str = "lecun"
     is_identity: bool = False
 
-
-def _look(color: str, linestyle: Any) -> dict[str, Any]:
-    return {"color": color, "linestyle": linestyle}
+    @property
+    def look(self) -> dict[str, Any]:
+        """The style of its lines."""
+        return {"color": self.color, "linestyle": self.linestyle}
 
 
 STARTS = {
-    "irnn": Start("identity", _look("#0072B2", "-"), "normal(std=0.001)", True),
-    "identity": Start("identity", _look("#56B4E9", (0, (5, 1))), is_identity=True),
-    "scaled_identity": Start("scaled_identity", _look("#999999", ":")),
-    "orthogonal": Start("orthogonal", _look("#D55E00", "-.")),
-    "glorot": Start("glorot", _look("#009E73", "--")),
-    "sparse": Start("sparse", _look("#CC79A7", (0, (3, 1, 1, 1, 1, 1)))),
-    "critical": Start("critical(activation={activation!r})", _look("#000000", (0, (1, 1)))),
+    "irnn": Start("identity", "#0072B2", "-", "normal(std=0.001)", True),
+    "identity": Start("identity", "#56B4E9", (0, (5, 1)), is_identity=True),
+    "scaled_identity": Start("scaled_identity", "#999999", ":"),
+    "orthogonal": Start("orthogonal", "#D55E00", "-."),
+    "glorot": Start("glorot", "#009E73", "--"),
+    "sparse": Start("sparse", "#CC79A7", (0, (3, 1, 1, 1, 1, 1))),
+    "critical": Start("critical(activation={activation!r})", "#000000", (0, (1, 1))),
 }
 
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """Which nets start where, and what they learn."""
+    """Which networks start where, and what they learn."""
 
-    num_seeds: int = study.field(5, help="Independent repetitions, vectorised.", positive=True)
-    precision: Literal["float64", "float32"] = study.field(
-        "float32", help="Precision of the training; the norms are measured in float64."
-    )
+    num_seeds: int = fields.num_seeds(5)
+    precision: Literal["float64", "float32"] = fields.training_precision()
     starts: tuple[str, ...] = study.field(
         tuple(STARTS),
         help="Of irnn, identity, scaled_identity, orthogonal, glorot, sparse, critical.",
@@ -117,20 +112,30 @@ class Config(study.Config):
     activations: tuple[str, ...] = study.field(
         ("relu", "tanh"), help="Of relu, tanh, identity and sigmoid."
     )
-    tasks: str = study.field(
-        "adding(num_steps=50),digits", help="Tasks, a name or name(option=value)."
-    )
-    hidden_size: int = study.field(32, help="Hidden units.", positive=True)
+    tasks: str = fields.tasks("adding(num_steps=50),digits")
+    hidden_size: int = fields.hidden_size(32)
     learning_rates: tuple[float, ...] = study.field(
-        (0.001,), help="Of Adam; each start is shown at its best one.", positive=True
+        (0.001,), help="Learning rates of Adam; each start is shown at its best one.", positive=True
     )
     clip: float = study.field(1.0, help="Largest global norm of a gradient.", positive=True)
-    batch_size: int = study.field(32, help="Sequences in an update.", positive=True)
-    num_updates: int = study.field(1000, help="Updates of a training.", positive=True)
-    eval_every: int = study.field(50, help="Updates between two evaluations.", positive=True)
+    batch_size: int = fields.batch_size()
+    num_updates: int = fields.num_updates(1000)
+    eval_every: int = fields.eval_every(50)
     early: int = study.field(
-        100, help="The update between birth and end after which norms are measured.", positive=True
+        100,
+        help="Update after which norms are measured, as at initialisation and at the end.",
+        positive=True,
     )
+
+    @property
+    def schedule(self) -> Schedule:
+        """How long, and when there is an evaluation."""
+        return Schedule(self.num_updates, self.eval_every, early_stop=False)
+
+    @property
+    def measured_at(self) -> list[int]:
+        """The updates after which norms are measured."""
+        return [0, self.early, self.num_updates]
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
@@ -155,25 +160,25 @@ def _on_task(config: Config, spec: str, task: "Task", once: study.Once) -> "xarr
 
 def _check(config: Config, tasks: dict[str, "Task"]) -> None:
     if not tasks:
-        raise ValueError(f"the name of a task is expected, got {config.tasks!r}; try adding")
+        raise ValueError(f"Expected the name of a task, got {config.tasks!r}. Try adding.")
     for names, kind, known in (
         (config.starts, "start", STARTS),
         (config.activations, "activation of mean-field theory", ACTIVATIONS),
     ):
         if not names:
-            raise ValueError(f"at least one {kind} is expected, got none; try {next(iter(known))}")
+            raise ValueError(f"Expected at least one {kind}, got none. Try {next(iter(known))}.")
         for name in names:
             check_name(kind, name, known)
-    Schedule(config.num_updates, config.eval_every)  # says what does not divide
+    _ = config.schedule  # numbers that do not divide are reported before anything is trained
     if config.early % config.eval_every or config.early >= config.num_updates:
         raise ValueError(
-            f"early is expected to be a multiple of eval_every={config.eval_every} below "
-            f"num_updates={config.num_updates}, got {config.early}"
+            f"Expected --early to be a multiple of eval_every={config.eval_every} below "
+            f"num_updates={config.num_updates}, got {config.early}. Try {config.eval_every}."
         )
 
 
 def _begin(config: Config, training: Training, activation: str) -> Runs:
-    """The runs, by start, learning rate and seed; a seed has its sequences and draws for all."""
+    """The runs, by start, learning rate and seed; a seed has the same sequences in all of them."""
     starts = [STARTS[name] for name in config.starts]
     cells = [
         rnn(
@@ -186,46 +191,45 @@ def _begin(config: Config, training: Training, activation: str) -> Runs:
         for start in starts
     ]
     k_runs, k_cells = jax.random.split(jax.random.key(config.seed))
-    by_rate = len(config.learning_rates), config.num_seeds
-    rates = jnp.repeat(jnp.asarray(config.learning_rates), config.num_seeds)
-    keys = jnp.tile(jax.random.split(k_runs, config.num_seeds), by_rate[0] * len(starts))
-    runs = begin(training, keys, jnp.tile(rates, len(starts)))
-
-    def draw(key: jax.Array) -> Any:
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(c.init(key) for c in cells))
-
-    drawn = jax.jit(jax.vmap(draw, out_axes=1))(jax.random.split(k_cells, config.num_seeds))
+    by_start = runs.initialise_each(cells, jax.random.split(k_cells, config.num_seeds))
+    rates = config.learning_rates
 
     def per_run(leaf: jax.Array) -> jax.Array:
-        shape = len(starts), *by_rate, *leaf.shape[2:]
+        shape = len(starts), len(rates), *leaf.shape[1:]
         return jnp.broadcast_to(leaf[:, None], shape).reshape(-1, *leaf.shape[2:])
 
-    return runs._replace(params={**runs.params, "cell": jax.tree.map(per_run, drawn)})
+    keys = jax.random.split(k_runs, config.num_seeds)
+    settings = [(rate,) for _ in starts for rate in rates]
+    return trained.begin(training, keys, settings, jax.tree.map(per_run, by_start))
 
 
 def _train(config: Config, spec: str, task: "Task", activation: str) -> "xarray.Dataset":
     """All starts of one activation on one task, side by side."""
-    cell = rnn(task.input_size, config.hidden_size, activation=activation)
-    clipping = resolve_clipping(f"global_norm(threshold={config.clip})")
-    training = Training(cell, task, resolve_optimiser("adam"), clipping=clipping,
-                        batch_size=config.batch_size)  # fmt: skip
-    schedule = Schedule(config.num_updates, config.eval_every, early_stop=False)
+    training = Training(
+        rnn(task.input_size, config.hidden_size, activation=activation),
+        task,
+        resolve_optimiser("adam"),
+        clipping=resolve_clipping(f"global_norm(threshold={config.clip})"),
+        batch_size=config.batch_size,
+    )
     probing = Probing(("log_norms",), jax.random.fold_in(jax.random.key(config.seed), 2))
-    moduli, singular, norms, metrics = [], [], {}, {}
-    source = fresh_sequences(training, _begin(config, training, activation))
-    for progress in fit(source, schedule):
+    moduli, singular, norms, metrics = [], [], [], {}
+    begun = _begin(config, training, activation)
+    for progress in trained.evaluations(training, begun, config.schedule):
         W_h = np.asarray(progress.state.params["cell"]["W_h"], np.float64)
         moduli.append(_of_finite(_moduli, W_h))
         singular.append(_of_finite(partial(np.linalg.svd, compute_uv=False), W_h))
-        if progress.update in (0, config.early, config.num_updates):
-            found = probe(cell, task, progress.state.params, probing)["log_norms"]
-            norms[progress.update] = found[:, ::-1]
+        if progress.update in config.measured_at:
+            found = probe(training.cell, task, progress.state.params, probing)["log_norms"]
+            norms.append(found[:, ::-1])
         metrics = progress.metrics
-    return _dataset(config, (spec, task, activation), metrics, {
-        "log_norm": (("look", "lag"), np.stack(list(norms.values())), {"units": "nats"}),
+    found = {
+        **{name: (("update",), metrics[name], {}) for name in ("loss", "accuracy")},
+        "log_norm": (("measured_at", "lag"), np.stack(norms), {"units": "nats"}),
         "modulus": (("update", "index"), np.stack(moduli), {"of": "eigenvalues of W_h"}),
         "singular": (("update", "index"), np.stack(singular), {"of": "W_h"}),
-    })  # fmt: skip
+    }
+    return _dataset(config, found, task).expand_dims(task=[spec], activation=[activation])
 
 
 def _moduli(matrices: np.ndarray) -> np.ndarray:
@@ -240,44 +244,34 @@ def _of_finite(values: Any, matrices: np.ndarray) -> np.ndarray:
     return found
 
 
-def _dataset(
-    config: Config,
-    labels: tuple[str, "Task", str],
-    metrics: dict[str, np.ndarray],
-    found: dict[str, tuple],
-) -> "xarray.Dataset":
+def _dataset(config: Config, found: dict[str, Any], task: "Task") -> "xarray.Dataset":
+    """The arrays (time, run, ...) by start, learning rate and seed."""
     import xarray
 
-    spec, task, activation = labels
-    shape = len(config.starts), len(config.learning_rates), config.num_seeds
-
-    def by_run(values: np.ndarray) -> np.ndarray:
-        """(time, run, ...) -> (task, activation, start, rate, run, time, ...)."""
-        return np.moveaxis(values.reshape(len(values), *shape, *values.shape[2:]), 0, 3)[None, None]
-
-    runs = ("task", "activation", "start", "rate", "run")
+    sizes = {
+        "start": len(config.starts),
+        "rate": len(config.learning_rates),
+        "run": config.num_seeds,
+    }
     measured = {
-        name: ((*runs, *dims), by_run(values), attributes)
+        name: ((*sizes, *dims), trained.by_setting(values, list(sizes.values())), attributes)
         for name, (dims, values, attributes) in found.items()
     }
-    curves = {name: ((*runs, "update"), by_run(metrics[name])) for name in ("loss", "accuracy")}
-    per_task = {"baseline": task.baseline, "num_steps": task.num_steps, "loss_kind": task.loss}
+    about = {"baseline": task.baseline, "num_steps": task.num_steps, "loss_kind": task.loss}
     return xarray.Dataset(
-        {**curves, **measured, **{name: ("task", [value]) for name, value in per_task.items()}},
+        {**measured, **about},
         coords={
-            "task": [spec],
-            "activation": [activation],
             "start": list(config.starts),
             "rate": list(config.learning_rates),
-            "update": ("update", np.arange(0, config.num_updates + 1, config.eval_every)),
-            "look": ("look", [0, config.early, config.num_updates], {"units": "updates"}),
+            "update": ("update", config.schedule.evaluations, {"units": "updates"}),
+            "measured_at": ("measured_at", config.measured_at, {"units": "updates"}),
             "lag": ("lag", np.arange(task.num_steps + 1), {"units": "steps"}),
         },
     )
 
 
 def at_best_rate(dataset: "xarray.Dataset") -> "xarray.Dataset":
-    """Each start at the learning rate of the smallest final loss, by the median over seeds."""
+    """Selects for each start the learning rate of the smallest final loss, by the median."""
     final = dataset.loss.isel(update=-1, drop=True).fillna(np.inf).median("run")
     return dataset.isel(rate=final.argmin("rate"))
 
@@ -288,140 +282,162 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
     dataset = at_best_rate(dataset)
     activations = [str(name) for name in dataset.activation.values]
-    tasks = [str(name) for name in dataset.task.values]
     fig = Figure(figsize=(7.0, 2.1 * len(activations) + 4.0))
-    rows = *(1.0 for _ in activations), 1.8
-    *upper, lower = fig.subfigures(len(rows), 1, height_ratios=rows, squeeze=False)[:, 0]
+    heights = *(1.0 for _ in activations), 1.8
+    *upper, lower = fig.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     for row, activation in zip(upper, activations, strict=True):
-        data = dataset.sel(activation=activation, task=tasks[0])
-        panels = row.subplots(1, dataset.sizes["look"], sharey=True)
-        for ax, update in zip(panels, dataset["look"].values, strict=True):
-            _draw_norms(ax, data.sel(look=update))
-            when = f"after {update} updates" if update else "at birth"
-            ax.set_title(f"{activation}, {when}")
-        panels[0].set_ylabel(r"$\log_{10}\,\|\partial h_T/\partial h_k\|$")
-    pairs = [(task, name) for task in tasks for name in activations]
-    losses, radii = lower.subplots(2, len(pairs), sharex=True, squeeze=False)
-    for above, below, (task, name) in zip(losses, radii, pairs, strict=True):
-        _draw_losses(above, dataset.sel(task=task, activation=name))
-        _draw_radii(below, dataset.sel(task=task, activation=name))
-        above.set_title(f"{task.partition('(')[0]}, {name}")
-        below.sharey(radii[0])
-    losses[0].set_ylabel("loss")
-    radii[0].set_ylabel(r"largest $|\lambda|$ of $W_h$")
-    lower.supxlabel("update", fontsize=9)
+        _draw_row(row, dataset.sel(activation=activation).isel(task=0))
+    _draw_training(lower, dataset)
     handles = upper[0].axes[0].get_legend_handles_labels()
     fig.legend(*handles, loc="outside upper center", ncols=4, handlelength=3.2)
     return fig
 
 
+def _draw_row(row: Any, data: "xarray.Dataset") -> None:
+    panels = row.subplots(1, data.sizes["measured_at"], sharey=True)
+    for ax, update in zip(panels, data["measured_at"].values, strict=True):
+        _draw_norms(ax, data.sel(measured_at=update))
+        when = f"after {update} updates" if update else "at initialisation"
+        ax.set_title(f"{data.activation.values}, {when}")
+    panels[0].set_ylabel(curves.NORM)
+
+
+def _draw_training(part: Any, dataset: "xarray.Dataset") -> None:
+    """A column for each task and activation: the losses, and the spectral radius below them."""
+    pairs = [(task, name) for task in dataset.task.values for name in dataset.activation.values]
+    losses, radii = part.subplots(2, len(pairs), sharex=True, squeeze=False)
+    for above, below, (task, name) in zip(losses, radii, pairs, strict=True):
+        data = dataset.sel(task=task, activation=name)
+        _draw_losses(above, data)
+        for start, look in _looks(data):
+            radius = data.modulus.sel(start=start).isel(index=0)
+            study.figure.band(below, data["update"], radius, "run", **look)
+        below.axhline(1, color="#606060", lw=0.6)
+        above.set_title(f"{str(task).partition('(')[0]}, {name}")
+        below.sharey(radii[0])
+    losses[0].set_ylabel("loss")
+    radii[0].set_ylabel(r"largest $|\lambda|$ of $W_h$")
+    part.supxlabel("update", fontsize=9)
+
+
+def _looks(data: "xarray.Dataset") -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in map(str, data.start.values):
+        yield name, STARTS[name].look
+
+
 def _draw_norms(ax: "Axes", data: "xarray.Dataset") -> None:
     num_steps = int(data.num_steps)
     lags = data.lag[: num_steps + 1]
-    for name in data.start.values:
-        decades = data.log_norm.sel(start=name, lag=lags) / np.log(10)
-        label = str(name).replace("_", " ")
-        study.figure.band(ax, lags, decades, "run", label=label, **STARTS[str(name)].look)
-    ax.set(xlim=(0, num_steps), ylim=(FLOOR, -FLOOR / 3), xlabel="lag T − k (steps)")
+    for name, look in _looks(data):
+        label = name.replace("_", " ")
+        curves.draw_norms(ax, lags, data.log_norm.sel(start=name, lag=lags), label=label, **look)
+    ax.set(xlim=(0, num_steps), ylim=(FLOOR, -FLOOR / 3), xlabel=curves.LAG)
 
 
 def _draw_losses(ax: "Axes", data: "xarray.Dataset") -> None:
-    for name in data.start.values:
-        loss = data.loss.sel(start=name)
-        study.figure.band(ax, data["update"], loss, "run", **STARTS[str(name)].look)
+    for name, look in _looks(data):
+        study.figure.band(ax, data["update"], data.loss.sel(start=name), "run", **look)
     baseline = float(data.baseline)
-    ax.axhline(baseline, color="#606060", lw=0.8, ls=(0, (1, 2)))
     lowest = min(float(data.loss.min()), baseline / 2)
-    ax.set(yscale="log", ylim=(0.8 * lowest, 3 * baseline))
+    outcomes.draw_losses(ax, baseline, xlabel="", ylim=(0.8 * lowest, 3 * baseline))
     ax.yaxis.set_minor_formatter("")
 
 
-def _draw_radii(ax: "Axes", data: "xarray.Dataset") -> None:
-    for name in data.start.values:
-        radius = data.modulus.sel(start=name).isel(index=0)
-        study.figure.band(ax, data["update"], radius, "run", **STARTS[str(name)].look)
-    ax.axhline(1, color="#606060", lw=0.6)
-
-
 def summary(dataset: "xarray.Dataset") -> str:
-    """What each start came to, and whether the identity carried its gradient and trained."""
+    """A table of all starts, each at its best learning rate."""
     best = at_best_rate(dataset)
-    rows = [
-        _row(best.sel(task=task, activation=name, start=start))
-        for task in best.task.values
-        for name in best.activation.values
-        for start in best.start.values
-    ]
-    return "\n".join([study.table(rows), *_verdicts(best)])
+    return study.table(
+        [
+            _row(best.sel(task=task, activation=name, start=start))
+            for task in best.task.values
+            for name in best.activation.values
+            for start in best.start.values
+        ]
+    )
 
 
 def _row(data: "xarray.Dataset") -> dict[str, str]:
-    decades, last = log_far(data), data.isel(update=-1)
+    norms, last = log10_norms(data), data.isel(update=-1)
     return {
         "task": str(data.task.values),
         "φ": str(data.activation.values),
         "start": str(data.start.values),
         "rate": f"{float(data.rate):g}",
-        "lag": f"{far(data)}",
-        "log10 norm there, birth": f"{statistics.estimate(decades[0]):z.1f}",
-        "end": f"{statistics.estimate(decades[-1]):z.1f}",
-        "largest |λ|, end": f"{statistics.estimate(last.modulus.isel(index=0).values):z.2f}",
-        "final loss": f"{statistics.estimate(last.loss.values):z.4f}",
-        "correct": f"{statistics.estimate(last.accuracy.values):z.2f}",
+        "lag": f"{longest_lag(data)}",
+        "log10 norm, initialisation": f"{statistics.estimate(norms[0]):z.1f}",
+        "trained": f"{statistics.estimate(norms[-1]):z.1f}",
+        "largest |λ|, trained": f"{statistics.estimate(last.modulus.isel(index=0)):z.2f}",
+        "final loss": f"{statistics.estimate(last.loss):z.4f}",
+        "accuracy": f"{statistics.estimate(last.accuracy):z.2f}",
     }
 
 
-def far(data: "xarray.Dataset") -> int:
-    """The lag over which the gradient is to be carried, on one task."""
+def longest_lag(data: "xarray.Dataset") -> int:
+    """Gives the lag over which the gradient is to be carried, on one task."""
     return int(OVER * int(data.num_steps))
 
 
-def log_far(data: "xarray.Dataset") -> np.ndarray:
-    """log10 ‖∂h_T/∂h_k‖ at that lag, of one start on one task, (look, run)."""
-    norms = data.log_norm.sel(lag=far(data))
-    return norms.transpose("look", "run").values / math.log(10)
+def log10_norms(data: "xarray.Dataset") -> np.ndarray:
+    """Gives log10 ‖∂h_T/∂h_k‖ at that lag, of one start on one task, (measured_at, run)."""
+    norms = data.log_norm.sel(lag=longest_lag(data))
+    return norms.transpose("measured_at", "run").values / curves.NATS
 
 
-def carried(decades: np.ndarray) -> bool:
-    """Whether norms, given by their log10 in each seed, are about 1 in the mean."""
-    return bool(abs(np.mean(decades)) <= math.log10(KEPT))
-
-
-def gains(data: "xarray.Dataset", start: str) -> dict[str, statistics.Estimate]:
-    """log(final loss of a start / that of each start that is not the identity), over seeds.
+def log_ratios(data: "xarray.Dataset", start: str) -> dict[str, statistics.Estimate]:
+    """Estimates log(final loss of a start / that of each start that is not the identity).
 
     The runs of a seed have the same sequences, and are compared with each other.
     """
     loss = np.log(data.loss.isel(update=-1))
-    others = [str(name) for name in data.start.values if not STARTS[str(name)].is_identity]
+    others = [name for name in map(str, data.start.values) if not STARTS[name].is_identity]
     ratios = {name: (loss.sel(start=start) - loss.sel(start=name)).values for name in others}
     return {name: statistics.estimate(ratio) for name, ratio in ratios.items()}
 
 
-def _verdicts(best: "xarray.Dataset") -> list[str]:
-    """The verdicts on the irnn with ReLU, if it is there."""
+def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+    """Whether the irnn with ReLU, if it was trained, carries its gradient and learns more."""
+    best = at_best_rate(dataset)
     if "irnn" not in best.start.values or "relu" not in best.activation.values:
         return []
-    lines = []
-    for task in best.task.values:
-        data = best.sel(task=task, activation="relu")
-        decades = log_far(data.sel(start="irnn"))
-        born, trained = carried(decades[0]), carried(decades[-1])
-        lines.append(
-            f"{task}: the identity carries the gradient over {far(data)} steps at birth: "
-            f"{study.verdict(born)}; after {int(data['update'][-1])} updates: "
-            f"{study.verdict(trained)}"
-        )
-        ratios = gains(data, "irnn")
-        if not ratios:
-            continue
-        nearest = max(ratios, key=lambda name: ratios[name].value)
-        holds = all(ratio.high < 0 for ratio in ratios.values())
-        lines.append(
-            f"{task}: it learns what the other starts do not: {study.verdict(holds)} (its loss is "
-            f"{ratios[nearest].map(np.exp):.2f} of that of the best other, {nearest})"
-        )
-    return lines
+    by_task = [best.sel(task=task, activation="relu") for task in best.task.values]
+    return [claim for data in by_task for claim in _of_task(data)]
+
+
+def _of_task(data: "xarray.Dataset") -> list[study.Claim]:
+    when = {"at initialisation": 0, f"after {int(data['update'][-1])} updates": -1}
+    ratios = log_ratios(data, "irnn")
+    return [
+        *(_carries(data, name, at) for name, at in when.items()),
+        *([_learns(data, ratios)] if ratios else []),
+    ]
+
+
+def _carries(data: "xarray.Dataset", when: str, at: int) -> study.Claim:
+    task, lag = str(data.task.values), longest_lag(data)
+    norm = statistics.estimate(log10_norms(data.sel(start="irnn"))[at])
+    stage = "carries-trained" if at else "carries-initialised"
+    room = float(np.log10(KEPT))
+    return study.claim(
+        decisions.identifier(stage, task),
+        f"On {task} ReLU with W_h = I carries its gradient over {lag} steps {when}.",
+        decisions.within(norm, -room, room),
+        measured=study.Measured.of(f"log10 norm at lag {lag}", norm),
+        criterion=f"the 95 % interval of the mean log10 norm lies within ±{room:g}",
+    )
+
+
+def _learns(data: "xarray.Dataset", ratios: dict[str, statistics.Estimate]) -> study.Claim:
+    task = str(data.task.values)
+    return study.claim(
+        decisions.identifier("learns-what-others-do-not", task),
+        f"ReLU with W_h = I learns {task} better than from any start that is not the identity.",
+        decisions.every(map(decisions.below, ratios.values())),
+        measured=[
+            study.Measured.of(f"final loss over that of {name}", ratio.map(np.exp))
+            for name, ratio in ratios.items()
+        ],
+        criterion="its final loss is below that of each of them, by the 95 % interval of the ratio",
+    )
 
 
 EXPERIMENT = study.Experiment(
@@ -430,6 +446,7 @@ EXPERIMENT = study.Experiment(
     run=run,
     figure=figure,
     summary=summary,
+    claims=claims,
     section="training",
     order=4,
     gallery={"identity_init": study.Picture()},

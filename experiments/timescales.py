@@ -1,14 +1,19 @@
-"""Which lags the weight gradient sees, parameter by parameter.
+"""A weight's gradient reaches as far back as ∂L/∂h_k does, unless there is a loss at every step.
 
-The gradient of every parameter θ is a sum over the steps, ∂L/∂θ = Σ_k (∂L/∂s_k) (∂⁺s_k/∂θ). For
-every parameter of each cell, the log norm of each share against the lag T - k, beside that of
-∂L/∂h_k: for a loss at the last step, at birth, along a short training and at its end, and for a
-loss at every step. The task is to say in h what was read some steps before. The claim: with the
-loss at the last step the share of step k in a weight's gradient falls with the lag at the rate of
-∂L/∂h_k, so that the weights hear of the last few steps alone; with a loss at every step the shares
-are level, and the sum no longer shows how far back a loss is heard. A second part: training makes
-the weights hear further back. It is supported if the lag within which 90 % of the summed norms lie
-is larger at the end than at birth, by the 95 % interval over seeds.
+The gradient of every parameter θ is a sum over the steps::
+
+    ∂L/∂θ = Σ_k (∂L/∂s_k) (∂⁺s_k/∂θ)
+
+For every parameter of each cell, the log norm of each component is measured against the lag T - k,
+beside that of ∂L/∂h_k: for a loss at the last step, at initialisation, along a short training and
+at its end; and for a loss at every step. The task is to give in h what was read some steps before.
+
+Two claims for each cell. With the loss at the last step the component of step k falls with the lag
+at the rate of ∂L/∂h_k, so that the weights hear of the last few steps alone; with a loss at every
+step the components are level, so that their sum does not show how far back a loss is heard: the two
+rates differ, and the level one lies from 0, by less than a tenth of the rate of ∂L/∂h_k. And
+training makes the weights hear further back: the lag within which 90 % of the summed norms lie is
+larger at its end than at initialisation. Both by 95 % intervals over seeds.
 
 Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, eq. 3 to 5 (the temporal components).
 
@@ -16,24 +21,21 @@ Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, eq. 3 to 5 (the temporal
     python experiments/timescales.py --full
     python experiments/timescales.py --cells='lstm,lstm(forget_bias=3)' --delay=20
 
-Takes less than a minute on two cores at the defaults, ten, by estimate, with ``--full``.
+Takes less than a minute on two cores at the defaults, and ten, by estimate, with ``--full``.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _kit import cells, curves, decisions, fields, runs
 
 from gradflow import flow, statistics, study, unroll
-from gradflow.cells import resolve
-from gradflow.devices import map_runs
-from gradflow.spec import split_specs
-from gradflow.structure import check_structure
 from gradflow.train import Descent, descend
 
 if TYPE_CHECKING:
@@ -45,60 +47,56 @@ if TYPE_CHECKING:
     from gradflow import Cell, Params
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Of a cell's gates, in their order."""
+"""The colours of a cell's gates, in their order."""
 
 MARKERS = ("o", "s", "^", "v", "D")
 
 LINES = {"W_h": "-", "W_x": "--", "b": ":"}
-"""Of the kinds of parameter; a kind that is not named is drawn dash-dotted."""
+"""The line styles of the kinds of parameter; any other kind is dash-dotted."""
 
 ADJOINT = {"color": "#000000", "linestyle": "-", "linewidth": 1.8}
 
-SHARE = 0.9
-"""The part of the summed norms that counts as what the gradient hears."""
+HEARD = 0.9
+"""The fraction of the summed norms that defines how far back a gradient reaches."""
 
 FLOOR = -6
-"""The log10 of a share, over the largest, at which the colours of the map end."""
+"""The log10 of a component over the largest at which the colours of the map end."""
 
 ALIKE = 0.1
-"""Rates are alike if they differ by no more than this part of the adjoint's."""
+"""Rates count as equal if they differ by no more than this fraction of the rate of ∂L/∂h_k."""
+
+PLACES = ("last step, at initialisation", "last step, trained", "every step, at initialisation")
+"""Where the loss is, and when the components are measured."""
 
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """Which nets, and what they are to say."""
+    """Which networks, and what they learn."""
 
-    num_seeds: int = study.field(5, help="Nets, each with a sequence.", positive=True)
-    cells: str = study.field("rnn,lstm,gru", help="Cells, with options or without.")
-    hidden_size: int = study.field(32, help="Hidden units.", positive=True)
-    input_size: int = study.field(4, help="Channels of gaussian inputs.", positive=True)
-    num_steps: int = study.field(60, help="Steps T.", positive=True)
-    delay: int = study.field(10, help="Steps after which an input is to be said.", positive=True)
-    num_updates: int = study.field(200, help="Updates of the training.", positive=True)
-    look_every: int = study.field(20, help="Updates between two measurements.", positive=True)
-    batch_size: int = study.field(8, help="Sequences in an update.", positive=True)
-    learning_rate: float = study.field(3e-3, help="Of Adam.", positive=True)
-
-
-PLACES = ("last step, at birth", "last step, trained", "every step, at birth")
-"""Where the loss sits, and when the shares are measured."""
+    num_seeds: int = fields.num_seeds(5)
+    cells: str = fields.cell("rnn,lstm,gru", several=True)
+    hidden_size: int = fields.hidden_size(32)
+    input_size: int = fields.input_size(4)
+    num_steps: int = fields.num_steps(60)
+    delay: int = study.field(
+        10, help="Steps after which h is to give what was read.", positive=True
+    )
+    num_updates: int = fields.num_updates(200)
+    measure_every: int = study.field(20, help="Updates between two measurements.", positive=True)
+    batch_size: int = fields.batch_size(8)
+    learning_rate: float = fields.learning_rate(3e-3)
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Measures each cell; dimensions cell, place or update, parameter, run (a seed), lag."""
     import xarray
 
-    specs = split_specs(config.cells)
-    if not specs:
-        raise ValueError(f"the name of a cell is expected, got {config.cells!r}; try lstm")
     _check(config)
-    cells = {}
-    for spec in specs:
-        check_structure(resolve(spec))
-        cells[spec] = resolve(spec)(config.input_size, config.hidden_size)
+    sizes = config.input_size, config.hidden_size
+    made = {spec: cells.factory(spec)(*sizes) for spec in cells.specs(config.cells)}
     parts = [
         once(f"cell={spec}", partial(_measure, config, spec, cell))
-        for spec, cell in study.progress(list(cells.items()), "cells")
+        for spec, cell in study.progress(list(made.items()), "cells")
     ]
     return xarray.concat(parts, dim="cell", join="outer").assign_attrs(delay=config.delay)
 
@@ -106,39 +104,40 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 def _check(config: Config) -> None:
     if config.delay >= config.num_steps:
         raise ValueError(
-            f"a delay below num_steps={config.num_steps} is expected, got {config.delay}"
+            f"Expected a delay below num_steps={config.num_steps}, got {config.delay}. "
+            "Decrease --delay or increase --num_steps."
         )
-    if config.num_updates % config.look_every:
+    if config.num_updates % config.measure_every:
         raise ValueError(
-            f"num_updates is expected to be a multiple of look_every={config.look_every}, "
-            f"got {config.num_updates}"
+            f"Expected num_updates to be a multiple of measure_every={config.measure_every}, got "
+            f"{config.num_updates}. Change one of the two."
         )
     if config.input_size > config.hidden_size:
         raise ValueError(
-            f"no more inputs than the hidden_size={config.hidden_size} units that say them are "
-            f"expected, got input_size={config.input_size}"
+            f"Expected no more inputs than the hidden_size={config.hidden_size} units that give "
+            f"them, got input_size={config.input_size}. Decrease --input_size."
         )
 
 
 def last_loss(config: Config, x: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """½ ‖the first units of h_T - x_{T-delay} / 2‖², as a function of the outputs."""
+    """Gives ½ ‖the first units of h_T - x_{T-delay} / 2‖² as a function of the outputs."""
     target = 0.5 * x[-1 - config.delay]
     return lambda outputs: 0.5 * jnp.sum((outputs[-1, : config.input_size] - target) ** 2)
 
 
 def every_loss(config: Config, x: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """The mean of the same over the steps that have something to say."""
+    """Gives the mean of the same over the steps that have a target, from delay + 1 on."""
     targets = 0.5 * x[: -config.delay]
 
     def loss(outputs: jax.Array) -> jax.Array:
-        said = outputs[config.delay :, : config.input_size]
-        return 0.5 * jnp.mean(jnp.sum((said - targets) ** 2, axis=-1))
+        found = outputs[config.delay :, : config.input_size]
+        return 0.5 * jnp.mean(jnp.sum((found - targets) ** 2, axis=-1))
 
     return loss
 
 
 def _train(config: Config, cell: "Cell", params: "Params", key: jax.Array) -> "Params":
-    """Adam on the loss at every step, with fresh gaussian inputs: (looks, ...), birth first."""
+    """Trains by Adam on the loss at every step; the parameters at each measurement, (time, ...)."""
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
 
     def loss(params: "Params", key: jax.Array) -> jax.Array:
@@ -155,7 +154,7 @@ def _train(config: Config, cell: "Cell", params: "Params", key: jax.Array) -> "P
         descent, _ = descend(gradient, optimizer, descent, keys)
         return descent, descent.params
 
-    keys = jax.random.split(key, config.num_updates).reshape(-1, config.look_every)
+    keys = jax.random.split(key, config.num_updates).reshape(-1, config.measure_every)
     _, along = jax.lax.scan(stretch, Descent.start(optimizer, params), keys)
     return jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), params, along)
 
@@ -163,113 +162,113 @@ def _train(config: Config, cell: "Cell", params: "Params", key: jax.Array) -> "P
 def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
     import xarray
 
-    def shares(params: "Params", x: jax.Array, loss: Callable) -> tuple[jax.Array, jax.Array]:
+    along, every = runs.measure(partial(_measure_run, config, cell), runs.keys(config))
+    norms, adjoint = (  # by place: initialisation, end, and a loss at every step
+        np.concatenate([last[:, [0, -1]], at_first[:, None]], axis=1)
+        for last, at_first in zip(along, every, strict=True)
+    )
+    component: dict[str, Any] = {"units": "nats", "norm": "frobenius"}
+    of_h: dict[str, Any] = {"units": "nats", "of": "dL/dh_k"}
+    place, time = ("run", "place"), ("run", "update")
+    found = xarray.Dataset(
+        {
+            "log_component": ((*place, "parameter", "lag"), norms, component),
+            "log_adjoint": ((*place, "lag"), adjoint, of_h),
+            "log_component_along": (
+                (*time, "parameter", "lag"),
+                along[0],
+                {**component, "loss": PLACES[1]},
+            ),
+            "log_adjoint_along": ((*time, "lag"), along[1], {**of_h, "loss": PLACES[1]}),
+        },
+        coords={
+            "place": list(PLACES),
+            "parameter": _parameters(cell),
+            "update": (
+                "update",
+                np.arange(0, config.num_updates + 1, config.measure_every),
+                {"units": "updates"},
+            ),
+            "lag": ("lag", np.arange(config.num_steps), {"units": "steps"}),
+        },
+    )
+    return found.expand_dims(cell=[spec])
+
+
+def _measure_run(config: Config, cell: "Cell", key: jax.Array) -> Any:
+    """The components and adjoints of a run along its training, and with a loss at every step."""
+    k_params, k_inputs, k_train = jax.random.split(key, 3)
+    first = cell.init(k_params)
+    x = jax.random.normal(k_inputs, (config.num_steps, config.input_size))
+
+    def components(params: "Params", loss: Callable) -> tuple[jax.Array, jax.Array]:
         found = flow.components(loss, cell, params, x)
         heard = flow.log_adjoint_norms(loss, cell, params, x)[1:]
         return jnp.stack(jax.tree.leaves(found))[:, ::-1], heard[::-1]  # index = lag
 
-    def one_run(key: jax.Array) -> Any:
-        k_params, k_inputs, k_train = jax.random.split(key, 3)
-        born = cell.init(k_params)
-        x = jax.random.normal(k_inputs, (config.num_steps, config.input_size))
-        single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), born)
-        along = _train(config, cell, single, k_train)
-        along = jax.tree.map(
-            lambda leaf, first: leaf.astype(first.dtype).at[0].set(first), along, born
-        )
-        last = jax.lax.map(lambda params: shares(params, x, last_loss(config, x)), along)
-        return last, shares(born, x, every_loss(config, x))
+    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), first)
+    along = _train(config, cell, single, k_train)
+    # The measurement at initialisation is of the parameters before they were rounded to float32.
+    along = jax.tree.map(lambda leaf, one: leaf.astype(one.dtype).at[0].set(one), along, first)
+    last = jax.lax.map(lambda params: components(params, last_loss(config, x)), along)
+    return last, components(first, every_loss(config, x))
 
-    keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    along, every = jax.jit(map_runs(one_run))(keys)
-    norms, adjoint = (  # by place: birth, end, and a loss at every step
-        np.concatenate([last[:, [0, -1]], at_birth[:, None]], axis=1)
-        for last, at_birth in zip(jax.device_get(along), jax.device_get(every), strict=True)
-    )
-    paths = jax.tree_util.tree_leaves_with_path(jax.eval_shape(cell.init, keys[0]))
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
-    updates = np.arange(0, config.num_updates + 1, config.look_every)
-    return xarray.Dataset(
-        {
-            "log_share": (
-                ("cell", "run", "place", "parameter", "lag"),
-                norms[None],
-                {"units": "nats", "norm": "frobenius"},
-            ),
-            "log_adjoint": (
-                ("cell", "run", "place", "lag"),
-                adjoint[None],
-                {"units": "nats", "of": "dL/dh_k"},
-            ),
-            "log_share_along": (
-                ("cell", "run", "update", "parameter", "lag"),
-                np.asarray(along[0])[None],
-                {"units": "nats", "norm": "frobenius", "loss": PLACES[1]},
-            ),
-            "log_adjoint_along": (
-                ("cell", "run", "update", "lag"),
-                np.asarray(along[1])[None],
-                {"units": "nats", "of": "dL/dh_k", "loss": PLACES[1]},
-            ),
-        },
-        coords={
-            "cell": [spec],
-            "place": list(PLACES),
-            "parameter": names,
-            "update": ("update", updates, {"units": "updates"}),
-            "lag": ("lag", np.arange(config.num_steps), {"units": "steps"}),
-        },
-    )
+
+def _parameters(cell: "Cell") -> list[str]:
+    """The names of the cell's parameters, such as ``f.W_h``."""
+    shapes = jax.eval_shape(cell.init, jax.eval_shape(jax.random.key, 0))
+    paths = jax.tree_util.tree_leaves_with_path(shapes)
+    return [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
     """A column for each cell, a row for each place of the loss, and one for the training."""
     from matplotlib.figure import Figure
 
-    cells = [str(cell) for cell in dataset.cell.values]
-    fig = Figure(figsize=(max(4.0, 0.8 + 2.1 * len(cells)), 8.4))
+    names = [str(cell) for cell in dataset.cell.values]
+    fig = Figure(figsize=(max(4.0, 0.8 + 2.1 * len(names)), 8.4))
     upper, lower = fig.subfigures(2, 1, height_ratios=(len(PLACES), 1.2), squeeze=False)[:, 0]
-    panels = upper.subplots(len(PLACES), len(cells), sharex=True, sharey="row", squeeze=False)
+    panels = upper.subplots(len(PLACES), len(names), sharex=True, sharey="row", squeeze=False)
     for row, place in zip(panels, PLACES, strict=True):
-        for ax, cell in zip(row, cells, strict=True):
+        for ax, cell in zip(row, names, strict=True):
             _draw(ax, dataset.sel(cell=cell, place=place))
-            ax.set_title(f"{cell}: loss at {place}", fontsize=7.5)
+            ax.set_title(f"{cell}, loss at {place}".replace("step, ", "step,\n"), fontsize=7.5)
             ax.set_xlim(0, dataset.sizes["lag"] - 1)
     for ax in panels[0]:  # whose curves fall from the upper left to the lower right
         ax.legend(loc="lower left", fontsize=7, handlelength=2.0)
     kinds = [_line(color="#606060", linestyle=line, label=kind) for kind, line in LINES.items()]
     adjoint = _line(**ADJOINT, label="∂L/∂hₖ")
     upper.legend(handles=[adjoint, *kinds], loc="outside upper center", ncols=len(kinds) + 1)
-    upper.supxlabel("lag T − k (steps)", fontsize=9)
-    upper.supylabel("log₁₀ norm: share of step k in a parameter, and ∂L/∂hₖ", fontsize=9)
+    upper.supxlabel(curves.LAG, fontsize=9)
+    upper.supylabel("log₁₀ norm of step k's component in ∂L/∂θ, and of ∂L/∂hₖ", fontsize=9)
     _draw_along(lower, dataset)
     return fig
 
 
 def _draw_along(fig: Any, dataset: "xarray.Dataset") -> None:
-    """A map of the shares in W_h over update and lag for each cell, relative to the largest."""
+    """A map of the components in W_h over update and lag for each cell, over the largest."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    cells = [str(cell) for cell in dataset.cell.values]
-    panels = fig.subplots(1, len(cells), sharey=True, squeeze=False)[0]
+    names = [str(cell) for cell in dataset.cell.values]
+    panels = fig.subplots(1, len(names), sharey=True, squeeze=False)[0]
     norm = Normalize(FLOOR, 0)
-    for ax, cell in zip(panels, cells, strict=True):
+    for ax, cell in zip(panels, names, strict=True):
         data = dataset.sel(cell=cell)
-        decades = recurrent(data.log_share_along).median("run") / np.log(10)
-        shown = (decades - decades.max("lag")).transpose("lag", "update").values
-        shown = np.where(np.isfinite(shown), shown, np.nan)  # h_0 = 0 has no share in W_h
+        values = recurrent(data.log_component_along).median("run") / curves.NATS
+        shown = (values - values.max("lag")).transpose("lag", "update").values
+        shown = np.where(np.isfinite(shown), shown, np.nan)  # that of h_0 = 0 is exactly 0
         look: Any = {"norm": norm, "cmap": "cividis", "shading": "nearest", "rasterized": True}
         ax.pcolormesh(data["update"], data.lag, shown, **look)
         ax.grid(False)
-        heard = np.median(reaches(data.log_share_along), axis=0)
+        heard = np.median(reaches(data.log_component_along), axis=0)
         ax.plot(data["update"], heard, color="black", lw=2.6)
         ax.plot(data["update"], heard, color="white", lw=1.4, ls="--")
-        ax.set_title(f"{cell}: share in W_h", fontsize=7.5)
-    panels[0].set_ylabel("lag (steps)")
-    fig.supxlabel(f"update (dashed: lag within which {SHARE:.0%} lies)", fontsize=9)
+        ax.set_title(f"{cell}: components in W_h", fontsize=7.5)
+    panels[0].set_ylabel(curves.LAG, fontsize=8)
+    fig.supxlabel(f"update (dashed: lag within which {HEARD:.0%} lies)", fontsize=9)
     scale = fig.colorbar(ScalarMappable(norm, "cividis"), ax=list(panels), extend="min")
-    scale.set_label("log₁₀ share / largest", fontsize=8)
+    scale.set_label("log₁₀ component / largest", fontsize=8)
 
 
 def _line(**look: Any) -> "Line2D":
@@ -280,103 +279,148 @@ def _line(**look: Any) -> "Line2D":
 
 
 def _draw(ax: "Axes", data: "xarray.Dataset") -> None:
-    """The adjoint in black; the shares in a colour for each gate and a line for each kind."""
-    names = [str(name) for name in data.parameter.values]
-    own = data.log_share.isnull().all(["run", "lag"])  # another cell's parameters
-    names = [name for name in names if not bool(own.sel(parameter=name))]
+    """∂L/∂h_k in black; the components by gate (colour) and kind of parameter (line style)."""
+    absent = data.log_component.isnull().all(["run", "lag"])  # parameters of another cell
+    names = [str(name) for name in data.parameter.values if not absent.sel(parameter=name)]
     gates = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
     for name in names:
         gate, _, kind = name.rpartition(".")
-        look = {
-            "color": COLORS[gates.index(gate) % len(COLORS)],
+        number, components = gates.index(gate), data.log_component.sel(parameter=name)
+        look: dict[str, Any] = {
+            "color": COLORS[number % len(COLORS)],
             "linestyle": LINES.get(kind, "-."),
             "linewidth": 1.0,
-            "marker": MARKERS[gates.index(gate) % len(MARKERS)],
-            "markersize": 3.0,
-            "markevery": (0, max(1, data.sizes["lag"] // 6)),
         }
-        decades = data.log_share.sel(parameter=name) / np.log(10)
         if kind == "W_h":
-            label = gate or "no gates"
-            study.figure.band(ax, data.lag, decades, "run", label=label, **look)
+            every = max(1, data.sizes["lag"] // 6)
+            look |= {"marker": MARKERS[number % len(MARKERS)], "markersize": 3.0}
+            look |= {"markevery": (0, every), "label": gate or "no gates"}
+            curves.draw_norms(ax, data.lag, components, **look)
         else:
-            median = decades.median("run")
-            ax.plot(data.lag, median.where(np.isfinite(median)), **{**look, "marker": None})
-    study.figure.band(ax, data.lag, data.log_adjoint / np.log(10), "run", **ADJOINT)
+            median = components.median("run") / curves.NATS
+            ax.plot(data.lag, median.where(np.isfinite(median)), **look)
+    curves.draw_norms(ax, data.lag, data.log_adjoint, **ADJOINT)
 
 
-def slopes(curves: "xarray.DataArray") -> np.ndarray:
-    """The slope of each run's curve against the lag, in nats a step."""
-    return np.array(
-        [flow.summary(curve[None]).rate for curve in curves.transpose("run", "lag").values]
-    )
+def slopes(log_norms: "xarray.DataArray") -> np.ndarray:
+    """Fits the rate of each run's curve against the lag, in nats per step."""
+    by_run = log_norms.transpose("run", "lag").values
+    return np.array([flow.summary(curve[None]).rate for curve in by_run])
 
 
 def reach(dataset: "xarray.Dataset", place: str) -> np.ndarray:
-    """The lag within which SHARE of the summed norms of all shares in weights lies, by run."""
-    return reaches(dataset.log_share.sel(place=place))
+    """Finds the lag within which HEARD of the summed norms of all components lies, by run."""
+    return reaches(dataset.log_component.sel(place=place))
 
 
-def reaches(log_share: "xarray.DataArray") -> np.ndarray:
-    """The same of shares with dimensions parameter, run, lag, and others behind run."""
-    shares: Any = np.exp(log_share)
-    shares = shares.sum("parameter")
-    heard = (shares.cumsum("lag") / shares.sum("lag")).transpose("run", ..., "lag").values
-    return (heard >= SHARE).argmax(axis=-1)
+def reaches(log_component: "xarray.DataArray") -> np.ndarray:
+    """Finds the same for components with dimensions parameter, run, lag, and others after run."""
+    components: Any = np.exp(log_component)
+    components = components.sum("parameter")
+    heard = (components.cumsum("lag") / components.sum("lag")).transpose("run", ..., "lag").values
+    return (heard >= HEARD).argmax(axis=-1)
 
 
-def recurrent(log_share: "xarray.DataArray") -> "xarray.DataArray":
-    """The log norm of the shares in all recurrent weights together."""
-    names = [name for name in log_share.parameter.values if str(name).rpartition(".")[2] == "W_h"]
-    squares: Any = np.exp(2 * log_share.sel(parameter=names))
-    with np.errstate(divide="ignore"):  # the step from h_0 = 0 has no share
+def recurrent(log_component: "xarray.DataArray") -> "xarray.DataArray":
+    """Computes the log norm of the components in all recurrent weights together."""
+    names = [
+        name for name in log_component.parameter.values if str(name).rpartition(".")[2] == "W_h"
+    ]
+    squares: Any = np.exp(2 * log_component.sel(parameter=names))
+    with np.errstate(divide="ignore"):  # the component of h_0 = 0 is exactly 0
         return 0.5 * np.log(squares.sum("parameter"))
 
 
-def summary(dataset: "xarray.Dataset") -> str:
-    """For each cell: rates of shares and adjoint, how far each gradient hears, and the verdict."""
-    cells = {str(cell): dataset.sel(cell=cell) for cell in dataset.cell.values}
-    rows = {cell: _row(cell, data) for cell, data in cells.items()}
-    words = study.verdicts({cell: holds for cell, (_, holds) in rows.items()})
-    lines = study.table([row for row, _ in rows.values()])
-    further = {cell: widened(data) for cell, data in cells.items()}
-    more = study.verdicts({cell: steps.low > 0 for cell, steps in further.items()})
-    change = ", ".join(
-        f"{cell} {steps.value:+.1f} [{steps.low:.1f}, {steps.high:.1f}]"
-        for cell, steps in further.items()
-    )
-    return (
-        f"{lines}\n(lag within which {SHARE:.0%} of the summed norms lie)\n"
-        f"shares fall as the adjoint does, and are level with a loss at every step, by this run: "
-        f"{words}\n"
-        f"training makes the weights hear further back, by this run: {more} "
-        f"(steps more after {int(dataset['update'][-1])} updates: {change})"
+class Rates(NamedTuple):
+    """Rates against the lag, in nats per step: of ∂L/∂h_k, and of the components in W_h.
+
+    Attributes:
+      adjoint: That of ∂L/∂h_k.
+      difference: That of the components, with the loss at the last step, less that of ∂L/∂h_k.
+      level: That of the components with a loss at every step.
+    """
+
+    adjoint: statistics.Estimate
+    difference: statistics.Estimate
+    level: statistics.Estimate
+
+
+def component_rates(data: "xarray.Dataset") -> Rates:
+    """Estimates the rates of one cell at initialisation."""
+    last, _, every = PLACES
+    adjoints = slopes(data.log_adjoint.sel(place=last))
+    components = {p: slopes(recurrent(data.log_component.sel(place=p))) for p in (last, every)}
+    return Rates(
+        *map(statistics.estimate, (adjoints, components[last] - adjoints, components[every]))
     )
 
 
 def widened(data: "xarray.Dataset") -> statistics.Estimate:
-    """By how many steps the lag of SHARE grew in the training, over seeds."""
-    heard = reaches(data.log_share_along)
+    """Estimates by how many steps the training widens the lag of HEARD."""
+    heard = reaches(data.log_component_along)
     return statistics.estimate(heard[:, -1] - heard[:, 0])
 
 
-def _row(cell: str, data: "xarray.Dataset") -> tuple[dict[str, str], bool]:
-    last, trained, every = PLACES
-    adjoints = slopes(data.log_adjoint.sel(place=last))
-    adjoint = statistics.estimate(adjoints)
-    difference = statistics.estimate(slopes(recurrent(data.log_share.sel(place=last))) - adjoints)
-    level = statistics.estimate(slopes(recurrent(data.log_share.sel(place=every))))
-    room = ALIKE * abs(adjoint.value)
-    row = {
+def summary(dataset: "xarray.Dataset") -> str:
+    """A table of the cells: rates of the components and of ∂L/∂h_k, and how far each reaches."""
+    rows = [_row(str(cell), dataset.sel(cell=cell)) for cell in dataset.cell.values]
+    note = f"(rates in nats per step; lag within which {HEARD:.0%} of the summed norms lie)"
+    return f"{study.table(rows)}\n{note}"
+
+
+def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
+    found = component_rates(data)
+    names = (f"{HEARD:.0%} lag at initialisation", "trained", "loss at every step")
+    return {
         "cell": cell,
-        "rate of ∂L/∂hₖ": f"{adjoint:.3f}",
-        "of W_h less that": f"{difference:.3f}",
-        "of W_h, loss at every step": f"{level:.3f}",
-        "90 % lag at birth": f"{statistics.estimate(reach(data, last)):.1f}",
-        "trained": f"{statistics.estimate(reach(data, trained)):.1f}",
-        "every": f"{statistics.estimate(reach(data, every)):.1f}",
+        "rate of ∂L/∂hₖ": f"{found.adjoint:.3f}",
+        "of W_h less that": f"{found.difference:.3f}",
+        "of W_h, loss at every step": f"{found.level:.3f}",
+        **{
+            name: f"{statistics.estimate(reach(data, place)):.1f}"
+            for name, place in zip(names, PLACES, strict=True)
+        },
     }
-    return row, all(-room <= found.low <= found.high <= room for found in (difference, level))
+
+
+def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+    """For each cell: whether the components fall and are level, and whether training widens."""
+    names = [str(cell) for cell in dataset.cell.values]
+    by_cell = {name: dataset.sel(cell=name) for name in names}
+    return [
+        *(_fall_and_level(name, data) for name, data in by_cell.items()),
+        *(_further(name, data) for name, data in by_cell.items()),
+    ]
+
+
+def _fall_and_level(cell: str, data: "xarray.Dataset") -> study.Claim:
+    found = component_rates(data)
+    room, unit = ALIKE * abs(found.adjoint.value), "nats per step"
+    return study.claim(
+        decisions.identifier("fall-and-level", cell),
+        "With a loss at the last step the components in W_h fall at the rate of ∂L/∂h_k, and with "
+        f"a loss at every step they are level ({cell}).",
+        decisions.every(decisions.within(one, -room, room) for one in found[1:]),
+        measured=[
+            study.Measured.of("rate of ∂L/∂h_k", found.adjoint, unit),
+            study.Measured.of("rate of the components less that", found.difference, unit),
+            study.Measured.of("rate with a loss at every step", found.level, unit),
+        ],
+        criterion=f"the difference and the level rate lie within ±{ALIKE:.0%} of the rate of "
+        "∂L/∂h_k, by their 95 % intervals",
+    )
+
+
+def _further(cell: str, data: "xarray.Dataset") -> study.Claim:
+    steps, number = widened(data), int(data["update"][-1])
+    return study.claim(
+        decisions.identifier("hear-further-back", cell),
+        f"Training makes the weights hear further back ({cell}).",
+        decisions.above(steps),
+        measured=study.Measured.of(f"growth in {number} updates", steps, "steps"),
+        criterion=f"the 95 % interval of the growth of the lag within which {HEARD:.0%} of the "
+        "summed norms lie is above 0",
+    )
 
 
 EXPERIMENT = study.Experiment(
@@ -385,6 +429,7 @@ EXPERIMENT = study.Experiment(
     run=run,
     figure=figure,
     summary=summary,
+    claims=claims,
     section="flow",
     order=11,
     gallery={"timescales": study.Picture()},
@@ -395,7 +440,7 @@ EXPERIMENT = study.Experiment(
         "num_steps": 14,
         "delay": 3,
         "num_updates": 6,
-        "look_every": 2,
+        "measure_every": 2,
         "num_seeds": 3,
     },
     full={
@@ -404,7 +449,7 @@ EXPERIMENT = study.Experiment(
         "num_steps": 120,
         "delay": 20,
         "num_updates": 3000,
-        "look_every": 100,
+        "measure_every": 100,
     },
     doc=__doc__,
 )

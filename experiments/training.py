@@ -1,13 +1,16 @@
-"""Whether, and how fast, a recurrent net learns a task, with its gradient flow in view.
+"""A network learns what its gradient reaches, and learning changes how far its gradient reaches.
 
-Trains each cell, with a linear readout, at every learning rate from every seed, side by side in
-one compiled program, and at every threshold of the clipping if they are swept. The loss and the
-share of sequences that are processed correctly are those of fresh sequences; the task counts as
-solved at the first evaluation at which that share reaches the paper's own criterion. Probes
-measure the flow along the way: log ‖∂h_T/∂h_k‖, ‖∂L/∂h_k‖, the share of each step in ∂L/∂W_h, the
-singular values of ∂h_T/∂h_0, and the saturation of the gates. A run whose loss is no longer finite
-is NaN from there on and is counted. The claim: a net learns what its gradient reaches, and
-learning changes how far that is.
+Trains each cell, with a linear readout, at every learning rate (and every threshold of the
+clipping, if they are swept) from every seed, side by side in one compiled program. Loss and
+accuracy, the fraction of sequences that are processed correctly, are those of fresh sequences; a
+run has solved its task at the first evaluation at which the accuracy reaches the paper's own
+criterion. Probes measure the gradient flow along the way: log ‖∂h_T/∂h_k‖, ‖∂L/∂h_k‖, the
+contribution of each step to ∂L/∂W_h, the singular values of ∂h_T/∂h_0, the saturation of the gates.
+
+Three claims. Whether a task is learnt depends on the cell: two cells are solved by different
+fractions of the seeds. With --probe=adjoints or log_norms: the further the gradient of a cell
+reaches at initialisation, by log10 of its norm at step 0 over the largest, the more seeds solve the
+task; and training changes that number in every cell. Each is decided by 95 % intervals over seeds.
 
 Source: Hochreiter & Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735; Vorontsov, Trabelsi, Kadoury,
 Pal 2017, arXiv:1702.00071, Fig. 3 for the maps over update and step.
@@ -18,80 +21,66 @@ Pal 2017, arXiv:1702.00071, Fig. 3 for the maps over update and step.
     python experiments/training.py --cell=gru --probe=adjoints,gates --probe_every=100
     python experiments/training.py --cell=path/to/mine.py:my_cell --task='copy(lag=50)'
 
-Takes about a minute a cell on two cores at the defaults. A killed run goes on from its last
-evaluation, unless the file of a cell of your own has changed since then; each cell's folder under
-units/ has its metrics.jsonl, checkpoints and timings.jsonl. A cell with dropout or sampled zoneout
-draws its noise at every update, and is evaluated and probed without. Clipping of adjoints takes
-twice the time of an update: what it does is told from the gradient without it.
+Takes about a minute a cell on two cores at the defaults. A killed run resumes from its last
+evaluation, unless the file of a user's cell has changed since; the folder of each cell under units/
+has metrics.jsonl, checkpoints and timings.jsonl. Dropout and sampled zoneout are off in evaluations
+and probes. An update with clipping of adjoints takes twice the time, because its effect is computed
+from the gradient without it.
 """
 
 import contextlib
-import dataclasses
-import hashlib
-import importlib.util
 import itertools
-import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from _kit import probes
+from _kit import cells, curves, decisions, fields, outcomes, probes, trained
 
-from gradflow import study
-from gradflow.cells import resolve
-from gradflow.presets import PRESETS, with_preset
-from gradflow.spec import parse_spec, split_specs
-from gradflow.structure import check_structure
+from gradflow import statistics, study
+from gradflow.spec import parse_spec
 from gradflow.tasks import resolve_task
-from gradflow.train.clipping import check_thresholds, resolve_clipping
-from gradflow.train.driver import Progress, Schedule, fit
-from gradflow.train.optimisers import check_learning_rate, resolve_optimiser
-from gradflow.train.probes import Probing, resolve_probes
-from gradflow.train.regularisers import resolve_regulariser
-from gradflow.train.runs import NEVER, begin, fresh_sequences
+from gradflow.train import (
+    Probing,
+    Progress,
+    Schedule,
+    Training,
+    resolve_clipping,
+    resolve_optimiser,
+    resolve_probes,
+    resolve_regulariser,
+)
+from gradflow.train.clipping import check_thresholds
+from gradflow.train.optimisers import check_learning_rate
 from gradflow.train.tensorboard import Board
-from gradflow.train.training import Training
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import xarray
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from gradflow import Cell
-
 LINESTYLES = ("-", "--", ":", "-.")
+
+LOSSES = {"squared": "squared error", "cross_entropy": "cross-entropy (nats)"}
 
 
 @dataclass(frozen=True)
 class Config(study.Config):
     """What is trained on what, and how."""
 
-    num_seeds: int = study.field(5, help="Independent repetitions, vectorised.", positive=True)
-    precision: Literal["float64", "float32"] = study.field(
-        "float32", help="Precision of the training; probes measure in float64."
-    )
-    cell: str = study.field(
-        "gru",
-        help="Cells, separated by commas: a name, name(option=value), path/to/file.py:factory "
-        "or package.module:factory.",
-    )
-    hidden_size: int = study.field(32, help="Hidden units.", positive=True)
-    init: str | None = study.field(
-        None,
-        help="Recurrent initialiser, such as identity or 'normal(radius=0.9)'; or a framework "
-        "whose initialisation is taken: torch, keras, flax_linen, flax_nnx, haiku or equinox.",
-    )
-    task: str = study.field("adding(num_steps=100)", help="The task, a name or name(option=value).")
-    optimiser: str = study.field("adam", help="One of optax's, with its options as literals.")
+    num_seeds: int = fields.num_seeds(5)
+    precision: Literal["float64", "float32"] = fields.training_precision()
+    cell: str = fields.cell("gru", several=True)
+    hidden_size: int = fields.hidden_size(32)
+    init: str | None = fields.init()
+    task: str = fields.task("adding(num_steps=100)")
+    optimiser: str = fields.optimiser()
     learning_rate: tuple[float, ...] | None = study.field(
         None,
-        help="Learning rates, trained side by side; by default the optimiser's.",
+        help="Learning rates, trained side by side; by default the optimiser's own.",
         positive=True,
     )
     clipping: str = study.field(
@@ -106,36 +95,36 @@ class Config(study.Config):
         positive=True,
     )
     regulariser: str | None = study.field(
-        None, help="What is added to the loss: omega(weight=1) or flossing(weight=1)."
+        None, help="Term added to the loss: omega(weight=1) or flossing(weight=1)."
     )
     truncation: tuple[int, ...] | None = study.field(
-        None, help="k1,k2 of truncated backpropagation; none for the full gradient.", positive=True
+        None,
+        help="k1,k2 of truncated backpropagation; by default the full gradient.",
+        positive=True,
     )
-    batch_size: int = study.field(32, help="Sequences an update.", positive=True)
-    num_updates: int = study.field(1500, help="The most updates of a run.", positive=True)
-    eval_every: int = study.field(100, help="Updates between two evaluations.", positive=True)
-    eval_size: int = study.field(256, help="Fresh sequences an evaluation.", positive=True)
-    early_stop: bool = study.field(True, help="Whether to stop when all runs solved it or died.")
+    batch_size: int = fields.batch_size()
+    num_updates: int = fields.num_updates(1500)
+    eval_every: int = fields.eval_every(100)
+    eval_size: int = fields.eval_size(256)
+    early_stop: bool = study.field(
+        True, help="Whether to stop when every run has solved the task or died."
+    )
     tensorboard: bool = study.field(False, help="Whether to write event files for TensorBoard.")
     probe: str = probes.flag()
     probe_every: int | None = probes.every_flag()
-    probe_sequences: int = study.field(4, help="Sequences that are probed.", positive=True)
+    probe_sequences: int = study.field(4, help="Sequences that the probes use.", positive=True)
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Trains each cell; dimensions cell, learning_rate, seed, update, and those of the probes."""
     import xarray
 
-    specs = split_specs(config.cell)
-    if not specs:
-        raise ValueError(f"the name of a cell is expected, got {config.cell!r}; try gru")
-    trainings = {spec: _training(spec, config) for spec in specs}
-    _schedule(config)  # before anything is written, so that bad numbers are said at once
-    names = {spec: f"cell={spec}" for spec in specs}
+    # All is checked before anything is trained, so that bad input is reported at once.
+    trainings = {spec: _training(spec, config) for spec in cells.specs(config.cell, "gru")}
+    _schedule(config)
     parts = [
-        _unchanged(spec, once(name, partial(_train, config, spec, trainings[spec], folder)))
-        for spec, name in names.items()
-        for folder in [partial(once.folder, name)]
+        trained.unit(once, f"cell={spec}", spec, partial(_train, config, spec, training))
+        for spec, training in trainings.items()
     ]
     return xarray.concat(parts, dim="cell", join="outer", coords="minimal")
 
@@ -145,7 +134,7 @@ def _schedule(config: Config) -> Schedule:
 
 
 def learning_rates(config: Config) -> tuple[float, ...]:
-    """The learning rates that are tried: those given, or the one of the optimiser.
+    """Gives the learning rates to try: those of the flag, or the one of the optimiser.
 
     Raises:
       ValueError: If there is one in the optimiser's options as well.
@@ -155,67 +144,34 @@ def learning_rates(config: Config) -> tuple[float, ...]:
         return (optimiser.learning_rate,)
     if "learning_rate" in parse_spec(config.optimiser)[1]:
         raise ValueError(
-            f"one learning rate is expected, got --learning_rate and {config.optimiser!r}: "
-            "leave it out of the optimiser"
+            f"Expected one learning rate, got --learning_rate and one in {config.optimiser!r}. "
+            "Remove it from the optimiser."
         )
     return tuple(dict.fromkeys(map(check_learning_rate, config.learning_rate)))
 
 
 def thresholds(config: Config) -> tuple[float, ...]:
-    """The thresholds of the clipping that are tried: those given, or its own.
+    """Gives the thresholds of the clipping to try: those of the flag, or the clipping's own.
 
     Raises:
-      ValueError: If there is one in the clipping's options as well, or it takes none.
+      ValueError: If there is one in the clipping's options as well, or the clipping has none.
     """
     if config.clip_threshold is None:
         return (resolve_clipping(config.clipping).threshold,)
     return check_thresholds(config.clipping, config.clip_threshold)
 
 
-def sources(spec: str) -> dict[str, str]:
-    """What a spec's files and modules of users' cells hold: a digest of each, by its place."""
-    found = {}
-    for place in re.findall(r"([^,'\"(={]+):\w", spec):
-        place = place.strip()
-        module = None if place.endswith(".py") else importlib.util.find_spec(place)
-        path = Path(place if module is None else module.origin or "")
-        if path.is_file():
-            found[place] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return found
-
-
-def _unchanged(spec: str, part: "xarray.Dataset") -> "xarray.Dataset":
-    """Refuses what was trained before a cell's file changed."""
-    for place, digest in sources(spec).items():
-        if part.attrs.get(f"contents of {place}") != digest:
-            raise ValueError(
-                f"{spec} is expected to be what was trained, but the contents of {place} have "
-                "changed since; --overwrite trains it anew"
-            )
-    return part
-
-
 def _training(spec: str, config: Config) -> Training:
-    """What is to be trained, all of it checked before anything is."""
+    """Builds and checks what is to be trained."""
     learning_rates(config)
     thresholds(config)
-    factory = resolve(spec)
-
-    def make(input_size: int, hidden_size: int) -> "Cell":
-        if config.init in PRESETS:
-            return with_preset(factory(input_size, hidden_size), config.init)
-        given = {} if config.init is None else {"recurrent_init": config.init}
-        return factory(input_size, hidden_size, **given)
-
-    check_structure(make)
     task = resolve_task(config.task)
-    cell = make(task.input_size, config.hidden_size)
+    cell = cells.factory(spec, init=config.init)(task.input_size, config.hidden_size)
     resolve_probes(config.probe, cell)
-    optimiser = resolve_optimiser(config.optimiser)
     return Training(
         cell,
         task,
-        optimiser,
+        resolve_optimiser(config.optimiser),
         clipping=resolve_clipping(config.clipping),
         regulariser=resolve_regulariser(config.regulariser) if config.regulariser else None,
         truncation=_truncation(config),
@@ -228,30 +184,36 @@ def _truncation(config: Config) -> tuple[int, int] | None:
     if config.truncation is None:
         return None
     if len(config.truncation) != 2:
-        raise ValueError(f"--truncation=k1,k2 is expected, got {config.truncation}; try 20,40")
+        raise ValueError(
+            f"Expected --truncation=k1,k2, got {config.truncation}. Try --truncation=20,40."
+        )
     k1, k2 = config.truncation
     return k1, k2
 
 
-def _train(config: Config, spec: str, training: Training, folder: Any) -> "xarray.Dataset":
-    settings = jnp.asarray(list(itertools.product(learning_rates(config), thresholds(config))))
-    # A seed draws the same parameters and sequences in every setting.
+def _train(config: Config, spec: str, training: Training, folder: Path | None) -> "xarray.Dataset":
+    # This study folds 0 into the seed's key before it splits it, which no other does: the recorded
+    # trainings began so.
     k_runs, k_probe = (jax.random.fold_in(jax.random.key(config.seed), i) for i in range(2))
-    keys = jnp.tile(jax.random.split(k_runs, config.num_seeds), len(settings))
-    runs = begin(training, keys, *jnp.repeat(settings, config.num_seeds, axis=0).T)
+    settings = list(itertools.product(learning_rates(config), thresholds(config)))
+    runs = trained.begin(training, jax.random.split(k_runs, config.num_seeds), settings)
     names = resolve_probes(config.probe, training.cell)
-    probing = Probing(names, k_probe, config.probe_sequences) if names else None
-    files = {f"contents of {file}": digest for file, digest in sources(spec).items()}
-    place, identity = folder(), {**dataclasses.asdict(config), "cell": spec, **files}
-    source = fresh_sequences(training, runs, probing)
-    steps = fit(source, _schedule(config), folder=place, identity=identity)
-    steps = study.progress(steps, f"{spec}, evaluations")
-    last = _shown(steps, place if config.tensorboard else None)
-    return _dataset(config, spec, training, last).assign_attrs(files)
+    steps = trained.evaluations(
+        training,
+        runs,
+        _schedule(config),
+        folder=folder,
+        identity=trained.identity(config, spec, cell=spec),
+        probing=Probing(names, k_probe, config.probe_sequences) if names else None,
+        description=f"{spec}, evaluations",
+    )
+    last = _shown(steps, folder if config.tensorboard else None)
+    found = _dataset(config, training, last).expand_dims(cell=[spec])
+    return found.assign_attrs(_about(config, training))
 
 
-def _shown(steps: "Iterable[Progress]", folder: "Path | None") -> Progress:
-    """Goes through a training to its end, and writes its metrics for TensorBoard if it is to."""
+def _shown(steps: Iterable[Progress], folder: Path | None) -> Progress:
+    """Takes a training to its end, and writes its metrics for TensorBoard into the folder."""
     steps = iter(steps)
     first = last = next(steps)
     with contextlib.nullcontext() if folder is None else Board(folder, first.update) as board:
@@ -261,86 +223,74 @@ def _shown(steps: "Iterable[Progress]", folder: "Path | None") -> Progress:
     return last
 
 
-def _dataset(config: Config, spec: str, training: Training, progress: Progress) -> "xarray.Dataset":
+def _about(config: Config, training: Training) -> dict[str, Any]:
+    task = training.task
+    return {
+        "task": config.task,
+        "loss_kind": task.loss,
+        "baseline": task.baseline,
+        "success": task.success,
+    }
+
+
+def _dataset(config: Config, training: Training, progress: Progress) -> "xarray.Dataset":
     import xarray
 
-    task, schedule = training.task, _schedule(config)
-    swept = {"learning_rate": list(learning_rates(config))}
+    swept: dict[str, list[float]] = {"learning_rate": list(learning_rates(config))}
     if config.clip_threshold is not None:
         swept["clip_threshold"] = list(thresholds(config))
-    by_run = ("cell", *swept, "seed")
-    sizes = *map(len, swept.values()), config.num_seeds
-
-    def split(array: np.ndarray) -> np.ndarray:
-        """(time, run, ...) -> (cell, learning rate, seed, time, ...), and thresholds if swept."""
-        array = array.reshape(len(array), *sizes, *array.shape[2:])
-        return np.moveaxis(array, 0, len(sizes))[None]
-
-    def event(update: Any) -> tuple[Any, ...]:
-        at = np.where(update == NEVER, np.nan, update)
-        return by_run, split(at[None])[..., 0], {"units": "updates"}
-
-    runs = jax.device_get(progress.state._replace(key=None))
-    measured = {name: split(array) for name, array in progress.probes.items()}
-    probed = probes.variables(measured, (*by_run, "probe_update"))
-    metrics = {
-        name: ((*by_run, "update"), split(array)) for name, array in progress.metrics.items()
+    sizes = {**{name: len(values) for name, values in swept.items()}, "seed": config.num_seeds}
+    found = {
+        name: trained.by_setting(values, list(sizes.values()))
+        for name, values in progress.probes.items()
     }
+    schedule, probed = _schedule(config), probes.variables(found, (*sizes, "probe_update"))
+    at = {"probe_update": schedule.probings, "step": np.arange(training.task.num_steps + 1)}
     return xarray.Dataset(
-        {**metrics, **probed, "solved_at": event(runs.solved_at), "died_at": event(runs.died_at)},
+        {
+            **trained.curves(progress, list(progress.metrics), sizes),
+            **trained.events(progress, sizes),
+            **probed,
+        },
         coords={
-            "cell": [spec],
             **swept,
             "seed": np.arange(config.num_seeds),
             "update": ("update", schedule.evaluations, {"units": "updates"}),
-            **({"probe_update": schedule.probings} if probed else {}),
-            **({"step": np.arange(task.num_steps + 1)} if probed else {}),
-            **probes.coordinates(measured),
-        },
-        attrs={
-            "task": config.task,
-            "loss_kind": task.loss,
-            "baseline": task.baseline,
-            "success": task.success,
+            **(at if probed else {}),
+            **probes.coordinates(found),
         },
     )
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """Loss and share of correct sequences against the update; below them a map for each probe."""
+    """Loss and accuracy against the update; below them a map for each probe."""
     from matplotlib.figure import Figure
 
-    cells = [str(cell) for cell in dataset.cell.values]
     maps = probes.rows(dataset)
     heights = (4.6, *(probes.ROW_HEIGHT for _ in maps))
     fig = Figure(figsize=(5.2, sum(heights)))
     top, *rows = fig.subfigures(1 + len(maps), 1, height_ratios=heights, squeeze=False)[:, 0]
     upper, lower = top.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    for index, cell in enumerate(cells):
-        settings = _settings(dataset.sel(cell=cell))
-        for number, data in enumerate(settings):
-            look = study.figure.cell_style(parse_spec(cell)[0], index)
-            if len(settings) > 1:
-                look["linestyle"] = LINESTYLES[number % len(LINESTYLES)]
-            label = ", ".join([cell, *(f"{float(data[name]):g}" for name in _swept(data))])
-            _draw_curves(upper, lower, data, {**look, "label": label})
-    upper.axhline(dataset.attrs["baseline"], color="black", lw=0.8, ls=(0, (1, 1)))
-    loss = {"squared": "squared error", "cross_entropy": "cross-entropy (nats)"}
-    upper.set(
-        yscale="log",
-        ylabel=loss[dataset.attrs["loss_kind"]],
-        title=f"{dataset.attrs['task']}: median and 10–90 % over seeds;\n"
-        "dotted: without memory, and counted as solved; star: solved",
-    )
-    titles = "cell", *(name.replace("_", " ") for name in _swept(dataset))
-    upper.legend(title=", ".join(titles), title_fontsize=8)
-    lower.axhline(dataset.attrs["success"], color="black", lw=0.8, ls=(0, (1, 1)))
-    lower.set(xlabel="update", ylabel="share correct", ylim=(-0.03, 1.03))
+    for label, data, look in _lines(dataset):
+        _draw_curves(upper, lower, data, {**look, "label": label})
+    _label(upper, lower, dataset)
     for row, (name, gate) in zip(rows, maps, strict=True):
         probes.draw(row, _images(dataset, name, gate), name, gate)
     if rows:
         rows[-1].supxlabel("update", fontsize=9)
     return fig
+
+
+def _lines(dataset: "xarray.Dataset") -> "Iterator[tuple[str, xarray.Dataset, dict[str, Any]]]":
+    """Each cell in each setting: its label, its data and its style."""
+    for index, cell in enumerate(map(str, dataset.cell.values)):
+        settings = _settings(dataset.sel(cell=cell))
+        for number, data in enumerate(settings):
+            look = study.figure.cell_style(parse_spec(cell)[0], index)
+            if len(settings) > 1:
+                look["linestyle"] = LINESTYLES[number % len(LINESTYLES)]
+            values = (f"{float(data[name]):g}" for name in _swept(data))
+            yield ", ".join([cell, *values]), data, look
 
 
 def _draw_curves(upper: "Axes", lower: "Axes", data: "xarray.Dataset", look: dict) -> None:
@@ -353,20 +303,29 @@ def _draw_curves(upper: "Axes", lower: "Axes", data: "xarray.Dataset", look: dic
         upper.plot([at], [height], marker="*", ms=10, color=line.get_color(), mec="black", mew=0.5)
 
 
+def _label(upper: "Axes", lower: "Axes", dataset: "xarray.Dataset") -> None:
+    attrs = dataset.attrs
+    outcomes.draw_losses(
+        upper,
+        attrs["baseline"],
+        xlabel="",
+        ylabel=LOSSES[attrs["loss_kind"]],
+        title=f"{attrs['task']}: median and 10–90 % over seeds\n"
+        "(star: solved; dotted: loss without memory, accuracy of a solved task)",
+    )
+    titles = "cell", *(name.replace("_", " ") for name in _swept(dataset))
+    upper.legend(title=", ".join(titles), title_fontsize=8)
+    lower.axhline(attrs["success"], **outcomes.REFERENCE)
+    lower.set(xlabel="update", ylabel="accuracy", ylim=(-0.03, 1.03))
+
+
 def _images(dataset: "xarray.Dataset", name: str, gate: str | None) -> dict[str, Any]:
-    """The map of each cell, in its best setting, by its title."""
-    found = {}
-    for cell in map(str, dataset.cell.values):
-        data = _best(dataset.sel(cell=cell))
-        found[f"{cell}, {float(data.learning_rate):g}"] = probes.image(data, name, gate)
-    return found
-
-
-def _best(data: "xarray.Dataset") -> "xarray.Dataset":
-    """The setting of a cell that solved the most and then erred the least."""
-    rank = [(_final(d)["solved"], -_final(d)["loss"]) for d in _settings(data)]
-    best = max(range(len(rank)), key=lambda i: np.nan_to_num(rank[i], nan=-np.inf).tolist())
-    return _settings(data)[best]
+    """The map of each cell in its best setting, by its title."""
+    best = {cell: _best(dataset.sel(cell=cell)) for cell in map(str, dataset.cell.values)}
+    return {
+        f"{cell}, {float(data.learning_rate):g}": probes.image(data, name, gate)
+        for cell, data in best.items()
+    }
 
 
 def _swept(data: "xarray.Dataset") -> list[str]:
@@ -374,46 +333,126 @@ def _swept(data: "xarray.Dataset") -> list[str]:
 
 
 def _settings(data: "xarray.Dataset") -> "list[xarray.Dataset]":
-    """One for each learning rate, and for each threshold of them if they were swept."""
+    """One for each learning rate, and each threshold if they were swept."""
     names = _swept(data)
     places = itertools.product(*(range(data.sizes[name]) for name in names))
     return [data.isel(dict(zip(names, at, strict=True))) for at in places]
 
 
-def _final(data: "xarray.Dataset") -> dict[str, float]:
-    """What the seeds of one cell in one setting came to."""
-    alive, solved_at = np.isnan(data.died_at.values), data.solved_at.values
-    loss = data.loss.transpose("seed", "update").values[alive]
-    reached = np.flatnonzero(np.isfinite(loss).any(axis=0))
-    return {
-        "solved": float(np.isfinite(solved_at).mean()),
-        "updates": float(np.nanmedian(solved_at)) if np.isfinite(solved_at).any() else np.nan,
-        "loss": float(np.median(loss[:, reached[-1]])) if len(reached) else np.nan,
-        "dead": int((~alive).sum()),
-    }
+def _best(data: "xarray.Dataset") -> "xarray.Dataset":
+    """The setting of a cell that most seeds solved, and of these the one with the least loss."""
+
+    def rank(setting: "xarray.Dataset") -> tuple[float, float]:
+        loss = outcomes.final_loss(setting)
+        return solved(setting).mean(), -np.inf if np.isnan(loss) else -loss
+
+    return max(_settings(data), key=rank)
+
+
+def solved(data: "xarray.Dataset") -> np.ndarray:
+    """Tells which seeds solved the task in one setting."""
+    return np.isfinite(data.solved_at.values)
 
 
 def summary(dataset: "xarray.Dataset") -> str:
-    """The table of what each cell came to in each setting."""
-    return study.table(
-        [
-            _row(str(cell), data)
-            for cell in dataset.cell.values
-            for data in _settings(dataset.sel(cell=cell))
-        ]
-    )
+    """A table of all settings, and a sentence for each cell in its best one."""
+    names = [str(cell) for cell in dataset.cell.values]
+    rows = [_row(cell, data) for cell in names for data in _settings(dataset.sel(cell=cell))]
+    sentences = [_sentence(cell, _best(dataset.sel(cell=cell))) for cell in names]
+    return "\n".join([study.table(rows), *sentences])
 
 
 def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
-    final, seeds = _final(data), data.sizes["seed"]
     return {
         "cell": cell,
         **{name.replace("_", " "): f"{float(data[name]):g}" for name in _swept(data)},
-        "solved": f"{round(final['solved'] * seeds)} of {seeds}",
-        "updates to solve": f"{final['updates']:.0f}" if np.isfinite(final["updates"]) else "-",
-        "final loss": f"{final['loss']:.4g}",
-        "NaN runs": str(final["dead"]),
+        **outcomes.row(data.solved_at),
+        "final loss": f"{outcomes.final_loss(data):.4g}",
+        "NaN runs": str(int(np.isfinite(data.died_at.values).sum())),
     }
+
+
+def _sentence(cell: str, data: "xarray.Dataset") -> str:
+    update = outcomes.median_update(data.solved_at)
+    when = f", after {update:.0f} updates in the median" if np.isfinite(update) else ""
+    number = outcomes.number_solved(data.solved_at)
+    return f"{cell}: {number} networks solve {data.attrs['task']}{when}."
+
+
+def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+    """Whether the cell decides, whether reach at initialisation does, and whether it changes."""
+    best = {cell: _best(dataset.sel(cell=cell)) for cell in map(str, dataset.cell.values)}
+    probed = "adjoints" in dataset or "log_norms" in dataset
+    return [
+        *([_cells_differ(best)] if len(best) > 1 else []),
+        *([_further_solves_more(best)] if len(best) > 1 and probed else []),
+        *([_training_changes(best)] if probed else []),
+    ]
+
+
+def _fractions(best: "dict[str, xarray.Dataset]") -> list[study.Measured]:
+    return [
+        study.Measured(f"fraction of seeds solved by {cell}", float(solved(data).mean()))
+        for cell, data in best.items()
+    ]
+
+
+def _cells_differ(best: "dict[str, xarray.Dataset]") -> study.Claim:
+    return study.claim(
+        "learnt-by-cell",
+        f"Whether {next(iter(best.values())).attrs['task']} is learnt depends on the cell.",
+        decisions.differ(np.array([solved(data) for data in best.values()], float)),
+        measured=_fractions(best),
+        criterion="the 95 % interval of the difference between the fractions of seeds that two "
+        "cells solve excludes 0",
+    )
+
+
+def reach(data: "xarray.Dataset") -> np.ndarray:
+    """Computes log10 of the gradient's norm at step 0 over the largest, (probing, seed)."""
+    norms = data["adjoints" if "adjoints" in data else "log_norms"] / curves.NATS
+    relative = norms.isel(step=0) - norms.max("step")
+    return relative.transpose("probe_update", "seed").dropna("probe_update", how="all").values
+
+
+def _further_solves_more(best: "dict[str, xarray.Dataset]") -> study.Claim:
+    at_first = {cell: reach(data)[0] for cell, data in best.items()}
+    fraction = {cell: solved(data).mean() for cell, data in best.items()}
+    pairs = [(a, b) for a, b in itertools.permutations(best, 2) if fraction[a] > fraction[b]]
+    further = [decisions.above(statistics.estimate(at_first[a] - at_first[b])) for a, b in pairs]
+    return study.claim(
+        "further-reach-solves-more",
+        "The further a cell's gradient reaches at initialisation, the more seeds solve the task.",
+        decisions.every(further) if pairs else None,
+        measured=[
+            *(
+                study.Measured.of(
+                    f"log10 norm at step 0 over the largest, {cell}", statistics.estimate(values)
+                )
+                for cell, values in at_first.items()
+            ),
+            *_fractions(best),
+        ],
+        criterion="of any two cells, the one that more seeds solve has the larger gradient at step "
+        "0 at initialisation, by the 95 % interval of the difference",
+    )
+
+
+def _training_changes(best: "dict[str, xarray.Dataset]") -> study.Claim:
+    changes = {
+        cell: statistics.estimate(found[-1] - found[0])
+        for cell, found in ((cell, reach(data)) for cell, data in best.items())
+    }
+    return study.claim(
+        "training-changes-reach",
+        "Training changes how far the gradient reaches.",
+        decisions.every(map(decisions.nonzero, changes.values())),
+        measured=[
+            study.Measured.of(f"change of log10 norm at step 0 over the largest, {cell}", change)
+            for cell, change in changes.items()
+        ],
+        criterion="the 95 % interval of the change excludes 0, for every cell",
+    )
 
 
 EXPERIMENT = study.Experiment(
@@ -422,6 +461,7 @@ EXPERIMENT = study.Experiment(
     run=run,
     figure=figure,
     summary=summary,
+    claims=claims,
     section="training",
     order=1,
     gallery={

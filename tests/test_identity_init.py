@@ -1,4 +1,4 @@
-"""The study of the identity as a start: its record, numbers by NumPy, and its verdicts."""
+"""The study of initialisation at the identity: its record, its numbers by NumPy, its claims."""
 
 import jax
 import numpy as np
@@ -29,8 +29,8 @@ def dataset(folder):
 
 
 @pytest.fixture(scope="module")
-def drawn():
-    """The parameters of the second seed's orthogonal net, by the study's recipe."""
+def initial():
+    """The initial parameters of the second seed's orthogonal network, by the study's recipe."""
     with study.precision(quick()):
         _, k_cells = jax.random.split(jax.random.key(0))
         cell = rnn(2, 5, activation="relu")  # whose W_h is orthogonal
@@ -41,7 +41,7 @@ def test_a_run_draws_its_figure(folder):
     assert (folder / "figure.png").stat().st_size > 20_000
 
 
-def test_the_norms_at_birth_are_those_of_numpy(dataset, drawn):
+def test_the_norms_at_initialisation_are_those_of_numpy(dataset, initial):
     with study.precision(quick()):
         key = jax.random.fold_in(jax.random.key(0), 2)
         inputs = np.asarray(resolve_task("adding(num_steps=8)").sample(key, 4).inputs)
@@ -49,42 +49,42 @@ def test_the_norms_at_birth_are_those_of_numpy(dataset, drawn):
     for x in np.moveaxis(inputs, 1, 0):
         h, product, states = np.zeros(5), np.eye(5), [np.zeros(5)]
         for x_t in x:
-            h = np.maximum(drawn["W_x"] @ x_t + drawn["W_h"] @ h, 0)
+            h = np.maximum(initial["W_x"] @ x_t + initial["W_h"] @ h, 0)
             states.append(h)
         norms = [1.0]
         for h in states[:0:-1]:
-            product = product @ ((h > 0)[:, None] * drawn["W_h"])
+            product = product @ ((h > 0)[:, None] * initial["W_h"])
             norms.append(np.linalg.norm(product, 2))
         curves.append(np.log(norms))
     for rate in RATES:
-        found = dataset.log_norm.sel(start="orthogonal", look=0, rate=rate, run=1)
+        found = dataset.log_norm.sel(start="orthogonal", measured_at=0, rate=rate, run=1)
         np.testing.assert_allclose(found, np.median(curves, axis=0), atol=1e-5)
 
 
-def test_the_spectra_are_those_of_the_matrices(dataset, drawn):
-    values = np.linalg.eigvals(drawn["W_h"])
+def test_the_spectra_are_those_of_the_matrices(dataset, initial):
+    values = np.linalg.eigvals(initial["W_h"])
     np.testing.assert_allclose(np.abs(values), 1, atol=1e-5)
-    born = dataset.isel(update=0)
+    first = dataset.isel(update=0)
     for start in ("irnn", "orthogonal"):
-        for found in (born.modulus, born.singular):
+        for found in (first.modulus, first.singular):
             np.testing.assert_allclose(found.sel(start=start), 1, atol=1e-5)
     # The product of both is |det W_h|, and neither is 1 where W_h is gaussian.
     critical = dataset.sel(start="critical")
     np.testing.assert_allclose(critical.modulus.prod("index"), critical.singular.prod("index"),
                                rtol=1e-3)  # fmt: skip
     assert bool((critical.singular.isel(index=0) >= critical.modulus.isel(index=0)).all())
-    moved = abs(dataset.singular.isel(update=-1) - born.singular).max("index").mean("run")
+    moved = abs(dataset.singular.isel(update=-1) - first.singular).max("index").mean("run")
     assert bool((moved.sel(rate=0.1) > 5 * moved.sel(rate=0.001)).all())
 
 
-def test_runs_lie_by_start_rate_and_seed(drawn):
+def test_runs_are_ordered_by_start_rate_and_seed(initial):
     with study.precision(config := quick(**GIVEN)):
         task = resolve_task(config.tasks)
         training = Training(rnn(2, 5, activation="relu"), task, resolve_optimiser("adam"))
         runs = module._begin(config, training, "relu")
         keys = jax.random.key_data(runs.key)
     W_h = runs.params["cell"]["W_h"].reshape(3, 2, 2, 5, 5)
-    np.testing.assert_allclose(W_h[1, :, 1], [drawn["W_h"]] * 2, atol=1e-6)
+    np.testing.assert_allclose(W_h[1, :, 1], [initial["W_h"]] * 2, atol=1e-6)
     np.testing.assert_array_equal(W_h[0], np.broadcast_to(np.eye(5), (2, 2, 5, 5)))
     np.testing.assert_allclose(runs.learning_rate.reshape(3, 2, 2)[2, :, 1], RATES)
     keys = keys.reshape(3, 2, 2, -1)
@@ -92,19 +92,19 @@ def test_runs_lie_by_start_rate_and_seed(drawn):
     assert np.abs(runs.params["cell"]["W_x"].reshape(3, 2, 2, 10)[0]).max() < 0.005  # irnn's
 
 
-def record(decades, losses):
-    """A record of starts with norms of 10^decades over the whole sequence, and final losses."""
+def record(log10, losses):
+    """A record of starts with norms of 10^log10 over the whole sequence, and final losses."""
     starts, runs = list(losses), 5
     noise = 1 + 0.01 * np.arange(runs)
     loss = np.array([list(losses.values())]).T * noise
-    norms = np.zeros((len(starts), 2, runs, 4)) + np.array(decades)[:, None, None] * np.log(10)
+    norms = np.zeros((len(starts), 2, runs, 4)) + np.array(log10)[:, None, None] * np.log(10)
     data = xarray.Dataset(
         {
             "loss": (("start", "run", "update"), np.stack([2 + 0 * loss, loss], -1)),
-            "log_norm": (("start", "look", "run", "lag"), norms),
+            "log_norm": (("start", "measured_at", "run", "lag"), norms),
             "modulus": (("start", "run", "update", "index"), np.ones((len(starts), runs, 2, 3))),
         },
-        coords={"start": starts, "lag": range(4), "update": [0, 9], "look": [0, 9]},
+        coords={"start": starts, "lag": range(4), "update": [0, 9], "measured_at": [0, 9]},
     )
     data = data.assign(accuracy=0 * data.loss)
     return data.expand_dims(task=["adding"], activation=["relu"], rate=[0.1]).assign(
@@ -112,17 +112,26 @@ def record(decades, losses):
     )
 
 
-def test_the_verdict_is_read_from_the_numbers():
-    both = EXPERIMENT.summary(record((0.5, -0.9), {"irnn": 0.1, "orthogonal": 0.2, "glorot": 0.3}))
-    assert "over 2 steps at birth: supported; after 9 updates: supported" in both
-    assert (
-        "do not: supported (its loss is 0.50 [0.50, 0.50] of that of the best other, ortho" in both
-    )
-    lost = EXPERIMENT.summary(record((-0.5, -1.1), {"irnn": 0.3, "orthogonal": 0.2, "glorot": 0.4}))
-    assert "at birth: supported; after 9 updates: not supported" in lost
-    assert "do not: not supported (its loss is 1.50" in lost
-    # The other identity is no other start, and without any there is nothing to compare.
-    assert "do not" not in EXPERIMENT.summary(record((2.0, 0), {"irnn": 0.3, "identity": 0.2}))
+def verdicts(data):
+    return [claim.verdict for claim in EXPERIMENT.claims(data)]
+
+
+def test_the_claims_are_decided_by_the_numbers():
+    yes, no, unknown = "supported", "not supported", "inconclusive"
+    both = record((0.5, -0.9), {"irnn": 0.1, "orthogonal": 0.2, "glorot": 0.3})
+    assert verdicts(both) == [yes, yes, yes]
+    at_first, trained, learns = EXPERIMENT.claims(both)
+    assert "over 2 steps at initialisation" in at_first.statement
+    assert "after 9 updates" in trained.statement
+    assert [number.value for number in learns.measured] == [0.5, 0.3333]
+    lost = record((-0.5, -1.1), {"irnn": 0.3, "orthogonal": 0.2, "glorot": 0.4})
+    assert verdicts(lost) == [yes, no, no]
+    spread = record((0.9, 0), {"irnn": 0.1, "orthogonal": 0.1})
+    spread["log_norm"] = spread.log_norm + np.arange(5) - 2.0  # the interval reaches beyond 1
+    assert verdicts(spread)[0] == unknown
+    # Another start at the identity is no comparison.
+    assert len(verdicts(record((2.0, 0), {"irnn": 0.3, "identity": 0.2}))) == 2
+    assert verdicts(both.sel(start=["orthogonal", "glorot"])) == []
 
 
 def test_each_start_is_shown_at_its_best_rate():
@@ -146,13 +155,16 @@ def test_a_dead_run_has_no_spectrum():
     ("given", "message"),
     [
         ({"starts": ("irn",)}, "Unknown start 'irn'. Did you mean 'irnn'"),
-        ({"starts": ()}, "at least one start is expected, got none; try irnn"),
+        ({"starts": ()}, "Expected at least one start, got none. Try irnn."),
         ({"activations": ("rleu",)}, "Unknown activation of mean-field theory 'rleu'"),
-        ({"tasks": ""}, "the name of a task is expected, got ''; try adding"),
-        ({"early": 7}, "early is expected to be a multiple of eval_every=5 below num_updates=20"),
-        ({"num_updates": 21}, "num_updates is expected to be a multiple of eval_every=5"),
+        ({"tasks": ""}, "Expected the name of a task, got ''. Try adding."),
+        (
+            {"early": 7},
+            "Expected --early to be a multiple of eval_every=5 below num_updates=20",
+        ),
+        ({"num_updates": 21}, "num_updates to be a positive multiple of eval_every=5"),
     ],
 )
-def test_what_cannot_be_run_is_said(given, message):
+def test_bad_input_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
         EXPERIMENT.run(quick(**given), study.call)

@@ -1,4 +1,4 @@
-"""The study of chaos: its record, its numbers again in NumPy, its verdict."""
+"""The study of chaos: its record, its numbers by NumPy, its claims."""
 
 import jax
 import jax.numpy as jnp
@@ -48,9 +48,9 @@ def test_exponents_and_times_are_those_of_numpy(dataset):
     np.testing.assert_allclose(nets.steps_to_lose, [lost for _, lost in found], atol=1)
 
 
-def record(exponent, steps, right):
-    """A record of one width, with the largest exponent of gains 0.5, 1, 2, alike in two runs."""
-    both = np.ones((1, 1, 2))
+def record(exponent, steps, accuracy):
+    """A record of two widths, with the largest exponent of gains 0.5, 1, 2, alike in two runs."""
+    both = np.ones((2, 1, 2))
     return xarray.Dataset(
         {
             "exponent": (
@@ -61,36 +61,42 @@ def record(exponent, steps, right):
                 ("hidden_size", "gain", "run"),
                 np.array(steps)[None, :, None] * both,
             ),
-            "share_right": (("gain", "run"), np.array(right)[:, None] * both[0]),
+            "accuracy": (("gain", "run"), np.array(accuracy)[:, None] * both[0]),
         },
-        coords={"hidden_size": [8], "gain": [0.5, 1.0, 2.0], "index": [0]},
+        coords={"hidden_size": [4, 8], "gain": [0.5, 1.0, 2.0], "index": [0]},
         attrs={"perturbation": 1e-7, "delay": 2},
     )
 
 
-def test_the_verdict_is_read_from_the_numbers():
+def verdicts(data):
+    return [claim.verdict for claim in EXPERIMENT.claims(data)]
+
+
+def test_the_claims_are_decided_by_the_numbers():
     time = np.log(1e6) / 0.2
     exponent = [-0.5, -0.1, 0.2]
+    yes, no, unknown = "supported", "not supported", "inconclusive"
     good = record(exponent, [np.inf, np.inf, time], [0.5, 1.0, 0.6])
     np.testing.assert_allclose(MODULE.crossing(good), 4 / 3)
     np.testing.assert_allclose(MODULE.over_predicted(good).values[0, 2], 1.0)
-    assert EXPERIMENT.summary(good).count(": supported") == 3
-    for steps, right in (
-        ([np.inf, np.inf, 2 * time], [0.5, 1.0, 0.6]),
-        ([np.inf, np.inf, time], [1.0, 0.8, 0.6]),
-    ):
-        summary = EXPERIMENT.summary(record(exponent, steps, right))
-        assert summary.count(": supported") == 2 and summary.count("not supported") == 1
-    silent = EXPERIMENT.summary(record([-0.5, -0.2, -0.1], [np.inf] * 3, [0.5, 0.5, 0.5]))
-    assert silent.count("not supported") == 3
+    assert verdicts(good) == [yes] * 3
+    slow = record(exponent, [np.inf, np.inf, 2 * time], [0.5, 1.0, 0.6])
+    assert verdicts(slow) == [yes, no, yes]
+    assert verdicts(record(exponent, [np.inf, np.inf, time], [1.0, 0.8, 0.6])) == [yes, yes, no]
+    wider = good.copy(deep=True)  # the first width crosses zero at 0.55, the second at 4/3
+    wider.exponent.loc[{"hidden_size": 4, "gain": 1.0}] = 4.5
+    assert verdicts(wider)[0] == no
+    silent = record([-0.5, -0.2, -0.1], [np.inf] * 3, [0.5, 0.5, 0.5])
+    assert verdicts(silent) == [unknown] * 3
+    assert len(verdicts(good.isel(hidden_size=[0]))) == 2
 
 
-def test_gains_that_are_as_good_as_the_best_count_alike():
+def test_gains_within_a_hundredth_of_the_best_accuracy_count_as_best():
     tied = record([-1.0, -1.0, -1.0], [np.inf] * 3, [1.0, 0.5, 0.995])
     np.testing.assert_allclose(MODULE.best_gains(tied), 1.0)  # √(0.5 · 2)
 
 
-def test_a_figure_without_chaos_says_so():
+def test_a_figure_without_chaos_states_it():
     calm = record([-0.5, -0.2, -0.1], [np.inf] * 3, [0.5, 0.5, 0.5])
     texts = [t.get_text() for t in EXPERIMENT.draw(calm).axes[2].texts]
     assert texts == ["no perturbation was lost"]

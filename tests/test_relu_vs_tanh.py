@@ -1,4 +1,4 @@
-"""The study of ReLU against tanh: its record by NumPy, its sweep of the gain, and its verdicts."""
+"""The study of ReLU against tanh: its record by NumPy, its sweep of the gain, its claims."""
 
 import math
 
@@ -23,7 +23,7 @@ def test_a_run_draws_its_figure(folder):
     assert (folder / "figure.png").stat().st_size > 20_000
 
 
-def test_the_record_is_that_of_plain_nets(dataset):
+def test_the_record_is_that_of_plain_networks(dataset):
     config = quick()
     k_params, k_inputs = jax.random.split(jax.random.key(0))
     cell = rnn(2, 6, activation="relu")
@@ -45,7 +45,7 @@ def test_the_record_is_that_of_plain_nets(dataset):
     np.testing.assert_allclose(found.log_live, shares, atol=1e-10)  # every unit feeds every other
 
 
-def test_the_sweep_of_a_linear_net_grows_by_the_gain(dataset):
+def test_the_sweep_of_a_linear_network_grows_by_the_gain(dataset):
     linear = dataset.sel(activation="identity")
     expected = 12 * np.log(dataset.gain) + 0.5 * math.log(6)
     np.testing.assert_allclose(linear.log_norm_end, np.tile(expected, (2, 1)), atol=1e-9)
@@ -59,11 +59,11 @@ def test_initialisers_are_in_the_order_in_which_they_are_given(dataset):
     assert list(dataset.init.values) == ["orthogonal", "identity"]  # the first of which is swept
 
 
-def test_training_goes_by_activation_and_initialiser(dataset):
+def test_every_activation_and_initialiser_is_trained(dataset):
     loss = dataset.loss
     assert np.isfinite(loss).all() and bool((loss.isel(update=-1) != loss.isel(update=0)).all())
     final = loss.isel(update=0).values.reshape(-1)
-    assert len(np.unique(final.round(9))) == final.size  # no two runs are the same net
+    assert len(np.unique(final.round(9))) == final.size  # no two runs are the same network
 
 
 def sweep_of(half, end, norm):
@@ -92,7 +92,7 @@ def test_what_has_blown_up_and_from_which_gain():
     assert gain_sweep.boundaries(data.log_size_end > 2)[0] == 0.5
 
 
-def test_the_verdict_is_read_from_the_numbers(dataset):
+def test_the_claims_are_decided_by_the_numbers(dataset):
     names = ["tanh", "relu"]
     data = dataset.sel(activation=names).assign_coords(gain=[0.5, 1, 1.3, 1.5, 2, 3])
     fall = xarray.DataArray([[-0.2, -0.3], [-0.35, 0.0]],
@@ -103,25 +103,27 @@ def test_the_verdict_is_read_from_the_numbers(dataset):
         log_size_half=0 * data.log_size_half,
         log_size_end=end + 0 * data.log_size_end,
     )
-    summary = EXPERIMENT.summary(data)
-    assert summary.count("not supported") == 0 and summary.count("supported") == 3
-    assert "from orthogonal: supported (0.150 [0.150, 0.150] nats a step; runs cut" in summary
-    assert "relu's from 1.40 [1.40, 1.40], 2 of 2 runs; tanh's: none, 0 of 2 runs" in summary
-    turned = data.assign_coords(activation=names[::-1])
-    assert EXPERIMENT.summary(turned).count("not supported") == 3
-    assert "supported" not in EXPERIMENT.summary(data.sel(activation=["relu"]))
+    claims = EXPERIMENT.claims(data)
+    assert [claim.verdict for claim in claims] == ["supported"] * 3
+    orthogonal, _, blows_up = claims
+    assert orthogonal.id == "tanh-longer-from-orthogonal"
+    assert orthogonal.measured[0].interval == (0.15, 0.15)
+    assert [number.value for number in blows_up.measured] == [1.4, 0.0]
+    turned = EXPERIMENT.claims(data.assign_coords(activation=names[::-1]))
+    assert [claim.verdict for claim in turned] == ["not supported"] * 3
+    assert EXPERIMENT.claims(data.sel(activation=["relu"])) == []
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"activations": ("rleu",)}, "'rleu'"),
-        ({"activations": ()}, "an activation and an initialiser, at least, are expected"),
-        ({"inits": ""}, "are expected, got .* and inits=''; try tanh and orthogonal"),
+        ({"activations": ()}, "Expected an activation and an initialiser, got activations="),
+        ({"inits": ""}, "and inits=''. Try --activations=tanh --inits=orthogonal."),
         ({"inits": "orthogonl"}, "Unknown initialiser 'orthogonl'"),
-        ({"num_updates": 11}, "num_updates is expected to be a multiple of eval_every=5"),
+        ({"num_updates": 11}, "num_updates to be a positive multiple of eval_every=5"),
     ],
 )
-def test_what_cannot_be_run_is_said(given, message):
+def test_bad_input_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
         EXPERIMENT.run(quick(**given), study.call)

@@ -1,4 +1,4 @@
-"""The study of the lags that a weight gradient sees: its record, numbers by NumPy, verdict."""
+"""The study of how far a weight's gradient reaches: its record by NumPy, its claims."""
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ def test_a_run_draws_its_figure(folder):
 
 
 def by_numpy(run, every):
-    """Norms of ∂L/∂h_k and of the shares of W_h, b and W_x, index = lag, by hand."""
+    """Norms of ∂L/∂h_k and of the components of W_h, b and W_x, index = lag, by hand."""
     key = jax.random.split(jax.random.key(0), 3)[run]
     k_params, k_inputs, _ = jax.random.split(key, 3)
     params = jax.tree.map(np.asarray, rnn(2, SIZE).init(k_params))
@@ -44,12 +44,14 @@ def by_numpy(run, every):
 
 
 @pytest.mark.parametrize("place", [LAST, EVERY])
-def test_shares_and_adjoints_are_those_of_numpy(dataset, place):
-    adjoint, *shares = by_numpy(1, place == EVERY)
+def test_components_and_adjoints_are_those_of_numpy(dataset, place):
+    adjoint, *components = by_numpy(1, place == EVERY)
     run = dataset.sel(cell="rnn", run=1, place=place)
     np.testing.assert_allclose(np.exp(run.log_adjoint), adjoint, rtol=1e-9)
-    for name, expected in zip(("W_h", "b", "W_x"), shares, strict=True):
-        np.testing.assert_allclose(np.exp(run.log_share.sel(parameter=name)), expected, rtol=1e-9)
+    for name, expected in zip(("W_h", "b", "W_x"), components, strict=True):
+        np.testing.assert_allclose(
+            np.exp(run.log_component.sel(parameter=name)), expected, rtol=1e-9
+        )
 
 
 def test_training_changes_what_is_measured(dataset):
@@ -57,9 +59,9 @@ def test_training_changes_what_is_measured(dataset):
     assert bool((abs(change) > 1e-4).any("lag").all())
 
 
-def test_the_measurements_along_training_begin_and_end_with_those_beside_it(dataset):
+def test_the_measurements_along_training_begin_at_initialisation_and_end_trained(dataset):
     np.testing.assert_array_equal(dataset["update"], [0, 2, 4, 6])
-    for name in ("log_share", "log_adjoint"):
+    for name in ("log_component", "log_adjoint"):
         along = dataset[f"{name}_along"]
         for place, update in ((LAST, 0), (TRAINED, 6)):
             expected = dataset[name].sel(place=place)
@@ -88,13 +90,13 @@ def test_training_is_that_of_updates_one_by_one():
         steps, memory = optimizer.update(jax.grad(loss)(params), memory)
         return optax.apply_updates(params, steps), memory
 
-    memory, looks = optimizer.init(params), [params]
+    memory, measured = optimizer.init(params), [params]
     for number, key in enumerate(jax.random.split(jax.random.key(2), 4), start=1):
         params, memory = update(params, memory, key)
-        looks += [params] if number % 2 == 0 else []
-    for index, look in enumerate(looks):
+        measured += [params] if number % 2 == 0 else []
+    for index, expected in enumerate(measured):
         jax.tree.map(
-            lambda a, b, i=index: np.testing.assert_allclose(a[i], b, rtol=1e-6), along, look
+            lambda a, b, i=index: np.testing.assert_allclose(a[i], b, rtol=1e-6), along, expected
         )
 
 
@@ -102,42 +104,43 @@ def test_the_lag_within_which_most_is_heard(dataset):
     norms = np.array([0.0, 8, 1, 1])
     one = dataset.isel(lag=slice(0, 4), parameter=[0])
     with np.errstate(divide="ignore"):
-        one = one.assign(log_share=one.log_share * 0 + np.log(norms))
+        one = one.assign(log_component=one.log_component * 0 + np.log(norms))
     np.testing.assert_array_equal(MODULE.reach(one.sel(cell="rnn"), LAST), 2)
 
 
-def test_the_verdict_is_read_from_the_numbers(dataset):
+def test_the_claims_are_decided_by_the_numbers(dataset):
     lag = dataset.lag.values
     fall = dataset.log_adjoint * 0 - 0.5 * lag
 
-    def summary(of_last, of_every, of_end=-0.5):
+    def verdicts(of_last, of_every, of_end=-0.5):
         rates = np.array([of_last, of_last, of_every])
-        share = dataset.log_share.fillna(0)
-        share = share.where(np.isfinite(share), 0) * 0 + rates[:, None, None] * lag
+        component = dataset.log_component.fillna(0)
+        component = component.where(np.isfinite(component), 0) * 0 + rates[:, None, None] * lag
         slopes = np.linspace(-0.5, of_end, dataset.sizes["update"])
-        along = 0 * dataset.log_share_along.fillna(0).where(lag < 0, 0)
+        along = 0 * dataset.log_component_along.fillna(0).where(lag < 0, 0)
         along = along + xarray.DataArray(slopes, dims="update") * dataset.lag
-        data = dataset.assign(log_adjoint=fall, log_share=share, log_share_along=along)
-        return EXPERIMENT.summary(data)
+        data = dataset.assign(log_adjoint=fall, log_component=component, log_component_along=along)
+        level, further = EXPERIMENT.claims(data)
+        assert (level.id, further.id) == ("fall-and-level-rnn", "hear-further-back-rnn")
+        return level.verdict, further.verdict
 
-    alike = "with a loss at every step, by this run: rnn: "
-    assert f"{alike}supported" in summary(-0.51, 0.0)
-    assert f"{alike}not supported" in summary(-0.6, 0.0)
-    assert f"{alike}not supported" in summary(-0.5, -0.2)
-    further = "hear further back, by this run: rnn: "
-    assert f"{further}supported" in summary(-0.5, 0.0, of_end=-0.1)
-    assert f"{further}not supported" in summary(-0.5, 0.0, of_end=-0.9)
+    assert verdicts(-0.51, 0.0)[0] == "supported"
+    assert verdicts(-0.6, 0.0)[0] == "not supported"
+    assert verdicts(-0.5, -0.2)[0] == "not supported"
+    assert verdicts(-0.5, 0.0, of_end=-0.1)[1] == "supported"
+    assert verdicts(-0.5, 0.0, of_end=-0.9)[1] == "not supported"
+    assert verdicts(-0.5, 0.0)[1] == "inconclusive"  # no growth at all
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"delay": 14}, "a delay below num_steps=14 is expected, got 14"),
-        ({"num_updates": 7}, "num_updates is expected to be a multiple of look_every=2, got 7"),
-        ({"input_size": 7}, "no more inputs than the hidden_size=6 .* got input_size=7"),
-        ({"cells": ""}, "the name of a cell is expected, got ''"),
+        ({"delay": 14}, "Expected a delay below num_steps=14, got 14. Decrease --delay"),
+        ({"num_updates": 7}, "Expected num_updates to be a multiple of measure_every=2, got 7"),
+        ({"input_size": 7}, "Expected no more inputs than the hidden_size=6 .* got input_size=7"),
+        ({"cells": ""}, "Expected the name of a cell, got ''"),
     ],
 )
-def test_what_cannot_be_measured_is_said(given, message):
+def test_bad_input_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
         EXPERIMENT.run(EXPERIMENT.resolve(given, quick=True), study.call)

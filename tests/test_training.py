@@ -1,4 +1,4 @@
-"""The general training experiment: its record, its resumption, and bad input."""
+"""The general study of training: its record, its resumption, its claims, bad input."""
 
 import importlib
 import json
@@ -89,7 +89,7 @@ def test_the_same_command_gives_the_same_bits_and_draws(recorded, tmp_path, caps
     assert [row["update"] for row in rows] == [0, 20, 40, 60]
 
 
-def test_an_interrupted_training_goes_on_and_overwriting_starts_anew(
+def test_an_interrupted_training_resumes_and_overwriting_starts_again(
     recorded, tmp_path, monkeypatch
 ):
     folder, evaluate, done = tmp_path / "out", runs_module.evaluate, []
@@ -147,7 +147,7 @@ def test_thresholds_of_clipping_are_swept_side_by_side(tmp_path, capsys):
 MINE = "from gradflow.cells import rnn as mine"
 
 
-def test_a_changed_cell_file_is_said_and_not_gone_on_with(tmp_path, monkeypatch, capsys):
+def test_a_training_does_not_resume_after_its_cell_file_changed(tmp_path, monkeypatch, capsys):
     """Whether its training was interrupted, or had ended while that of another cell had not."""
     file, evaluate, done = tmp_path / "mine.py", runs_module.evaluate, []
     other = tmp_path / "other.py"
@@ -173,7 +173,7 @@ def test_a_changed_cell_file_is_said_and_not_gone_on_with(tmp_path, monkeypatch,
     assert run(tmp_path / "out", *flags) == 0
 
 
-def test_without_tensorboardx_it_is_said(monkeypatch, tmp_path):
+def test_missing_tensorboardx_is_reported(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ValueError, match="Event files need tensorboardX, which is not installed"):
         Board(tmp_path, 0)
@@ -188,32 +188,67 @@ def test_a_solved_run_is_marked_in_the_figure_and_counted(recorded):
     upper = figure.subfigs[0].axes[0]
     (star,) = [line for line in upper.lines if line.get_marker() == "*"]
     assert star.get_xdata()[0] == 40
-    row = EXPERIMENT.summary(dataset).splitlines()[3]
+    summary = EXPERIMENT.summary(dataset)
+    row = summary.splitlines()[3]
     assert row.split()[:6] == ["rnn", "0.1", "2", "of", "2", "50"]
+    assert "rnn: 2 of 2 networks solve adding(num_steps=6), after 50 updates" in summary
     both = xarray.concat([dataset, dataset.assign_coords(cell=["gru"])], dim="cell")
     assert len(EXPERIMENT.draw(both).subfigs[1].axes) == 3  # a map each, and their scale
+
+
+def made(dataset, solved, at_first, change):
+    """Two cells: which seeds solve the task, log10 norms at step 0, and what training adds."""
+    one = dataset.isel(learning_rate=[0])
+    parts = []
+    for cell in (0, 1):
+        solved_at = np.where(solved[cell], 20.0, np.nan)
+        log10 = np.array([at_first[cell], at_first[cell] + change[cell]])
+        adjoints = one.adjoints * 0
+        adjoints.loc[{"step": 0}] = log10[None, None, None] * np.log(10)
+        data = one.assign(
+            adjoints=adjoints, solved_at=one.solved_at.copy(data=solved_at[None, None])
+        )
+        parts.append(data.assign_coords(cell=[("rnn", "gru")[cell]]))
+    return xarray.concat(parts, dim="cell")
+
+
+@pytest.mark.parametrize(
+    ("solved", "at_first", "change", "verdicts"),
+    [
+        (([0, 0], [1, 1]), (-9, -3), (2, 1), ("supported", "supported", "supported")),
+        (([0, 0], [1, 1]), (-3, -9), (2, 0), ("supported", "not supported", "inconclusive")),
+        (([1, 0], [0, 1]), (-3, -9), (2, -1), ("inconclusive", "inconclusive", "supported")),
+    ],
+)
+def test_the_claims_are_decided_by_the_numbers(recorded, solved, at_first, change, verdicts):
+    dataset = made(study.read_dataset(recorded / "result.nc"), solved, at_first, change)
+    claims = EXPERIMENT.claims(dataset)
+    assert tuple(claim.verdict for claim in claims) == verdicts
+    assert len(EXPERIMENT.claims(dataset.drop_vars("adjoints"))) == 1
+    (alone,) = EXPERIMENT.claims(dataset.isel(cell=[0]))
+    assert alone.id == "training-changes-reach" and alone.measured[0].value == change[0]
 
 
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--cell=", "the name of a cell is expected"),
+        ("--cell=", "Expected the name of a cell, got ''. Try gru."),
         ("--cell=lsmt", "Unknown cell 'lsmt'"),
         ("--task=addign", "Unknown task 'addign'. Did you mean 'adding'"),
         ("--task=adding(num_steps=-3)", "Expected num_steps to be at least 2, got -3"),
         ("--optimiser=adma", "Unknown optimiser 'adma'. Did you mean 'adam'"),
-        ("--optimiser=adam(learning_rate=1)", "one learning rate is expected, got --learning_rate"),
+        ("--optimiser=adam(learning_rate=1)", "Expected one learning rate, got --learning_rate"),
         ("--learning_rate=0.1,-1", "numbers above zero are expected"),
         ("--clipping=global_norm(threshold=0)", "Expected threshold to be a positive number"),
         ("--clip_threshold=1,2", "Expected a clipping with a threshold, and without options"),
         ("--regulariser=omgea", "Unknown regulariser 'omgea'"),
-        ("--truncation=5", "--truncation=k1,k2 is expected"),
+        ("--truncation=5", "Expected --truncation=k1,k2, got (5,). Try --truncation=20,40."),
         ("--truncation=5,0", "numbers above zero are expected"),
         ("--probe=gates", "The probe 'gates' needs a cell with gates"),
         ("--probe_every=30", "Expected probe_every to be a positive multiple of eval_every=20"),
-        ("--num_updates=-60", "a number above zero is expected"),
-        ("--hidden_size=-1", "a number above zero is expected"),
-        ("--batch_size=0", "a number above zero is expected"),
+        ("--num_updates=-60", "Expected a number above zero"),
+        ("--hidden_size=-1", "Expected a number above zero"),
+        ("--batch_size=0", "Expected a number above zero"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, flag, message):

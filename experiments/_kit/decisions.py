@@ -3,6 +3,7 @@
 The results are what `gradflow.study.claim` takes as ``holds``. NaN ends decide nothing.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,6 +33,11 @@ def within(estimate: Estimate, low: float, high: float) -> bool | None:
     return False if estimate.high < low or estimate.low > high else None
 
 
+def nonzero(estimate: Estimate) -> bool | None:
+    """Decides whether a number differs from 0; an interval that contains 0 does not decide it."""
+    return True if estimate.low > 0 or estimate.high < 0 else None
+
+
 def every(decisions: Iterable[Any]) -> bool | None:
     """Joins decisions: False if one is, else None if one is, else True."""
     found = list(decisions)
@@ -47,3 +53,8 @@ def differ(values: np.ndarray) -> bool | None:
         return None
     low, high = mean_interval(values[second] - values[first])
     return True if bool(((low > 0) | (high < 0)).any()) else None
+
+
+def identifier(*parts: str) -> str:
+    """Joins names, such as that of a claim and the spec of a cell, to a claim's id."""
+    return re.sub("[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")

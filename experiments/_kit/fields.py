@@ -133,3 +133,18 @@ def eval_size(default: int) -> Any:
 def optimiser(default: str = "adam") -> Any:
     """Declares ``optimiser: str``."""
     return field(default, help="An optimiser of optax, with its options as literals.")
+
+
+def task(default: str) -> Any:
+    """Declares ``task: str``."""
+    return field(default, help="The task: a name, or name(option=value).")
+
+
+def tasks(default: str) -> Any:
+    """Declares ``tasks: str``."""
+    return field(default, help="Tasks, separated by commas: a name, or name(option=value).")
+
+
+def learning_rate(default: float) -> Any:
+    """Declares ``learning_rate: float`` of a study that trains with Adam."""
+    return field(default, help="Learning rate of Adam.", positive=True)

@@ -6,7 +6,7 @@ driver derives for its cells. So one seed gives one network in all studies, for 
 and one precision.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -54,6 +54,18 @@ def initialise(cell: Cell, keys: Key) -> Params:
         return cell.init(cell_key(key))
 
     return jax.jit(partial(jax.lax.map, one))(keys)
+
+
+def initialise_each(cells: Sequence[Cell], keys: Key) -> Params:
+    """Initialises several cells from the same keys, with axes (cell, key) in front.
+
+    The cells differ in their initialisers alone, so that their parameters have the same shapes.
+    """
+
+    def one(key: Key) -> Params:
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(cell.init(key) for cell in cells))
+
+    return jax.jit(jax.vmap(one, out_axes=1))(keys)
 
 
 def inputs(

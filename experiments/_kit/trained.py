@@ -1,35 +1,90 @@
-"""Trained runs as datasets: a training taken to its end, its curves and events by setting.
+"""Trained runs as datasets: settings side by side, a training taken to its end, curves and events.
 
 The runs of one training stand in the order of settings, then seeds: `curves` and `events` give the
 axis of runs one axis for each setting, in that order.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from _kit import cell_files
 from gradflow import study
 from gradflow.train import Progress, Runs, Schedule, Training, fit, fresh_sequences
+from gradflow.train import begin as begin_runs
 from gradflow.train.runs import NEVER
+
+if TYPE_CHECKING:
+    import xarray
+
+    from gradflow import Params
+    from gradflow.cell import Key
 
 Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]
 """Dimensions, values and attributes, as a dataset takes them."""
 
 
-def to_end(
+def unit(
+    once: study.Once, name: str, spec: str, train: "Callable[[Path | None], xarray.Dataset]"
+) -> "xarray.Dataset":
+    """Computes or reads a unit of work that trains the cell of a spec.
+
+    Args:
+      train: The folder for checkpoints -> the unit's part of the record.
+
+    Raises:
+      ValueError: If the file of a user's cell has changed since the stored part was trained.
+    """
+
+    def thunk() -> "xarray.Dataset":
+        return train(once.folder(name)).assign_attrs(cell_files.digests(spec))
+
+    return cell_files.check_unchanged(spec, once(name, thunk))
+
+
+def identity(config: study.Config, spec: str, **what: Any) -> dict[str, Any]:
+    """Tells one training from any other: the configuration, the cell's files, and what is given."""
+    return {**dataclasses.asdict(config), **what, **cell_files.digests(spec)}
+
+
+def begin(
+    training: Training,
+    keys: "Key",
+    settings: Sequence[tuple[float, ...]],
+    cells: "Params | None" = None,
+) -> Runs:
+    """Begins a run for each setting and seed.
+
+    A seed has the same initial parameters and the same training sequences in every setting, so that
+    settings can be compared seed by seed.
+
+    Args:
+      keys: One for each seed.
+      settings: The learning rate of each, and the threshold of its clipping where that is swept.
+      cells: Parameters of the cells, with an axis of runs in front, in place of those that the
+        training initialises.
+    """
+    each = jnp.repeat(jnp.asarray(settings, float), len(keys), axis=0).T
+    runs = begin_runs(training, jnp.tile(keys, len(settings)), *each)
+    return runs if cells is None else runs._replace(params={**runs.params, "cell": cells})
+
+
+def evaluations(
     training: Training,
     runs: Runs,
     schedule: Schedule,
     *,
-    folder: Path | None,
-    identity: Mapping[str, Any],
+    folder: Path | None = None,
+    identity: Mapping[str, Any] | None = None,
     probing: Any = None,
     description: str = "evaluations",
-) -> Progress:
-    """Trains runs to the end, from the last checkpoint in the folder where there is one.
+) -> Iterator[Progress]:
+    """Trains runs, from the last checkpoint in the folder if there is one; yields as `fit` does.
 
     Args:
       folder: Where checkpoints are kept; None keeps none.
@@ -38,8 +93,13 @@ def to_end(
       description: What the progress bar shows.
     """
     source = fresh_sequences(training, runs, probing)
-    steps = fit(source, schedule, folder=folder, identity=identity)
-    *_, last = study.progress(steps, description)
+    steps = fit(source, schedule, folder=folder, identity=identity or {})
+    return iter(study.progress(steps, description))
+
+
+def to_end(*arguments: Any, **options: Any) -> Progress:
+    """Takes the `evaluations` of a training to the last one."""
+    *_, last = evaluations(*arguments, **options)
     return last
 
 

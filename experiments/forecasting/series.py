@@ -156,7 +156,7 @@ def _measure_real(
         (params,) = fitted.values()
         found = [training.forecast(params, part.inputs) for part in data.parts]
         place = folder(f"view={view},model={name}")
-        save_cell(config, name, net, params, place and place.parents[1] / f"params/{view}")
+        save_cell(config, name, net, params, place and study.params_folder(place) / view)
         inputs = data.parts.test.inputs
         curves = log_norms(net, params, inputs[:: -(-len(inputs) // WINDOWS)])
     targets = [part.targets[:, -1] for part in data.parts]

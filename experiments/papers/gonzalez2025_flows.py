@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from _flows import DT, FLOWS, flow_cell, observer_cell
 from _iterations import count_iterations
-from _kit import fields
+from _kit import curves, fields
 from _paper import Paper
 
 from gradflow import flow, study, unroll
@@ -248,10 +248,11 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
     fig = Figure(figsize=(7.0, 3.0))
     left, right = fig.subplots(1, 2, sharey=True)
+    blue, orange = curves.SHADES[1:3]
     rows = np.arange(len(dataset.flow))
     looks = {
-        "flow": {"color": "#D55E00", "marker": "s", "label": "flow"},
-        "observer": {"color": "#0072B2", "marker": "o", "label": "its observer"},
+        "flow": {"color": orange, "marker": "s", "label": "flow"},
+        "observer": {"color": blue, "marker": "o", "label": "its observer"},
     }
     columns = (
         (left, dataset.exponents.isel(order=0), dataset.observer_exponent),

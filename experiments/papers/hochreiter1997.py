@@ -112,7 +112,7 @@ class Config(study.Config):
     evaluations: int = study.field(40, help="Most evaluations of a run.", positive=True)
     eval_size: int = fields.eval_size(1000)
     num_seeds: int = fields.num_seeds(5)
-    precision: Literal["float64", "float32"] = fields.training_precision()
+    precision: Literal["float64", "float32"] = study.field("float32", help="Precision of the run.")
 
 
 def noise_free(p: int) -> Task:
@@ -128,9 +128,8 @@ def noise_free(p: int) -> Task:
     def correct(predictions: jax.Array, batch: Batch) -> jax.Array:
         return jnp.argmax(predictions[-1], axis=-1) == batch.targets[-1]
 
-    baseline = (
-        LAST_WEIGHT * math.log(2) / (LAST_WEIGHT + p - 1)
-    )  # the other symbols are predictable
+    # All symbols but the last are predictable, so they add nothing to the loss of a guess.
+    baseline = LAST_WEIGHT * math.log(2) / (LAST_WEIGHT + p - 1)
     return Task(sample, p + 1, p + 1, p, "cross_entropy", baseline, correct, success=1.0)
 
 

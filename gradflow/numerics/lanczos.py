@@ -4,7 +4,14 @@ Lanczos steps on G = M Mᵀ for all of the matrices together: a step is one prod
 one with each Mᵀ, which are computed as a few large ones where the matrices have factors in common.
 Few matrices are formed or decomposed, and each value that is returned is certified.
 
-WHY-TWO
+There are two engines for spectral norms because neither serves both uses (benchmarks/README.md):
+
+- one large matrix after the other, as along a sequence (`spectral`): a block of vectors from the
+  step before. Single Lanczos vectors took 9 times as long (120 lags of an LSTM of 128 units: 15.4 s
+  against 1.7 s) and left 34 lags to a Cholesky factorisation in place of 12.
+- the many small matrices of a map, here: the small eigenvalue problems of a block would cost more
+  than the products. The search along each column that the tiles replaced took 4.5 s, these 1.75 s
+  (LSTM of 64 units, T = 256).
 """
 
 from collections.abc import Callable
