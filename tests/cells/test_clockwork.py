@@ -76,10 +76,10 @@ def test_slow_modules_do_not_depend_on_fast_ones():
 
 
 def test_initial_weights_are_those_of_the_vanilla_rnn_masked(key):
-    drawn, plain = clockwork(2, 5, periods=PERIODS).init(key), rnn(2, 5).init(key)
+    clocked, plain = clockwork(2, 5, periods=PERIODS).init(key), rnn(2, 5).init(key)
     slower = OF_UNIT[:, None] > OF_UNIT[None, :]
-    np.testing.assert_array_equal(drawn["W_h"], np.where(slower, 0, plain["W_h"]))
-    np.testing.assert_array_equal(drawn["W_x"], plain["W_x"])
+    np.testing.assert_array_equal(clocked["W_h"], np.where(slower, 0, plain["W_h"]))
+    np.testing.assert_array_equal(clocked["W_x"], plain["W_x"])
 
 
 def test_clock_has_no_derivative(key):

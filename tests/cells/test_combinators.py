@@ -322,8 +322,8 @@ def test_masks_are_sampled_with_the_rate_and_resampled(key):
     again = resample_masks(key, params)
     assert again["cell"] is params["cell"]
     assert abs(again["u_h"] - params["u_h"]).max() > 0.5
-    for drawn in (params, again):
-        dropped = float((drawn["u_h"] < 0.3).mean())
+    for sampled in (params, again):
+        dropped = float((sampled["u_h"] < 0.3).mean())
         assert abs(dropped - 0.3) < 5 * np.sqrt(0.21 / 2000)
     gradient = jax.grad(lambda p: cell.step(p, jnp.ones(2000), jnp.ones(3))[1].sum())(params)
     assert (gradient["u_h"] == 0).all()
@@ -399,13 +399,13 @@ def test_the_mean_of_sampled_zoneout_is_its_expectation(key):
 def test_noise_reaches_every_layer_and_is_off_without_a_key(key):
     cell = stack_of(3, 4, cells="zoneout(cell='dropout(rate_h=0.5)', sampled=True),dropout")
     params, inputs = cell.init(key), jax.random.normal(key, (5, 2, 3))
-    drawn, noisy = cell.noise(key, params, inputs)
+    sampled, noisy = cell.noise(key, params, inputs)
     for layer in (0, 1):
-        assert abs(drawn[layer]["u_h"] - params[layer]["u_h"]).max() > 0.1
-        jax.tree.map(np.testing.assert_array_equal, drawn[layer]["cell"], params[layer]["cell"])
+        assert abs(sampled[layer]["u_h"] - params[layer]["u_h"]).max() > 0.1
+        jax.tree.map(np.testing.assert_array_equal, sampled[layer]["cell"], params[layer]["cell"])
     assert noisy.shape == (5, 2, 3 + 8)
     np.testing.assert_array_equal(noisy[..., :3], inputs)
-    random = unroll(cell, drawn, noisy).outputs
+    random = unroll(cell, sampled, noisy).outputs
     quiet = unroll(cell, *cell.noise(None, params, inputs)).outputs
     clean = stack([zoneout(lstm(3, 4)), lstm(4, 4)])
     own = tuple(layer["cell"] for layer in params)

@@ -44,7 +44,7 @@ def test_step_equals_the_reference(options, input_size, seed):
 
 
 @pytest.mark.parametrize(
-    "options, names, looks",
+    "options, names, peepholes",
     [
         ({}, "fgio", ""),
         ({"peephole": True}, "fgio", "fio"),
@@ -54,10 +54,10 @@ def test_step_equals_the_reference(options, input_size, seed):
         ({"forget_gate": False, "peephole": True}, "gio", "io"),
     ],
 )
-def test_parameters_exist_only_for_the_gates_in_use(key, options, names, looks):
+def test_parameters_exist_only_for_the_gates_in_use(key, options, names, peepholes):
     params = lstm(2, 3, **options).init(key)
     assert "".join(sorted(params)) == names
-    assert "".join(q for q in sorted(params) if "p" in params[q]) == looks
+    assert "".join(q for q in sorted(params) if "p" in params[q]) == peepholes
 
 
 def test_initial_input_bias_is_the_given_value(key):

@@ -38,7 +38,7 @@ OURS = {
 
 
 def make_nnx(name, input_size=D, hidden_size=H):
-    # Of these cells, SimpleCell alone computes in 32 bits unless it is told otherwise.
+    # SimpleCell is the only one of these that computes in float32 by default.
     options = {"dtype": jnp.float64} if name == "simple" else {}
     return lambda rngs: NNX[name](input_size, hidden_size, rngs=rngs, **options)
 

@@ -18,7 +18,7 @@ from gradflow.train.training import Training
 
 
 @functools.cache
-def drawn(spec, size):
+def sampled(spec, size):
     task = resolve_task(spec)
     batch = jax.jit(task.sample, static_argnums=1)(jax.random.key(1), size)
     assert (batch.weights.sum(axis=0) == 1).all() and (batch.weights[-1] == 1).all()
@@ -30,7 +30,7 @@ def test_images_keep_their_labels_and_the_splits_are_disjoint():
     rows = {tuple(image / 16): label for image, label in zip(images, labels, strict=True)}
     found = {}
     for split, spec in (("train", "digits"), ("test", "digits(split='test')")):
-        pixels, targets = drawn(spec, 20000)
+        pixels, targets = sampled(spec, 20000)
         found[split] = {tuple(image): label for image, label in zip(pixels, targets, strict=True)}
         assert all(rows[image] == label for image, label in found[split].items())
         whole = digit_sequences(split)
@@ -49,8 +49,8 @@ def test_evaluations_use_the_held_out_images():
 
 
 def test_permuted_pixels_are_in_one_fixed_order():
-    pixels, labels = drawn("digits", 20000)
-    permuted, same_labels = drawn("digits(permuted=True)", 20000)
+    pixels, labels = sampled("digits", 20000)
+    permuted, same_labels = sampled("digits(permuted=True)", 20000)
     np.testing.assert_array_equal(labels, same_labels)
     order = np.random.default_rng(0).permutation(64)
     np.testing.assert_array_equal(permuted, pixels[:, order])

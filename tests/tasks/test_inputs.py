@@ -74,7 +74,7 @@ def test_digits_contain_every_image_once(key):
     assert x.shape == (1797, 64, 1)
     rows = np.asarray(x[..., 0])
     np.testing.assert_array_equal(rows[np.lexsort(rows.T)], images[np.lexsort(images.T)])
-    assert not np.array_equal(rows, images)  # drawn, not in the file's order
+    assert not np.array_equal(rows, images)  # sampled in a random order
     assert rows.min() == 0 and rows.max() == 1
 
 
