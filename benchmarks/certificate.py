@@ -1,12 +1,11 @@
-"""Which stage certifies the spectral norms of a network, and what that costs beside decomposing.
+"""Which stage certifies the spectral norms of a network, and its time against decompositions.
 
-For each cell `log_norms` of one sequence in float64 is timed against the same sweep with the
-Frobenius norm, which needs no search, and with a decomposition at every lag. All run in one
-process, in turns; the median is taken of the runs after a first that is not counted. Then come
-the numbers of lags that each stage decided. Every row is one of a Markdown table:
+For each cell, `log_norms` of one sequence in float64 is timed against the Frobenius norm, which
+needs no search, and against a decomposition at every lag (medians of alternating runs in one
+process). Then come the numbers of lags that each stage decided.
 
     python benchmarks/certificate.py --cells='lstm;rnn(recurrent_init="identity")' --hidden_size=128
-    python benchmarks/certificate.py --cells=all --repeats=0     # the stages alone
+    python benchmarks/certificate.py --cells=all --repeats=0     # the stages only
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
-from turns import medians
+from timing import medians, print_head, print_row, set_up
 
 from gradflow import flow
 from gradflow.cell import Cell, Params
@@ -30,16 +29,18 @@ from gradflow.numerics.scaling import Scaled, log_scaled, scaled
 INPUT_SIZE = 8
 STAGES = "direct", "warm", "searched", "Cholesky", "decomposed"
 
-_CELLS = flags.DEFINE_string("cells", "lstm;gru;rnn", "Cells, between semicolons, or all.")
+_CELLS = flags.DEFINE_string("cells", "lstm;gru;rnn", "Cells, separated by semicolons, or all.")
 _HIDDEN_SIZE = flags.DEFINE_integer("hidden_size", 64, "Hidden units.", lower_bound=1)
 _NUM_STEPS = flags.DEFINE_integer("num_steps", 200, "Length T of the sequence.", lower_bound=1)
 _BLOCK = flags.DEFINE_string("block", "h", "Source and target.")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Runs of each; 0 times nothing.", lower_bound=0)
+_REPEATS = flags.DEFINE_integer(
+    "repeats", 5, "Timed runs of each; 0 for the stages only.", lower_bound=0
+)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def decomposed(cell: Cell, blocks: Blocks, params: Params, inputs: jax.Array) -> jax.Array:
-    """The log norms at the lags from 1 on, by a decomposition at each."""
+    """Computes the log norms at the lags from 1 on, with a decomposition at each."""
     with jax.default_matmul_precision("highest"):
         trace = trace_of(cell, params, inputs)
 
@@ -52,36 +53,33 @@ def decomposed(cell: Cell, blocks: Blocks, params: Params, inputs: jax.Array) ->
         return jax.lax.scan(back, first, jnp.arange(len(inputs))[::-1])[1]
 
 
-def row(spec: str) -> str:
+def entries(spec: str) -> list[object]:
     """The row of a cell."""
     cell = resolve(spec)(INPUT_SIZE, _HIDDEN_SIZE.value)
     params = cell.init(jax.random.key(0))
     inputs = jax.random.normal(jax.random.key(1), (_NUM_STEPS.value, INPUT_SIZE))
     blocks: dict[str, Any] = {"source": _BLOCK.value, "target": _BLOCK.value}
     stage = np.asarray(flow.norm_certificate(cell, params, inputs, **blocks).stage)
-    counts = " | ".join(str(np.sum(stage == number)) for number in range(len(STAGES)))
+    counts = [int(np.sum(stage == number)) for number in range(len(STAGES))]
     if not _REPEATS.value:
-        return f"| {spec} | {counts} |"
+        return [spec, *counts]
     runs: dict[str, Callable] = {
         "ours": lambda: flow.log_norms(cell, params, inputs, **blocks),
         "frobenius": lambda: flow.log_norms(cell, params, inputs, norm="frobenius", **blocks),
         "decomposed": lambda: decomposed(cell, Blocks(**blocks), params, inputs),
     }
     taken = medians(runs, _REPEATS.value)
-    times = " | ".join(f"{taken[name] * 1e3:.0f}" for name in runs)
-    return f"| {spec} | {times} | {taken['ours'] / taken['decomposed']:.2f} | {counts} |"
+    times = (f"{taken[name] * 1e3:.0f}" for name in runs)
+    return [spec, *times, f"{taken['ours'] / taken['decomposed']:.2f}", *counts]
 
 
 def main(argv: Sequence[str]) -> None:
     """Prints the table."""
-    if len(argv) > 1:
-        raise app.UsageError(f"no arguments beside the flags are expected, got {argv[1:]}")
-    jax.config.update("jax_enable_x64", True)
+    set_up(argv)
     times = ["ours, ms", "Frobenius, ms", "decomposed, ms", "ours / decomposed"]
-    head = ["cell", *(times if _REPEATS.value else []), *STAGES]
-    print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
+    print_head("cell", *(times if _REPEATS.value else []), *STAGES)
     for spec in sorted(CELLS) if _CELLS.value == "all" else _CELLS.value.split(";"):
-        print(row(spec), flush=True)
+        print_row(*entries(spec))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,21 @@
-"""Tokens per second of whole updates of models of text: ours and PyTorch's, side by side.
+"""Tokens per second of whole updates of text models, against PyTorch.
 
 An update is the forward and backward pass of the cross-entropy, clipping of the gradient's norm,
-and a step of Adam on all parameters; float32; no dropout. There are two kinds of model::
+and a step of Adam on all parameters, in float32 and without dropout. The models::
 
-    gru, bi_lstm ...          classifiers: an embedding, which is trained too, one layer, a head.
-                              Every sequence has its own length; all steps count, padding included
-    char_lstm, char_two_gru   say the next character of streams, one-hot in, by windows of T steps:
-                              the carry goes on from one to the next, the gradient does not
+    gru, bi_lstm ...          classifiers: a trained embedding, one layer, a linear readout; the
+                              sequences have different lengths, and tokens count padding
+    char_lstm, char_two_gru   character models: one-hot inputs, streams in windows of T steps; the
+                              carry continues from one window to the next, the gradient does not
 
-Each contestant has a process of its own, which compiles, runs once, and then waits to be told to
-run again; they are told in turns, and the median is taken.
+Each contestant is a process of its own, which compiles, runs once, and then runs on demand. They
+alternate, and the median is taken.
 
     python benchmarks/text.py --models=bi_lstm,gru --repeats=15
     python benchmarks/text.py --models=char_two_gru --sizes=32x32x65x128
     python benchmarks/text.py --full
 """
 
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,12 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import app, flags
-from turns import answer, medians_of_processes
+from timing import answer, medians_of_processes, print_head, print_row, set_up, with_torch
 
 from gradflow.cells import resolve
 from gradflow.train import Descent, resolve_clipping, resolve_optimiser, step
 
-sys.path.append(str(Path(__file__).parents[1] / "experiments"))  # the studies have the models
+sys.path.append(
+    str(Path(__file__).parents[1] / "experiments")
+)  # the models are those of the studies
 
 from char_lm.language import Language, advance, initial_state  # noqa: E402
 from classification.nets import resolve_net  # noqa: E402
@@ -43,22 +44,22 @@ CHAR = "char_"
 _MODELS = flags.DEFINE_list(
     "models",
     ["bi_lstm", "bi_gru", "gru", f"{CHAR}two_gru", f"{CHAR}lstm"],
-    "Classifiers are rnn, lstm or gru, with bi_ before it for both directions; models of "
-    f"characters have {CHAR} before the cell, and {CHAR}two_ for two layers.",
+    "Classifiers are rnn, lstm or gru, or bi_ and one of these for both directions; character "
+    f"models are {CHAR} and the cell, or {CHAR}two_ and the cell for two layers.",
 )
 _SIZES = flags.DEFINE_list(
     "sizes",
     None,
-    "Each as batch x T x embedding x hidden, for all models; the embedding of a model of "
-    "characters is their number. By default those of the two studies: 32x64x100x128 for "
-    "classifiers, 32x32x65x128 for characters.",
+    "Each as batch x T x embedding x hidden, for all models; the embedding of a character model "
+    "is the number of characters. By default those of the two studies: 32x64x100x128 for "
+    "classifiers, 32x32x65x128 for character models.",
 )
 _FULL = flags.DEFINE_bool("full", False, "Also two LSTMs of 512 units: char_lm --full.")
 _WORDS = flags.DEFINE_integer("words", 10_000, "Size of a classifier's vocabulary.", lower_bound=2)
-_PEERS = flags.DEFINE_list("peers", ["ours", "torch"], "Who is timed.")
-_REPEATS = flags.DEFINE_integer("repeats", 15, "Runs of each, in turns.", lower_bound=1)
-_UPDATES = flags.DEFINE_integer("updates", 5, "Updates in a run.", lower_bound=1)
-_WORKER = flags.DEFINE_string("worker", None, "Be this peer: for the script's own use.")
+_PEERS = flags.DEFINE_list("peers", ["ours", "torch"], "Which contestants.")
+_REPEATS = flags.DEFINE_integer("repeats", 15, "Timed runs of each.", lower_bound=1)
+_UPDATES = flags.DEFINE_integer("updates", 5, "Updates of a run.", lower_bound=1)
+_WORKER = flags.DEFINE_string("worker", None, "Run as this contestant; used by the script itself.")
 
 NUM_CLASSES = 6
 LEARNING_RATE, THRESHOLD = 1e-3, 1.0
@@ -67,7 +68,7 @@ FULL = (f"{CHAR}two_lstm", "64x64x65x512")
 
 
 class Sizes(NamedTuple):
-    """What is run."""
+    """Sizes of a model and its batch."""
 
     batch: int
     num_steps: int
@@ -77,12 +78,12 @@ class Sizes(NamedTuple):
 
     @classmethod
     def parse(cls, text: str, words: int) -> "Sizes":
-        """From ``batch x T x embedding x hidden`` without the blanks."""
+        """Parses ``batch x T x embedding x hidden``, without blanks."""
         batch, num_steps, embedding, hidden = map(int, text.split("x"))
         return cls(batch, num_steps, embedding, hidden, words)
 
     def batch_of(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Words (T, B), lengths from a half of the steps to all of them, and classes."""
+        """Token ids (T, B), lengths between T/2 and T, and classes."""
         draw = np.random.default_rng(0)
         lengths = np.linspace(self.num_steps // 2, self.num_steps, self.batch).astype(np.int32)
         ids = draw.integers(2, self.words, (self.num_steps, self.batch), dtype=np.int32)
@@ -90,13 +91,13 @@ class Sizes(NamedTuple):
         return ids, lengths, draw.integers(0, NUM_CLASSES, self.batch, dtype=np.int32)
 
     def streams(self) -> np.ndarray:
-        """Characters (steps, B) to be learnt: some windows, which are read again and again."""
+        """Character codes (steps, B): a few windows, which are read repeatedly."""
         shape = NUM_WINDOWS * self.num_steps + 1, self.batch
         return np.random.default_rng(0).integers(self.embedding, size=shape, dtype=np.int32)
 
 
 def our_classifier(name: str, sizes: Sizes) -> Callable[[], Any]:
-    """Updates of the model of the study of classification."""
+    """Updates of the classifier of the classification study."""
     net = resolve_net(name, sizes.embedding, sizes.hidden)
     shape = {"num_symbols": sizes.words, "embedding_size": sizes.embedding}
     model = text_classifier(net.layers, **shape, num_classes=NUM_CLASSES)
@@ -125,7 +126,7 @@ def our_classifier(name: str, sizes: Sizes) -> Callable[[], Any]:
 
 
 def our_reader(name: str, sizes: Sizes) -> Callable[[], Any]:
-    """Updates of the model of the study of characters."""
+    """Updates of the model of the character study."""
     num_layers, cell = layers_of(name)
     factory = resolve(f"stack(cells='{','.join([cell] * num_layers)}')" if num_layers > 1 else cell)
     language = Language(
@@ -147,13 +148,13 @@ def our_reader(name: str, sizes: Sizes) -> Callable[[], Any]:
 
 
 def layers_of(name: str) -> tuple[int, str]:
-    """How many layers a model of characters has, and of which cell."""
+    """The number of layers and the cell of a character model."""
     name = name.removeprefix(CHAR)
     return (2 if name.startswith("two_") else 1), name.removeprefix("two_")
 
 
 def torch_classifier(name: str, sizes: Sizes) -> Callable[[], None]:
-    """The same of PyTorch's layers, whose sequences are packed so that padding takes no part."""
+    """The same with PyTorch's layers, on packed sequences, which skip padding."""
     import torch  # pyright: ignore[reportMissingImports]
 
     both, cell = name.startswith("bi_"), name.removeprefix("bi_").upper()
@@ -183,7 +184,7 @@ def torch_classifier(name: str, sizes: Sizes) -> Callable[[], None]:
 
 
 def torch_reader(name: str, sizes: Sizes) -> Callable[[], None]:
-    """The same of PyTorch's layers."""
+    """The same with PyTorch's layers."""
     import torch  # pyright: ignore[reportMissingImports]
 
     num_layers, cell = layers_of(name)
@@ -218,11 +219,11 @@ PEERS: dict[str, tuple[Peer, Peer]] = {
     "ours": (our_classifier, our_reader),
     "torch": (torch_classifier, torch_reader),
 }
-"""By name: how it runs a classifier, and a model of characters."""
+"""For each contestant, how it runs a classifier and a character model."""
 
 
 def measured(name: str, sizes: str, peers: Sequence[str]) -> dict[str, float]:
-    """The median time of a run of each peer in seconds, each in its own process, in turns."""
+    """The median time of a run of each contestant in seconds."""
     flags_of = [__file__, f"--models={name}", f"--sizes={sizes}"]
     flags_of += [f"--words={_WORDS.value}", f"--updates={_UPDATES.value}"]
     commands = {peer: [*flags_of, f"--worker={peer}"] for peer in peers}
@@ -230,7 +231,7 @@ def measured(name: str, sizes: str, peers: Sequence[str]) -> dict[str, float]:
 
 
 def contests() -> list[tuple[str, str]]:
-    """The models that are timed, each with its sizes."""
+    """The models and their sizes."""
     found = []
     for name in _MODELS.value:
         usual = "32x32x65x128" if name.startswith(CHAR) else "32x64x100x128"
@@ -238,31 +239,27 @@ def contests() -> list[tuple[str, str]]:
     return [*found, FULL] if _FULL.value else found
 
 
-def table(peers: Sequence[str]) -> list[str]:
-    """Rows of Markdown: tokens a second, and how many times the second peer's are the first's."""
-    titles = [*(f"{peer}, tokens/s" for peer in peers), *(f"of {peer}'s" for peer in peers[1:])]
-    rows = ["| model | sizes | " + " | ".join(titles) + " |", "|---" * (2 + len(titles)) + "|"]
+def print_table(peers: Sequence[str]) -> None:
+    """Prints tokens per second, and the first contestant's relative to each other one's."""
+    rates = (f"{peer}, tokens/s" for peer in peers)
+    print_head("model", "sizes", *rates, *(f"{peers[0]} / {peer}" for peer in peers[1:]))
     for name, sizes in contests():
         shape = Sizes.parse(sizes, _WORDS.value)
         tokens = shape.batch * shape.num_steps * _UPDATES.value
-        rates = {peer: tokens / taken for peer, taken in measured(name, sizes, peers).items()}
-        entries = [f"{rates[peer]:,.0f}" for peer in peers]
-        entries += [f"{rates[peers[0]] / rates[peer]:.2f}" for peer in peers[1:]]
-        rows.append(f"| {name} | {sizes} | " + " | ".join(entries) + " |")
-        print(rows[-1], file=sys.stderr, flush=True)
-    return rows
+        first, *others = (tokens / taken for taken in measured(name, sizes, peers).values())
+        ratios = (f"{first / other:.2f}" for other in others)
+        print_row(name, sizes, *(f"{rate:,.0f}" for rate in (first, *others)), *ratios)
 
 
 def main(argv: Sequence[str]) -> None:
     """Prints the table."""
-    del argv
+    set_up(argv, x64=False)
     if _WORKER.value:
         ((name, sizes),) = contests()
         peer = PEERS[_WORKER.value][name.startswith(CHAR)]
         answer(peer(name, Sizes.parse(sizes, _WORDS.value)))
         return
-    here = [p for p in _PEERS.value if p != "torch" or importlib.util.find_spec("torch")]
-    print("\n".join(table(here)))
+    print_table([peer for peer in _PEERS.value if with_torch() or peer != "torch"])
 
 
 if __name__ == "__main__":

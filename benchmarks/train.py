@@ -1,56 +1,99 @@
-"""Forward and backward of mean(h²): the planned unroll, its plain scan, Flax and PyTorch.
+"""Forward and backward pass of mean(h²): the planned unroll, the plain scan, Flax and PyTorch.
 
-float32; the gradient is that of the parameters. Each contestant has a process of its own, which
-compiles, runs once, and then waits to be told to run again; they are told in turns, and the median
-is taken. The gradients of the two ways of ours are compared, and the temporary memory of their
-compiled programs is printed with --memory (also by remat), which needs no idle machine.
+float32; the gradient by the parameters. Each contestant is a process of its own, which compiles,
+runs once, and then runs on demand. They alternate, and the median is taken. The gradients of plan
+and scan are compared.
 
     JAX_NUM_CPU_DEVICES=2 python benchmarks/train.py --cells=lstm,gru,rnn --repeats=7
+    python benchmarks/train.py --peers=scan,plan8,plan32,plan128
+    python benchmarks/train.py --memory
 
-With a device a core, as the studies have it, ours share the batch out to them; PyTorch has a thread
-a core, and Flax is on one device with all threads, as without that setting.
+With a device per core, as in the studies, ours distribute the batch over them; PyTorch has a thread
+per core, and Flax one device with all threads, as without that setting. The second command compares
+lengths of the plan's segments. With --memory, the temporary memory of the compiled programs is
+printed, which needs no idle machine.
 """
 
-import importlib.util
 import math
 import statistics
-import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from absl import app, flags
-from passes import Shape, gradient, ready
-from turns import answer, medians_of_processes
+from timing import answer, medians_of_processes, print_head, print_row, set_up, with_torch
+
+from gradflow.cells import CELLS
+from gradflow.devices import sum_over_batch
+from gradflow.unroll import methods, unroll
 
 SHAPES = "32x200x64x128,32x96x128x512,16x1024x64x256,128x96x64x128,1x1000x32x64,16x784x1x128"
-OURS = {"planned": ("planned", "none"), "scan": ("scan", "none"), "auto": ("auto", "none")}
 
 _CELLS = flags.DEFINE_list("cells", ["lstm", "gru", "rnn"], "Cells; Flax and PyTorch have these.")
 _SHAPES = flags.DEFINE_list("shapes", SHAPES, "Each as batch x T x input x hidden.")
-_PEERS = flags.DEFINE_list("peers", ["auto", "scan", "flax", "torch"], "Who is timed.")
-_REPEATS = flags.DEFINE_integer("repeats", 7, "Runs of each, in turns.", lower_bound=1)
-_MEMORY = flags.DEFINE_boolean("memory", False, "Print temporary memory, and time nothing.")
-_WORKER = flags.DEFINE_string("worker", None, "Be this peer: for the script's own use.")
+_PEERS = flags.DEFINE_list(
+    "peers",
+    ["auto", "scan", "flax", "torch"],
+    "Contestants: auto, scan, plan, plan and the steps of a segment such as plan8, flax, torch.",
+)
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Timed runs of each.", lower_bound=1)
+_MEMORY = flags.DEFINE_boolean("memory", False, "Print temporary memory instead of times.")
+_WORKER = flags.DEFINE_string("worker", None, "Run as this contestant; used by the script itself.")
 
 
-def flax(name: str, shape: Shape) -> tuple[Any, tuple[Any, Any]]:
-    """The same of Flax Linen's cell, time-major."""
+class Shape(NamedTuple):
+    """Sizes of a cell and its batch."""
+
+    batch: int
+    num_steps: int
+    input_size: int
+    hidden_size: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shape":
+        """Parses ``batch x T x input x hidden``, without blanks."""
+        return cls(*map(int, text.split("x")))
+
+    @property
+    def inputs(self) -> tuple[int, int, int]:
+        """The shape of the inputs."""
+        return self.num_steps, self.batch, self.input_size
+
+
+def gradient(name: str, shape: Shape, method: str, remat: str = "none") -> tuple[Any, Any]:
+    """The jitted gradient of our cell, distributed over all devices, and its arguments."""
+    cell = CELLS[name](shape.input_size, shape.hidden_size)
+    arguments = cell.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), shape.inputs)
+    size = shape.num_steps * shape.batch * shape.hidden_size
+
+    def of_share(params: Any, inputs: jax.Array) -> tuple[Any, tuple[()]]:
+        def loss(params: Any) -> jax.Array:
+            h = unroll(cell, params, inputs, method=method, remat=remat).outputs
+            return jnp.sum(h**2) / size
+
+        return jax.grad(loss)(params), ()
+
+    return jax.jit(lambda params, inputs: sum_over_batch(of_share, params, inputs)[0]), arguments
+
+
+def flax_gradient(name: str, shape: Shape) -> tuple[Any, Any]:
+    """The same with Flax Linen's cell."""
     from flax import linen as nn
 
     kinds = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell, "rnn": nn.SimpleCell}
     model = nn.RNN(kinds[name](shape.hidden_size), time_major=True)
     inputs = jax.random.normal(jax.random.key(1), shape.inputs)
     params = model.init(jax.random.key(0), inputs)
-    return jax.jit(jax.grad(lambda p, x: jnp.mean(jnp.square(jnp.asarray(model.apply(p, x)))))), (
-        params,
-        inputs,
-    )
+
+    def loss(params: Any, inputs: jax.Array) -> jax.Array:
+        return jnp.mean(jnp.square(jnp.asarray(model.apply(params, inputs))))
+
+    return jax.jit(jax.grad(loss)), (params, inputs)
 
 
 def torch_run(name: str, shape: Shape) -> Callable[[], None]:
-    """The same of PyTorch's layer."""
+    """The same with PyTorch's layer."""
     import torch  # pyright: ignore[reportMissingImports]
 
     kinds = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
@@ -64,21 +107,30 @@ def torch_run(name: str, shape: Shape) -> Callable[[], None]:
 
 
 def run_of(peer: str, name: str, shape: Shape) -> Callable[[], Any]:
-    """What a peer runs."""
+    """Makes the run of a contestant."""
     if peer == "torch":
         return torch_run(name, shape)
-    return ready(*(flax(name, shape) if peer == "flax" else gradient(name, shape, *OURS[peer])))
+    if peer == "flax":
+        jitted, arguments = flax_gradient(name, shape)
+    else:
+        if peer.removeprefix("plan").isdigit():
+            methods.SEGMENT = int(peer.removeprefix("plan"))
+        jitted, arguments = gradient(name, shape, "planned" if peer.startswith("plan") else peer)
+    compiled = jitted.lower(*arguments).compile()
+    # Without this, every run would move its arguments to the devices again.
+    placed = jax.device_put(arguments, compiled.input_shardings[0])
+    return lambda: jax.block_until_ready(compiled(*placed))
 
 
 def measured(name: str, shape: str, peers: Sequence[str]) -> dict[str, float]:
-    """The median time of each peer in seconds, each in its own process, in turns."""
+    """The median time of each contestant in seconds."""
     flags_of = [__file__, f"--cells={name}", f"--shapes={shape}"]
     commands = {peer: [*flags_of, f"--worker={peer}"] for peer in peers}
     return medians_of_processes(commands, _REPEATS.value)
 
 
 def gradient_error(name: str, shape: Shape) -> float:
-    """The greatest error of planned gradients, relative to the norm of each one."""
+    """The largest relative difference, in norm, of a gradient of the plan from the scan's."""
     results = []
     for method in ("planned", "scan"):
         jitted, arguments = gradient(name, shape, method)
@@ -89,55 +141,50 @@ def gradient_error(name: str, shape: Shape) -> float:
     return float(max(jax.tree.leaves(errors)))
 
 
-def memory_rows(name: str, shape: str) -> list[str]:
-    """Temporary memory of the compiled gradients, and of the forward pass alone, in MB."""
-    sizes = {}
-    for method in ("scan", "planned"):
-        for remat in ("none", "step", "sqrt"):
-            jitted, arguments = gradient(name, Shape.parse(shape), method, remat)
-            analysis = jitted.lower(*arguments).compile().memory_analysis()
-            sizes[method, remat] = analysis.temp_size_in_bytes / 1e6
-    plain = sizes["scan", "none"]
-    return [
-        f"| {name} | {shape} | {method} | {remat} | {size:.1f} | {size / plain:.2f} |"
-        for (method, remat), size in sizes.items()
-    ]
+def print_memory() -> None:
+    """Prints the temporary memory of the compiled gradients."""
+    print_head("cell", "shape", "method", "remat", "MB", "of the plain scan's")
+    for name in _CELLS.value:
+        for shape in _SHAPES.value:
+            plain = None
+            for method in ("scan", "planned"):
+                for remat in ("none", "step", "sqrt"):
+                    jitted, arguments = gradient(name, Shape.parse(shape), method, remat)
+                    analysis = jitted.lower(*arguments).compile().memory_analysis()
+                    size = analysis.temp_size_in_bytes / 1e6
+                    plain = plain or size
+                    print_row(name, shape, method, remat, f"{size:.1f}", f"{size / plain:.2f}")
 
 
-def table(cells: Sequence[str], shapes: Sequence[str], peers: Sequence[str]) -> list[str]:
-    """A row for each cell and shape; times relative to the first peer's, and their means."""
+def print_times(peers: Sequence[str]) -> None:
+    """Prints the times, relative to the first contestant's too, and geometric means of ratios."""
     ratios: dict[str, list[float]] = {peer: [] for peer in peers[1:]}
-    heads = [f"{peer}, ms" for peer in peers] + [f"{peer} / {peers[0]}" for peer in ratios]
-    rows = [f"| cell | shape | {' | '.join(heads)} | error |", "|---" * (len(heads) + 3) + "|"]
-    for name in cells:
-        for shape in shapes:
-            times = measured(name, shape, peers)
+    times = (f"{peer}, ms" for peer in peers)
+    print_head("cell", "shape", *times, *(f"{peer} / {peers[0]}" for peer in ratios), "error")
+    for name in _CELLS.value:
+        for shape in _SHAPES.value:
+            taken = measured(name, shape, peers)
             for peer in ratios:
-                ratios[peer].append(times[peer] / times[peers[0]])
-            entries = [f"{1e3 * times[peer]:.1f}" for peer in peers]
+                ratios[peer].append(taken[peer] / taken[peers[0]])
+            entries = [f"{1e3 * taken[peer]:.1f}" for peer in peers]
             entries += [f"{ratios[peer][-1]:.2f}" for peer in ratios]
             error = gradient_error(name, Shape.parse(shape))
-            rows.append(f"| {name} | {shape} | {' | '.join(entries)} | {error:.0e} |")
-            print(rows[-1], file=sys.stderr, flush=True)
-    means = [f"{math.exp(statistics.fmean(map(math.log, r))):.2f}" for r in ratios.values()]
-    return [*rows, f"| geometric mean | {' |' * len(peers)} {' | '.join(means)} | |"]
+            print_row(name, shape, *entries, f"{error:.0e}")
+    means = (f"{math.exp(statistics.fmean(map(math.log, each))):.2f}" for each in ratios.values())
+    print_row("geometric mean", "", *[""] * len(peers), *means, "")
 
 
 def main(argv: Sequence[str]) -> None:
     """Prints the table."""
-    del argv
+    set_up(argv, x64=False)
     if _WORKER.value:
-        if _WORKER.value == "flax":  # would not use a second one, and has more threads without it
+        if _WORKER.value == "flax":  # it would not use a second device, and has more threads so
             jax.config.update("jax_num_cpu_devices", 1)
         answer(run_of(_WORKER.value, _CELLS.value[0], Shape.parse(_SHAPES.value[0])))
     elif _MEMORY.value:
-        print("| cell | shape | method | remat | MB | of the plain scan's |\n" + "|---" * 6 + "|")
-        for name in _CELLS.value:
-            for shape in _SHAPES.value:
-                print("\n".join(memory_rows(name, shape)))
+        print_memory()
     else:
-        here = [p for p in _PEERS.value if p != "torch" or importlib.util.find_spec("torch")]
-        print("\n".join(table(_CELLS.value, _SHAPES.value, here)))
+        print_times([peer for peer in _PEERS.value if with_torch() or peer != "torch"])
 
 
 if __name__ == "__main__":

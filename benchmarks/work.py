@@ -1,8 +1,8 @@
-"""What `log_norms` costs against the work it does, and what a very long sequence takes.
+"""The time of `log_norms` relative to its work, and measurements of very long sequences.
 
-The work of one step is taken as n³, for a vanilla net of n units: all rows through one product.
-The table is the time over T n³; where it is flat, the cost is that of the products. (It rises for
-small networks, whose pointwise work and searches count.)
+The work of a step is n³, for a vanilla RNN of n units: one matrix product of all rows. The table is
+the time over T n³; it is constant where the products dominate, and larger for small networks, whose
+elementwise operations and searches count.
 
     python benchmarks/work.py
     python benchmarks/work.py --num_steps=100,1000 --hidden_sizes=64,256 --plot=work.png
@@ -10,8 +10,8 @@ small networks, whose pointwise work and searches count.)
     python benchmarks/work.py --chunk_steps=20000
 
 With --long, for an LSTM: the memory that the compiler plans for each measurement at T = 1,000,000,
-and the time a step, measured at a smaller T. With --chunk_steps all those steps are really run by
-`log_norms`, in chunks.
+and the time per step, measured at a smaller T. With --chunk_steps, `log_norms` is really run at
+T = 1,000,000, in chunks.
 """
 
 import time
@@ -22,7 +22,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from absl import app, flags
-from turns import medians
+from timing import medians, print_head, print_row, set_up
 
 from gradflow import flow
 from gradflow.cells import lstm, rnn
@@ -35,13 +35,15 @@ LONG_NUM_STEPS = 1_000_000
 
 _NUM_STEPS = flags.DEFINE_list("num_steps", ["100", "1000", "10000"], "Lengths T.")
 _HIDDEN_SIZES = flags.DEFINE_list("hidden_sizes", ["64", "128", "256", "512"], "Sizes n.")
-_REPEATS = flags.DEFINE_integer("repeats", 1, "Runs of each after the first.", lower_bound=1)
-_PLOT = flags.DEFINE_string("plot", None, "A PNG file to draw the table in.")
-_LONG = flags.DEFINE_boolean("long", False, "Memory and time of a very long sequence instead.")
+_REPEATS = flags.DEFINE_integer("repeats", 1, "Timed runs of each.", lower_bound=1)
+_PLOT = flags.DEFINE_string("plot", None, "A PNG file for a plot of the table.")
+_LONG = flags.DEFINE_boolean("long", False, "Measure a very long sequence instead.")
 _CHUNK_STEPS = flags.DEFINE_integer(
-    "chunk_steps", None, "Steps of a chunk, for a run of T = 1,000,000 instead.", lower_bound=1
+    "chunk_steps", None, "Measure T = 1,000,000 in chunks of so many steps instead.", lower_bound=1
 )
-_MEASURED = flags.DEFINE_integer("measured_steps", 2000, "T of the times of --long.", lower_bound=1)
+_MEASURED = flags.DEFINE_integer(
+    "measured_steps", 2000, "T at which --long measures times.", lower_bound=1
+)
 
 
 def nanoseconds(num_steps: int, hidden_size: int) -> float:
@@ -55,7 +57,7 @@ def nanoseconds(num_steps: int, hidden_size: int) -> float:
 
 
 def plot(table: dict[int, list[float]], sizes: list[int], path: Path) -> None:
-    """A line for each T, time over T n³ against n."""
+    """Plots the time over T n³ against n, one line for each T."""
     import matplotlib.pyplot as plt
 
     fig, ax = plt.subplots(figsize=(3.5, 2.6), layout="constrained")
@@ -70,21 +72,19 @@ def plot(table: dict[int, list[float]], sizes: list[int], path: Path) -> None:
 
 
 def report_work() -> None:
-    """Prints the table of the time over T n³, and draws it if asked to."""
+    """Prints the table of the time over T n³, and plots it with --plot."""
     sizes = [int(size) for size in _HIDDEN_SIZES.value]
-    print(f"| ns / (T n³) | {' | '.join(f'n = {size}' for size in sizes)} |")
-    print("|---" * (1 + len(sizes)) + "|")
+    print_head("ns / (T n³)", *(f"n = {size}" for size in sizes))
     table = {}
     for num_steps in map(int, _NUM_STEPS.value):
         table[num_steps] = [nanoseconds(num_steps, size) for size in sizes]
-        cells = " | ".join(f"{value:.4f}" for value in table[num_steps])
-        print(f"| T = {num_steps} | {cells} |", flush=True)
+        print_row(f"T = {num_steps}", *(f"{value:.4f}" for value in table[num_steps]))
     if _PLOT.value:
         plot(table, sizes, Path(_PLOT.value))
 
 
 def measurements() -> dict[str, Callable]:
-    """What a long sequence is measured by: functions of the parameters and the inputs."""
+    """Measurements of an LSTM, as functions of the parameters and the inputs."""
     cell = lstm(INPUT_SIZE, LONG_HIDDEN_SIZE)
 
     def loss(outputs: jax.Array) -> jax.Array:
@@ -106,24 +106,23 @@ def measurements() -> dict[str, Callable]:
 
 
 def report_long() -> None:
-    """Prints for each measurement the memory at T = 1,000,000 and the time a step."""
+    """Prints the memory at T = 1,000,000 and the time per step of each measurement."""
     cell = lstm(INPUT_SIZE, LONG_HIDDEN_SIZE)
     params = cell.init(jax.random.key(0))
     inputs = jax.random.normal(jax.random.key(1), (_MEASURED.value, INPUT_SIZE))
     long = jax.ShapeDtypeStruct((LONG_NUM_STEPS, INPUT_SIZE), inputs.dtype)
-    print(f"| measurement | GiB at T = {LONG_NUM_STEPS} | µs a step | minutes for all |")
-    print("|---|---|---|---|")
+    print_head("measurement", f"GiB at T = {LONG_NUM_STEPS}", "µs per step", "minutes for all")
     for name, function in measurements().items():
         run = jax.jit(function)
         size = gibibytes(run.lower(params, long).compile())
         (seconds,) = medians({name: partial(run, params, inputs)}, _REPEATS.value).values()
         step = seconds / _MEASURED.value
         minutes = step * LONG_NUM_STEPS / 60
-        print(f"| {name} | {size:.1f} | {1e6 * step:.0f} | {minutes:.1f} |", flush=True)
+        print_row(name, f"{size:.1f}", f"{1e6 * step:.0f}", f"{minutes:.1f}")
 
 
 def report_chunked(chunk_steps: int) -> None:
-    """Prints what `log_norms` of a very long sequence took in chunks: seconds, and memory."""
+    """Prints the time and the peak memory of `log_norms` of a very long sequence in chunks."""
     cell = lstm(INPUT_SIZE, LONG_HIDDEN_SIZE)
     inputs = jax.random.normal(jax.random.key(1), (LONG_NUM_STEPS, INPUT_SIZE))
     run = flow.in_chunks(flow.log_norms, chunk_steps=chunk_steps)
@@ -131,12 +130,12 @@ def report_chunked(chunk_steps: int) -> None:
     found = run(cell, cell.init(jax.random.key(0)), inputs)
     seconds = time.perf_counter() - start
     peak = (memory()["host_peak_bytes"] or 0) / 2**30
-    print(f"T = {LONG_NUM_STEPS}: {seconds:.1f} s with compilation, at most {peak:.1f} GiB held;")
+    print(f"T = {LONG_NUM_STEPS}: {seconds:.1f} s with compilation, peak memory {peak:.1f} GiB;")
     print(f"log norm {found[-1]:.2f} at the last lag")
 
 
 def gibibytes(compiled: jax.stages.Compiled) -> float:
-    """What the compiler plans for the arguments, the result, and everything between."""
+    """The memory that the compiler plans for arguments, results and temporaries."""
     plan = compiled.memory_analysis()
     if plan is None:
         return float("nan")
@@ -146,9 +145,7 @@ def gibibytes(compiled: jax.stages.Compiled) -> float:
 
 def main(argv: Sequence[str]) -> None:
     """Prints a table."""
-    if len(argv) > 1:
-        raise app.UsageError(f"no arguments beside the flags are expected, got {argv[1:]}")
-    jax.config.update("jax_enable_x64", True)
+    set_up(argv)
     if _CHUNK_STEPS.value:
         report_chunked(_CHUNK_STEPS.value)
     elif _LONG.value:

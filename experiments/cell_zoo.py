@@ -93,11 +93,12 @@ def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
     norms = runs.measure(partial(flow.log_norms, cell), params, runs.inputs(config))
     nats = {"units": "nats", "norm": "spectral"}
     return xarray.Dataset(
-        {
-            "log_norm": (("cell", "run", "lag"), norms[None], nats),
+        {"log_norm": (("cell", "run", "lag"), norms[None], nats)},
+        coords={
+            "cell": [spec],
             "gated": ("cell", [cell.gates is not None]),
+            "lag": curves.coordinates(config.num_steps)["lag"],
         },
-        coords={"cell": [spec], "lag": curves.coordinates(config.num_steps)["lag"]},
     )
 
 

@@ -146,9 +146,9 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
 
 def _apart(dataset: "xarray.Dataset", cell: str) -> study.Claim:
     last = at_last_lag(dataset).sel(cell=cell).dropna("preset", how="all")
-    medians = last.median("run")
-    ends = [last.isel(preset=int(at)) for at in (medians.argmin(), medians.argmax())]
-    ratio = statistics.estimate((ends[1] - ends[0]).transpose("run").values)
+    medians = last.median("run").values
+    ends = [last.isel(preset=int(at)) for at in (np.argmin(medians), np.argmax(medians))]
+    ratio = statistics.estimate(ends[1].values - ends[0].values)
     names = [str(end.preset.values) for end in ends]
     return study.claim(
         f"apart-{cell}",

@@ -78,9 +78,10 @@ def record_of(norms, gated):
     curves = (
         np.log(10) * np.asarray(norms)[:, None, None] * np.linspace(0, 1, 11) * np.ones((1, 3, 1))
     )
+    names = [f"cell{i}" for i in range(len(norms))]
     return xarray.Dataset(
-        {"log_norm": (("cell", "run", "lag"), curves), "gated": ("cell", gated)},
-        coords={"cell": [f"cell{i}" for i in range(len(norms))], "lag": np.arange(11)},
+        {"log_norm": (("cell", "run", "lag"), curves)},
+        coords={"cell": names, "gated": ("cell", gated), "lag": np.arange(11)},
     )
 
 

@@ -123,3 +123,13 @@ def test_every_shared_field_says_what_it_is():
     for field in dataclasses.fields(config):
         assert field.metadata["help"].endswith("."), field.name
     assert isinstance(CONFIG, study.Config) and curves.LAG
+
+
+def test_the_runs_of_a_training_are_split_by_setting_and_seed():
+    trained = load("clipping").trained
+    values = np.arange(2 * 6 * 3).reshape(2, 6, 3)  # time, run (2 settings, 3 seeds), rest
+    found = trained.by_setting(values, [2, 3])
+    assert found.shape == (2, 3, 2, 3)
+    np.testing.assert_array_equal(found[1, 2, 0], values[0, 5])
+    losses = np.array([[3.0, 2.0, np.nan], [1.0, np.inf, 0.5], [np.nan, np.nan, np.nan]])
+    np.testing.assert_array_equal(trained.last_finite(losses), [2.0, 0.5, np.nan])

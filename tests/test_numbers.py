@@ -34,20 +34,7 @@ QUICK = (
 
 
 # Studies whose claims are still sentences of their summaries; none may join them.
-WITHOUT_CLAIMS = {
-    "char_lm",
-    "classification",
-    "clipping",
-    "forecasting",
-    "identity_init",
-    "lyapunov",
-    "relu_vs_tanh",
-    "seq2seq",
-    "sequential_images",
-    "timescales",
-    "training",
-    "truncation",
-}
+WITHOUT_CLAIMS = {"char_lm", "classification", "forecasting", "seq2seq"}
 
 
 def claims_of(name: str) -> list[study.Claim]:
@@ -71,7 +58,7 @@ def test_every_picture_has_a_record_and_every_record_a_picture():
 
 def test_every_study_claims_something():
     missing = {name for name, one in studies().items() if one.claims is no_claims}
-    assert missing == WITHOUT_CLAIMS
+    assert missing <= WITHOUT_CLAIMS
 
 
 def test_a_study_without_a_section_is_refused(monkeypatch):

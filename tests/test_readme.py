@@ -75,7 +75,7 @@ def test_every_experiment_is_in_the_table():
     table = (ROOT / "experiments" / "README.md").read_text()
     paths = [*(ROOT / "experiments").glob("*.py"), *(ROOT / "experiments/papers").glob("[a-z]*.py")]
     names = [path.name for path in paths if path.stem not in ("figures", "run")]
-    names += [f"{path.parent.name}/{path.name}" for path in ROOT.glob("experiments/*/study.py")]
+    names += [f"{path.parent.name}/" for path in ROOT.glob("experiments/*/__main__.py")]
     assert names
     assert [name for name in names if name not in table] == []
 

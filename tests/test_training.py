@@ -246,9 +246,9 @@ def test_the_claims_are_decided_by_the_numbers(recorded, solved, at_first, chang
         ("--truncation=5,0", "numbers above zero are expected"),
         ("--probe=gates", "The probe 'gates' needs a cell with gates"),
         ("--probe_every=30", "Expected probe_every to be a positive multiple of eval_every=20"),
-        ("--num_updates=-60", "a number above zero is expected"),
-        ("--hidden_size=-1", "a number above zero is expected"),
-        ("--batch_size=0", "a number above zero is expected"),
+        ("--num_updates=-60", "Expected a number above zero"),
+        ("--hidden_size=-1", "Expected a number above zero"),
+        ("--batch_size=0", "Expected a number above zero"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, flag, message):

@@ -253,5 +253,5 @@ def test_a_finished_run_is_not_run_again(tmp_path, capsys):
     assert run(workdir=tmp_path / "out") == 0
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
     assert run(workdir=tmp_path / "out") == 0
-    assert "is finished; --overwrite runs it again" in capsys.readouterr().out
+    assert "is finished. --overwrite runs it again." in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()} == before

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Int
 from char_lm.language import Codes, Language, State, advance, bits
 from gradflow.cell import Params
 from gradflow.train import Source
+from gradflow.train.driver import Row
 
 
 class Text(NamedTuple):
@@ -49,7 +50,7 @@ def streams(
         state, losses = advance(language, state, text.streams, number)
         return state, {"train_bits": float(jnp.mean(losses)) / np.log(2)}
 
-    def evaluate(state: State) -> tuple[State, dict[str, np.ndarray]]:
+    def evaluate(state: State) -> tuple[State, Row]:
         found = np.asarray(bits(language, state.params, text.held_out, text.weights), float)
         return state, {"bits": np.nanmean(found), "stretch_bits": found}
 

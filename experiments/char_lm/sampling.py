@@ -17,9 +17,9 @@ from gradflow.study.flags import parse
 from gradflow.study.record import default_workdir
 
 
-def params_file(record: Path, spec: str) -> Path:
-    """Returns the file of the trained cell of a spec in a record."""
-    return record / "params" / f"{sanitise(spec)}.safetensors"
+def params_file(folder: Path, spec: str) -> Path:
+    """Returns the file of the trained cell of a spec in a record's folder of parameters."""
+    return folder / f"{sanitise(spec)}.safetensors"
 
 
 def write(
@@ -38,7 +38,7 @@ def write(
     alphabet = dataset.attrs["alphabet"]
     codes = encode(start, alphabet)
     for spec in map(str, dataset.cell.values):
-        path = params_file(record, spec)
+        path = params_file(record / PARAMS, spec)
         about = read_description(path)
         cell = resolve(about.cell)(about.input_size, about.hidden_size)
         own = read_params(path, jax.eval_shape(cell.init, jax.eval_shape(jax.random.key, 0)))

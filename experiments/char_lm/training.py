@@ -89,7 +89,7 @@ def train(config: Config, reader: Reader, seed: int, folder: Callable[[], Path |
     *_, last = study.progress(steps, f"cell={spec},seed={seed}, evaluations")
     if place is not None and seed == 0:
         save_params(
-            params_file(place.parents[1], spec),
+            params_file(study.params_folder(place), spec),
             last.state.params["cell"],
             cell=spec,
             input_size=language.num_symbols,

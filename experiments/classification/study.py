@@ -111,7 +111,7 @@ def _one(trainer: Trainer, spec: str, seed: int, once: study.Once) -> "xarray.Da
     best = done.state.best_params
     curves = [trainer.log_norms(params) for params in (trainer.initial(seed), best)]
     if folder is not None and seed == 0:
-        trainer.save_cell(best, folder.parents[1] / "params" / sanitise(spec))
+        trainer.save_cell(best, study.params_folder(folder) / sanitise(spec))
     predicted = trainer.log_likelihoods(best, corpus.test).argmax(axis=1)
     epochs = ("model", "seed", "epoch")
     probed, times = _probed(trainer, done.probes)

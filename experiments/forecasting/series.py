@@ -97,7 +97,7 @@ class Scaled:
     """A series scaled to mean 0 and standard deviation 1 of its first part, and its windows."""
 
     def __init__(self, values: np.ndarray, num_steps: int, are_changes: bool) -> None:
-        self.fitted, self.chosen = (int(len(values) * s) for s in np.cumsum(f.SHARES))
+        self.fitted, self.chosen = (int(len(values) * s) for s in np.cumsum(f.SPLIT))
         self.mean = 0.0 if are_changes else values[: self.fitted].mean()
         self.std = values[: self.fitted].std()
         if not self.std > 0:
@@ -156,7 +156,7 @@ def _measure_real(
         (params,) = fitted.values()
         found = [training.forecast(params, part.inputs) for part in data.parts]
         place = folder(f"view={view},model={name}")
-        save_cell(config, name, net, params, place and place.parents[1] / f"params/{view}")
+        save_cell(config, name, net, params, place and study.params_folder(place) / view)
         inputs = data.parts.test.inputs
         curves = log_norms(net, params, inputs[:: -(-len(inputs) // WINDOWS)])
     targets = [part.targets[:, -1] for part in data.parts]

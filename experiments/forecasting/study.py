@@ -206,7 +206,7 @@ def _ways(
         ways["own"] = way("seq2seq", iterated=True)
         params = trained["seq2seq"][1]
         place = folder(f"model={name}")
-        save_cell(config, name, net, params, place and place.parents[1] / "params")
+        save_cell(config, name, net, params, place and study.params_folder(place))
         return ways, log_norms(net, params, data["seq2seq"].test.inputs[:WINDOWS]), along
     return ways, np.full((1, 1), np.nan), along
 

@@ -1,4 +1,4 @@
-"""Linear systems with one input and one output: a dense teacher, and students by their A.
+"""Linear systems with one input and one output: a dense teacher, its students, and their task.
 
 ::
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from gradflow import Cell
 from gradflow.cells import lru, rnn
+from gradflow.tasks import Batch, Task
 
 if TYPE_CHECKING:
     from gradflow import Carry, Params
@@ -146,3 +147,33 @@ def initialise_student(name: str, units: int, nu_0: float, rng: np.random.Genera
             cell = {**logs, "W_x": {"re": B[0], "im": B[1]}}
         C = rng.standard_normal((1, 2 * n))
     return {"cell": cell, "readout": {"W": np.hstack([C, skip]), "b": np.zeros(1)}}
+
+
+def task_of(g: np.ndarray, *, infinite: bool) -> Task:
+    """Makes the task to predict the output of the teacher with the impulse response g.
+
+    The input is an impulse, which gives the expectation over white inputs, or white noise.
+    """
+    T = len(g)
+    answers = jnp.asarray(np.tril(g[np.abs(np.subtract.outer(np.arange(T), np.arange(T)))]))
+    weights = jnp.asarray(1 - np.arange(T) / T)[:, None]
+
+    def impulse(key: jax.Array, batch_size: int) -> Batch:
+        x = jnp.zeros((T, 1, 1)).at[0].set(1.0)
+        return Batch(x, jnp.asarray(g)[:, None, None] + 0 * x, weights)
+
+    def white(key: jax.Array, batch_size: int) -> Batch:
+        x = jax.random.normal(key, (T, batch_size))
+        return Batch(x[..., None], (answers @ x)[..., None], jnp.ones((T, batch_size)))
+
+    def correct(predictions: jax.Array, batch: Batch) -> jax.Array:
+        return jnp.all(jnp.abs(predictions - batch.targets) < 1e-3, axis=(0, 2))
+
+    memory = float(np.sum((1 - np.arange(1, T) / T) * g[1:] ** 2))
+    sample, whole = (impulse, (T + 1) / 2) if infinite else (white, 1.0)
+    return Task(sample, 1, 1, T, "squared", memory / whole, correct, success=1.0)
+
+
+def factor(num_steps: int, *, infinite: bool) -> float:
+    """Computes the factor from the loss of the task, a weighted mean, to that of the paper."""
+    return 0.25 * (num_steps + 1) if infinite else 0.5

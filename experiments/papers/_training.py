@@ -1,19 +1,41 @@
-"""What the papers that train share: one training of several seeds, kept while it is under way."""
+"""What the papers that train share: one training of several seeds, with checkpoints."""
 
 import contextlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from _kit import runs
+from _kit.trained import curves, events, last_finite
 
 from gradflow import study
-from gradflow.train import Progress, Runs, Schedule, Training, fit, fresh_sequences
-from gradflow.train.runs import NEVER
+from gradflow.train import Progress, Runs, Schedule, Training, begin, fit, fresh_sequences
 
 if TYPE_CHECKING:
     import xarray
+
+
+def cached(
+    once: study.Once, name: str, train: Callable[..., "xarray.Dataset"], *arguments: Any
+) -> "xarray.Dataset":
+    """Trains as one cached work item, whose checkpoints are in a folder of its own.
+
+    Args:
+      once: The result cache.
+      name: The name of the work item.
+      train: (*arguments, folder) -> the record, where folder() makes the folder.
+      *arguments: What ``train`` takes before the folder.
+    """
+    return once(name, partial(train, *arguments, partial(once.folder, name)))
+
+
+def begin_seeds(training: Training, config: study.Config, learning_rate: float) -> Runs:
+    """Initialises one run for each seed."""
+    return begin(training, runs.keys(config), jnp.full(config.num_seeds, learning_rate))
 
 
 def trained(
@@ -28,10 +50,10 @@ def trained(
     """Trains runs to the end, or until ``enough``; returns metrics and the trained parameters.
 
     Args:
-      training: What is trained on what.
+      training: The cell, the task and the optimiser.
       runs: As `gradflow.train.begin` makes them.
-      schedule: How long.
-      folder: Where checkpoints are kept, from which a killed training resumes; None for nowhere.
+      schedule: The number of updates and evaluations.
+      folder: Where checkpoints are kept, from which a killed training resumes; None keeps none.
       identity: The fields that distinguish this training from others in that folder.
       enough: Whether to stop after an evaluation, given the progress so far.
 
@@ -47,28 +69,26 @@ def trained(
         progress = next(steps)
         while not enough(progress) and (following := next(steps, None)) is not None:
             progress = following
-    end = jax.device_get(progress.state._replace(key=None))
-    names = ("loss", "accuracy", "train_loss", "grad_norm")
-    events = {"solved_at": end.solved_at, "died_at": end.died_at}
+    names, sizes = ("loss", "accuracy", "train_loss", "grad_norm"), {"seed": len(runs.solved_at)}
     dataset = xarray.Dataset(
-        {
-            **{name: (("seed", "update"), progress.metrics[name].T) for name in names},
-            **{n: ("seed", np.where(at == NEVER, np.nan, at)) for n, at in events.items()},
-        },
+        {**curves(progress, names, sizes), **events(progress, sizes)},
         coords={"update": ("update", schedule.evaluations, {"units": "updates"})},
     )
-    return dataset, end.params
+    return dataset, jax.device_get(progress.state.params)
+
+
+def all_below(bound: float, progress: Progress) -> bool:
+    """Whether the loss of every run has been below a bound at some evaluation."""
+    return bool(np.all(np.any(progress.metrics["loss"] < bound, axis=0)))
 
 
 def last(data: "xarray.DataArray") -> np.ndarray:
-    """The last value of each run that was reached, along ``update``."""
-    values = data.transpose(..., "update").values
-    reached = values.shape[-1] - 1 - np.argmax(np.isfinite(values[..., ::-1]), axis=-1)
-    return np.take_along_axis(values, reached[..., None], axis=-1)[..., 0]
+    """Gives the last finite value of each run along ``update``."""
+    return last_finite(data.transpose(..., "update").values)
 
 
 def first_below(loss: "xarray.DataArray", bound: float) -> np.ndarray:
-    """The first update at which each run's loss is below a bound; infinity if none is."""
+    """Finds the first update at which each run's loss is below a bound; infinity if none is."""
     below = loss.transpose(..., "update").values < bound
     at = loss["update"].values[np.argmax(below, axis=-1)]
     return np.where(below.any(axis=-1), at, np.inf)

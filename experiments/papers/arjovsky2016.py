@@ -51,8 +51,10 @@ NETS = {
 The number in the name of an LSTM is its forget bias.
 """
 
-CELLS = {"tanh": "rnn", "lstm_1": "lstm"}
-"""The cells whose colours these networks have in all figures."""
+CELLS = {"tanh": "rnn", "gru": "gru", "lstm_1": "lstm"}
+"""The networks that have the colour of a cell, as in all figures."""
+
+OTHERS = [net for net in NETS if net not in CELLS]
 
 LAGS = 60  # over which the slope is fitted
 
@@ -220,7 +222,8 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     fig = Figure(figsize=(5.2, 3.4))
     ax = fig.subplots()
     steps = dataset.sizes["lag"]
-    for index, net in enumerate(map(str, dataset.net.values)):
+    for net in map(str, dataset.net.values):
+        index = OTHERS.index(net) if net in OTHERS else 0
         look = study.figure.cell_style(CELLS.get(net, net), index)
         log10 = dataset.log_norm.sel(net=net).transpose("lag", "seed") / curves.NATS
         log10 = log10.where(np.isfinite(log10))

@@ -157,7 +157,7 @@ def about_eigenvalues(dataset: "xarray.Dataset") -> list[Claim]:
         numbers(
             "fig1-radius",
             "|1 + eps λ| of Proposition 2 at 0 follows from the printed eigenvalues.",
-            (1.2, 0.8, 1.04**0.5, 1.010225**0.5),
+            [1.2, 0.8, 1.04**0.5, 1.010225**0.5],
             np.abs(1 + EPS * found).max(axis=1),
             atol=1e-6,
             kind="derived",

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _kit import fields, runs
+from _kit import curves, fields, runs
 from _paper import Paper
 from _quadrature import moments
 
@@ -193,10 +193,11 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
     fig = Figure(figsize=(7.0, 2.8))
     left, right = fig.subplots(1, 2)
-    left.plot(dataset.line, dataset.line_bias**2, color="#0072B2")
+    blue, orange, green = curves.SHADES[1:4]
+    left.plot(dataset.line, dataset.line_bias**2, color=blue)
     left.set(xlabel=r"$\sigma_w$", ylabel=r"$\sigma_b^2$", title="Critical line of tanh, χ = 1")
     for (bias, gain), chi in zip(POINTS, dataset.chi.values, strict=True):
-        left.plot(gain, bias**2, "o", color="#D55E00" if chi > 1 else "#009E73")
+        left.plot(gain, bias**2, "o", color=orange if chi > 1 else green)
     chi = dataset.chi.values
     ends = np.array([chi.min() * 0.9, chi.max() * 1.1])
     right.plot(ends, ends, color="0.7", lw=0.8)
@@ -204,14 +205,14 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         chi,
         dataset.one_step.mean("seed"),
         "o",
-        color="#0072B2",
+        color=blue,
         label="singular values of one step",
     )
     right.plot(
         chi,
         np.exp(dataset.growth.mean("seed")),
         "x",
-        color="#D55E00",
+        color=orange,
         label="gradient over many steps",
     )
     right.set(xlabel="χ by quadrature", ylabel="factor per step", title="Wide networks")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _kit import curves
 from _paper import Paper
 from _quadrature import moments
 
@@ -113,8 +114,9 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
     fig = Figure()
     ax = fig.subplots()
-    ax.fill_between(dataset.s, dataset.low, dataset.high, color="#0072B2", alpha=0.2, lw=0)
-    ax.plot(dataset.s, dataset["mean"], color="#0072B2", label="mean, 25–75 %")
+    blue = curves.SHADES[1]
+    ax.fill_between(dataset.s, dataset.low, dataset.high, color=blue, alpha=0.2, lw=0)
+    ax.plot(dataset.s, dataset["mean"], color=blue, label="mean, 25–75 %")
     ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="standard deviation of the input")
     ax.set(ylabel="derivative", title="Derivative of tanh, input N(0, s²)")
     ax.legend(loc="lower left")

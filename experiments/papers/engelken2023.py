@@ -239,14 +239,15 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     counts = dataset["count"].values
     fig = Figure(figsize=(2.4 * len(counts) + 0.8, 4.6))
     tops, bottoms = fig.subplots(2, len(counts), squeeze=False, sharey="row")
+    black, blue, orange = curves.SHADES[:3]
     for top, bottom, k in zip(tops, bottoms, counts, strict=True):
         one = dataset.sel(count=k).isel(seed=0)
         shown = np.unique(np.linspace(0, k - 1, min(k, 8)).astype(int))
         for index, color in zip(shown, curves.shades(len(shown)), strict=True):
             top.plot(one.epoch, one.exponents.isel(index=index), color=color, lw=0.8)
-        top.axhline(0, color="#D55E00", lw=0.8, ls=":")
+        top.axhline(0, color=orange, lw=0.8, ls=":")
         top.set(title=f"k = {k}", xlabel="epoch")
-        for when, color, marker in (("before", "#000000", "o"), ("after", "#0072B2", "s")):
+        for when, color, marker in (("before", black, "o"), ("after", blue, "s")):
             values = one.log_singular.sel(when=when).values[:k] / curves.NATS
             bottom.plot(np.arange(1, k + 1), values, color=color, marker=marker, ms=3, label=when)
         bottom.set(xlabel="index i", xlim=(0, k + 1))

@@ -54,12 +54,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEARNT, GUESSED = 0.9, 0.6
+"""The accuracies from which a task counts as learnt, and below which as guessed."""
+
 METHODS = ("none", "before", "during")
 PROBLEMS = {"copy": "delayed_copy(delay={})", "xor": "delayed_xor(delay={})"}
-LOOKS = {
-    "none": {"color": "#000000", "linestyle": ":", "marker": "o", "label": "none"},
-    "before": {"color": "#E69F00", "linestyle": "--", "marker": "s", "label": "before"},
-    "during": {"color": "#0072B2", "linestyle": "-", "marker": "^", "label": "before and during"},
+STYLES = {
+    "none": {**study.figure.series_style(5), "label": "none"},
+    "before": {**study.figure.series_style(2), "label": "before"},
+    "during": {**study.figure.series_style(0), "label": "before and during"},
 }
 
 
@@ -85,7 +87,7 @@ class Config(study.Config):
     eval_every: int = fields.eval_every(50)
     eval_size: int = fields.eval_size(64)
     num_seeds: int = fields.num_seeds(5)
-    precision: Literal["float64", "float32"] = fields.training_precision()
+    precision: Literal["float64", "float32"] = study.field("float32", help="Precision of the run.")
 
 
 def bits_right(predictions: jax.Array, batch: Batch) -> jax.Array:
@@ -266,11 +268,11 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         data = dataset.isel(point=dataset.problem.values == problem)
         data = data.swap_dims(point="delay")
         delay = shown_delay(dataset, problem)
-        for flossed, look in LOOKS.items():
+        for flossed, style in STYLES.items():
             course = data.accuracy.sel(flossed=flossed, delay=delay)
-            study.figure.band(left, course["update"], course, "seed", **look)
+            study.figure.band(left, course["update"], course, "seed", **style)
             end = data.accuracy.sel(flossed=flossed).isel(update=-1)
-            study.figure.band(right, end.delay, end, "seed", **look)
+            study.figure.band(right, end.delay, end, "seed", **style)
         left.set(title=f"delayed {problem}, d = {delay}", xlabel="update", ylabel="accuracy")
         right.set(title=f"delayed {problem}, at the end", xlabel="delay d (steps)")
         right.set_xticks(data.delay.values)

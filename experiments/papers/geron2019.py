@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _kit import fields, runs
+from _kit import curves, fields, runs
 from _paper import Paper
 
 from gradflow import study, unroll
@@ -203,7 +203,7 @@ def naive_forecast(dataset: "xarray.Dataset", name: str, ahead: int, atol: float
         f"table-{name}",
         f"Repeating the last value has the published error (steps ahead: {ahead}).",
         NAIVE[ahead],
-        dataset.naive.sel(ahead=ahead),
+        float(dataset.naive.sel(ahead=ahead)),
         atol=atol,
         source=NOTEBOOK,
         exact=True,
@@ -260,16 +260,17 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
     fig = Figure(figsize=(7.0, 2.6))
     left, right = fig.subplots(1, 2)
+    blue, orange = curves.SHADES[1:3]
     time = np.arange(dataset.sizes["time"])
-    left.plot(time[:STEPS], dataset.example[:STEPS], ".-", color="#0072B2", lw=0.8)
-    left.plot(time[STEPS:], dataset.example[STEPS:], "x", color="#D55E00")
+    left.plot(time[:STEPS], dataset.example[:STEPS], ".-", color=blue, lw=0.8)
+    left.plot(time[STEPS:], dataset.example[STEPS:], "x", color=orange)
     left.set(xlabel="t", ylabel="x(t)", title="A series; crosses are the targets")
     names = ["naive", "naive_ten", *map(str, dataset.model.values)]
     found = [*dataset.naive.values, *dataset.trained.median("seed").values]
     published = [*NAIVE.values(), *(MODELS[name].error for name in names[2:])]
     places = np.arange(len(names))
     right.plot(published, places, "o", mfc="none", color="0.3", ms=7, label="published")
-    right.plot(found, places, "x", color="#D55E00", label="measured")
+    right.plot(found, places, "x", color=orange, label="measured")
     right.set(xscale="log", xlabel="validation error (MSE)", title="One and ten steps ahead")
     right.set_yticks(places, names)
     right.invert_yaxis()

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _driven import driven, sample
-from _kit import fields
+from _kit import curves, fields
 from _paper import Paper
 
 from gradflow import flow, study, unroll
@@ -188,7 +188,7 @@ def about_exponents(dataset: "xarray.Dataset") -> list[Claim]:
             "lle-tangent",
             "QR and tangent vectors give the same median exponent (largest difference).",
             0,
-            np.abs(median - dataset.tangent.median("seed")).max(),
+            float(np.abs(median - dataset.tangent.median("seed")).max()),
             atol=0.01,
             kind="derived",
             source="the mean growth of 3 tangent vectors, in NumPy",
@@ -197,7 +197,7 @@ def about_exponents(dataset: "xarray.Dataset") -> list[Claim]:
             "lle-linear",
             "Below g = 0.8 the median exponent is ln g (largest difference).",
             0,
-            np.abs(median - np.log(dataset.gain))[dataset.gain < 0.8].max(),
+            float(np.abs(median - np.log(dataset.gain))[dataset.gain < 0.8].max()),
             atol=0.1,
             kind="derived",
             source="the circular law: the network is nearly linear there",
@@ -273,11 +273,10 @@ def figure_lle(dataset: "xarray.Dataset") -> "Figure":
 
     fig = Figure()
     ax = fig.subplots()
+    blue = curves.SHADES[1]
     data = dataset.exponent
-    ax.fill_between(
-        dataset.gain, data.min("seed"), data.max("seed"), color="#0072B2", alpha=0.2, lw=0
-    )
-    ax.plot(dataset.gain, data.median("seed"), color="#0072B2", label="median, minimum to maximum")
+    ax.fill_between(dataset.gain, data.min("seed"), data.max("seed"), color=blue, alpha=0.2, lw=0)
+    ax.plot(dataset.gain, data.median("seed"), color=blue, label="median, minimum to maximum")
     ax.plot(dataset.gain, np.log(dataset.gain), ":", color="0.5", label="ln g")
     ax.axhline(0, color="0.3", lw=0.8)
     ax.set(xlabel="gain g", ylabel="largest exponent (nats per step)", xlim=(0.5, 2))

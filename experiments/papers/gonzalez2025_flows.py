@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from _flows import DT, FLOWS, flow_cell, observer_cell
 from _iterations import count_iterations
-from _kit import fields
+from _kit import curves, fields
 from _paper import Paper
 
 from gradflow import flow, study, unroll
@@ -174,7 +174,7 @@ def about_iterations(dataset: "xarray.Dataset") -> list[Claim]:
             "table1-observers",
             "DEER needs 2 to 14 iterations for an observer (fewest and most, over flows).",
             [2, 14],
-            [authors.min(), authors.max()],
+            [float(authors.min()), float(authors.max())],
             atol=1,
             shape=("at most 14 for every flow, in the median over seeds", (observers <= 14).all()),
             source=SECOND
@@ -215,7 +215,7 @@ def about_exponents(dataset: "xarray.Dataset") -> list[Claim]:
             "table1-volume",
             "The exponents of a flow sum to the mean log |det J| (largest relative difference).",
             0,
-            off.max(),
+            float(off.max()),
             atol=1e-6,
             kind="derived",
             source="they are equal in exact arithmetic",
@@ -248,10 +248,11 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
     fig = Figure(figsize=(7.0, 3.0))
     left, right = fig.subplots(1, 2, sharey=True)
+    blue, orange = curves.SHADES[1:3]
     rows = np.arange(len(dataset.flow))
     looks = {
-        "flow": {"color": "#D55E00", "marker": "s", "label": "flow"},
-        "observer": {"color": "#0072B2", "marker": "o", "label": "its observer"},
+        "flow": {"color": orange, "marker": "s", "label": "flow"},
+        "observer": {"color": blue, "marker": "o", "label": "its observer"},
     }
     columns = (
         (left, dataset.exponents.isel(order=0), dataset.observer_exponent),

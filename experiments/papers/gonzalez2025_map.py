@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from _driven import driven, sample
 from _iterations import count_iterations
-from _kit import fields
+from _kit import curves, fields
 from _paper import Paper
 from jax.scipy.special import logsumexp
 
@@ -48,7 +48,7 @@ class Config(study.Config):
     gains: tuple[float, ...] = study.field(
         (0.5, 0.65, 0.8, 0.95, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2.0), help="Gains g.", positive=True
     )
-    num_steps: int = fields.num_steps(500)
+    num_steps: int = study.field(500, help="Largest length T.", positive=True)
     num_lengths: int = study.field(
         12, help="Number of lengths from 10 to T, evenly spaced in log T.", positive=True
     )
@@ -173,13 +173,14 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     lengths = dataset.length.values
     fig = Figure(figsize=(7.0, 2.6))
     axes = fig.subplots(1, 3)
+    blue = curves.SHADES[1]
     for ax, values, title in ((axes[0], predicted, "Theory"), (axes[1], counts, "Iterations")):
         _heat(fig, ax, exponents, lengths, values)
         ax.set(xlabel="largest exponent λ", title=title)
     axes[0].set_ylabel("length T")
     axes[1].tick_params(labelleft=False)
     x, y = dataset.exponent, dataset.iterations.isel(length=-1)
-    axes[2].plot(x.values.ravel(), y.transpose(*x.dims).values.ravel(), "o", color="#0072B2")
+    axes[2].plot(x.values.ravel(), y.transpose(*x.dims).values.ravel(), "o", color=blue)
     axes[2].axvline(0, color="0.3", lw=0.8, ls=":")
     axes[2].set(xlabel="largest exponent λ", ylabel="iterations", title=f"T = {lengths[-1]}")
     return fig

@@ -26,16 +26,16 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _kit import fields, runs
+from _kit import fields
 from _paper import Paper
-from _training import last, trained
+from _training import begin_seeds, last, trained
 
 from gradflow import study
 from gradflow.cells import resolve
 from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import Batch, Task, resolve_task
-from gradflow.train import Schedule, Training, begin, resolve_clipping, resolve_optimiser
+from gradflow.train import Schedule, Training, resolve_clipping, resolve_optimiser
 
 if TYPE_CHECKING:
     import xarray
@@ -112,7 +112,7 @@ class Config(study.Config):
     evaluations: int = study.field(40, help="Most evaluations of a run.", positive=True)
     eval_size: int = fields.eval_size(1000)
     num_seeds: int = fields.num_seeds(5)
-    precision: Literal["float64", "float32"] = fields.training_precision()
+    precision: Literal["float64", "float32"] = study.field("float32", help="Precision of the run.")
 
 
 def noise_free(p: int) -> Task:
@@ -128,9 +128,8 @@ def noise_free(p: int) -> Task:
     def correct(predictions: jax.Array, batch: Batch) -> jax.Array:
         return jnp.argmax(predictions[-1], axis=-1) == batch.targets[-1]
 
-    baseline = (
-        LAST_WEIGHT * math.log(2) / (LAST_WEIGHT + p - 1)
-    )  # the other symbols are predictable
+    # All symbols but the last are predictable, so they add nothing to the loss of a guess.
+    baseline = LAST_WEIGHT * math.log(2) / (LAST_WEIGHT + p - 1)
     return Task(sample, p + 1, p + 1, p, "cross_entropy", baseline, correct, success=1.0)
 
 
@@ -158,7 +157,7 @@ def train(config: Config, problem: str, net: str, folder: Any) -> "xarray.Datase
         eval_size=config.eval_size,
     )
     every = max(1, int(chosen.num_updates * config.budget) // config.evaluations)
-    begun = begin(training, runs.keys(config), jnp.full(config.num_seeds, chosen.learning_rate))
+    begun = begin_seeds(training, config, chosen.learning_rate)
     schedule = Schedule(every * config.evaluations, every)
     identity = {"problem": problem, "net": net, "steps": config.num_steps, "every": every}
     found, _ = trained(training, begun, schedule, folder=folder(), identity=identity)

@@ -1,12 +1,13 @@
-"""A net whose eigenvalues are all zero still carries a signal far, if it is not normal.
+"""A linear network whose eigenvalues are all zero still carries a signal far if it is not normal.
 
-The linear net h_t = Θ h_{t-1} with 100 units and a lower triangular Θ: d on the diagonal, alpha
-below it, beta everywhere below that. Its transients grow before they die; its Fisher memory ::
+The network is h_t = Θ h_{t-1} with 100 units and a lower triangular Θ: d on the diagonal, alpha
+on the first subdiagonal, and beta everywhere below that. Its transients grow before they decay. Its
+Fisher memory ::
 
     J(t) = e_tᵀ C⁻¹ e_t    e_t = Θ^t e_0    C = Σ_k Θ^k Θ^kᵀ    J_tot = Σ_t J(t)
 
-is above the 1 of any normal net. (The mean square of ‖h_t‖ over starts on the unit sphere is
-‖Θ^t‖_F²/100, which is what flow.log_norms measures.)
+exceeds 1, the value of any normal network. The mean square of ‖h_t‖ over initial states on the unit
+sphere is ‖Θ^t‖_F²/100, which `flow.log_norms` measures.
 
 Source: Kerg et al. 2019, arXiv:1905.12080, Fig. 1 and Table 6 of the supplement.
 
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _kit import fields
 from _paper import Paper
 from jax.scipy.linalg import solve_triangular
 
@@ -43,29 +45,27 @@ DIAGONALS = (0.0, 0.2)
 TABLE_6 = np.array(
     [[[3.03, 5.19, 12.1], [3.18, 5.30, 12.1]], [[12.0, 16.2, 20.5], [12.1, 16.3, 20.4]]]
 )
-"""J_tot by d, beta and alpha."""
+"""J_tot of the paper, by d, beta and alpha."""
 
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """How many starts are followed."""
+    """The number of initial states and of steps."""
 
     num_starts: int = study.field(1000, help="Initial states on the unit sphere.", positive=True)
-    num_steps: int = study.field(125, help="Steps T of the transients.", positive=True)
+    num_steps: int = fields.num_steps(125)
 
 
 def theta(d: float, beta: float, alpha: float) -> np.ndarray:
-    """The recurrent matrix."""
+    """Gives the recurrent matrix Θ."""
     below = np.tril(np.full((UNITS, UNITS), beta), -2)
     return d * np.eye(UNITS) + alpha * np.eye(UNITS, k=-1) + below
 
 
 def fisher_memory(matrix: jax.Array) -> jax.Array:
-    """J(t) = ‖L⁻¹ e_t‖² for t < 150, with C = L Lᵀ.
-
-    L is doubled, L_2n L_2nᵀ = L_n L_nᵀ + Θ^n L_n L_nᵀ Θ^nᵀ, by a QR of the two beside each other:
-    C itself is never formed, whose condition number is beyond float64.
-    """
+    """Computes J(t) = ‖L⁻¹ e_t‖² for t < 150, with C = L Lᵀ."""
+    # The sum of n terms is doubled, L_2n L_2nᵀ = L_n L_nᵀ + Θ^n L_n L_nᵀ Θ^nᵀ, by a QR of the two
+    # factors beside each other. C is never formed: its condition number is beyond float64.
 
     def double(_: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         root, power = state
@@ -79,13 +79,13 @@ def fisher_memory(matrix: jax.Array) -> jax.Array:
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
-    """The transients from random starts, ‖Θ^t‖_F from the flow, and the Fisher memory."""
+    """Measures the transients from random states, ‖Θ^t‖_F by `flow`, and the Fisher memory."""
     import xarray
 
     del once  # it takes seconds
     cell = rnn(1, UNITS, activation="identity")
-    draws = jax.random.normal(jax.random.key(config.seed), (config.num_starts, UNITS))
-    starts = draws / jnp.linalg.norm(draws, axis=1, keepdims=True)
+    sampled = jax.random.normal(jax.random.key(config.seed), (config.num_starts, UNITS))
+    starts = sampled / jnp.linalg.norm(sampled, axis=1, keepdims=True)
     inputs = jnp.zeros((config.num_steps, 1))
 
     def transient(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -96,27 +96,32 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
     grid = jnp.asarray([[theta(0.0, beta, alpha) for alpha in ALPHAS] for beta in BETAS])
     size, log_norm = jax.jit(partial(jax.lax.map, transient))(grid.reshape(-1, UNITS, UNITS))
-    mean_square = (size**2).mean(-1)
-    lead = (len(BETAS), len(ALPHAS), -1)
+    over_starts = {
+        "mean_norm": size.mean(-1),
+        "spread": size.std(-1),
+        "mean_square": (size**2).mean(-1),
+        "log_frobenius": log_norm,
+    }
+    by_weights = (len(BETAS), len(ALPHAS), -1)
     memory = jax.jit(map_runs(fisher_memory))
     thetas = [theta(d, beta, alpha) for d in DIAGONALS for beta in BETAS for alpha in ALPHAS]
     return xarray.Dataset(
         {
-            "mean_norm": (("beta", "alpha", "time"), np.asarray(size.mean(-1)).reshape(lead)),
-            "spread": (("beta", "alpha", "time"), np.asarray(size.std(-1)).reshape(lead)),
-            "mean_square": (("beta", "alpha", "time"), np.asarray(mean_square.reshape(lead))),
-            "log_frobenius": (("beta", "alpha", "time"), np.asarray(log_norm).reshape(lead)),
+            **{
+                name: (("beta", "alpha", "time"), np.asarray(values).reshape(by_weights))
+                for name, values in over_starts.items()
+            },
             "memory": (
                 ("d", "beta", "alpha", "lag"),
                 np.asarray(memory(jnp.asarray(np.stack(thetas)))).reshape(2, 2, 3, -1),
             ),
         },
         coords={"d": list(DIAGONALS), "beta": list(BETAS), "alpha": list(ALPHAS)},
-    )  # fmt: skip
+    )
 
 
 def powers(num_steps: int) -> np.ndarray:
-    """log ‖Θ^t‖_F with d = 0 in NumPy; (beta, alpha, t) with t < 100, after which it is zero."""
+    """Computes log ‖Θ^t‖_F with d = 0 in NumPy: (beta, alpha, t), t < 100, where Θ^100 = 0."""
     logs = np.full((len(BETAS), len(ALPHAS), num_steps), -np.inf)
     for i, beta in enumerate(BETAS):
         for j, alpha in enumerate(ALPHAS):
@@ -128,17 +133,18 @@ def powers(num_steps: int) -> np.ndarray:
 
 
 def claims(dataset: "xarray.Dataset") -> list[Claim]:
-    """Each claim beside what was measured."""
+    """The Fisher memory of Table 6, and the transients of Fig. 1."""
+    return [*about_memory(dataset), *about_transients(dataset)]
+
+
+def about_memory(dataset: "xarray.Dataset") -> list[Claim]:
+    """J_tot of each network of the table, and of all of them against a normal network."""
     memory = dataset.memory.sum("lag").values
-    longest = min(UNITS, dataset.sizes["time"])
-    ends = dataset.log_frobenius.values[:, :, UNITS:]
-    peak = dataset.mean_norm.sel(beta=0.005).max("time").values
-    rms = np.exp(dataset.log_frobenius.values[:, :, :UNITS]) / np.sqrt(UNITS)
-    sampled = np.sqrt(dataset.mean_square.values[:, :, :UNITS])
+    weights = zip(np.ndindex(2, 2, 3), product(DIAGONALS, BETAS, ALPHAS), strict=True)
     table = [
         numbers(
             f"table6-{alpha:g}_{beta:g}_{d:g}",
-            f"J_tot: alpha, beta, d = {alpha:g}, {beta:g}, {d:g}",
+            f"J_tot at alpha = {alpha:g}, beta = {beta:g} and d = {d:g} is that of the table.",
             TABLE_6[at],
             memory[at],
             rtol=0.01,
@@ -146,19 +152,17 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             source="supplement, Table 6",
             exact=True,
             shape=(
-                "the row rises with alpha as the table's does",
+                "J_tot increases with alpha as in the table",
                 (np.diff(memory[at[:2]]) > 0).all(),
             ),
         )
-        for at, (d, beta, alpha) in zip(
-            np.ndindex(2, 2, 3), product(DIAGONALS, BETAS, ALPHAS), strict=True
-        )
+        for at, (d, beta, alpha) in weights
     ]
     return [
         *table,
         statement(
             "table6-normal",
-            "a non-normal net remembers more than any normal one, whose J_tot is 1",
+            "A non-normal network remembers more than any normal one, whose J_tot is 1.",
             "J_tot above 1",
             {"least and largest J_tot": [memory.min(), memory.max()]},
             exact=True,
@@ -166,9 +170,20 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             criterion="all twelve J_tot are above 1",
             holds=(memory > 1).all(),
         ),
+    ]
+
+
+def about_transients(dataset: "xarray.Dataset") -> list[Claim]:
+    """‖Θ^t‖_F against NumPy and against sampled states, and the growth of the transients."""
+    longest = min(UNITS, dataset.sizes["time"])
+    ends = dataset.log_frobenius.values[:, :, UNITS:]
+    peak = dataset.mean_norm.sel(beta=0.005).max("time").values
+    rms = np.exp(dataset.log_frobenius.values[:, :, :UNITS]) / np.sqrt(UNITS)
+    sampled = np.sqrt(dataset.mean_square.values[:, :, :UNITS])
+    return [
         numbers(
             "fig1-frobenius",
-            "log ‖Θ^t‖_F from the flow, at t = 0, 25, 50, 75, 99; alpha = 1.05",
+            "The flow measures log ‖Θ^t‖_F, here at t = 0, 25, 50, 75, 99 and alpha = 1.05.",
             powers(longest)[:, -1, [0, 25, 50, 75, 99]],
             dataset.log_frobenius.values[:, -1, [0, 25, 50, 75, 99]],
             atol=1e-9,
@@ -178,21 +193,22 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
         ),
         numbers(
             "fig1-transients",
-            "root mean square ‖h_t‖ over starts, t = 25, 50, 75; alpha = 1.05",
+            "The root mean square of ‖h_t‖ over initial states is ‖Θ^t‖_F/√n, here at t = 25, 50, "
+            "75 and alpha = 1.05.",
             rms[:, -1, [25, 50, 75]],
             sampled[:, -1, [25, 50, 75]],
             rtol=0.05,
             kind="derived",
-            source="‖Θ^t‖_F/√n, its expectation",
+            source="‖Θ^t‖_F/√n is its expectation",
         ),
         statement(
             "fig1-growth",
-            "transients grow where alpha > 1, or beta > 0 with alpha = 1, and then die",
+            "Transients grow if alpha > 1, or if alpha = 1 and beta > 0, and then decay to zero.",
             "transient growth",
             {"largest mean ‖h_t‖": peak},
             source="Fig. 1, left",
-            criterion="the mean norm passes 1 for alpha of 1 and 1.05 with "
-            "beta = 0.005, not for 0.95, and ∂h_t/∂h_0 is exactly zero from t = 100",
+            criterion="with beta = 0.005 the mean norm exceeds 1 for alpha of 1 and 1.05, but not "
+            "for 0.95, and ∂h_t/∂h_0 is exactly zero from t = 100",
             holds=peak[0] <= 1 < min(peak[1:]) and (ends == -np.inf).all(),
             exact=True,
         ),
@@ -200,7 +216,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """Transients on the left, Fisher memory on the right."""
+    """The transients on the left, the Fisher memory on the right."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(7.0, 3.0))
@@ -222,7 +238,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
                     memory = dataset.memory.sel(d=d, **at)
                     right.plot(memory, color=color, lw=width, label=f"α = {alpha:g}, d = {d:g}")
     left.set(xlim=(0, 125), ylim=(2.3e-5, 2.3e2), xlabel="t", ylabel=r"$\|h_t\|$")
-    left.set_title("Transients, d = 0: mean and deviation")
+    left.set_title("Transients, d = 0: mean ± standard deviation")
     left.legend(fontsize=6)
     right.set(xlim=(0, 125), xlabel="t", ylabel="J(t)", title="Fisher memory, β = 0")
     right.legend(fontsize=6)
@@ -230,7 +246,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
 
 def figure_table(dataset: "xarray.Dataset") -> "Figure":
-    """J_tot of Table 6, published and measured."""
+    """J_tot of Table 6, as published and as measured."""
     from matplotlib.figure import Figure
 
     fig = Figure()
@@ -261,12 +277,13 @@ EXPERIMENT = Paper(
     figures={"fig1": figure, "table6": figure_table},
     traps=(
         "The saved output of the authors' notebook differs from Table 6 in four rows (17.13, "
-        "20.33, 16.16, 20.32), by its fixed number of iterations: the table is the one to trust.",
-        "With d = 0.2 the condition number of C is 1e19 at alpha = 1 and above 1e23 at 1.05: C "
-        "formed in float64 gives 20.5 and 20.2 to 20.4 there, near the table. Its factor, found "
-        "without forming C, gives 20.83 and 20.88, and so does integer arithmetic of 150 digits: "
-        "the table's entries at alpha = 1.05 are rounding.",
-        "The starts are drawn by this library's seed, not by the notebook's.",
+        "20.33, 16.16, 20.32), because it uses a fixed number of iterations. The table is the "
+        "reference here.",
+        "With d = 0.2 the condition number of C is 1e19 at alpha = 1 and above 1e23 at 1.05. If C "
+        "is formed in float64, J_tot is 20.5 and 20.2 to 20.4 there, near the table. The factor of "
+        "C, computed without forming C, gives 20.83 and 20.88, as does integer arithmetic of 150 "
+        "digits. The table's entries at alpha = 1.05 are affected by rounding.",
+        "The initial states are sampled with this library's seed, not with the notebook's.",
     ),
 )
 

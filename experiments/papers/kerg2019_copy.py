@@ -1,26 +1,28 @@
-"""An orthogonal start takes a net below the line of no memory where tanh and LSTM stay on it.
+"""An orthogonal W_h lets a network solve copy memory, where a tanh RNN and an LSTM stay at chance.
 
-Copy memory: ten of eight symbols are read, and said again after T blanks and a marker. What
-remembers nothing has the loss 10 log 8/(T + 20) over all steps. Five nets of 128 units::
+Copy memory: the network reads ten of eight symbols and repeats them after T blanks and a marker.
+The memoryless baseline, the loss of the best answer without memory, is 10 log 8/(T + 20) as a mean
+over all steps. Five networks of 128 units::
 
     RNN        h_t = tanh(W_h h_{t-1} + W_x x_t + b), Glorot
-    RNN-orth   h_t = modReLU(W_h h_{t-1} + W_x x_t, b), W_h a random orthogonal matrix at birth
-    expRNN     the same with W_h = exp(A), A skew-symmetric, orthogonal throughout
-    nnRNN      the same with W_h in the form of Schur: P (Λ + T) Pᵀ
+    RNN-orth   h_t = modReLU(W_h h_{t-1} + W_x x_t, b), W_h initialised as an orthogonal matrix
+    expRNN     the same with W_h = exp(A), A skew-symmetric, which stays orthogonal
+    nnRNN      the same with W_h in Schur form, P (Λ + T) Pᵀ
     LSTM
 
-by RMSprop at the paper's rates, those of A and of the moduli of Λ smaller, in batches of 10. Beside
-the learning curves go the gradients at birth and at the end: the largest singular value of
-∂s_T/∂s_k of the whole carry at every lag, in float64, the median over eight sequences.
+are trained by RMSprop at the paper's learning rates, which are smaller for A and the moduli of Λ,
+with batches of 10. The figure shows learning curves and gradients at initialisation and at the end:
+the spectral norm of ∂s_T/∂s_k on the whole carry for every lag, in float64, as the median over
+eight sequences.
 
 Source: Kerg et al. 2019, arXiv:1905.12080, Fig. 2, left, and its code (nnRNN/nnRNN_release);
-Arjovsky, Shah, Bengio 2016, arXiv:1511.06464 (the task and its line).
+Arjovsky, Shah, Bengio 2016, arXiv:1511.06464 (the task and its baseline).
 
     python experiments/papers/kerg2019_copy.py
 
-Takes about three minutes on two cores, with the first two nets and the LSTM at T = 200; --full has
-all five, and T = 100 beside 200 (37 minutes beside other work). A killed run goes on from its last
-evaluation.
+Takes about three minutes on two cores, with the first two networks and the LSTM at T = 200; --full
+runs all five, and T = 100 as well (37 minutes beside other work). A killed run resumes from its
+last evaluation.
 """
 
 from collections.abc import Callable
@@ -32,8 +34,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _kit import curves, fields
 from _paper import Paper
-from _training import first_below, trained
+from _training import begin_seeds, cached, first_below, trained
 
 from gradflow import Cell, flow, study
 from gradflow.cells import resolve, rnn
@@ -41,7 +44,7 @@ from gradflow.cells.orthogonal import modrelu
 from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import Task, resolve_task
-from gradflow.train import Schedule, Training, begin
+from gradflow.train import Schedule, Training
 from gradflow.train.optimisers import Optimiser
 from gradflow.train.prober import Prober
 
@@ -53,14 +56,18 @@ if TYPE_CHECKING:
     from gradflow import Params
 
 BELOW = 0.5
-ON_THE_LINE = 0.1
+"""The fraction of the baseline below which a network counts as using its memory."""
+
+AT_BASELINE = 0.1
+"""The relative distance within which a loss counts as that of the baseline."""
+
 FORGETFUL = ("RNN", "LSTM")
-SETTLED_FROM = 200  # blanks: where they settle is published for no shorter task
-PROBED = 8  # sequences that the gradients are measured on
+SETTLED_FROM = 200  # blanks T: for shorter tasks no loss of the forgetful networks is published
+PROBED = 8  # sequences on which the gradients are measured
 
 
 def modrelu_rnn(input_size: int, hidden_size: int) -> Cell:
-    """h_t = modReLU(W_h h_{t-1} + W_x x_t, b), W_h free and orthogonal at birth, b = 0."""
+    """h_t = modReLU(W_h h_{t-1} + W_x x_t, b), W_h initialised as orthogonal, b = 0."""
     plain = rnn(input_size, hidden_size, recurrent_init="orthogonal", input_init="glorot")
 
     def step(params: "Params", h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -71,14 +78,14 @@ def modrelu_rnn(input_size: int, hidden_size: int) -> Cell:
 
 
 class Net(NamedTuple):
-    """One of the paper's nets, and how it learns.
+    """One of the paper's networks, with its training.
 
     Attributes:
       make: (input size, hidden size) -> the cell.
-      rate: Of RMSprop.
-      decay: Of RMSprop.
-      slow: The parameters with a rate of their own.
-      slow_rate: That rate.
+      rate: The learning rate of RMSprop.
+      decay: The decay of RMSprop.
+      slow: The parameters with a learning rate of their own.
+      slow_rate: That learning rate.
     """
 
     make: Callable[[int, int], Cell]
@@ -88,15 +95,15 @@ class Net(NamedTuple):
     slow_rate: float = 0.0
 
     def optimiser(self) -> Optimiser:
-        """RMSprop in which the slow parameters move by slow_rate where the others move by rate."""
+        """RMSprop with slow_rate for the slow parameters and rate for the others."""
         return Optimiser(partial(_rmsprop, self), self.rate)
 
 
 def _rmsprop(net: Net, learning_rate: Any) -> optax.GradientTransformationExtraArgs:
-    share = net.slow_rate / net.rate
+    factor = net.slow_rate / net.rate
 
     def slowed(updates: "Params", _: Any) -> "Params":
-        cell = {k: share * v if k in net.slow else v for k, v in updates["cell"].items()}
+        cell = {k: factor * v if k in net.slow else v for k, v in updates["cell"].items()}
         return {**updates, "cell": cell}
 
     return optax.chain(optax.rmsprop(learning_rate, decay=net.decay), optax.stateless(slowed))
@@ -113,58 +120,58 @@ NETS = {
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """The nets, the lengths, and how long is trained."""
+    """The networks, the lengths, and the size of their training."""
 
-    nets: tuple[str, ...] = study.field(("RNN", "RNN-orth", "LSTM"), help="Of the paper's five.")
-    lengths: tuple[int, ...] = study.field((200,), help="Blanks T.", positive=True)
-    hidden_size: int = study.field(128, help="Hidden units.", positive=True)
-    batch_size: int = study.field(10, help="Sequences an update.", positive=True)
-    num_updates: int = study.field(2500, help="Updates.", positive=True)
-    eval_every: int = study.field(100, help="Updates between two evaluations.", positive=True)
-    eval_size: int = study.field(100, help="Fresh sequences an evaluation.", positive=True)
-    num_seeds: int = study.field(3, help="Seeds.", positive=True)
-    precision: Literal["float64", "float32"] = study.field("float32", help="Precision of training.")
+    nets: tuple[str, ...] = study.field(
+        ("RNN", "RNN-orth", "LSTM"), help="Networks: RNN, RNN-orth, expRNN, nnRNN, LSTM."
+    )
+    lengths: tuple[int, ...] = study.field((200,), help="Numbers T of blanks.", positive=True)
+    hidden_size: int = fields.hidden_size(128)
+    batch_size: int = fields.batch_size(10)
+    num_updates: int = fields.num_updates(2500)
+    eval_every: int = fields.eval_every(100)
+    eval_size: int = fields.eval_size(100)
+    num_seeds: int = fields.num_seeds(3)
+    precision: Literal["float64", "float32"] = fields.training_precision()
 
 
 def copy(length: int) -> Task:
-    """The task; its baseline is the loss of what remembers nothing."""
+    """Makes the task, with its memoryless baseline."""
     return resolve_task(f"copy(lag={length})")
 
 
 def reach(cell: Cell, params: "Params", inputs: jax.Array) -> dict[str, jax.Array]:
-    """log ‖∂s_T/∂s_k‖ of the whole carry by lag T - k, over one sequence."""
+    """Computes log ‖∂s_T/∂s_k‖ of the whole carry for every lag T - k of one sequence."""
     return {"log_norm": flow.log_norms(cell, params, inputs)}
 
 
 def train(config: Config, name: str, length: int, folder: Any) -> "xarray.Dataset":
-    """All seeds of one net at one length, and its gradients before and after."""
+    """Trains all seeds of one network; measures its gradients before and after."""
     net, task = NETS[name], copy(length)
     cell = net.make(task.input_size, config.hidden_size)
     training = Training(
         cell, task, net.optimiser(), batch_size=config.batch_size, eval_size=config.eval_size
     )
-    keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    runs = begin(training, keys, jnp.full(config.num_seeds, net.rate))
-    birth = jax.device_get(runs.params["cell"])
+    runs = begin_seeds(training, config, net.rate)
+    start = jax.device_get(runs.params["cell"])
     schedule = Schedule(config.num_updates, config.eval_every, early_stop=False)
     identity = {"net": name, "length": length, "updates": config.num_updates}
     found, end = trained(training, runs, schedule, folder=folder(), identity=identity)
     inputs = task.sample(jax.random.key(config.seed + 1), PROBED).inputs
     prober = Prober(partial(reach, cell), jnp.swapaxes(inputs, 0, 1))
-    reached = [prober(params)["log_norm"] for params in (birth, end["cell"])]
-    return found.assign(log_norm=(("when", "seed", "lag"), np.stack(reached)))
+    norms = [prober(params)["log_norm"] for params in (start, end["cell"])]
+    return found.assign(log_norm=(("when", "seed", "lag"), np.stack(norms)))
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
-    """Every net at every length; dimensions length, net, seed, update or lag."""
+    """Trains every network at every length; dimensions length, net, seed, update or lag."""
     import xarray
 
     for name in config.nets:
-        check_name("net", name, NETS)
+        check_name("network", name, NETS)
 
     def unit(name: str, length: int) -> "xarray.Dataset":
-        title = f"{name}-{length}"
-        found = once(title, partial(train, config, name, length, partial(once.folder, title)))
+        found = cached(once, f"{name}-{length}", train, config, name, length)
         return found.assign_coords(lag=np.arange(found.sizes["lag"]))
 
     at = [
@@ -173,40 +180,16 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     ]
     return (
         xarray.concat(at, dim="length", join="outer")
-        .assign_coords(net=list(config.nets), length=list(config.lengths), when=["birth", "end"])
+        .assign_coords(net=list(config.nets), length=list(config.lengths), when=["start", "end"])
         .assign(baseline=("length", [copy(T).baseline for T in config.lengths]))
     )
 
 
 def claims(dataset: "xarray.Dataset") -> list[Claim]:
-    """Each claim about the nets and lengths that were run, beside what was measured."""
-    found = [
-        numbers(
-            "fig2-line",
-            "loss of what remembers nothing, at T = 100, 200, 300, 500, 1000 and 2000",
-            [0.1733, 0.0945, 0.0650, 0.0400, 0.0204, 0.0103],
-            [copy(T).baseline for T in (100, 200, 300, 500, 1000, 2000)],
-            atol=5e-5,
-            source="Arjovsky 2016, section 4.1: 10 log 8/(T + 20)",
-            exact=True,
-        )
-    ]
+    """The baseline, the gradients at initialisation, and which networks use their memory."""
     names = [str(name) for name in dataset.net.values]
     isometries = [name for name in names if name in ("RNN-orth", "expRNN")]
-    if isometries:
-        worst = float(abs(dataset.log_norm.sel(net=isometries, when="birth")).max())
-        found.append(
-            numbers(
-                "fig2-birth",
-                f"log ‖∂s_T/∂s_k‖ at birth furthest from 0, any lag: {', '.join(isometries)}",
-                0,
-                worst,
-                atol=1e-4,
-                kind="derived",
-                source="modReLU is the identity at b = 0; the matrix is drawn in float32",
-                exact=True,
-            )
-        )
+    found = [baselines(), *([about_start(dataset, isometries)] if isometries else [])]
     for length in dataset.length.values:
         data = dataset.sel(length=length)
         found += [_falls(data, name) for name in names if name not in FORGETFUL]
@@ -215,32 +198,60 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     return found
 
 
+def baselines() -> Claim:
+    """The memoryless baselines of the task."""
+    return numbers(
+        "fig2-line",
+        "The memoryless baseline is 10 log 8/(T + 20), here at T = 100, 200, 300, 500, 1000, 2000.",
+        [0.1733, 0.0945, 0.0650, 0.0400, 0.0204, 0.0103],
+        [copy(T).baseline for T in (100, 200, 300, 500, 1000, 2000)],
+        atol=5e-5,
+        kind="derived",
+        source="Arjovsky 2016, section 4.1: 10 log 8/(T + 20)",
+        exact=True,
+    )
+
+
+def about_start(dataset: "xarray.Dataset", isometries: list[str]) -> Claim:
+    """The gradients of the orthogonal networks at initialisation."""
+    return numbers(
+        "fig2-birth",
+        f"At initialisation ‖∂s_T/∂s_k‖ of {' and '.join(isometries)} is 1 at every lag "
+        "(measured: the log norm furthest from 0).",
+        0,
+        float(abs(dataset.log_norm.sel(net=isometries, when="start")).max()),
+        atol=1e-4,
+        kind="derived",
+        source="modReLU is the identity at b = 0; the matrix is initialised in float32",
+        exact=True,
+    )
+
+
 def _falls(data: "xarray.Dataset", name: str) -> Claim:
-    length, share = int(data.length), data.loss.sel(net=name) / data.baseline
-    at = float(np.median(first_below(share, BELOW)))
+    length, fraction = int(data.length), data.loss.sel(net=name) / data.baseline
+    at = float(np.median(first_below(fraction, BELOW)))
     return statement(
         f"fig2-{name}-{length}",
-        f"at T = {length} {name} goes below the line of no memory",
+        f"{name} learns copy memory at T = {length}: its loss falls below the memoryless baseline.",
         "falls to about 0",
         {
-            f"median updates until below {BELOW:g} of it": at,
-            "lowest fraction of it": float(share.min("update").median("seed")),
+            f"median updates to below {BELOW:g} of the baseline": at,
+            "lowest fraction of the baseline": float(fraction.min("update").median("seed")),
         },
         source="Fig. 2, left, and the supplement, as read from the saved plot of the code",
-        criterion=f"the median over seeds of the first update below {BELOW:g} of it is reached",
+        criterion=f"the loss falls below {BELOW:g} of the baseline in the median over seeds",
         holds=np.isfinite(at),
         picture=True,
     )
 
 
 def _stays(data: "xarray.Dataset", name: str) -> Claim:
-    line = float(data.baseline)
     return numbers(
         f"fig2-{name}-{int(data.length)}",
-        f"loss on which {name} settles at T = {int(data.length)}, the line of no memory",
-        line,
+        f"The loss of {name} at T = {int(data.length)} stays at the memoryless baseline.",
+        float(data.baseline),
         float(data.loss.sel(net=name).isel(update=-1).median("seed")),
-        rtol=ON_THE_LINE,
+        rtol=AT_BASELINE,
         source="Fig. 2, left: LSTM and RNN settle on 0.0945 at T = 200",
     )
 
@@ -255,7 +266,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """The losses on the left, and the gradients by lag at birth and at the end, a row a length."""
+    """Losses, and gradients against the lag before and after training; one row per length."""
     from matplotlib.figure import Figure
 
     lengths = dataset.length.values
@@ -263,10 +274,12 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     for row, length in zip(fig.subplots(len(lengths), 3, squeeze=False), lengths, strict=True):
         data = dataset.sel(length=length)
         _draw_losses(row[0], data)
-        for ax, when in zip(row[1:], ("birth", "end"), strict=True):
-            _draw_reach(ax, data.log_norm.sel(when=when).dropna("lag", how="all"))
-            ax.set_title(f"gradient at {'birth' if when == 'birth' else 'the end'}")
-        row[1].set_ylabel(r"$\log_{10}\,\|\partial s_T/\partial s_k\|$")
+        for ax, when in zip(row[1:], ("start", "end"), strict=True):
+            norms = data.log_norm.sel(when=when).dropna("lag", how="all") / curves.NATS
+            _draw(ax, np.arange(norms.sizes["lag"]), norms)
+            title = {"start": "gradient at initialisation", "end": "gradient after training"}[when]
+            ax.set(xlabel=curves.LAG, title=title)
+        row[1].set_ylabel(curves.norm_label("s", "s"))
         row[2].sharey(row[1])
     handles = fig.axes[2].get_legend_handles_labels()
     fig.axes[2].legend(*handles, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -274,23 +287,19 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
 
 def _draw_losses(ax: "Axes", data: "xarray.Dataset") -> None:
-    for name in map(str, data.net.values):
-        loss = data.loss.sel(net=name)
-        look = {**LOOKS[name], "markevery": 0.2, "markersize": 3, "label": name}
-        study.figure.band(ax, loss["update"], loss, "seed", **look)
-    ax.axhline(float(data.baseline), color="0.4", lw=0.8)
+    _draw(ax, data["update"], data.loss)
+    baseline = float(data.baseline)
+    ax.axhline(baseline, color="0.4", lw=0.8)
     place = {"transform": ax.get_yaxis_transform(), "ha": "right", "fontsize": 7}
-    ax.text(1.0, 1.15 * float(data.baseline), "no memory", **place)
-    ax.set(xlabel="update", ylabel="test loss (nats a step)", yscale="log")
+    ax.text(1.0, 1.15 * baseline, "memoryless", **place)
+    ax.set(xlabel="update", ylabel="test loss (nats per step)", yscale="log")
     ax.set_title(f"copy memory, T = {int(data.length)}")
 
 
-def _draw_reach(ax: "Axes", log_norm: "xarray.DataArray") -> None:
-    for name in map(str, log_norm.net.values):
-        logs = log_norm.sel(net=name) / np.log(10)
+def _draw(ax: "Axes", x: Any, values: "xarray.DataArray") -> None:
+    for name in map(str, values.net.values):
         look = {**LOOKS[name], "markevery": 0.2, "markersize": 3, "label": name}
-        study.figure.band(ax, np.arange(logs.sizes["lag"]), logs, "seed", **look)
-    ax.set_xlabel("lag T − k")
+        study.figure.band(ax, x, values.sel(net=name), "seed", **look)
 
 
 EXPERIMENT = Paper(
@@ -315,12 +324,14 @@ EXPERIMENT = Paper(
     "neural network (nnRNN), arXiv:1905.12080",
     figures={"fig2": figure},
     traps=(
-        "The unit of the x-axis of the paper's plot is unclear: by when a net has fallen is not "
-        "compared, only that it does.",
-        "The README of the code starts nnRNN from angles of Cayley, the supplement from Henaff's, "
-        "which are used here.",
-        "The paper adds a penalty to nnRNN's loss that keeps gamma near 1; here gamma is slow.",
-        "modReLU at b = 0 is the identity: every net with it is linear until b has moved.",
+        "The unit of the x-axis of the paper's plot is unclear. Whether the loss of a network "
+        "falls is compared, not when.",
+        "The README of the code initialises nnRNN by Cayley's law, the supplement by Henaff's, "
+        "which is used here.",
+        "The paper adds a penalty to nnRNN's loss that keeps gamma near 1. Here gamma has a small "
+        "learning rate instead.",
+        "modReLU at b = 0 is the identity, so that every network with it is linear until b has "
+        "changed.",
     ),
 )
 

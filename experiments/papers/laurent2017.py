@@ -1,12 +1,12 @@
 """A GRU or an LSTM of two units is chaotic without any input; a chaos-free cell never is.
 
-With the weights that the paper prints, and all biases zero, the GRU ::
+With the weights that the paper prints and all biases zero, the GRU ::
 
     z = σ(A_z u)    r = σ(A_r u)    u <- (1 - z) u + z tanh(R (r u))
 
-and the LSTM have a strange attractor and a positive Lyapunov exponent: ∂h_t/∂h_0 grows without any
-training. The exponent is found twice, by QR of the step Jacobians and by following a disturbance of
-1e-7 in a plain NumPy loop.
+and the LSTM have a strange attractor and a positive Lyapunov exponent, so that ∂h_t/∂h_0 grows
+without any training. The exponent is computed twice: by QR of the step Jacobians, and by following
+a perturbation of 1e-7 in a plain NumPy loop.
 
 Source: Laurent, von Brecht 2017, arXiv:1612.06212, Fig. 1.
 
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _kit import fields, runs
 from _paper import Paper
 
 from gradflow import flow, study, unroll
@@ -35,22 +36,26 @@ if TYPE_CHECKING:
 A_Z, A_R, R = ((0, 1), (1, 1)), ((0, 1), (1, 0)), ((-5, -8), (8, 5))
 A_IF, A_O, A_G = ((-10, -10), (10, 10)), ((10, -10), (10, -10)), ((10, -80), (80, -10))
 NETS = ("gru", "lstm")
-DISTURBANCE = 1e-7
-FAR = 0.1  # a disturbance that is as large has nothing to do with the first path any more
+PERTURBATION = 1e-7
+BURN_IN = 1000
+FAR = 0.1
+"""The distance from which on a perturbed trajectory counts as unrelated to the first one."""
 
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """How long, from how many starts."""
+    """The length and the number of the trajectories."""
 
-    num_steps: int = study.field(20000, help="Steps T of every path.", positive=True)
-    num_starts: int = study.field(3, help="Starts of the exponents.", positive=True)
-    num_near: int = study.field(2000, help="Starts within 1e-7 of one point.", positive=True)
-    num_cfn: int = study.field(200, help="Chaos-free nets.", positive=True)
+    num_steps: int = fields.num_steps(20000)
+    num_starts: int = study.field(3, help="Initial states of the exponents.", positive=True)
+    num_near: int = study.field(
+        2000, help="Initial states within 1e-7 of one point.", positive=True
+    )
+    num_cfn: int = study.field(200, help="Chaos-free networks.", positive=True)
 
 
 def cells() -> dict:
-    """The two nets: a cell and its parameters."""
+    """Gives the cell and the parameters of both networks."""
 
     def gate(weights: object) -> dict[str, jax.Array]:
         W_h = jnp.asarray(weights, float)
@@ -63,7 +68,7 @@ def cells() -> dict:
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
-    """Paths, exponents and diverging pairs of both nets, and the fate of chaos-free ones."""
+    """Measures trajectories, exponents and diverging pairs; and where chaos-free networks end."""
     import xarray
 
     starts = np.random.default_rng(config.seed).uniform(size=(config.num_starts, 4))
@@ -82,7 +87,7 @@ def _measure(config: Config, net: str, starts: np.ndarray) -> "xarray.Dataset":
         return LSTMCarry(u[:2], u[2:]) if net == "lstm" else u[:2]
 
     def exponent(u: jax.Array) -> tuple[jax.Array, jax.Array]:
-        found = flow.lyapunov_exponents(cell, params, inputs, burn_in=1000, carry=carry(u))
+        found = flow.lyapunov_exponents(cell, params, inputs, burn_in=BURN_IN, carry=carry(u))
         return found.exponents, unroll(cell, params, inputs, carry=carry(u)).outputs
 
     def last(u: jax.Array) -> jax.Array:
@@ -93,8 +98,7 @@ def _measure(config: Config, net: str, starts: np.ndarray) -> "xarray.Dataset":
 
     exponents, outputs = jax.jit(map_runs(exponent))(jnp.asarray(starts))
     noise = np.random.default_rng(config.seed + 1).uniform(-1, 1, (config.num_near, 4))
-    near = jax.jit(jax.vmap(last))(jnp.asarray(starts[0] + DISTURBANCE * noise))
-    on_attractor = outputs[0, -1]
+    near = jax.jit(jax.vmap(last))(jnp.asarray(starts[0] + PERTURBATION * noise))
     growth, first, second = follow(net, starts, config.num_steps)
     return xarray.Dataset(
         {
@@ -103,13 +107,13 @@ def _measure(config: Config, net: str, starts: np.ndarray) -> "xarray.Dataset":
             "path": (("time", "unit"), np.asarray(outputs[0, config.num_steps // 2 :])),
             "near": (("point", "unit"), np.asarray(near)),
             "apart": (("step",), first[:, 0] - second[:, 0]),
-            "end": (("unit",), np.asarray(on_attractor)),
+            "end": (("unit",), np.asarray(outputs[0, -1])),
         }
     )
 
 
 def numpy_step(net: str, s: np.ndarray) -> np.ndarray:
-    """One step in NumPy, as the paper writes it; s is (starts, 2) u, or (starts, 4) of h and c."""
+    """One step by the paper's equations in NumPy; s is u, (starts, 2), or h and c, (starts, 4)."""
     u = s[:, :2]
     if net == "gru":
         z, r = _sigmoid(u @ np.transpose(A_Z)), _sigmoid(u @ np.transpose(A_R))
@@ -126,26 +130,31 @@ def _sigmoid(a: np.ndarray) -> np.ndarray:
 def follow(
     net: str, starts: np.ndarray, num_steps: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The growth of a disturbance, brought back to 1e-7 at each step, and a pair set free."""
+    """Follows perturbed trajectories.
+
+    Returns:
+      The growth rate of a perturbation that is rescaled to 1e-7 at each step, for each start; and
+      two trajectories that begin 1e-7 apart.
+    """
     s = starts[:, :2] if net == "gru" else starts
-    for _ in range(1000):
+    for _ in range(BURN_IN):
         s = numpy_step(net, s)
-    pair, near = [s[:1]], [s[:1] + DISTURBANCE * np.eye(s.shape[1])[:1]]
+    pair, near = [s[:1]], [s[:1] + PERTURBATION * np.eye(s.shape[1])[:1]]
     for _ in range(400):
         pair.append(numpy_step(net, pair[-1]))
         near.append(numpy_step(net, near[-1]))
-    other, total = s + DISTURBANCE / np.sqrt(s.shape[1]), np.zeros(len(s))
-    for _ in range(num_steps - 1000):
+    other, total = s + PERTURBATION / np.sqrt(s.shape[1]), np.zeros(len(s))
+    for _ in range(num_steps - BURN_IN):
         s, other = numpy_step(net, s), numpy_step(net, other)
         size = np.linalg.norm(other - s, axis=1, keepdims=True)
-        total += np.log(size[:, 0] / DISTURBANCE)
-        other = s + (other - s) * DISTURBANCE / size
-    rate = total / (num_steps - 1000)
+        total += np.log(size[:, 0] / PERTURBATION)
+        other = s + (other - s) * PERTURBATION / size
+    rate = total / (num_steps - BURN_IN)
     return rate, np.concatenate(pair), np.concatenate(near)
 
 
 def _chaos_free(config: Config) -> np.ndarray:
-    """max |h| after 500 steps without input, of random chaos-free nets from random starts."""
+    """Computes max |h| after 500 steps without input of random chaos-free networks and states."""
     cell = cfn(0, 8, recurrent_init="normal(std=5.0)")
 
     def last(key: jax.Array) -> jax.Array:
@@ -154,77 +163,85 @@ def _chaos_free(config: Config) -> np.ndarray:
         carries = unroll(cell, cell.init(k_params), jnp.zeros((500, 0)), carry=start).carries
         return jnp.max(jnp.abs(carries[-1]))
 
-    keys = jax.random.split(jax.random.key(config.seed), config.num_cfn)
+    keys = runs.keys(config, config.num_cfn)
     return np.asarray(jax.jit(map_runs(last))(keys))
 
 
 def claims(dataset: "xarray.Dataset") -> list[Claim]:
-    """Each claim beside what was measured."""
-    result = []
-    for panel, net in (("ac", "gru"), ("bd", "lstm")):
-        data = dataset.sel(net=net)
-        path, near = data.path.values, data.near.values
-        covered = np.ptp(near, axis=0) / np.ptp(path, axis=0)
-        far = np.abs(data.apart.values) > FAR
-        when = int(np.argmax(far)) if far.any() else -1
-        result += [
-            statement(
-                f"fig1-{net}_chaos",
-                f"the two-unit {net.upper()} without input is chaotic",
-                "chaotic",
-                {"largest exponent in nats per step": data.exponent.values},
-                source=f"Fig. 1 ({panel[0]})",
-                criterion="the largest exponent is above 0.01 from every start",
-                holds=(data.exponent > 0.01).all(),
-            ),
-            numbers(
-                f"fig1-{net}_exponent",
-                f"largest exponent of the {net.upper()} by QR, each start",
-                data.growth.values,
-                data.exponent.values,
-                atol=0.01,
-                kind="derived",
-                source="growth of a 1e-7 disturbance in a plain NumPy loop",
-            ),
-            statement(
-                f"fig1-{net}_spread",
-                f"{net.upper()}: starts within 1e-7 of one point end all over the attractor",
-                "end states fill the attractor",
-                {"fraction of its extent": covered.min()},
-                source=f"Fig. 1 ({panel[0]}), yellow",
-                picture=True,
-                criterion="they cover over 0.9 of the extent of one path in both units",
-                holds=(covered > 0.9).all(),
-            ),
-            statement(
-                f"fig1-{net}_diverges",
-                f"{net.upper()}: two paths 1e-7 apart agree and then diverge",
-                "agreement, then strong divergence",
-                {f"step from which they are {FAR:g} apart": when},
-                source=f"Fig. 1 ({panel[1]})",
-                picture=True,
-                criterion=f"they are less than {FAR:g} apart for ten steps, and more later",
-                holds=when > 10,
-            ),
-        ]
-    largest = float(dataset.cfn.max())
+    """The chaos of both networks, and the chaos-free network."""
     return [
-        *result,
+        *about_gated(dataset, "gru", "ac"),
+        *about_gated(dataset, "lstm", "bd"),
+        about_cfn(dataset),
+    ]
+
+
+def about_gated(dataset: "xarray.Dataset", net: str, panels: str) -> list[Claim]:
+    """The exponent of a network, its attractor, and how its trajectories diverge."""
+    data, name = dataset.sel(net=net), net.upper()
+    covered = np.ptp(data.near.values, axis=0) / np.ptp(data.path.values, axis=0)
+    far = np.abs(data.apart.values) > FAR
+    when = int(np.argmax(far)) if far.any() else -1
+    return [
         statement(
-            "fig1-cfn",
-            "a chaos-free net without input goes to zero from every start",
-            "h -> 0",
-            {"largest |h| after 500 steps": largest},
-            exact=True,
-            source="the paper's theorem on the CFN",
-            criterion="all of them are below 1e-3",
-            holds=largest < 1e-3,
+            f"fig1-{net}_chaos",
+            f"The two-unit {name} without input is chaotic.",
+            "chaotic",
+            {"largest exponent in nats per step": data.exponent.values},
+            source=f"Fig. 1 ({panels[0]})",
+            criterion="the largest exponent is above 0.01 from every initial state",
+            holds=(data.exponent > 0.01).all(),
+        ),
+        numbers(
+            f"fig1-{net}_exponent",
+            f"The largest exponent of the {name} by QR is the growth rate of a perturbation, from "
+            "each initial state.",
+            data.growth.values,
+            data.exponent.values,
+            atol=0.01,
+            kind="derived",
+            source="growth of a perturbation of 1e-7 in a plain NumPy loop",
+        ),
+        statement(
+            f"fig1-{net}_spread",
+            f"Trajectories of the {name} from within 1e-7 of one point end all over the attractor.",
+            "end states fill the attractor",
+            {"fraction of the attractor's extent": covered.min()},
+            source=f"Fig. 1 ({panels[0]}), yellow",
+            picture=True,
+            criterion="the end states cover over 0.9 of the extent of one trajectory in both units",
+            holds=(covered > 0.9).all(),
+        ),
+        statement(
+            f"fig1-{net}_diverges",
+            f"Two trajectories of the {name} that start 1e-7 apart agree at first, then diverge.",
+            "agreement, then strong divergence",
+            {f"first step at which they are over {FAR:g} apart": when},
+            source=f"Fig. 1 ({panels[1]})",
+            picture=True,
+            criterion=f"they are less than {FAR:g} apart for ten steps, and further apart later",
+            holds=when > 10,
         ),
     ]
 
 
+def about_cfn(dataset: "xarray.Dataset") -> Claim:
+    """The chaos-free network."""
+    largest = float(dataset.cfn.max())
+    return statement(
+        "fig1-cfn",
+        "The state of a chaos-free network without input goes to zero from every initial state.",
+        "h -> 0",
+        {"largest |h| after 500 steps": largest},
+        exact=True,
+        source="the paper's theorem on the CFN",
+        criterion="every |h| is below 1e-3 after 500 steps",
+        holds=largest < 1e-3,
+    )
+
+
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """The attractors, and the pairs that diverge: four panels as in the paper."""
+    """The attractors above, the diverging pairs below, as in the paper."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(7.0, 5.0))
@@ -252,10 +269,10 @@ EXPERIMENT = Paper(
     citation="Laurent, von Brecht 2017, A recurrent neural network without chaos, arXiv:1612.06212",
     figures={"fig1": figure},
     traps=(
-        "The paper's GRU has r inside R(r u) and a z that replaces the old state; Flax's has r "
-        "after its product and a z that keeps it.",
+        "In the paper's GRU r is inside R(r u), and z weights the new state. In Flax's GRU r comes "
+        "after the product, and z weights the old state.",
         "The paper prints A_z as A_θ.",
-        "It follows 10,000 starts near one point; 2,000 are followed here, and drawn in orange.",
+        "The paper follows 10,000 states near one point; 2,000 are followed here, in orange.",
     ),
 )
 

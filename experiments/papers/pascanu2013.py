@@ -1,12 +1,12 @@
-"""Exploding gradients are cliffs of the error's surface, and clipping keeps a step on this side.
+"""Exploding gradients are cliffs of the error surface, and clipping keeps a step from leaving them.
 
 Fig. 6: the error after 50 steps of one unit without input, over its two parameters::
 
     x_t = w σ(x_{t-1}) + b    x_0 = 0.5    E = (σ(x_50) - 0.7)²
 
-The wall stands where x_0 is the unstable fixed point, b = 0.5 - w σ(0.5). Fig. 3: the states that
-the unit settles in, against b at w = 5, with the two folds where one of them is lost. And section
-2: ‖∂h_T/∂h_k‖ <= (γ ‖W_h‖)^(T-k), with γ = 1 for tanh and 1/4 for the logistic function.
+The wall is where x_0 is the unstable fixed point, b = 0.5 - w σ(0.5). Fig. 3: the states at which
+the unit settles against b, at w = 5, with the two folds where one of them is lost. Section 2:
+‖∂h_T/∂h_k‖ <= (γ ‖W_h‖)^(T-k), with γ = 1 for tanh and 1/4 for the logistic function.
 
 Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, Fig. 3 and 6, Algorithm 1.
 
@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _kit import fields, runs
 from _paper import Paper
 
 from gradflow import Cell, flow, study, unroll
@@ -42,21 +43,27 @@ WALL_W = (5.0, 5.5, 6.0, 6.5)
 LEARNING_RATE = 0.01
 THRESHOLD = 1.0
 ACTIVATIONS = {"tanh": 1.0, "sigmoid": 0.25}
-"""The greatest slope γ of each."""
+"""The largest slope γ of each."""
+
+FOLD_MARGIN = 0.005
+"""The spacing in b of Fig. 3; nearer to a fold the state settles too slowly to be classified."""
+
+SHOWN = np.array([[5, 6.5], [-3.4, -2.4]])
+"""The ends of w and of b in the picture of the surface."""
 
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """The grid of the surface, and how long the states are given to settle."""
+    """The grid of the surface, and the time in which the states settle."""
 
-    num_steps: int = study.field(50, help="Steps of the model of Fig. 6.", positive=True)
+    num_steps: int = study.field(50, help="Time steps of the model of Fig. 6.", positive=True)
     grid: int = study.field(1201, help="Points along each axis of w and b.", positive=True)
-    settle: int = study.field(5000, help="Steps to settle, in Fig. 3.", positive=True)
-    hidden_size: int = study.field(50, help="Units of the nets of section 2.", positive=True)
+    settle: int = study.field(5000, help="Time steps until a state has settled.", positive=True)
+    hidden_size: int = fields.hidden_size(50)
 
 
 def one_unit() -> Cell:
-    """x_t = w σ(x_{t-1}) + b, whose carry is x and whose output is σ(x)."""
+    """x_t = w σ(x_{t-1}) + b, with the carry x and the output σ(x)."""
 
     def step(params: "Params", x: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = params["w"] * jax.nn.sigmoid(x) + params["b"]
@@ -66,20 +73,20 @@ def one_unit() -> Cell:
 
 
 def states(w: jax.Array, b: jax.Array, start: jax.Array, num_steps: int) -> jax.Array:
-    """x_0 ... x_T."""
+    """Computes x_0 ... x_T."""
     inputs = jnp.zeros((num_steps, 0))
     return unroll(one_unit(), {"w": w, "b": b}, inputs, carry=start[None]).carries[:, 0]
 
 
 def error(theta: jax.Array, num_steps: int) -> jax.Array:
-    """E of Fig. 6 at theta = (w, b)."""
+    """Computes E of Fig. 6 at theta = (w, b)."""
     last = states(theta[0], theta[1], jnp.asarray(START), num_steps)[-1]
     return (jax.nn.sigmoid(last) - 0.7) ** 2
 
 
 @partial(jax.jit, static_argnums=2)
 def surface(w: jax.Array, b: jax.Array, num_steps: int) -> tuple[jax.Array, jax.Array]:
-    """E and ‖∂E/∂(w, b)‖ over the grid, each of shape (w, b)."""
+    """Computes E and ‖∂E/∂(w, b)‖ over the grid, each of shape (w, b)."""
     at = jax.vmap(jax.value_and_grad(partial(error, num_steps=num_steps)))
 
     def row(w: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -93,7 +100,7 @@ slope = jax.jit(jax.grad(error), static_argnums=1)
 
 
 def wall(w: float, num_steps: int) -> float:
-    """The b of the steepest point at this w: the best of a grid, made finer three times."""
+    """Finds the b of the steepest point at this w, by a grid that is refined three times."""
     low, high, best = -4.0, -1.0, 0.0
     for _ in range(3):
         b = np.linspace(low, high, 1201)
@@ -103,26 +110,26 @@ def wall(w: float, num_steps: int) -> float:
 
 
 def folds(w: float) -> list[float]:
-    """The two b where a fixed point is lost: x = w σ(x) + b with slope 1, by bisection on x."""
+    """Finds the two b where a fixed point is lost: the map has slope 1 there. Bisects x."""
     cell = one_unit()
     params = {"w": jnp.asarray(w), "b": jnp.zeros(())}
 
     def move(x: jax.Array) -> jax.Array:
         return cell.step(params, x[None], jnp.zeros(0))[0][0]
 
-    turn = jax.jit(jax.grad(move))
+    slope_at = jax.jit(jax.grad(move))
     found = []
-    for outside in (-10.0, 10.0):  # where the map is flat; at 0 it is the steepest
+    for outside in (-10.0, 10.0):  # where the map is flat; its slope is largest at 0
         flat, steep = outside, 0.0
         for _ in range(60):
             middle = (flat + steep) / 2
-            flat, steep = (middle, steep) if turn(jnp.asarray(middle)) < 1 else (flat, middle)
+            flat, steep = (middle, steep) if slope_at(jnp.asarray(middle)) < 1 else (flat, middle)
         found.append(float(steep - move(jnp.asarray(steep))))
     return found
 
 
 def descend(theta: np.ndarray, num_steps: int, clip: bool, updates: int) -> np.ndarray:
-    """Gradient descent on E from theta, plain or with the gradient clipped by its norm."""
+    """Descends on E from theta, plainly or with the gradient clipped by its norm."""
     clipping = optax.clip_by_global_norm(THRESHOLD) if clip else optax.identity()
     optimiser = optax.chain(clipping, optax.sgd(LEARNING_RATE))
     at, state, path = jnp.asarray(theta), optimiser.init(jnp.asarray(theta)), [theta]
@@ -134,7 +141,7 @@ def descend(theta: np.ndarray, num_steps: int, clip: bool, updates: int) -> np.n
 
 
 def bound_gap(config: Config, activation: str, gamma: float) -> float:
-    """max over lags and seeds of log ‖∂h_T/∂h_k‖ - lag · log(γ ‖W_h‖): at most 0."""
+    """Computes max over lags and seeds of log ‖∂h_T/∂h_k‖ - lag · log(γ ‖W_h‖), at most 0."""
     cell = rnn(2, config.hidden_size, activation=activation, recurrent_init="normal(radius=2.0)")
 
     def gap(key: jax.Array) -> jax.Array:
@@ -144,12 +151,11 @@ def bound_gap(config: Config, activation: str, gamma: float) -> float:
         rate = jnp.log(gamma * jnp.linalg.norm(params["W_h"], ord=2))
         return jnp.max(norms[1:] - jnp.arange(1, 61) * rate)
 
-    keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    return float(jnp.max(jax.jit(map_runs(gap))(keys)))
+    return float(jnp.max(jax.jit(map_runs(gap))(runs.keys(config))))
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
-    """The surface with its wall and two descents, the settled states, and the bound."""
+    """Computes the surface with its wall and two descents, the settled states, and the bound."""
     import xarray
 
     del once  # it takes seconds
@@ -188,20 +194,37 @@ def _both(theta: np.ndarray, num_steps: int, updates: int) -> np.ndarray:
 
 
 def claims(dataset: "xarray.Dataset") -> list[Claim]:
-    """Each claim beside what was measured."""
-    share = 0.5 * (1 + np.array([-1, 1]) * np.sqrt(1 - 4 / FOLD_W))  # σ(x) with w σ(1 - σ) = 1
-    fold = np.log(share / (1 - share)) - FOLD_W * share
+    """The bifurcations of Fig. 3, the wall and the steps of Fig. 6, and the bound of section 2."""
+    return [
+        *about_folds(dataset),
+        *about_wall(dataset),
+        *about_steps(dataset),
+        statement(
+            "fig6-bound",
+            "‖∂h_T/∂h_k‖ is at most (γ ‖W_h‖)^(T-k), with γ = 1 for tanh and 1/4 for the logistic "
+            "function.",
+            "gradients vanish if ‖W_h‖ < 1/γ",
+            {"largest log ratio": dataset.gap.values},
+            source="section 2 (read through a second source)",
+            exact=True,
+            criterion="no seed exceeds the bound at any lag from 1 to 60",
+            holds=(dataset.gap.values <= 1e-9).all(),
+        ),
+    ]
+
+
+def about_folds(dataset: "xarray.Dataset") -> list[Claim]:
+    """The two bifurcations of Fig. 3."""
+    size = 0.5 * (1 + np.array([-1, 1]) * np.sqrt(1 - 4 / FOLD_W))  # σ(x) with w σ(1 - σ) = 1
+    fold = np.log(size / (1 - size)) - FOLD_W * size
     bistable = np.ptp(dataset.settled.values, axis=1) > 0.1
-    # 0.005 is the spacing in b: a point so near a fold has not settled.
-    inside = (dataset.fold_b > fold.min() + 0.005) & (dataset.fold_b < fold.max() - 0.005)
-    outside = (dataset.fold_b < fold.min() - 0.005) | (dataset.fold_b > fold.max() + 0.005)
-    moved = np.linalg.norm(np.diff(dataset.throw.values, axis=1)[:, 0], axis=-1)
-    gradient = dataset.gradient.values
-    sigma = 1 / (1 + np.exp(-START))
+    b, low, high = dataset.fold_b, fold.min(), fold.max()
+    inside = (b > low + FOLD_MARGIN) & (b < high - FOLD_MARGIN)
+    outside = (b < low - FOLD_MARGIN) | (b > high + FOLD_MARGIN)
     return [
         numbers(
             "fig3-folds",
-            "b of the two folds at w = 5",
+            "At w = 5 the two folds are where the map's slope at a fixed point is 1 (measured: b).",
             fold,
             dataset.fold.values,
             atol=1e-5,
@@ -212,7 +235,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
         ),
         statement(
             "fig3-bistable",
-            "two bifurcations at w = 5, two attractors between them",
+            "At w = 5 there are two bifurcations, with two attractors between them.",
             "two attractors for a range of b",
             {f"values of b with two attractors, of {bistable.size}": bistable.sum()},
             source="Fig. 3 and its caption",
@@ -220,9 +243,17 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             criterion="two states are found at every b between the folds and one at every other",
             holds=bistable[inside].all() and not bistable[outside].any(),
         ),
+    ]
+
+
+def about_wall(dataset: "xarray.Dataset") -> list[Claim]:
+    """The wall of Fig. 6."""
+    gradient = dataset.gradient.values
+    sigma = 1 / (1 + np.exp(-START))
+    return [
         numbers(
             "fig6-wall",
-            "b of the wall at w = 5, 5.5, 6, 6.5",
+            "The wall is where x_0 is the unstable fixed point (b at w = 5, 5.5, 6, 6.5).",
             START - sigma * dataset.wall_w.values,
             dataset.wall.values,
             atol=1e-3,
@@ -233,7 +264,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
         ),
         statement(
             "fig6-cliff",
-            "the error's surface has a wall of steep gradients",
+            "The error surface has a wall of steep gradients.",
             "a high-curvature wall",
             {"largest over median gradient": gradient[2] / gradient[0]},
             source="Fig. 6",
@@ -241,40 +272,38 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
             holds=gradient[2] / gradient[0] > 1e4,
             picture=True,
         ),
+    ]
+
+
+def about_steps(dataset: "xarray.Dataset") -> list[Claim]:
+    """One step from the wall, plain and clipped."""
+    moved = np.linalg.norm(np.diff(dataset.throw.values, axis=1)[:, 0], axis=-1)
+    return [
         statement(
             "fig6-throw",
-            "a plain gradient step at the wall throws the parameters far away",
+            "A plain gradient step at the wall moves the parameters far away.",
             "thrown over the wall",
             {"distance moved": moved[0]},
             source="Fig. 6, solid arrows",
-            criterion="a step of rate 0.01 moves them by over 1",
+            criterion="a step with learning rate 0.01 moves them by over 1",
             holds=moved[0] > 1,
             picture=True,
         ),
         numbers(
             "fig6-clip",
-            "the clipped step's length is rate times threshold",
+            "The length of the clipped step is the learning rate times the threshold.",
             LEARNING_RATE * THRESHOLD,
             moved[1],
             rtol=1e-9,
+            kind="derived",
             source="Algorithm 1",
             exact=True,
-        ),
-        statement(
-            "fig6-bound",
-            "‖∂h_T/∂h_k‖ <= (γ ‖W_h‖)^lag, γ = 1 for tanh and 1/4 for σ",
-            "gradients vanish if ‖W_h‖ < 1/γ",
-            {"largest log ratio": dataset.gap.values},
-            source="section 2 (read through a second source)",
-            exact=True,
-            criterion="no lag from 1 to 60 of any seed is over the bound",
-            holds=(dataset.gap.values <= 1e-9).all(),
         ),
     ]
 
 
 def figure_6(dataset: "xarray.Dataset") -> "Figure":
-    """The surface, with a plain descent (solid) and a clipped one (dashed)."""
+    """The surface of Fig. 6, with a plain descent (solid) and a clipped one (dashed)."""
     from matplotlib.figure import Figure
     from mpl_toolkits.mplot3d import Axes3D
 
@@ -285,21 +314,21 @@ def figure_6(dataset: "xarray.Dataset") -> "Figure":
     ax.plot_surface(w, b, dataset.surface.values, cmap="viridis", alpha=0.8, rcount=76, ccount=76)
     for clip, look in ((0, "-"), (1, "--")):
         path = dataset.path.values[clip]
-        gone = np.any((path < [5, -3.4]) | (path > [6.5, -2.4]), axis=1)
+        gone = np.any((path < SHOWN[:, 0]) | (path > SHOWN[:, 1]), axis=1)
         if gone.any():  # the first step that leaves the picture is drawn to its edge
             last = int(np.argmax(gone))
             path = np.concatenate([path[:last], [_cut(path[last - 1], path[last])]])
         heights = [float(error_plain(*theta)) + 0.01 for theta in path]
         label = "gradient clipped" if clip else "plain gradient descent"
         ax.plot(*path.T, heights, "k" + look, marker=".", label=label, zorder=5)
-    ax.set(xlabel="w", ylabel="b", zlabel="error $E_{50}$", xlim=(5, 6.5), ylim=(-3.4, -2.4))
+    ax.set(xlabel="w", ylabel="b", zlabel="error $E_{50}$", xlim=SHOWN[0], ylim=SHOWN[1])
     ax.view_init(elev=32, azim=-50)
     ax.legend(loc="upper left")
     return fig
 
 
 def error_plain(w: float, b: float) -> float:
-    """E of Fig. 6 in plain numbers, for the picture's arrows."""
+    """Computes E of Fig. 6 in plain numbers, for the arrows of the picture."""
     x = START
     for _ in range(50):
         x = w / (1 + np.exp(-x)) + b
@@ -307,9 +336,8 @@ def error_plain(w: float, b: float) -> float:
 
 
 def _cut(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """The point where the line from start to end leaves the picture."""
-    low, high = np.array([5, -3.4]), np.array([6.5, -2.4])
-    way = end - start
+    """Finds the point where the line from start to end leaves the picture."""
+    (low, high), way = SHOWN.T, end - start
     with np.errstate(divide="ignore", invalid="ignore"):
         times = np.where(
             way > 0, (high - start) / way, np.where(way < 0, (low - start) / way, np.inf)
@@ -318,7 +346,7 @@ def _cut(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def figure_3(dataset: "xarray.Dataset") -> "Figure":
-    """The asymptotic state against b."""
+    """The state at which the unit settles, against b."""
     from matplotlib.figure import Figure
 
     fig = Figure()
@@ -330,7 +358,7 @@ def figure_3(dataset: "xarray.Dataset") -> "Figure":
     ax.plot(x - FOLD_W / (1 + np.exp(-x)), x, color="0.6", lw=0.8, zorder=0, label="fixed points")
     for b in dataset.fold.values:
         ax.axvline(b, color="0.3", lw=0.8, ls=":")
-    ax.set(xlabel="b", ylabel=r"$x_\infty$", title="States settled in from both sides, w = 5")
+    ax.set(xlabel="b", ylabel=r"$x_\infty$", title="Settled states from both sides, w = 5")
     ax.legend()
     return fig
 

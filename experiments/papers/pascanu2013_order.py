@@ -1,43 +1,43 @@
-"""Temporal order is learnt where the gradient is clipped and kept from vanishing, not else.
+"""Clipping and a regulariser against vanishing gradients let a tanh RNN learn temporal order.
 
-A tanh net of 50 units learns which of A and B stood at two places, by plain gradient descent
-(MSGD), with its gradient clipped by the norm (MSGD-C), and with Ω added as well (MSGD-CR)::
+A tanh RNN of 50 units learns which of A and B was at each of two positions, by plain gradient
+descent (MSGD), with the gradient clipped by its norm (MSGD-C), and with Ω added (MSGD-CR)::
 
     Ω = mean over k of (‖∂E/∂h_{k+1} · ∂h_{k+1}/∂h_k‖ / ‖∂E/∂h_{k+1}‖ - 1)²
 
-of which the immediate derivative is taken. Basic: all weights N(0, 0.1²). Smart: recurrent ones
-sparse, with 15 connections a unit and spectral radius 0.95, the others N(0, 0.01²). Sigmoid: all
-N(0, 0.01²). Settings of the ICML text: batch 20, learning rate 0.01, threshold 1, weight 4.
+of which the immediate derivative is taken. Basic: all weights from N(0, 0.1²). Smart: W_h sparse,
+with 15 connections per unit and spectral radius 0.95, the others from N(0, 0.01²). Sigmoid: all
+from N(0, 0.01²). The settings are those of the ICML text: batch 20, learning rate 0.01, threshold
+1, weight 4.
 
 Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, Fig. 7, eq. 9 and 10.
 
     python experiments/papers/pascanu2013_order.py
     python experiments/papers/pascanu2013_order.py --init=smart --lengths=50
 
-Takes about five minutes on two cores: short lengths, one panel, and 20,000 updates where the paper
-has 5 million. With --full in `run.py` it has two panels and lengths to 100, for most of an hour. A
-killed run goes on from its last evaluation.
+Takes about five minutes on two cores: short lengths, one panel, and 20,000 updates instead of 5
+million. --full has two panels and lengths to 100, for most of an hour. A killed run resumes from
+its last evaluation.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from _kit import fields
 from _paper import Paper
-from _training import trained
+from _training import begin_seeds, cached, trained
 
 from gradflow import Cell, study, unroll
 from gradflow.cells import resolve
+from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import resolve_task
 from gradflow.train import (
     Runs,
     Schedule,
     Training,
-    begin,
     resolve_clipping,
     resolve_optimiser,
     resolve_regulariser,
@@ -53,7 +53,7 @@ INITS = {
     "smart": ("tanh", "sparse(connections=15, radius=0.95)", 0.01),
     "sigmoid": ("sigmoid", "normal(std=0.01)", 0.01),
 }
-"""Of each panel: the activation, the law of W_h, and the deviation of the other weights."""
+"""For each panel: activation, law of W_h, and standard deviation of the other weights."""
 
 METHODS = {
     "MSGD": ("none", None),
@@ -62,7 +62,10 @@ METHODS = {
     "MSGD-R": ("none", "omega(weight=4.0)"),
 }
 LEARNING_RATE = 0.01
-LOOKS = {  # MSGD is broad, for MSGD-C often lies on it
+THREE = ("MSGD", "MSGD-C", "MSGD-CR")
+"""The methods of the figure."""
+
+LOOKS = {  # MSGD is a broad line, because that of MSGD-C often lies on it
     "MSGD": {"color": "#999999", "linestyle": "-", "marker": "o", "linewidth": 4, "ms": 8},
     "MSGD-C": {"color": "#E69F00", "linestyle": "--", "marker": "s"},
     "MSGD-CR": {"color": "#0072B2", "linestyle": "-", "marker": "^"},
@@ -72,23 +75,21 @@ LOOKS = {  # MSGD is broad, for MSGD-C often lies on it
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """The lengths, the initial laws, the methods, and how long is trained."""
+    """The lengths, the initial laws, the methods, and the size of the training."""
 
     lengths: tuple[int, ...] = study.field((20, 50), help="Sequence lengths T.", positive=True)
     init: tuple[str, ...] = study.field(("basic",), help="Initial laws: basic, smart, sigmoid.")
-    method: tuple[str, ...] = study.field(
-        ("MSGD", "MSGD-C", "MSGD-CR"), help="Methods: MSGD, MSGD-C, MSGD-CR, MSGD-R."
-    )
-    hidden_size: int = study.field(50, help="Hidden units.", positive=True)
-    num_updates: int = study.field(20000, help="The most updates of a run.", positive=True)
-    eval_every: int = study.field(1000, help="Updates between two evaluations.", positive=True)
-    eval_size: int = study.field(2000, help="Fresh sequences an evaluation.", positive=True)
-    num_seeds: int = study.field(5, help="Seeds, side by side.", positive=True)
-    precision: Literal["float64", "float32"] = study.field("float32", help="Precision of the run.")
+    method: tuple[str, ...] = study.field(THREE, help="Methods: MSGD, MSGD-C, MSGD-CR, MSGD-R.")
+    hidden_size: int = fields.hidden_size(50)
+    num_updates: int = fields.num_updates(20000)
+    eval_every: int = fields.eval_every(1000)
+    eval_size: int = fields.eval_size(2000)
+    num_seeds: int = fields.num_seeds(5)
+    precision: Literal["float64", "float32"] = fields.training_precision()
 
 
 def cell_of(init: str, input_size: int, hidden_size: int) -> Cell:
-    """The net of a panel, with its initial law."""
+    """Makes the RNN of a panel, with its initial law."""
     activation, recurrent, std = INITS[init]
     spec = f"rnn(activation={activation!r}, recurrent_init={recurrent!r}"
     return resolve(f"{spec}, input_init='normal(std={std})')")(input_size, hidden_size)
@@ -97,17 +98,16 @@ def cell_of(init: str, input_size: int, hidden_size: int) -> Cell:
 def start(
     training: Training, config: study.Config, *, std: float, learning_rate: float = LEARNING_RATE
 ) -> Runs:
-    """The runs before any update, with a readout of the paper's law."""
-    keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    runs = begin(training, keys, jnp.full(config.num_seeds, learning_rate))
+    """Initialises the runs, with a readout from the paper's law."""
+    begun = begin_seeds(training, config, learning_rate)
     k_readout = jax.random.fold_in(jax.random.key(config.seed), 1)
-    readout = runs.params["readout"]
+    readout = begun.params["readout"]
     W = std * jax.random.normal(k_readout, readout["W"].shape, readout["W"].dtype)
-    return runs._replace(params={**runs.params, "readout": {**readout, "W": W}})
+    return begun._replace(params={**begun.params, "readout": {**readout, "W": W}})
 
 
 def train(config: Config, init: str, method: str, length: int, folder: Any) -> "xarray.Dataset":
-    """One point of the figure: all seeds of a law, a method and a length."""
+    """Trains one point of the figure: all seeds of a law, a method and a length."""
     task = resolve_task(f"temporal_order(num_steps={length})")
     clipping, regulariser = METHODS[method]
     training = Training(
@@ -119,37 +119,35 @@ def train(config: Config, init: str, method: str, length: int, folder: Any) -> "
         batch_size=20,
         eval_size=config.eval_size,
     )
-    runs = start(training, config, std=INITS[init][2])
-    drawn = radius(runs.params)
+    begun = start(training, config, std=INITS[init][2])
+    radius_at_start = radius(begun.params)
     schedule = Schedule(config.num_updates, config.eval_every)
     identity = {"init": init, "method": method, "length": length, "updates": config.num_updates}
-    found, params = trained(training, runs, schedule, folder=folder(), identity=identity)
-    return found.assign(radius_at_start=("seed", drawn), radius=("seed", radius(params)))
+    found, params = trained(training, begun, schedule, folder=folder(), identity=identity)
+    return found.assign(radius_at_start=("seed", radius_at_start), radius=("seed", radius(params)))
 
 
 def radius(params: Any) -> np.ndarray:
-    """The spectral radius of W_h of every run; NaN for a dead one."""
+    """Computes the spectral radius of W_h of every run; NaN where W_h is not finite."""
     W = np.asarray(params["cell"]["W_h"], float)
     dead = ~np.isfinite(W).all(axis=(1, 2))
     return np.where(dead, np.nan, np.abs(np.linalg.eigvals(np.nan_to_num(W))).max(axis=-1))
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
-    """Every law, method and length; dimensions init, method, length, seed, update."""
+    """Trains every law, method and length; dimensions init, method, length, seed, update."""
     import xarray
 
     for name, known in (("init", INITS), ("method", METHODS)):
         for value in getattr(config, name):
-            if value not in known:
-                raise ValueError(f"{name} is expected to be of {', '.join(known)}, got {value!r}")
-
-    def unit(init: str, method: str, length: int) -> "xarray.Dataset":
-        name = f"{init}-{method}-{length}"
-        work = partial(train, config, init, method, length, partial(once.folder, name))
-        return once(name, work)
+            check_name(name, value, known)
 
     def row(init: str, method: str) -> "xarray.Dataset":
-        return xarray.concat([unit(init, method, n) for n in config.lengths], dim="length")
+        parts = [
+            cached(once, f"{init}-{method}-{T}", train, config, init, method, T)
+            for T in config.lengths
+        ]
+        return xarray.concat(parts, dim="length")
 
     found = xarray.concat(
         [xarray.concat([row(i, m) for m in config.method], dim="method") for i in config.init],
@@ -164,7 +162,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
 
 def omegas(seed: int) -> tuple[float, float]:
-    """Ω of a small net: by the library, and by eq. 9 as a sum of explicit products, in NumPy."""
+    """Computes Ω of a small RNN by the library, and by explicit products of eq. 9 in NumPy."""
     cell, size, steps = cell_of("basic", 3, 6), 6, 9
     keys = jax.random.split(jax.random.key(seed), 3)
     params = {**cell.init(keys[0]), "W_h": 0.6 * jax.random.normal(keys[0], (size, size))}
@@ -181,67 +179,76 @@ def omegas(seed: int) -> tuple[float, float]:
 
 
 def rates(dataset: "xarray.Dataset") -> "xarray.DataArray":
-    """The share of seeds that had under 1 % errors at an evaluation."""
+    """Computes the success rate: the fraction of seeds with under 1 % errors at an evaluation."""
     return dataset.solved_at.notnull().mean("seed")
 
 
+def updates_shown(solved_at: "xarray.DataArray") -> str:
+    """Writes after how many updates each seed succeeded; - for one that did not."""
+    return " / ".join("-" if np.isnan(at) else f"{at:.0f}" for at in solved_at.values)
+
+
 def claims(dataset: "xarray.Dataset") -> list[Claim]:
-    """Each claim about what was run, beside what was measured."""
-    found = [
-        numbers(
-            "fig7-omega",
-            "Ω of the library, relative to eq. 9 written out as explicit products",
-            1,
-            dataset.omega.values[0] / dataset.omega.values[1],
-            atol=1e-4,
-            source="eq. 9, with the mean over steps of the authors' code",
-            exact=True,
-            digits=7,
-        )
-    ]
-    if "smart" in dataset.init:
-        found.append(
-            numbers(
-                "fig7-radius",
-                "spectral radius of the smart W_h as it is drawn",
-                0.95,
-                dataset.radius_at_start.sel(init="smart").values.ravel()[0],
-                atol=1e-4,
-                source="section 4.1 (smart tanh)",
-                exact=True,
-            )
-        )
-    methods = {"MSGD", "MSGD-C", "MSGD-CR"} <= set(dataset.method.values)
-    for init in ("basic", "smart"):
-        for length in (50, 100):
-            if init in dataset.init and methods and length in dataset.length:
+    """Ω, the smart initialisation, and the success rates of what was run."""
+    inits, lengths = dataset.init.values, dataset.length.values
+    found = [about_omega(dataset), *([about_radius(dataset)] if "smart" in inits else [])]
+    if set(THREE) <= set(dataset.method.values):
+        for init in [init for init in ("basic", "smart") if init in inits]:
+            for length in [length for length in (50, 100) if length in lengths]:
                 found += about_length(dataset, init, length)
-    if "basic" in dataset.init and methods and {20, 50} <= set(dataset.length.values):
-        found.append(about_lengths(dataset))
+        if "basic" in inits and {20, 50} <= set(lengths):
+            found.append(about_lengths(dataset))
     return found
 
 
+def about_omega(dataset: "xarray.Dataset") -> Claim:
+    """The library's Ω."""
+    return numbers(
+        "fig7-omega",
+        "The library's Ω is eq. 9, written out as explicit products (measured: their ratio).",
+        1,
+        dataset.omega.values[0] / dataset.omega.values[1],
+        atol=1e-4,
+        kind="derived",
+        source="eq. 9, with the mean over steps of the authors' code",
+        exact=True,
+        digits=7,
+    )
+
+
+def about_radius(dataset: "xarray.Dataset") -> Claim:
+    """The initial W_h of the smart panel."""
+    return numbers(
+        "fig7-radius",
+        "The smart W_h is initialised with spectral radius 0.95.",
+        0.95,
+        dataset.radius_at_start.sel(init="smart").values.ravel()[0],
+        atol=1e-4,
+        source="section 4.1 (smart tanh)",
+        exact=True,
+    )
+
+
 def about_length(dataset: "xarray.Dataset", init: str, length: int) -> list[Claim]:
-    """Who learns one length, from one initial law."""
+    """Which methods learn one length, from one initial law."""
     data = dataset.sel(init=init, length=length)
-    rate = rates(data)
-    plain, clipped, both = (float(rate.sel({"method": m})) for m in ("MSGD", "MSGD-C", "MSGD-CR"))
-    updates = data.solved_at.sel({"method": "MSGD-CR"}).values
-    shown = " / ".join("-" if np.isnan(u) else f"{u:.0f}" for u in updates)
-    second = "Fig. 7, read through a second source; 20,000 updates here for 5 million"
-    where = f"T = {length}, {init} tanh"
-    claims = [
+    # By a dictionary, because `method` is an argument of sel itself.
+    plain, clipped, both = (float(rates(data).sel({"method": method})) for method in THREE)
+    shown = updates_shown(data.solved_at.sel({"method": "MSGD-CR"}))
+    second = "Fig. 7, read through a second source; 20,000 updates here instead of 5 million"
+    where, id = f"T = {length}, {init} tanh", f"fig7-{init}{length}"
+    found = [
         numbers(
-            f"fig7-{init}{length}-CR",
-            f"success rate of MSGD-CR at {where} (solved after {shown} updates)",
+            f"{id}-CR",
+            f"MSGD-CR succeeds with every seed at {where} (here after {shown} updates).",
             1.0,
             both,
             atol=0.4,
             source=second,
         ),
         statement(
-            f"fig7-{init}{length}-order",
-            f"clipping helps, and the regulariser with it helps more, {where}",
+            f"{id}-order",
+            f"Clipping raises the success rate, and the regulariser raises it further, at {where}.",
             "MSGD <= MSGD-C <= MSGD-CR",
             {"success rates": [plain, clipped, both]},
             source="Fig. 7 and section 4.1",
@@ -250,30 +257,29 @@ def about_length(dataset: "xarray.Dataset", init: str, length: int) -> list[Clai
         ),
     ]
     if init == "basic":
-        claims.append(
+        found.append(
             numbers(
-                f"fig7-{init}{length}-plain",
-                f"success rates of MSGD and MSGD-C at {where}",
+                f"{id}-plain",
+                f"MSGD and MSGD-C succeed with no seed at {where}.",
                 [0.0, 0.0],
                 [plain, clipped],
                 atol=0.2,
                 source=second,
             )
         )
-    return claims
+    return found
 
 
 def about_lengths(dataset: "xarray.Dataset") -> Claim:
-    """That it gets harder as sequences get longer, the least so with both."""
+    """How the success rates fall with the length."""
     rate = rates(dataset).sel(init="basic")
     short, long = (
-        [float(rate.sel({"length": T, "method": m})) for m in ("MSGD", "MSGD-C", "MSGD-CR")]
-        for T in (20, 50)
+        [float(rate.sel({"length": T, "method": method})) for method in THREE] for T in (20, 50)
     )
     drop = np.subtract(short, long)
     return statement(
         "fig7-lengths",
-        "success falls with length, the least with clipping and regulariser, basic tanh",
+        "The success rate falls with the length, and least with clipping and the regulariser.",
         "Fig. 7, the panel of basic tanh",
         {"success rates at T = 20": short, "success rates at T = 50": long},
         source="Fig. 7",
@@ -281,11 +287,11 @@ def about_lengths(dataset: "xarray.Dataset") -> Claim:
         "and one of them loses some",
         holds=drop[2] <= drop.min() and drop.max() > 0,
         picture=True,
-    )  # fmt: skip
+    )
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """Above: success rate against length, as in Fig. 7. Below: the gradient's norm in training."""
+    """Above: success rate against length, as in Fig. 7. Below: the gradient norm in training."""
     from matplotlib.figure import Figure
 
     panels = dataset.sizes["init"]
@@ -302,8 +308,8 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         name = {"basic": "basic tanh", "smart": "smart tanh"}.get(str(init), str(init))
         tops[index].set(title=name, xlabel="sequence length T", ylim=(-0.05, 1.05))
         tops[index].set_xticks(dataset.length.values)
-        bottoms[index].set(xlabel=f"thousand updates, T = {longest}", yscale="log")
-    tops[0].set_ylabel("rate of success")
+        bottoms[index].set(xlabel=f"updates (thousands), T = {longest}", yscale="log")
+    tops[0].set_ylabel("success rate")
     bottoms[0].set_ylabel("‖gradient‖, mean of 1000 updates")
     tops[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return fig
@@ -335,14 +341,14 @@ EXPERIMENT = Paper(
     "networks, arXiv:1211.5063",
     figures={"fig7": figure},
     traps=(
-        "Learning rate, weight of Ω and threshold: .01, 4, 1 in the ICML text (taken here), .001, "
+        "Learning rate, weight of Ω and threshold: .01, 4, 1 in the ICML text (used here), .001, "
         "2, 6 in the appendix of the preprint, .01, 2, 1 in the code.",
-        "N(0, 0.1) and N(0, 0.01) give standard deviations, as the code shows. Read as a variance, "
+        "N(0, 0.1) and N(0, 0.01) give standard deviations, as the code shows. Read as variances, "
         "the basic law has a spectral radius of 2.2 instead of 0.71.",
         "Ω compares norms in print and squared norms in the code; it is a sum over steps in print "
         "and a mean in the code.",
-        "A success is under 1 % errors of 10,000 sequences in the paper and no error in the code; "
-        "here it is under 1 % of 2,000, and of 10,000 with --full.",
+        "A success is under 1 % errors of 10,000 sequences in the paper and no error in the code. "
+        "Here it is under 1 % of 2,000, and of 10,000 with --full.",
     ),
 )
 

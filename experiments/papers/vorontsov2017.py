@@ -1,22 +1,23 @@
-"""The further singular values may stray from 1, the sooner a gradient fades over 220 steps.
+"""The further singular values may be from 1, the sooner a gradient vanishes over 220 steps.
 
-A linear net whose recurrent matrix is factorised, with its singular values within a margin m of 1,
-or free, ::
+A linear RNN whose recurrent matrix is factorised, with singular values within a margin m of 1 or
+without a margin, ::
 
     h_t = W h_{t-1} + W_x x_t + b    W = U S Vᵀ    s = 1 + 2m (sigmoid(p) - 1/2)
 
-learns copy memory at T = 200, 220 steps in all. U and V stay orthogonal by steps along geodesics
-(Cayley) at the rate 1e-6; all else goes by RMSprop at 1e-4, p at 1e-4/2m, with a weight decay of
-1e-4. Along the way ‖∂L_T/∂h_t‖ is measured for every step t, L_T the loss of the last step alone,
-as the median over 4 sequences in float64; with it go the singular values of W, and the share of
-the ten symbols that is recalled.
+learns copy memory at T = 200, which has 220 steps. U and V stay orthogonal by updates along
+geodesics (Cayley) with learning rate 1e-6. RMSprop trains all other parameters at 1e-4, and p at
+1e-4/2m, with a weight decay of 1e-4. During training ‖∂L_T/∂h_t‖ is measured for every step, where
+L_T is the loss of the last step alone, as the median over 4 sequences in float64; also the singular
+values of W, and the accuracy on the ten symbols.
 
 Source: Vorontsov, Trabelsi, Kadoury, Pal 2017, arXiv:1702.00071, Figs. 1, 3 and 4, and its code
 (veugene/spectre_release), which has the 128 units. Fig. 1 is reduced to T = 200 and 1000 updates.
 
     python experiments/papers/vorontsov2017.py
 
-Takes about two minutes on one core, one net a margin; --full has five, and 5000 updates.
+Takes about two minutes on one core, with one network per margin; --full has five, and 5000
+updates.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _kit import curves, fields
 from _margins import FREE, RECALLED, Evaluation, margin_of, net, of_last_step, scalar_copy, trainer
 from _paper import Paper
 
@@ -40,24 +42,27 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-UPDATES = 1000  # of the paper's Fig. 3
-FLAT = 1.5  # up to this ratio over the steps a gradient counts as flat
+UPDATES = 1000
+"""The updates of the paper's Fig. 3."""
+
+FLAT = 1.5
+"""The ratio of the largest to the smallest norm over the steps up to which a gradient is flat."""
 
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """The margins, the size, and how long is trained."""
+    """The margins, the size, and the training."""
 
     margins: tuple[str, ...] = study.field(
         ("0", "0.001", "0.01", "0.1", "1", FREE), help="Margins m, from 0 to 1, or none."
     )
     lag: int = study.field(200, help="T of the copy memory; its sequences have T + 20 steps.")
-    hidden_size: int = study.field(128, help="Hidden units.", positive=True)
-    batch_size: int = study.field(50, help="Sequences an update.", positive=True)
+    hidden_size: int = fields.hidden_size(128)
+    batch_size: int = fields.batch_size(50)
     num_updates: int = study.field(1000, help="Updates.", positive=True)
-    look_every: int = study.field(20, help="Updates between two looks.", positive=True)
-    num_seeds: int = study.field(1, help="Nets for each margin.", positive=True)
-    precision: Literal["float64", "float32"] = study.field("float32", help="Precision of training.")
+    look_every: int = fields.eval_every(20)
+    num_seeds: int = fields.num_seeds(1)
+    precision: Literal["float64", "float32"] = fields.training_precision()
 
 
 def measure(config: Config, train: Callable[..., Evaluation], name: str) -> "xarray.Dataset":
@@ -66,18 +71,18 @@ def measure(config: Config, train: Callable[..., Evaluation], name: str) -> "xar
 
     k_train, k_probe = jax.random.split(jax.random.key(config.seed))
     keys = jax.random.split(k_train, config.num_seeds)
-    looks = jax.device_get(train(keys, jnp.full(config.num_seeds, margin_of(name))))
-    times = looks.loss.shape
-    nets = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), looks.net)
+    found = jax.device_get(train(keys, jnp.full(config.num_seeds, margin_of(name))))
+    times = found.loss.shape
+    nets = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found.net)
     task, probing = of_last_step(scalar_copy(config.lag)), Probing(("adjoints",), k_probe)
     logs = probe(net(config.hidden_size), task, nets, probing)["adjoints"][:, 1:]
-    singular = np.linalg.svd(looks.net["cell"]["W_h"].astype(float), compute_uv=False)
+    singular = np.linalg.svd(found.net["cell"]["W_h"].astype(float), compute_uv=False)
     return xarray.Dataset(
         {
             "log_norm": (("seed", "update", "step"), logs.reshape(*times, -1)),
             "singular": (("seed", "update", "index"), singular),
-            "loss": (("seed", "update"), looks.loss, {"units": "nats"}),
-            "share": (("seed", "update"), looks.accuracy),
+            "loss": (("seed", "update"), found.loss, {"units": "nats"}),
+            "accuracy": (("seed", "update"), found.accuracy),
         },
         coords={
             "update": np.arange(times[1]) * config.look_every,
@@ -87,7 +92,7 @@ def measure(config: Config, train: Callable[..., Evaluation], name: str) -> "xar
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
-    """Every margin; dimensions margin, seed, update, step or index."""
+    """Trains at every margin; dimensions margin, seed, update, step or index."""
     import xarray
 
     for name in config.margins:
@@ -99,56 +104,67 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return xarray.concat(parts, dim="margin").assign_coords(margin=list(config.margins))
 
 
-def decades(dataset: "xarray.Dataset") -> "xarray.DataArray":
-    """log10 of the largest norm over t over the smallest, (margin, update): the median of seeds."""
+def spreads(dataset: "xarray.Dataset") -> "xarray.DataArray":
+    """Computes log10 of the largest over the smallest norm of all t, median over seeds."""
     logs = dataset.log_norm.sel(update=slice(0, UPDATES))
-    spread = (logs.max("step") - logs.min("step")).median("seed") / np.log(10)
+    spread = (logs.max("step") - logs.min("step")).median("seed") / curves.NATS
     return spread.transpose("margin", "update")
 
 
 def claims(dataset: "xarray.Dataset") -> list[Claim]:
-    """Each claim about the margins that were run, beside what was measured."""
+    """The bound of the margin, the gradient at each of them, and what changes with the margin."""
     data = dataset.isel(margin=np.argsort([margin_of(str(m)) for m in dataset.margin.values]))
     margins = [margin_of(str(name)) for name in data.margin.values]
-    excess = (abs(data.singular - 1).max(["seed", "update", "index"]) - margins).max()
-    found = [
-        numbers(
-            "fig4-bound",
-            "furthest that a singular value of W lies outside its margin, at any update",
-            0,
-            max(0.0, float(excess)),
-            atol=1e-3,
-            source="section 2: s is within 1 ± m; the tolerance is for U and V in float32",
-            exact=True,
-        )
+    return [
+        about_bound(data, margins),
+        *([about_orthogonal(data)] if 0 in margins else []),
+        *(about_decay(data, name) for name in ("1", FREE) if name in data.margin),
+        *(about_order(data, margins) if len(margins) > 1 else []),
     ]
-    if 0 in margins:
-        found.append(
-            numbers(
-                "fig3-orthogonal",
-                "m = 0: largest norm of the gradient over all steps over the smallest, any update",
-                1,
-                10 ** float(decades(data).isel(margin=0).max()),
-                atol=0.01,
-                source="Fig. 3, the first panel: constant; an orthogonal W keeps every norm",
-                exact=True,
-                digits=8,
-            )
-        )
-    found += [about_decay(data, name) for name in ("1", FREE) if name in data.margin]
-    return found + (about_order(data, margins) if len(margins) > 1 else [])
+
+
+def about_bound(data: "xarray.Dataset", margins: list[float]) -> Claim:
+    """The singular values against their margin."""
+    excess = (abs(data.singular - 1).max(["seed", "update", "index"]) - margins).max()
+    return numbers(
+        "fig4-bound",
+        "No singular value of W leaves its margin at any update (measured: the largest excess).",
+        0,
+        max(0.0, float(excess)),
+        atol=1e-3,
+        kind="derived",
+        source="section 2: s is within 1 ± m; the tolerance is for U and V in float32",
+        exact=True,
+    )
+
+
+def about_orthogonal(data: "xarray.Dataset") -> Claim:
+    """The network whose W stays orthogonal."""
+    return numbers(
+        "fig3-orthogonal",
+        "At m = 0 the norm of the gradient is the same at all steps (measured: largest over "
+        "smallest, at any update).",
+        1,
+        10 ** float(spreads(data).isel(margin=0).max()),
+        atol=0.01,
+        kind="derived",
+        source="Fig. 3, the first panel: constant; an orthogonal W keeps every norm",
+        exact=True,
+        digits=8,
+    )
 
 
 def about_decay(data: "xarray.Dataset", name: str) -> Claim:
-    """A net whose gradient does not stay flat."""
-    widest = 10 ** float(decades(data).sel(margin=name).max())
+    """A network whose gradient does not stay flat."""
+    widest = 10 ** float(spreads(data).sel(margin=name).max())
+    where = "Without a margin" if name == FREE else f"At margin {name}"
     return statement(
         f"fig3-margin-{name}",
-        f"margin {name}: the gradient fades over the steps within {UPDATES} updates",
+        f"{where} the gradient differs between steps by over 10 times within {UPDATES} updates.",
         "picture",
         {"largest norm over smallest": widest},
         source="Fig. 3, the panels of margin 1 and of none; the factor is our own",
-        criterion="the norms of some update differ by over 10 times",
+        criterion="at some update the largest norm over the steps is over 10 times the smallest",
         holds=widest > 10,
         picture=True,
     )
@@ -156,40 +172,41 @@ def about_decay(data: "xarray.Dataset", name: str) -> Claim:
 
 def about_order(data: "xarray.Dataset", margins: list[float]) -> list[Claim]:
     """What changes with the margin, from the smallest to none."""
-    strayed = decades(data) > np.log10(FLAT)
-    until = np.where(strayed.any("update"), strayed.idxmax("update"), np.inf)
-    share = data.share.sel(update=slice(0, UPDATES)).isel(update=-1).median("seed").values
+    uneven = spreads(data) > np.log10(FLAT)
+    until = np.where(uneven.any("update"), uneven.idxmax("update"), np.inf)
+    accuracy = data.accuracy.sel(update=slice(0, UPDATES)).isel(update=-1).median("seed").values
     widths = data.singular.isel(update=-1).std("index").median("seed").values
-    wide = share[np.array(margins) >= 0.01]
+    wide = accuracy[np.array(margins) >= 0.01]
     order = "margins " + ", ".join(map(str, data.margin.values))
     return [
         statement(
             "fig3-flat",
-            "the larger the margin, the sooner the gradient is no longer flat over the steps",
+            "The larger the margin, the sooner the gradient is no longer flat over the steps.",
             "picture",
             {f"updates until it is not flat at {order}": until},
             source=f"Fig. 3; flat: largest over smallest up to {FLAT}, a bound of our own",
-            criterion="no margin stays flat longer than a smaller one, and the largest leaves it",
+            criterion="no margin stays flat longer than a smaller one, and the largest does not "
+            "stay flat",
             holds=np.all(until[1:] <= until[:-1]) and np.isfinite(until[-1]),
             picture=True,
         ),
         statement(
             "fig1-speed",
-            f"at T = 200 a margin speeds learning up: share recalled by update {UPDATES}",
+            f"At T = 200 a margin speeds up learning (measured: accuracy at update {UPDATES}).",
             "picture",
-            {f"fraction recalled at {order}": share},
+            {f"accuracy at {order}": accuracy},
             source="Fig. 1, the panel of T = 200; to compare at one update is our own",
-            criterion="every margin of 0.01 and more recalls more than the smallest",
-            holds=np.all(wide > share[0]),
+            criterion="every margin of 0.01 and more has a higher accuracy than the smallest",
+            holds=np.all(wide > accuracy[0]),
             picture=True,
         ),
         statement(
             "fig4-spread",
-            "the larger the margin, the further the singular values spread",
+            "The larger the margin, the further the singular values spread.",
             "picture",
             {f"standard deviation at {order}": widths},
             source="Fig. 4; to compare at the last update is our own",
-            criterion="their standard deviation does not fall with the margin",
+            criterion="their standard deviation does not decrease with the margin",
             holds=np.all(np.diff(widths) >= 0),
             picture=True,
         ),
@@ -197,7 +214,7 @@ def about_order(data: "xarray.Dataset", margins: list[float]) -> list[Claim]:
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """Fig. 3: the norm over update and step, a panel for each margin, in columns of three."""
+    """Fig. 3: the gradient norm over update and step, a panel for each margin."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
@@ -206,7 +223,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     rows, columns = min(3, len(names)), -(-len(names) // 3)
     fig = Figure(figsize=(1.2 + 2.6 * columns, 0.5 + 1.45 * rows))
     panels = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).T.ravel()
-    logs = dataset.log_norm.median("seed").transpose("margin", "step", "update") / np.log(10)
+    logs = dataset.log_norm.median("seed").transpose("margin", "step", "update") / curves.NATS
     logs = logs - logs.max("step")
     scale = ScalarMappable(Normalize(float(logs.min()), 0.0), "viridis")
     for panel, name, image in zip(panels, names, logs, strict=False):
@@ -218,16 +235,14 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         panel.set_axis_off()
     fig.supxlabel("update", fontsize=9)
     fig.supylabel("time step t", fontsize=9)
-    label = r"$\log_{10}\ \|\partial L_T/\partial h_t\|$, at the largest of each update: 0"
+    label = r"$\log_{10}\ \|\partial L_T/\partial h_t\|$, relative to the largest of each update"
     fig.colorbar(scale, ax=list(panels)).set_label(label)
     return fig
 
 
 def draw_lines(ax: "Axes", values: "xarray.DataArray", label: str) -> None:
-    """A line for each margin against the update, from dark to light."""
-    from matplotlib import colormaps
-
-    shades = colormaps["viridis"](np.linspace(0, 0.9, values.sizes["margin"]))
+    """Draws a line for each margin against the update, from dark to light."""
+    shades = curves.shades(values.sizes["margin"])
     for name, shade, marker in zip(values.margin.values, shades, "osv^DP*X<>", strict=False):
         look = {"color": shade, "marker": marker, "label": str(name)}
         study.figure.band(ax, values["update"], values.sel(margin=name), "seed", **look)
@@ -235,12 +250,12 @@ def draw_lines(ax: "Axes", values: "xarray.DataArray", label: str) -> None:
 
 
 def figure_of_accuracy(dataset: "xarray.Dataset") -> "Figure":
-    """Fig. 1 at one T: the share of the ten symbols that is recalled, against the update."""
+    """Fig. 1 at one T: the accuracy on the ten symbols against the update."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(4.6, 2.8))
     ax = fig.subplots()
-    draw_lines(ax, dataset.share, "share recalled")
+    draw_lines(ax, dataset.accuracy, "accuracy")
     ax.axhline(1 / 8, color="black", lw=0.8, ls=(0, (1, 1)), label="chance")
     ax.set(ylim=(0, 1.03), title=f"Copy memory, T = {dataset.sizes['step'] - 2 * RECALLED}")
     ax.legend(title="margin", loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -248,13 +263,13 @@ def figure_of_accuracy(dataset: "xarray.Dataset") -> "Figure":
 
 
 def figure_of_spectrum(dataset: "xarray.Dataset") -> "Figure":
-    """Fig. 4: mean of the singular values of W against the update, and their standard deviation."""
+    """Fig. 4: mean and standard deviation of the singular values of W against the update."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(6.4, 2.6))
     left, right = fig.subplots(1, 2, sharex=True)
     draw_lines(left, dataset.singular.mean("index"), "mean of the singular values of W")
-    draw_lines(right, dataset.singular.std("index"), "their standard deviation")
+    draw_lines(right, dataset.singular.std("index"), "standard deviation of the singular values")
     right.legend(title="margin", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return fig
 
@@ -280,17 +295,17 @@ EXPERIMENT = Paper(
     "networks with long term dependencies, arXiv:1702.00071",
     figures={"fig1": figure_of_accuracy, "fig3": figure, "fig4": figure_of_spectrum},
     traps=(
-        "L_T is the loss of the last step alone: that of all steps is a sum over many lags, which "
-        "is constant over t for no W.",
-        "The code reads a symbol in as one number, 1 to 8, with 0 for a blank and -1 for the "
+        "L_T is the loss of the last step alone. The loss of all steps sums over many lags, and "
+        "its gradient is constant over t for no W.",
+        "The code encodes a symbol as one number, 1 to 8, with 0 for a blank and -1 for the "
         "marker, not one-hot.",
-        "The code divides the rate of p by 2m, which the sigmoid would multiply it by; without "
-        "that a small margin hardly moves.",
-        "The code forms its skew matrix from GᵀQ where geodesic descent has G Qᵀ, as here; at a "
-        "rate of 1e-6 neither moves U and V much.",
+        "The code divides the learning rate of p by 2m, by which the sigmoid multiplies the "
+        "gradient. Without that the singular values hardly change at a small margin.",
+        "The code forms its skew-symmetric matrix from GᵀQ, but geodesic descent has G Qᵀ, as "
+        "here. At a learning rate of 1e-6 neither changes U and V much.",
         "The code clips each entry of the gradient inside the recurrence at 100; here the norm of "
-        "the whole gradient is. It has a trained initial state; here it is 0.",
-        "By update 1000 the gradient is larger at early steps than at late ones: the mean "
+        "the whole gradient is clipped. Its initial state is trained; here it is 0.",
+        "By update 1000 the gradient is larger at early steps than at late ones, because the mean "
         "singular value has grown above 1.",
     ),
 )

@@ -6,9 +6,9 @@ One linear unit h_{t+1} = λ h_t + x_{t+1}, whose input has the autocorrelation 
     Var dh/dλ  = ((1 + λ²)(1 - λ²ρ²) + 2 (1 - λ²) λρ) / ((1 - λ²)³ (1 - λρ)²)
     L(λ, λ*)   = ½ (1/(1 - |λ|²) + 1/(1 - |λ*|²) - 2 Re 1/(1 - λ conj λ*))
 
-L is the loss of a student λ against a teacher λ* under white input. The variances are
-measured here from the stationary covariance of (x, h, dh/dλ), the loss from the two impulse
-responses, and one point by simulation.
+L is the loss of a student λ against a teacher λ* under white input. The variances are computed from
+the stationary covariance of (x, h, dh/dλ), the loss from the two impulse responses, and one point
+by simulation.
 
 Source: Zucchet, Orvieto 2024, arXiv:2405.21064, Fig. 1 and 2.
 
@@ -42,37 +42,35 @@ CODE = "the authors' code, figures/1D-case.ipynb"
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """The points along λ, and the simulation."""
+    """The points along λ, and the size of the simulation."""
 
     points: int = study.field(81, help="Values of λ, even in log10(1 - λ).", positive=True)
-    chains: int = study.field(20000, help="Chains of the simulation.", positive=True)
-    num_steps: int = study.field(400, help="Steps of each chain.", positive=True)
+    chains: int = study.field(20000, help="Sequences of the simulation.", positive=True)
+    num_steps: int = study.field(400, help="Time steps of each sequence.", positive=True)
 
 
 def var_h(lam: ArrayLike, rho: ArrayLike) -> np.ndarray:
-    """The paper's variance of h."""
+    """Computes the variance of h by the paper's formula."""
     lam, rho = np.asarray(lam), np.asarray(rho)
     return (1 + rho * lam) / ((1 - rho * lam) * (1 - lam**2))
 
 
 def var_dh(lam: ArrayLike, rho: ArrayLike) -> np.ndarray:
-    """The paper's variance of dh/dλ."""
+    """Computes the variance of dh/dλ by the paper's formula."""
     lam, rho = np.asarray(lam), np.asarray(rho)
     top = (1 + lam**2) * (1 - lam**2 * rho**2) + 2 * (1 - lam**2) * lam * rho
     return top / ((1 - lam**2) ** 3 * (1 - lam * rho) ** 2)
 
 
 def loss(lam: np.ndarray, teacher: np.ndarray) -> np.ndarray:
-    """The paper's loss of a student λ against a teacher λ*."""
+    """Computes the loss of a student λ against a teacher λ* by the paper's formula."""
     own = 1 / (1 - np.abs(lam) ** 2) + 1 / (1 - np.abs(teacher) ** 2)
     return 0.5 * (own - 2 * np.real(1 / (1 - lam * np.conj(teacher))))
 
 
 def covariance(lam: jax.Array, rho: jax.Array) -> jax.Array:
-    """The stationary covariance of (x, h, dh/dλ), summed by doubling, of entries that only add.
-
-    For rho = 1 the input is one constant of variance 1: x stays, and nothing is fed in.
-    """
+    """Computes the stationary covariance of (x, h, dh/dλ)."""
+    # The sum over steps is doubled. All entries are positive, so that no digits cancel.
     one, zero = jnp.ones(()), jnp.zeros(())
     move = jnp.stack([
         jnp.stack([rho, zero, zero]),
@@ -90,7 +88,7 @@ def covariance(lam: jax.Array, rho: jax.Array) -> jax.Array:
 
 
 def constant_input(lam: jax.Array) -> jax.Array:
-    """(h, dh/dλ) driven by x = 1 for ever: the affine map, doubled."""
+    """Computes the limit of (h, dh/dλ) under x = 1 by doubling the affine map."""
     move = lam * jnp.eye(2) + jnp.array([[0.0, 0.0], [1.0, 0.0]])
 
     def double(_: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -101,7 +99,7 @@ def constant_input(lam: jax.Array) -> jax.Array:
 
 
 def response_loss(lam: jax.Array, teacher: jax.Array) -> jax.Array:
-    """½ Σ_k |λ^k - λ*^k|² over 4000 steps, as complex powers."""
+    """Computes ½ Σ_k |λ^k - λ*^k|² over 4000 steps by complex powers."""
     steps = jnp.arange(4000)
     return 0.5 * jnp.sum(jnp.abs(_powers(lam, steps) - _powers(teacher, steps)) ** 2)
 
@@ -112,7 +110,7 @@ def _powers(lam: jax.Array, steps: jax.Array) -> jax.Array:
 
 
 def simulate(config: Config, lam: float, rho: float) -> tuple[np.ndarray, np.ndarray]:
-    """h_T and dh_T/dλ of many chains, the second by forward differentiation of the unroll."""
+    """Simulates h_T and dh_T/dλ, the second by forward differentiation of the unroll."""
     cell = rnn(1, 1, activation="identity")
     keys = jax.random.split(jax.random.key(config.seed), 2)
     x_0 = jax.random.normal(keys[0], (config.chains,))
@@ -132,7 +130,7 @@ def simulate(config: Config, lam: float, rho: float) -> tuple[np.ndarray, np.nda
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
-    """Variances over λ and ρ, losses over λ and angle, and one point by simulation."""
+    """Computes variances over λ and ρ, losses over λ and the angle, and one point by simulation."""
     import xarray
 
     del once  # it takes seconds
@@ -162,45 +160,44 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
 
 def slope(dataset: "xarray.Dataset", rho: float) -> float:
-    """The slope of log Var dh/dλ against log 1/(1 - λ), where λ is from 0.99 on."""
+    """Fits the slope of log Var dh/dλ against log 1/(1 - λ) for λ of 0.99 and more."""
     data = dataset.var_dh.sel(rho=rho)
     near = data.lam >= 0.99 - 1e-9
     return float(np.polyfit(-np.log(1 - data.lam[near]), np.log(data[near]), 1)[0])
 
 
 def normalised(dataset: "xarray.Dataset") -> "xarray.DataArray":
-    """Var d(γh)/dν with γ = √(1 - λ²) held and λ = exp(-exp ν): γ² (λ log λ)² Var dh/dλ."""
+    """Computes Var d(γh)/dν = γ² (λ log λ)² Var dh/dλ: γ = √(1 - λ²) fixed, λ = exp(-exp ν)."""
     lam = dataset.lam.where(dataset.lam > 0)
     return dataset.var_dh * (1 - lam**2) * (lam * np.log(lam)) ** 2
 
 
 def claims(dataset: "xarray.Dataset") -> list[Claim]:
-    """Each claim beside what was measured."""
+    """The formulas of the variances and of the loss, and the effect of normalisation."""
+    return [*about_variances(dataset), *about_loss(dataset), about_normalisation(dataset)]
+
+
+def about_variances(dataset: "xarray.Dataset") -> list[Claim]:
+    """Var h and Var dh/dλ, and how fast the second grows."""
     lam, rho = dataset.lam.values[None], dataset.rho.values[:, None]
-    teachers = dataset.teacher.values[:, None]
-    turned = teachers * np.exp(1j * dataset.angle.values)[None]
-    off = [np.max(np.abs(dataset[name].values / formula(lam, rho) - 1))
-           for name, formula in (("var_h", var_h), ("var_dh", var_dh))]  # fmt: skip
-    apart = np.abs(dataset.loss.values - loss(dataset.student.values[None], teachers))
-    apart_turned = np.abs(dataset.turned.values - loss(turned, teachers))
-    free, held = (normalised(dataset).sel(rho=r).where(dataset.lam >= 0.9).dropna("lam")
-                  for r in (0.0, 1.0))  # fmt: skip
     return [
         *(
             numbers(
                 f"fig1-{name}",
-                f"largest relative distance of {words} from its formula",
+                f"{words} is that of the formula at every λ and ρ (measured: the largest relative "
+                "distance).",
                 0,
-                value,
+                np.max(np.abs(dataset[name].values / formula(lam, rho) - 1)),
                 atol=1e-6,
+                kind="derived",
                 source=CODE + " (formula)",
                 exact=True,
             )
-            for name, words, value in (("var_h", "Var h", off[0]), ("var_dh", "Var dh/dλ", off[1]))
+            for name, words, formula in (("var_h", "Var h", var_h), ("var_dh", "Var dh/dλ", var_dh))
         ),
         numbers(
             "fig1-top",
-            "Var dh/dλ at λ = 0.9999, ρ = 1: the top of panel A",
+            "Var dh/dλ at λ = 0.9999 and ρ = 1, the top of panel A, is 1e16.",
             1e16,
             dataset.var_dh.values[-1, -1],
             rtol=1e-6,
@@ -209,67 +206,82 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
         ),
         numbers(
             "fig1-simulated",
-            "Var h and Var dh/dλ at λ = ρ = 0.9 by simulation",
+            "A simulation at λ = ρ = 0.9 has the Var h and Var dh/dλ of the formulas.",
             [var_h(0.9, 0.9), var_dh(0.9, 0.9)],
             dataset.simulated.values,
             rtol=0.05,
-            source=CODE + " (formula)",
-        ),
-        numbers(
-            "fig1-slope0",
-            "log-log slope of Var dh/dλ against 1/(1 - λ), ρ = 0",
-            3.0,
-            slope(dataset, 0.0),
-            atol=0.05,
             kind="derived",
-            source="(1 - λ²)³ of the formula",
-            exact=True,
-        ),
-        numbers(
-            "fig1-slope1",
-            "the same with ρ = 1",
-            4.0,
-            slope(dataset, 1.0),
-            atol=0.05,
-            kind="derived",
-            source="1/(1 - λ)⁴, for h = x/(1 - λ)",
-            exact=True,
-        ),
-        numbers(
-            "fig1-loss",
-            "largest distance of the loss over λ from its formula, relative to its size",
-            0,
-            (apart / (1 + loss(dataset.student.values[None], teachers))).max(),
-            atol=1e-6,
             source=CODE + " (formula)",
-            exact=True,
         ),
-        numbers(
-            "fig1-angle",
-            "the same over the angle between student and teacher",
-            0,
-            (apart_turned / (1 + loss(turned, teachers))).max(),
-            atol=1e-6,
-            source=CODE + " (formula)",
-            exact=True,
-        ),
-        statement(
-            "fig2-normalised",
-            "normalisation and reparametrisation keep the sensitivity in bounds "
-            "under white inputs, not under constant ones",
-            "Fig. 2",
-            {
-                "largest over least for λ >= 0.9 at ρ = 0": free.max() / free.min(),
-                "largest over least for λ >= 0.9 at ρ = 1": held.max() / held.min(),
-            },
-            source="Fig. 2 and " + CODE,
-            criterion="Var d(γh)/dν stays within a factor of 2 at ρ = 0 and grows over 100 times "
-            "at ρ = 1",
-            holds=free.max() / free.min() < 2 and held.max() / held.min() > 100,
-            picture=True,
-            exact=True,
+        *(
+            numbers(
+                f"fig1-slope{rho}",
+                f"Var dh/dλ at ρ = {rho} grows as 1/(1 - λ) to the power {power:g} (measured: the "
+                "log-log slope).",
+                power,
+                slope(dataset, rho),
+                atol=0.05,
+                kind="derived",
+                source=source,
+                exact=True,
+            )
+            for rho, power, source in (
+                (0, 3.0, "(1 - λ²)³ of the formula"),
+                (1, 4.0, "1/(1 - λ)⁴, for h = x/(1 - λ)"),
+            )
         ),
     ]
+
+
+def about_loss(dataset: "xarray.Dataset") -> list[Claim]:
+    """The loss over λ and over the angle."""
+    teachers = dataset.teacher.values[:, None]
+    turned = teachers * np.exp(1j * dataset.angle.values)[None]
+    students = dataset.student.values[None]
+    cases = (
+        ("loss", "λ", dataset.loss.values, loss(students, teachers)),
+        ("angle", "the angle between student and teacher", dataset.turned.values,
+         loss(turned, teachers)),
+    )  # fmt: skip
+    return [
+        numbers(
+            f"fig1-{name}",
+            f"The loss over {over} is that of the formula (measured: the largest distance, "
+            "relative to its size).",
+            0,
+            (np.abs(found - formula) / (1 + formula)).max(),
+            atol=1e-6,
+            kind="derived",
+            source=CODE + " (formula)",
+            exact=True,
+        )
+        for name, over, found, formula in cases
+    ]
+
+
+def about_normalisation(dataset: "xarray.Dataset") -> Claim:
+    """The sensitivity with normalisation and reparametrisation."""
+    near = [
+        normalised(dataset).sel(rho=rho).where(dataset.lam >= 0.9).dropna("lam")
+        for rho in (0.0, 1.0)
+    ]
+    white, constant = (values.max() / values.min() for values in near)
+    return statement(
+        "fig2-normalised",
+        "Normalisation and reparametrisation bound the sensitivity under white inputs, but not "
+        "under constant ones.",
+        "Fig. 2",
+        {
+            "largest over least for λ >= 0.9 at ρ = 0": white,
+            "largest over least for λ >= 0.9 at ρ = 1": constant,
+        },
+        source="Fig. 2 and " + CODE,
+        criterion="Var d(γh)/dν stays within a factor of 2 at ρ = 0 and grows over 100 times at "
+        "ρ = 1",
+        holds=white < 2 and constant > 100,
+        picture=True,
+        exact=True,
+    )
 
 
 def figure_1(dataset: "xarray.Dataset") -> "Figure":

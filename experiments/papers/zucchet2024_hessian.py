@@ -1,4 +1,4 @@
-"""Near |λ| = 1 the loss is a needle in λ; an exponential cures its modulus, and not its angle.
+"""Near |λ| = 1 the loss is sharp in λ, but for the modulus not in an exponential parametrisation.
 
 The loss of one complex linear unit, a student λ against a teacher λ* under white input,
 L = ½ Σ_k |λ^k - λ*^k|², over two real parameters of λ::
@@ -7,7 +7,7 @@ L = ½ Σ_k |λ^k - λ*^k|², over two real parameters of λ::
     polar         λ = ν exp(i θ)               H = S diag(1, ν²)
     exponential   λ = exp(-exp ω) exp(i θ)     H = S diag((ν log ν)², ν²)
 
-at the optimum, with ν = |λ*| and S = Σ_k k² ν^{2(k-1)} = (1 + ν²)/(1 - ν²)³. H is measured by
+at the optimum, with ν = |λ*| and S = Σ_k k² ν^{2(k-1)} = (1 + ν²)/(1 - ν²)³. H is computed by
 automatic differentiation of the sum over 4000 steps.
 
 Source: Zucchet, Orvieto 2024, arXiv:2405.21064, Fig. 6; the closed forms are our own.
@@ -43,18 +43,18 @@ WAYS: dict[str, Callable[[jax.Array], tuple[jax.Array, jax.Array]]] = {
     "polar": lambda p: (p[0], p[1]),
     "exponential": lambda p: (jnp.exp(-jnp.exp(p[0])), p[1]),
 }
-"""From two real parameters to modulus and angle."""
+"""The parametrisations: from two real parameters to modulus and angle."""
 
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """The grid of the landscapes."""
+    """The grid of the loss landscapes."""
 
     grid: int = study.field(81, help="Points along each axis of a landscape.", positive=True)
 
 
 def optimum(way: str, modulus: float) -> jax.Array:
-    """The parameters of the teacher."""
+    """Gives the parameters of the teacher."""
     if way == "Cartesian":
         return modulus * jnp.array([jnp.cos(ANGLE), jnp.sin(ANGLE)])
     first = jnp.log(-jnp.log(modulus)) if way == "exponential" else modulus
@@ -62,7 +62,7 @@ def optimum(way: str, modulus: float) -> jax.Array:
 
 
 def loss(p: jax.Array, teacher: jax.Array, way: str) -> jax.Array:
-    """½ Σ_k |λ^k - λ*^k|² over 4000 steps, by modulus and angle: no complex numbers."""
+    """Computes ½ Σ_k |λ^k - λ*^k|² over 4000 steps by modulus and angle, in real numbers."""
     k = jnp.arange(1, STEPS)
     (r, theta), (r_0, theta_0) = WAYS[way](p), WAYS[way](teacher)
     a, b = r**k, r_0**k
@@ -70,21 +70,21 @@ def loss(p: jax.Array, teacher: jax.Array, way: str) -> jax.Array:
 
 
 def measure(config: Config, way: str) -> tuple[np.ndarray, np.ndarray]:
-    """The Hessian at each optimum, and the landscape around one of them."""
+    """Computes the Hessian at each optimum, and the loss landscape around one of them."""
     hessian = jax.jit(jax.hessian(partial(loss, way=way)))
     optima = [optimum(way, modulus) for modulus in MODULI]
     best = optimum(way, SHOWN)
     away = np.linspace(-0.3, 0.3, config.grid)
-    around = jax.jit(
-        jax.vmap(
-            jax.vmap(lambda x, y: loss(best + jnp.stack([x, y]), best, way), (None, 0)), (0, None)
-        )
-    )
+
+    def at(x: jax.Array, y: jax.Array) -> jax.Array:
+        return loss(best + jnp.stack([x, y]), best, way)
+
+    around = jax.jit(jax.vmap(jax.vmap(at, (None, 0)), (0, None)))
     return np.stack([hessian(p, p) for p in optima]), np.asarray(around(away, away))
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
-    """Hessians and landscapes of the three parametrisations."""
+    """Computes Hessians and loss landscapes of the three parametrisations."""
     import xarray
 
     del once  # it takes seconds
@@ -101,7 +101,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
 
 def closed_forms() -> np.ndarray:
-    """H of every way and modulus, (way, modulus, 2, 2)."""
+    """Computes H in closed form, (way, modulus, 2, 2)."""
     nu = np.array(MODULI)
     S = (1 + nu**2) / (1 - nu**2) ** 3
     factors = [(1, 1), (1, nu**2), ((nu * np.log(nu)) ** 2, nu**2)]
@@ -110,14 +110,14 @@ def closed_forms() -> np.ndarray:
 
 
 def slopes(dataset: "xarray.Dataset") -> np.ndarray:
-    """Of log H_11 against log 1/(1 - ν) over the last three moduli, a number for each way."""
+    """Fits the slope of log H_11 against log 1/(1 - ν) over the last three moduli, (way,)."""
     last = dataset.hessian.isel(row=0, column=0, modulus=slice(-3, None))
     x = -np.log(1 - last.modulus.values)
     return np.polyfit(x, np.log(last.transpose("modulus", "way").values), 1)[0]
 
 
 def claims(dataset: "xarray.Dataset") -> list[Claim]:
-    """Each claim beside what was measured."""
+    """The Hessian against its closed form, and how its curvature grows."""
     exact = closed_forms()
     size = np.abs(exact).max(axis=(-2, -1), keepdims=True)
     apart = np.abs(dataset.hessian.values - exact) / size
@@ -126,7 +126,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     return [
         numbers(
             "fig6-hessian",
-            "largest distance of an entry of H from its closed form, relative to the largest",
+            "H is that of the closed form (measured: the largest distance of an entry, relative "
+            "to the largest entry).",
             0,
             apart.max(),
             atol=1e-6,
@@ -136,7 +137,8 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
         ),
         numbers(
             "fig6-slopes",
-            "log-log slope of H_11 against 1/(1 - ν): Cartesian, polar, exponential",
+            "H_11 grows as 1/(1 - ν) to the power 3 in Cartesian and polar parameters, and to the "
+            "power 1 in exponential ones (measured: the log-log slopes).",
             [3.0, 3.0, 1.0],
             slopes(dataset),
             atol=0.1,
@@ -146,11 +148,11 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
         ),
         statement(
             "fig6-loss",
-            "the exponential parametrisation tames the curvature in the modulus",
+            "The exponential parametrisation reduces the curvature in the modulus.",
             "Fig. 6",
             {"growth of the curvature in the first parameter from |λ*| = 0.36 to 0.99": grown},
             source="Fig. 6",
-            criterion="it grows over 1000 times more in Cartesian and polar terms",
+            criterion="it grows over 1000 times more in Cartesian and polar parameters",
             holds=grown[:2].min() > 1000 * grown[2],
             picture=True,
             exact=True,
@@ -181,7 +183,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     )
     ax = bottom.subplots()
     looks = zip(names, ("#E69F00", "#000000", "#0072B2"), ("o", "s", "^"), (5, 3, 1.5), strict=True)
-    for way, color, marker, width in looks:  # some are equal, and lie on each other
+    for way, color, marker, width in looks:  # widths differ because some curves are equal
         curved = dataset.hessian.sel(way=way)
         for entry, line in ((0, "-"), (1, ":")):
             look = {"color": color, "marker": marker, "ms": 2 + width, "lw": width, "ls": line}
@@ -204,7 +206,7 @@ EXPERIMENT = Paper(
     citation="Zucchet, Orvieto 2024, Recurrent neural networks: vanishing and exploding gradients "
     "are not the end of the story, arXiv:2405.21064",
     figures={"fig6": figure},
-    traps=("The original's panels were not seen: what is drawn follows its description.",),
+    traps=("The panels of the original were not seen; the figure follows its description.",),
 )
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def _measure(
     *_, last = study.progress(steps, f"{spec}, evaluations")
     trained = jax.device_get(last.state.params)
     if place is not None:
-        _save(place.parents[1] / "params", spec, (net, config), trained)
+        _save(study.params_folder(place), spec, (net, config), trained)
     probed = data.test.of_one_length(config.num_probed)
     num_encoder, num_decoder = probed.sources.shape[1], probed.targets.shape[1]
     found = {name: np.moveaxis(values, 0, 1) for name, values in last.probes.items()}

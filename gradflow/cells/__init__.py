@@ -92,15 +92,15 @@ def _load(place: str, attribute: str) -> CellFactory:
             module = importlib.import_module(place)
         except ModuleNotFoundError as error:
             raise ValueError(
-                f"Expected the cell {place}:{attribute} in an installed module, but there is no "
-                f"module {error.name!r}. Check its name and PYTHONPATH."
+                f"Expected the cell {place}:{attribute} in an importable module, got "
+                f"{error.name!r}, which cannot be found. Check its name and PYTHONPATH."
             ) from None
     factory = getattr(module, attribute, None)
     if not callable(factory):
         found = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise ValueError(
-            f"Expected a factory {attribute!r} in {place}, which has none. "
-            f"Its callables: {', '.join(found)}."
+            f"Expected the name of a factory in {place}, got {attribute!r}. "
+            f"Choose one of its callables: {', '.join(found)}."
         )
     return cast(CellFactory, factory)
 
@@ -109,7 +109,7 @@ def _load_file(path: Path):
     if not path.is_file():
         raise ValueError(
             f"Expected the file of a cell, got {str(path)!r}, which does not exist. "
-            "Give its path relative to the current directory."
+            "Give an absolute path or one relative to the current directory."
         )
     module_spec = importlib.util.spec_from_file_location(path.stem, path)
     assert module_spec is not None and module_spec.loader is not None  # the suffix is .py

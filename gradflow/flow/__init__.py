@@ -27,7 +27,7 @@ NaN where they go through a carry that is not finite (`nonfinite`).
 from typing import Any
 
 from gradflow.flow.adjoint import adjoints, log_adjoint_norms
-from gradflow.flow.catalogue import CATALOGUE, Measurement
+from gradflow.flow.catalogue import CATALOGUE
 from gradflow.flow.components import component_gradients, component_map, components
 from gradflow.flow.cut_slopes import CutSlopes, cut_slopes
 from gradflow.flow.datasets import measure
@@ -42,6 +42,7 @@ from gradflow.flow.lstm import (
     steps_by_path,
 )
 from gradflow.flow.lyapunov import LyapunovExponents, lyapunov_exponents
+from gradflow.flow.measurement import Measurement
 from gradflow.flow.nonfinite import first_nonfinite_step
 from gradflow.flow.norm_map import log_norm_map, norm_map_certificate
 from gradflow.flow.norms import log_norms, norm_certificate

@@ -5,9 +5,6 @@ training, the table in the documentation and the tests of every measurement. To 
 to write its file, its entry here, and its test.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
-
 from gradflow.flow.adjoint import (
     adjoints,
     adjoints_along,
@@ -25,6 +22,7 @@ from gradflow.flow.gates import gates, gates_along, saturation
 from gradflow.flow.input_norms import log_input_norms, log_input_norms_along
 from gradflow.flow.lstm import decomposition, decomposition_norms, steps_by_path
 from gradflow.flow.lyapunov.exponents import lyapunov_exponents, lyapunov_exponents_along
+from gradflow.flow.measurement import Measurement, Variable, bounds, fields
 from gradflow.flow.norm_map import log_norm_map, norm_map_certificate
 from gradflow.flow.norms import log_norms, log_norms_along, norm_certificate
 from gradflow.flow.spectrum import (
@@ -33,59 +31,6 @@ from gradflow.flow.spectrum import (
     log_singular_values,
     log_singular_values_along,
 )
-
-Kind = Literal["curve", "curves", "map", "matrices"]
-"""How a result is drawn: against its first dimension, with a line for each entry of the last; as
-an image; or not by itself."""
-
-Needs = Literal["gates", "lstm", "loss", "losses", "lags"]
-"""What a measurement takes beside a cell and a sequence: a cell with gates, an LSTM (a carry with
-fields h and c), a loss of the outputs, a loss at every step, or a choice of lags."""
-
-
-class Variable(NamedTuple):
-    """An array that a measurement returns.
-
-    Attributes:
-      name: Its name in a dataset.
-      dims: The names of its dimensions, all in `DIMENSIONS` but for those of leaves.
-      units: The unit; "1" where it is dimensionless.
-      by_leaf: Whether it is a pytree: the leaves then lie side by side along the last dimension,
-        and their names are its coordinate.
-    """
-
-    name: str
-    dims: tuple[str, ...]
-    units: str = "nats"
-    by_leaf: bool = False
-
-
-class Measurement(NamedTuple):
-    """An entry of the catalogue.
-
-    Attributes:
-      function: The measurement.
-      equation: What it computes.
-      variables: What it returns, one for each field of its result.
-      kind: How it is drawn.
-      needs: What it takes beside a cell and a sequence.
-      along: The measurement along any path, for `in_chunks`; None if it needs the whole at once.
-      read: What is read from the result of the function, where that is not the result itself.
-    """
-
-    function: Callable[..., Any]
-    equation: str
-    variables: tuple[Variable, ...]
-    kind: Kind = "curve"
-    needs: Needs | None = None
-    along: Callable[..., Any] | None = None
-    read: Callable[[Any], Any] | None = None
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        """Returns the result of the function, or what is read from it."""
-        found = self.function(*args, **options)
-        return found if self.read is None else self.read(found)
-
 
 DIMENSIONS = {
     "lag": (0, "steps"),
@@ -105,14 +50,6 @@ DIMENSIONS = {
 """The first value and the unit of the coordinate of each dimension; side 0 is shut, 1 is open."""
 
 
-def _fields(prefix: str, names: str, dims: tuple[str, ...], units: str = "nats") -> tuple:
-    return tuple(Variable(f"{prefix}_{name}", dims, units) for name in names.split())
-
-
-def _bounds(prefix: str, dims: tuple[str, ...]) -> tuple:
-    return *_fields(prefix, "lower upper", dims), Variable(f"{prefix}_stage", dims, "1")
-
-
 _BOUNDS = "lower and upper bound of these norms, and the stage that decided"
 _TERMS = "forget through_f through_i through_g"
 
@@ -123,7 +60,7 @@ CATALOGUE: dict[str, Measurement] = {
         (Variable("log_norms", ("lag",)),),
         along=log_norms_along,
     ),
-    "norm_certificate": Measurement(norm_certificate, _BOUNDS, _bounds("norm", ("lag",))),
+    "norm_certificate": Measurement(norm_certificate, _BOUNDS, bounds("norm", ("lag",))),
     "log_input_norms": Measurement(
         log_input_norms,
         "log ‖∂target_T/∂x_k‖, Frobenius, for the input x_k of each step",
@@ -139,7 +76,7 @@ CATALOGUE: dict[str, Measurement] = {
     "norm_map_certificate": Measurement(
         norm_map_certificate,
         _BOUNDS,
-        _bounds("norm_map", ("later", "earlier")),
+        bounds("norm_map", ("later", "earlier")),
         "map",
     ),
     "log_singular_values": Measurement(
@@ -228,21 +165,21 @@ CATALOGUE: dict[str, Measurement] = {
     "decomposition": Measurement(
         decomposition,
         "∂c_t/∂c_{t-1} = diag(f) + through f + through i + through g",
-        _fields("decomposition", _TERMS, ("step", "row", "column"), "1"),
+        fields("decomposition", _TERMS, ("step", "row", "column"), "1"),
         "matrices",
         "lstm",
     ),
     "decomposition_norms": Measurement(
         decomposition_norms,
         "log norms of these terms, and of the products of them",
-        _fields("path", f"{_TERMS} total", ("step",))
-        + _fields("path", "product_forget product_total exact_total exact_block", ("lag",)),
+        fields("path", f"{_TERMS} total", ("step",))
+        + fields("path", "product_forget product_total exact_total exact_block", ("lag",)),
         needs="lstm",
     ),
     "steps_by_path": Measurement(
         steps_by_path,
         "∂ log ‖dc_T/dc_k‖ / ∂ log α for a factor α on each path; they sum to the lag",
-        _fields("steps", f"{_TERMS} through_o", ("lag",), "steps"),
+        fields("steps", f"{_TERMS} through_o", ("lag",), "steps"),
         needs="lstm",
     ),
     "cut_slopes": Measurement(
@@ -256,15 +193,3 @@ CATALOGUE: dict[str, Measurement] = {
         "curves",
     ),
 }
-
-
-def table() -> str:
-    """Returns the rows of the catalogue as a Markdown table, as docs/measurements.md has it."""
-    rows = ["| measurement | what it computes | variable (dimensions), units |", "|---|---|---|"]
-    for name, entry in CATALOGUE.items():
-        shapes: dict[str, list[str]] = {}
-        for one in entry.variables:
-            shapes.setdefault(f"({', '.join(one.dims)}), {one.units}", []).append(f"`{one.name}`")
-        results = "; ".join(f"{', '.join(names)} {shape}" for shape, names in shapes.items())
-        rows.append(f"| `{name}` | {entry.equation} | {results} |")
-    return "\n".join(rows)

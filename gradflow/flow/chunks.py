@@ -96,7 +96,7 @@ class Chunks:
             found.append(jax.device_get(_nan_floats(part) if before and carried else part))
             state = _nan_floats(state) if bad and carried else state
         parts = found[::-1] if backward else found
-        return state, jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        return state, jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
 
     def _run(self, keep: Callable[[Trace], Any]) -> list[Any]:
         """Runs the cell through all chunks, keeps the borders, and something of each chunk."""
@@ -114,10 +114,9 @@ class Chunks:
 
     def _trace(self, i: int) -> Trace:
         part = self._slice(i)
-        mask = None if self._mask is None else self._mask[part]
-        return trace_of(
-            self.cell, self.params, self._inputs[part], carry=self._borders[i], mask=mask
-        )
+        mask = None if self._mask is None else jnp.asarray(self._mask[part])
+        inputs = jnp.asarray(self._inputs[part])
+        return trace_of(self.cell, self.params, inputs, carry=self._borders[i], mask=mask)
 
 
 Path: TypeAlias = Trace | Chunks

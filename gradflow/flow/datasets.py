@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from gradflow.cell import Cell, Params
 from gradflow.devices import map_runs
-from gradflow.flow.catalogue import CATALOGUE, DIMENSIONS, Measurement, Variable
+from gradflow.flow.catalogue import CATALOGUE, DIMENSIONS
+from gradflow.flow.measurement import Measurement, Variable
 from gradflow.spec import check_name
 
 if TYPE_CHECKING:

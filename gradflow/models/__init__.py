@@ -1,4 +1,4 @@
-"""Models over cells: a sequence or a vector in, a sequence or a vector out.
+"""Models over cells, which map a sequence or a vector to a sequence or a vector.
 
 A model is a pair of pure functions over one `gradflow.Cell` or two. What is not recurrent is
 Flax's: `Recurrent` makes a model an NNX layer, and `Classifier` is one put together of such.

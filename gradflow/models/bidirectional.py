@@ -1,4 +1,4 @@
-"""Two cells that read one sequence from its two ends."""
+"""Bidirectional models: two cells that read a sequence forwards and backwards."""
 
 import jax
 import jax.numpy as jnp
@@ -10,21 +10,21 @@ from gradflow.unroll import Lengths, unroll
 
 
 def bidirectional(forward: Cell, backward: Cell, *, last: bool = False) -> Model:
-    """One cell from the first step to the last, one from the last to the first, side by side.
+    """Combines a cell that reads from the first step to the last with one that reads backwards.
 
     With L real steps, →s_t = step(→s_{t-1}, x_t) from →s_0 and ←s_t = step(←s_{t+1}, x_t) from
-    ←s_{L+1}; the output at step t is [→h_t; ←h_t]. Each sequence of a batch is turned at its own
-    last real step, so that padding comes last for both cells. The measurements of
-    `gradflow.flow` are of one direction at a time, on ``inputs`` or on `reverse` of them.
+    ←s_{L+1}; the output at step t is [→h_t; ←h_t]. Each sequence of a batch is reversed from its
+    own last real step, so that padding comes last for both cells. The measurements of
+    `gradflow.flow` take one direction at a time, on ``inputs`` or on `reverse` of them.
 
-    ``apply(params, inputs, *, lengths=None)`` gives (T, *batch, both hidden sizes): a padded
+    ``apply(params, inputs, *, lengths=None)`` returns (T, *batch, both hidden sizes): a padded
     step repeats →h_L and ←h_1. The parameters are ``params["forward"]`` and
     ``params["backward"]``.
 
     Args:
       forward: Reads x_1 ... x_L.
       backward: Reads x_L ... x_1.
-      last: Whether only [→h_L; ←h_1], where each has read all, is given, (*batch, both sizes).
+      last: Whether to return only [→h_L; ←h_1], the last h of each cell, (*batch, both sizes).
 
     Source: Schuster & Paliwal 1997, doi:10.1109/78.650093.
     """
@@ -49,7 +49,7 @@ def bidirectional(forward: Cell, backward: Cell, *, last: bool = False) -> Model
 def reverse(
     inputs: Shaped[Array, "steps *batch size"], lengths: Lengths | None = None
 ) -> Shaped[Array, "steps *batch size"]:
-    """x_L ... x_1: each sequence backwards up to its length, and the padding after it as it was."""
+    """Reverses each sequence up to its length, x_L ... x_1, and leaves the padding in place."""
     if lengths is None:
         return inputs[::-1]
     t = jnp.arange(len(inputs)).reshape(-1, *(1 for _ in inputs.shape[1:-1]))

@@ -1,4 +1,4 @@
-"""Models as layers of Flax NNX, among those that are not recurrent."""
+"""Models as layers of Flax NNX, to combine with layers that are not recurrent."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from gradflow.unroll import Lengths
 
 
 class Recurrent(nnx.Module):
-    """A model as an NNX layer: it takes what the model's ``apply`` takes, without the parameters.
+    """A model as an NNX layer, called like the model's ``apply`` without the parameters.
 
     Attributes:
       params: The model's parameters, each leaf an ``nnx.Param``.
@@ -31,19 +31,19 @@ class Recurrent(nnx.Module):
 
 
 class Classifier(nnx.Module):
-    """Scores of classes for sequences: a front, models with BatchNorm between, a Linear layer.
+    """A classifier of sequences: a front, models with BatchNorm between them, a Linear layer.
 
-    The front is what is not recurrent and comes first, such as ``nnx.Embed`` of symbols, or an
-    ``nnx.Conv`` along time (which wants the batch first: gradflow's arrays are time-major). With
-    a last model that gives one vector, as `many_to_one` does, there is one score vector a
-    sequence; else there is one a step. Padding is left out of the batch's mean and variance;
-    after ``model.eval()`` their running means serve.
+    The front is a layer that is not recurrent, such as ``nnx.Embed`` of tokens, or an ``nnx.Conv``
+    along time (which expects the batch first: gradflow's arrays are time-major). If the last model
+    returns one vector, as `many_to_one` does, there is one vector of logits per sequence, else one
+    per step. Padding is left out of the batch's mean and variance; after ``model.eval()`` their
+    running means are used.
 
     Attributes:
       front: From the inputs to (T, B, features).
       layers: The models, as `Recurrent` layers.
       norms: A ``nnx.BatchNorm`` after each layer but the last.
-      head: An ``nnx.Linear`` to the scores.
+      head: An ``nnx.Linear`` to the logits.
     """
 
     def __init__(
@@ -59,17 +59,17 @@ class Classifier(nnx.Module):
 
         Args:
           front: Any NNX module or function of the inputs alone.
-          models: The lowest first; all but the last give a sequence.
-          features: What the front gives at each step.
-          num_classes: Scores.
-          rngs: Of the parameters.
+          models: From the first to the last; all but the last return a sequence.
+          features: The output size of the front.
+          num_classes: The number of classes.
+          rngs: The random streams of the parameters.
 
         Raises:
           ValueError: If there is no model.
         """
         if not models:
             raise ValueError(
-                "at least one model is expected, got none: try many_to_one(lstm(8, 64))"
+                "Expected at least one model, got none. Use for example many_to_one(lstm(8, 64))."
             )
         sizes = [features]
         for model in models:
@@ -82,7 +82,7 @@ class Classifier(nnx.Module):
     def __call__(
         self, inputs: Array, *, lengths: Lengths | None = None
     ) -> Float[Array, "*steps_and_batch classes"]:
-        """Scores, before any softmax, of inputs (T, B) or (T, B, ...) as the front takes them."""
+        """Computes the logits of inputs (T, B) or (T, B, ...), as the front takes them."""
         hidden = self.front(inputs)
         steps = jnp.arange(len(hidden))[:, None, None]
         mask = None if lengths is None else steps < jnp.asarray(lengths)[:, None]
@@ -98,7 +98,7 @@ def _default_float() -> Any:
 
 def _batch_norm(size: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
     norm = nnx.BatchNorm(size, param_dtype=_default_float(), rngs=rngs)
-    # Flax keeps these in 32 bits, into which those of 64 bits can not be written.
+    # Flax makes them in float32, and refuses to update them with float64 statistics.
     norm.mean, norm.var = nnx.BatchStat(jnp.zeros(size)), nnx.BatchStat(jnp.ones(size))
     return norm
 

@@ -1,4 +1,4 @@
-"""One vector from a sequence of them, of its real steps alone; and a window along time."""
+"""Pooling of a sequence over its real steps, and a convolution along time."""
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +14,17 @@ POOLINGS = ("max", "mean")
 
 
 def pooled(model: Model, how: str = "max") -> Model:
-    """The largest, or the mean, of a model's outputs over the real steps, unit by unit.
+    """Pools the outputs of a model over the real steps, unit by unit.
 
-    ``apply(params, inputs, *, lengths=None)`` gives (*batch, size). A loss of a mean has a path
-    of one step to each h_t, where that of the last h has one of T - t.
+    ``apply(params, inputs, *, lengths=None)`` returns (*batch, size). The path from a loss of the
+    mean to each h_t has one step, where that from a loss of the last h has T - t.
 
     Args:
-      model: One that gives a sequence.
+      model: A model that returns a sequence.
       how: ``max`` or ``mean``.
 
     Raises:
-      ValueError: If it is to be something else.
+      ValueError: For an unknown pooling.
     """
     check_name("pooling", how, POOLINGS)
 
@@ -39,9 +39,9 @@ def pooled(model: Model, how: str = "max") -> Model:
 
 
 def convolution(input_size: int, channels: int, width: int) -> Model:
-    """relu of a window of ``width`` steps at every step, with zeros beyond the real steps.
+    """Makes a convolution of ``width`` steps along time with a ReLU; padding is read as zeros.
 
-    ``apply(params, inputs, *, lengths=None)`` takes (T, B, input) and gives (T, B, channels). The
+    ``apply(params, inputs, *, lengths=None)`` takes (T, B, input) and returns (T, B, channels). The
     layer is Flax's.
 
     Source: Kim 2014, arXiv:1408.5882, eq. 2 (whose windows are those within the sequence).
@@ -65,7 +65,7 @@ def convolution(input_size: int, channels: int, width: int) -> Model:
 
 
 def real_steps(inputs: Sequence, lengths: Lengths | None) -> Bool[Array, "steps *batch"]:
-    """Which steps of the inputs are no padding."""
+    """Marks the steps that are not padding."""
     steps, *batch = inputs.shape[:-1]
     if lengths is None:
         return jnp.ones((steps, *batch), bool)

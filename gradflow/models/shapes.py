@@ -1,4 +1,4 @@
-"""What goes in and what comes out: the four shapes of a recurrent model, as pure functions.
+"""The four input and output shapes of a recurrent model, as pure functions.
 
 All arrays are time-major, (T, size) for one sequence and (T, B, size) for a batch of them.
 """
@@ -21,11 +21,11 @@ THEN = ("output", "repeat", "zero")
 
 
 class Model(NamedTuple):
-    """A net over cells: a value made by a plain function, hashable as a cell is.
+    """A network over cells: a value made by a plain function, hashable as a cell is.
 
     Attributes:
-      init: Draws the parameters from a key.
-      apply: (params, inputs, ...) -> outputs; what else it takes, its maker says.
+      init: key -> parameters.
+      apply: (params, inputs, ...) -> outputs; its maker documents further arguments.
     """
 
     init: Callable[[Key], Params]
@@ -33,9 +33,9 @@ class Model(NamedTuple):
 
 
 def many_to_many(cell: Cell) -> Model:
-    """A sequence to a sequence of its length: h_t at every step.
+    """Maps a sequence to a sequence of the same length: h_t at every step.
 
-    ``apply(params, inputs, *, lengths=None)`` gives (T, *batch, hidden). A padded step repeats
+    ``apply(params, inputs, *, lengths=None)`` returns (T, *batch, hidden). A padded step repeats
     the last real h.
     """
 
@@ -46,9 +46,9 @@ def many_to_many(cell: Cell) -> Model:
 
 
 def many_to_one(cell: Cell) -> Model:
-    """A sequence to a vector: h at the last real step of each.
+    """Maps a sequence to a vector: h at its last real step.
 
-    ``apply(params, inputs, *, lengths=None)`` gives (*batch, hidden).
+    ``apply(params, inputs, *, lengths=None)`` returns (*batch, hidden).
     """
 
     def apply(params: Params, inputs: Sequence, *, lengths: Lengths | None = None) -> Vector:
@@ -58,22 +58,22 @@ def many_to_one(cell: Cell) -> Model:
 
 
 def one_to_many(cell: Cell, num_steps: int, *, then: str = "repeat") -> Model:
-    """A vector to a sequence of ``num_steps``: x_1 is the vector, and h_t comes out at each step.
+    """Maps a vector to a sequence of ``num_steps``: x_1 is the vector, the outputs are h_t.
 
-    ``apply(params, x)`` takes (*batch, input) and gives (num_steps, *batch, hidden).
+    ``apply(params, x)`` takes (*batch, input) and returns (num_steps, *batch, hidden).
 
     Args:
       cell: The cell. With ``then="output"`` its input is as large as its h.
-      num_steps: Steps to make.
-      then: The input after the first step: ``repeat`` is x again, ``zero`` is nothing more, and
-        ``output`` is h_{t-1}, so that the net goes on from what it said itself.
+      num_steps: The length of the sequence.
+      then: The input after the first step: ``repeat`` is x again, ``zero`` is zeros, and ``output``
+        is h_{t-1}, so that the network runs autoregressively.
 
     Raises:
       ValueError: If there is no step, the kind of input is unknown, or, when it is applied, x
-        has not the size of h with ``then="output"``.
+        does not have the size of h with ``then="output"``.
     """
     if num_steps < 1:
-        raise ValueError(f"num_steps is expected to be at least 1, got {num_steps}")
+        raise ValueError(f"Expected num_steps to be at least 1, got {num_steps}.")
     check_name("input after the first step", then, THEN)
     fed_back = cell._replace(step=lambda params, s, _: cell.step(params, s, cell.hidden(s)))
 
@@ -84,8 +84,8 @@ def one_to_many(cell: Cell, num_steps: int, *, then: str = "repeat") -> Model:
         size = jax.eval_shape(lambda: cell.hidden(cell.initial_carry())).size
         if x.shape[-1] != size:
             raise ValueError(
-                f"with then='output', x of the size of h, {size}, is expected, got {x.shape}: "
-                "make the sizes equal, or take then='repeat'"
+                f"Expected x of the size of h, {size}, for then='output', got {x.shape}. Make the "
+                "sizes equal, or use then='repeat'."
             )
         first = unroll(cell, params, x[None])
         if num_steps == 1:
@@ -98,21 +98,21 @@ def one_to_many(cell: Cell, num_steps: int, *, then: str = "repeat") -> Model:
 
 
 def encoder_decoder(encoder: Cell, decoder: Cell, *, context: bool = False) -> Model:
-    """A sequence to one of another length: the decoder starts from the encoder's last carry.
+    """Maps a sequence to one of another length; the decoder starts from the encoder's last carry.
 
     ``apply(params, inputs, targets, *, lengths=None)`` takes (T, *batch, input), the inputs of
-    the decoder of shape (S, *batch, target), which in training are what it shall say, one step
-    late, and the numbers of real steps in ``inputs``; it gives the decoder's h, (S, *batch,
+    the decoder of shape (S, *batch, target), which in training are the targets shifted by one
+    step, and the numbers of real steps in ``inputs``; it returns the decoder's h, (S, *batch,
     hidden). The parameters are ``params["encoder"]`` and ``params["decoder"]``.
 
     Args:
       encoder: Reads the inputs.
-      decoder: Of a carry like the encoder's.
-      context: Whether the encoder's last h stands beside each input of the decoder, [y_s; h_T],
-        which then takes target + hidden numbers.
+      decoder: A cell with the same structure of its carry.
+      context: Whether the encoder's last h is appended to each input of the decoder, [y_s; h_T],
+        whose input size is then target + hidden.
 
     Raises:
-      ValueError: If the carries are not alike.
+      ValueError: If the carries have different structures or shapes.
 
     Source: Sutskever, Vinyals, Le 2014, arXiv:1409.3215; Cho et al. 2014, arXiv:1406.1078
     (context).
@@ -120,8 +120,8 @@ def encoder_decoder(encoder: Cell, decoder: Cell, *, context: bool = False) -> M
     carries = [jax.eval_shape(cell.initial_carry) for cell in (encoder, decoder)]
     if not _alike(*carries):
         raise ValueError(
-            f"an encoder and a decoder of carries alike are expected, got {carries[0]} and "
-            f"{carries[1]}: make them of one kind and one hidden size"
+            f"Expected an encoder and a decoder with the same carry, got {carries[0]} and "
+            f"{carries[1]}. Use one kind of cell and one hidden size."
         )
 
     def init(key: Key) -> Params:

@@ -4,7 +4,10 @@ Lanczos steps on G = M Mᵀ for all of the matrices together: a step is one prod
 one with each Mᵀ, which are computed as a few large ones where the matrices have factors in common.
 Few matrices are formed or decomposed, and each value that is returned is certified.
 
-WHY-TWO
+There are two engines for spectral norms because neither serves both uses (benchmarks/README.md).
+For one large matrix after the other, `spectral` starts from a block of vectors of the step before;
+single Lanczos vectors take 9 times as long. For many small ones, here, the eigenvalue problems of a
+block would cost more than the products: a search along each column of a map took 2.6 times as long.
 """
 
 from collections.abc import Callable
@@ -39,8 +42,8 @@ STRAGGLERS = 0.03
 them costs more (a map took 1.47 s at 3 %, 1.93 s at 1 %, 1.73 s at 10 %)."""
 
 RESIDUAL = 1e-5
-"""Residual of an eigenvalue of G, relative to it, at which further steps are pointless where the
-trace does not decide: the value is then right to 1e-10 over the relative gap to the next."""
+"""Relative residual of an eigenvalue of G at which further steps do not help where the trace does
+not decide: the value is then right to 1e-10 over the relative gap to the next."""
 
 HOPELESS = 0.98
 """Trace of the complement, relative to θ, above which further steps are not expected to decide."""

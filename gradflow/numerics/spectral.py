@@ -3,7 +3,8 @@
 A singular value decomposition at every step of a product costs five times the product. Here the
 leading left singular vectors of one step start the search at the next (Rayleigh-Ritz on a block
 Krylov space of G = A Aᵀ), and the norm found is returned only where a rigorous upper bound lies
-within the tolerance above it. What cannot be certified that way is decomposed.
+within the tolerance above it. What cannot be certified that way is decomposed. (`lanczos` is the
+engine for many small matrices at once, and says with numbers why there are two.)
 """
 
 from typing import NamedTuple

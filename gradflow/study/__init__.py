@@ -10,16 +10,15 @@ from gradflow.study.claims import (
     Measured,
     Reference,
     Verdict,
-    claim,
     from_record,
-    numbers,
-    statement,
     to_record,
 )
 from gradflow.study.config import Config, field
 from gradflow.study.console import progress, table, verdict, verdicts
+from gradflow.study.decide import claim, numbers, statement
 from gradflow.study.experiment import Experiment, Once, Picture, call
 from gradflow.study.gallery import export
+from gradflow.study.record import params_folder
 from gradflow.study.runner import main
 from gradflow.study.settings import precision
 from gradflow.study.store import read_dataset, write_dataset
@@ -41,6 +40,7 @@ __all__ = [
     "from_record",
     "main",
     "numbers",
+    "params_folder",
     "precision",
     "progress",
     "read_dataset",

@@ -36,8 +36,8 @@ def text(value: Any) -> str:
 
 
 def example(default: Any) -> str:
-    """The end of an error's sentence: a value that would do, where the default is one."""
-    return "" if default is None else f", for example {text(default)}"
+    """Writes the end of an error: the default as an example, where there is one."""
+    return "." if default is None else f", for example {text(default)}."
 
 
 def check_positive(field: dataclasses.Field[Any], value: Any) -> None:
@@ -50,26 +50,26 @@ def check_positive(field: dataclasses.Field[Any], value: Any) -> None:
     if not field.metadata.get("positive") or value is None:
         return
     if not all(0 < number < math.inf for number in numbers):
-        kind = "numbers above zero are" if isinstance(value, tuple) else "a number above zero is"
-        raise ValueError(f"{kind} expected{example(field.default)}")
+        kind = "numbers above zero" if isinstance(value, tuple) else "a number above zero"
+        raise ValueError(f"Expected {kind}{example(field.default)}")
 
 
 def check_seed(field: dataclasses.Field[Any], value: Any) -> None:
-    """Refuses a number that is no seed, in the field that is called seed.
+    """Refuses a number that is not a seed, in the field of that name.
 
-    A random key of JAX's takes the lower 32 bits of a number if 64-bit types are off, so that
-    4294967296 would silently be the seed 0 again.
+    JAX takes the lower 32 bits of a seed when 64-bit types are off, so that 4294967296 would
+    silently be the seed 0.
 
     Raises:
       ValueError: If the value is not within 0 ... 2^32 - 1.
     """
     if field.name == "seed" and not 0 <= value < 2**32:
-        raise ValueError(f"a whole number from 0 to {2**32 - 1} is expected, for example 0")
+        raise ValueError(f"Expected a whole number from 0 to {2**32 - 1}, for example 0.")
 
 
 @dataclass(frozen=True)
 class Config:
-    """What every experiment lets the user choose; an experiment adds its own fields.
+    """The configuration that all experiments share; each adds its own fields.
 
     A field is an int, a float, a bool, a str, a Literal of strings, one of these or None, or a
     tuple of any length of one of these.
@@ -79,9 +79,11 @@ class Config:
         is not a whole number of 32 bits.
     """
 
-    seed: int = field(0, help="The seed that every random number of the run comes from.")
-    num_seeds: int = field(8, help="Independent repetitions, vectorised.", positive=True)
-    precision: Literal["float64", "float32"] = field("float64", help="Precision of the run.")
+    seed: int = field(0, help="Seed of all random numbers of the run.")
+    num_seeds: int = field(8, help="Number of independent repetitions, vectorised.", positive=True)
+    precision: Literal["float64", "float32"] = field(
+        "float64", help="Floating-point precision of the run."
+    )
 
     def __post_init__(self) -> None:
         for one in dataclasses.fields(self):
@@ -94,12 +96,12 @@ class Config:
 
 
 def identity(name: str, config: Config) -> dict[str, Any]:
-    """What tells one run from another: the experiment's name and its whole configuration."""
+    """Returns what distinguishes one run from another: the experiment's name and configuration."""
     return {"experiment": name, "config": dataclasses.asdict(config)}
 
 
 def digest(*parts: Any) -> str:
-    """Eight hexadecimal digits that stand for the parts, in whichever order their keys are."""
+    """Returns eight hexadecimal digits that identify the parts, whatever the order of keys."""
     return hashlib.sha256(json.dumps(plain(parts), sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -109,7 +111,7 @@ def sanitise(name: str) -> str:
 
 
 def label(config: Config) -> str:
-    """Names the fields that differ from their defaults, or says ``default``."""
+    """Names the fields that differ from their defaults; ``default`` if none does."""
     changed = [
         f"{one.name}={shorten(text(getattr(config, one.name)))}"
         for one in dataclasses.fields(config)
@@ -119,7 +121,7 @@ def label(config: Config) -> str:
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Says field by field where a recorded configuration, plain, is not the wanted one."""
+    """Lists, field by field, where a recorded configuration differs from the wanted one."""
     absent = object()
     pairs = {
         name: (stored.get(name, absent), wanted.get(name, absent)) for name in {**stored, **wanted}

@@ -1,4 +1,4 @@
-"""What a run shows of itself: how far it is, its summary table, and its verdict."""
+"""Progress bars, and tables of plain text."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def progress(iterable: Iterable[T], description: str) -> Iterable[T]:
-    """Shows how far an iteration is: a bar on a terminal, nothing in a pipe."""
+    """Shows the progress of an iteration: a bar on a terminal, nothing in a pipe."""
     if not sys.stderr.isatty():
         return iterable
     from tqdm import tqdm
@@ -17,7 +17,7 @@ def progress(iterable: Iterable[T], description: str) -> Iterable[T]:
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Writes rows as plain text in columns, numbers to the right and words to the left.
+    """Writes rows as plain text in columns: numbers right-aligned, words left-aligned.
 
     The columns are all the keys, in the order in which they first occur; a row may lack some.
     """
@@ -27,12 +27,12 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def verdict(holds: Any) -> str:
-    """How a summary says whether a run supports a claim, a bool of any library."""
+    """Returns the word for a claim of a study: supported or not supported."""
     return "supported" if holds else "not supported"
 
 
 def verdicts(held: Mapping[str, Any]) -> str:
-    """The verdict on each of several, by name: ``rnn: not supported, lstm: supported``."""
+    """Returns the verdict on each of several by name: ``rnn: not supported, lstm: supported``."""
     return ", ".join(f"{name}: {verdict(holds)}" for name, holds in held.items())
 
 

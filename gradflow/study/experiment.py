@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class Once(Protocol):
-    """Gives a unit of work by its name: the thunk's dataset, or the one that is stored."""
+    """Returns a unit of work by its name: the stored dataset, or the thunk's."""
 
     def __call__(self, name: str, thunk: "Callable[[], xarray.Dataset]", /) -> "xarray.Dataset": ...
 
     def folder(self, name: str, /) -> Path | None:
-        """A folder for what a long unit keeps while it is under way; None without a record."""
+        """Returns a folder for the checkpoints of a long unit; None without a record."""
         ...
 
 
@@ -30,7 +30,7 @@ class _Call:
     """Computes a unit of work and stores nothing: the `Once` of a run without a record."""
 
     def __call__(self, name: str, thunk: "Callable[[], xarray.Dataset]", /) -> "xarray.Dataset":
-        del name  # it is what a stored unit is found by
+        del name  # only a stored unit is found by its name
         return thunk()
 
     def folder(self, name: str, /) -> Path | None:
@@ -110,13 +110,13 @@ class Experiment:
 
     @property
     def title(self) -> str:
-        """The first line of the docstring, or the name of an experiment without one."""
+        """The first line of the docstring; the name of an experiment without one."""
         return next(iter((self.doc or "").strip().splitlines()), self.name)
 
     def resolve(
         self, given: Mapping[str, Any], *, quick: bool = False, full: bool = False
     ) -> Config:
-        """Builds the configuration: what is given, then that of the form, then the defaults."""
+        """Builds the configuration from the given fields, the form's, and the defaults."""
         form = {**(self.quick if quick else {}), **(self.full if full else {})}
         return self.config(**{**form, **given})
 

@@ -1,4 +1,4 @@
-"""The style of every figure: one look, one colour a cell, and bytes that can be compared.
+"""The style of all figures: one colour a cell, and reproducible bytes.
 
 A figure of 3.5 inches is one column of a paper and 7 inches is its whole width.
 """
@@ -102,7 +102,7 @@ def _other_style(index: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Draws and saves everything within the block in the house's style, and nothing after it."""
+    """Draws and saves everything within the block in this style, and nothing after it."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -136,8 +136,8 @@ def band(ax: "Axes", x: ArrayLike, values: Any, axis: int | str, **look: Any) ->
         low, middle, high = np.quantile(np.asarray(values), [0.1, 0.5, 0.9], axis=number)
     if middle.shape != places.shape:
         raise ValueError(
-            f"one value for each x is expected, in shape {places.shape}, got shape "
-            f"{middle.shape} after the axis {axis!r}; name the axis of the repetitions"
+            f"Expected one value for each x, of shape {places.shape}, got shape {middle.shape} "
+            f"without the axis {axis!r}. Name the axis of the repetitions."
         )
     every = max(1, len(places) // MARKERS_A_LINE)
     gap = ~np.isfinite(middle)

@@ -20,13 +20,13 @@ from gradflow.study.kinds import Kind, kind_of
 class Options:
     """The flags that every experiment takes besides its configuration."""
 
-    workdir: str | None = field(None, help="Folder of the record; made from the flags if absent.")
-    quick: bool = field(False, help="Other defaults: a small run, in seconds.")
-    full: bool = field(False, help="Other defaults: the long form, where there is one.")
-    replot: bool = field(False, help="Only draw the figure again, from the record.")
-    overwrite: bool = field(False, help="Start from nothing where there is a record.")
+    workdir: str | None = field(None, help="Folder of the record; named after the flags if absent.")
+    quick: bool = field(False, help="Use the defaults of a small run, which takes seconds.")
+    full: bool = field(False, help="Use the defaults of the long form, if there is one.")
+    replot: bool = field(False, help="Only draw the figure again from the record.")
+    overwrite: bool = field(False, help="Remove an existing record and start again.")
     compilation_cache_dir: str | None = field(
-        None, help="Folder that keeps compiled programs; in the user's cache if absent."
+        None, help="Folder of compiled programs; in the user's cache if absent."
     )
     verbosity: int = field(0, help="Log level; from 1 on, errors show their traceback.")
     help: bool = field(False, help="Show this text.")
@@ -34,7 +34,7 @@ class Options:
 
 
 class Request(NamedTuple):
-    """What a command line asks for.
+    """The content of a command line.
 
     Attributes:
       given: The fields of the configuration that it gives, parsed.
@@ -48,7 +48,7 @@ class Request(NamedTuple):
 
 
 class _Parser(flags.ArgumentParser):
-    """Reads one field; what it refuses, absl reports with the flag's name and value."""
+    """Reads one field; absl reports its errors with the flag's name and value."""
 
     def __init__(self, field: dataclasses.Field[Any], kind: Kind) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class _Parser(flags.ArgumentParser):
         try:
             value = self.kind.read(argument)
         except (KeyError, ValueError):
-            message = f"{self.kind.words} is expected{example(self.field.default)}"
+            message = f"Expected {self.kind.words}{example(self.field.default)}"
             raise ValueError(message) from None
         check_positive(self.field, value)
         check_seed(self.field, value)
@@ -70,8 +70,8 @@ def _define(values: flags.FlagValues, cls: type) -> None:
     for one in dataclasses.fields(cls):
         if one.name in values:
             raise ValueError(
-                f"a field of the configuration is called {one.name}, which is a flag of every "
-                "experiment; give it another name"
+                f"The configuration has a field {one.name}, which is a flag of every experiment. "
+                "Give the field another name."
             )
         parser = _Parser(one, kind_of(hints[one.name]))
         # None is "not given": the defaults stay in the dataclass, so that a form can have others.
@@ -91,7 +91,7 @@ def _define_jax(values: flags.FlagValues) -> list[str]:
 def _nearest(argument: str, values: flags.FlagValues) -> str:
     name = argument.lstrip("-").partition("=")[0]
     near = difflib.get_close_matches(name, list(values), n=1, cutoff=0.5)
-    return f"did you mean --{near[0]}? " if near else ""
+    return f"Did you mean --{near[0]}? " if near else ""
 
 
 def _read(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
@@ -99,7 +99,7 @@ def _read(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
         return values(["", *argv])[1:]
     except flags.UnrecognizedFlagError as error:
         hint = _nearest(error.flagname, values)
-        message = f"unknown flag --{error.flagname}: {hint}--helpshort lists the known ones"
+        message = f"Unknown flag --{error.flagname}. {hint}--helpshort lists the known ones."
     except (flags.Error, ValueError) as error:
         message = str(error)
     raise flags.Error(message)
@@ -120,18 +120,18 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Request:
     left = _read(values, argv)
     if left:
         hint = _nearest(left[0], values)
-        raise flags.Error(f"unexpected argument {left[0]!r}: {hint}flags are --name=value")
+        raise flags.Error(f"Unexpected argument {left[0]!r}. {hint}Write flags as --name=value.")
     if values["jax_enable_x64"].present:
-        raise flags.Error("--jax_enable_x64 is set by --precision: use --precision=float64")
+        raise flags.Error("--precision sets --jax_enable_x64. Use --precision=float64.")
     given: dict[str, Any] = {name: values[name].value for name in values if values[name].present}
     common = {one.name for one in dataclasses.fields(Options)}
     options = Options(**{name: value for name, value in given.items() if name in common})
     if options.replot and options.overwrite:
-        raise flags.Error("--replot needs the record that --overwrite discards: give one of them")
+        raise flags.Error("--replot needs the record that --overwrite removes. Remove one of them.")
     if options.full and not experiment.full:
-        raise flags.Error(f"{experiment.name} has no long form: leave out --full")
+        raise flags.Error(f"{experiment.name} has no long form. Remove --full.")
     if options.full and options.quick:
-        raise flags.Error("--quick is the small run and --full the long one: give one of them")
+        raise flags.Error("--quick is the small run and --full the long one. Remove one of them.")
     return Request(
         {name: value for name, value in given.items() if name not in {*common, *names}},
         options,
@@ -140,11 +140,13 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Request:
 
 
 def help_text(experiment: Experiment) -> str:
-    """The experiment's docstring, its own flags, and those that every experiment takes."""
+    """Writes the experiment's docstring, its own flags, and the flags of every experiment."""
     lines = [(experiment.doc or experiment.name).strip(), "", f"Flags of {experiment.name}:"]
     lines += _describe(experiment.config, experiment)
     lines += ["", "Flags of every experiment:", *_describe(Options, experiment)]
-    return "\n".join([*lines, "", "JAX's own are taken as well, such as --jax_platforms=cpu."])
+    return "\n".join(
+        [*lines, "", "JAX's own flags are accepted too, for example --jax_platforms=cpu."]
+    )
 
 
 def _describe(cls: type, experiment: Experiment) -> list[str]:

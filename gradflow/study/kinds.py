@@ -1,4 +1,4 @@
-"""The types that a field of a configuration can have, and how each is read from a text."""
+"""The types that a field of a configuration can have, and how each is parsed."""
 
 import types
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from gradflow.spec import split_specs
 
 
 class Kind(NamedTuple):
-    """How a value of some type is read from a command line, and what to call it."""
+    """How a value of a type is parsed from a command line, and the words for it in errors."""
 
     read: Callable[[str], Any]
     words: str
@@ -27,7 +27,7 @@ _PLAIN = {
 
 
 def kind_of(hint: Any) -> Kind:
-    """Finds how a field of a given type is read.
+    """Returns how a field of a given type is parsed.
 
     Raises:
       TypeError: If a configuration cannot have fields of that type.
@@ -42,8 +42,8 @@ def kind_of(hint: Any) -> Kind:
     if origin is tuple and len(parts) == 2 and parts[1] is Ellipsis:
         return _list_of(kind_of(parts[0]))
     raise TypeError(
-        f"a field is expected to be an int, float, bool, str, a Literal of strings, one of these "
-        f"or None, or a tuple[one of these, ...], got {hint}; write it as one of them"
+        "Expected a field of type int, float, bool, str, a Literal of strings, one of these or "
+        f"None, or a tuple[one of these, ...], got {hint}. Declare it as one of them."
     )
 
 
@@ -61,4 +61,4 @@ def _list_of(inner: Kind) -> Kind:
             raise ValueError("the list is empty")
         return tuple(inner.read(part) for part in parts)
 
-    return Kind(read, f"a comma-separated list, each {inner.words},")
+    return Kind(read, f"a comma-separated list, each {inner.words}")

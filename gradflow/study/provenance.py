@@ -1,4 +1,4 @@
-"""Where a record comes from: versions, machine, commit and command, and nobody's name."""
+"""The origin of a record: versions, machine, commit and command, without names of people."""
 
 import importlib.metadata
 import os
@@ -30,12 +30,12 @@ def shorten(text: str) -> str:
 
 
 def command_line(program: str, argv: Sequence[str]) -> str:
-    """The command of this run as one would type it, without absolute paths."""
+    """Returns the command of this run as typed in a shell, without absolute paths."""
     return shlex.join([shorten(part) for part in (program, *argv)])
 
 
 def versions() -> dict[str, str | None]:
-    """The versions of Python and of what computes and records; None where not installed."""
+    """Returns the versions of Python and of the main packages; None where not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -46,7 +46,7 @@ def versions() -> dict[str, str | None]:
 
 
 def checkout(root: Path = ROOT) -> dict[str, Any]:
-    """The git commit of the checkout at ``root``, and whether files differ from it.
+    """Returns the git commit of the checkout at ``root``, and whether files differ from it.
 
     Both are None where ``root`` is no checkout: an installed package must not be taken for a
     part of the repository that its environment happens to lie in.
@@ -66,7 +66,7 @@ def checkout(root: Path = ROOT) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What JAX computes on, and how."""
+    """Returns the device that JAX computes on, and its numerical settings."""
     return {
         "backend": jax.default_backend(),
         "device_kind": jax.devices()[0].device_kind,
@@ -78,7 +78,7 @@ def machine() -> dict[str, Any]:
 
 
 def memory() -> dict[str, int | None]:
-    """The most memory that this process has held so far, in bytes: the host's, the device's."""
+    """Returns the peak memory of this process so far, in bytes, on host and device."""
     unit = 1 if sys.platform == "darwin" else 1024
     device = jax.local_devices()[0].memory_stats() or {}
     return {

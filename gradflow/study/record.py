@@ -5,6 +5,7 @@
     config.json   which run this is, first
     parts/        the finished units of a run that is not finished
     units/        what long units keep, such as checkpoints; a folder each
+    params/       trained parameters, a file each
     env.json      where and how
     result.nc     what was measured
     figure.pdf    figure.png
@@ -15,27 +16,23 @@ import contextlib
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradflow.study.config import Config, differences, digest, identity, label, sanitise
+from gradflow.study.config import Config, differences, digest, identity, label
 from gradflow.study.store import plain, read_dataset, write_bytes, write_dataset, write_json
+from gradflow.study.units import PARTS, UNITS, Units
 
 if TYPE_CHECKING:
     import xarray
 
 CONFIG, RESULT, ENVIRONMENT, DONE = "config.json", "result.nc", "env.json", "DONE"
-PARTS, UNITS = "parts", "units"
-SECONDS = "seconds"
-"""The attribute of a stored unit that says how long it took."""
-
+PARAMS = "params"
 # In the order of removal: without its marks first, and nameable as a run of ours until the end.
 _FILES = (DONE, ENVIRONMENT, "figure.pdf", "figure.png", RESULT, CONFIG)
-_MEND = "choose another --workdir"
+_FIX = "Choose another --workdir"
 
 
 def default_workdir(name: str, config: Config) -> Path:
@@ -50,8 +47,8 @@ class Record:
     Attributes:
       folder: Where it is; it need not exist.
       identity: The experiment's name and its configuration.
-      overwrite: Whether what an earlier run left there counts for nothing.
-      reused: How many datasets it did not have to compute.
+      overwrite: Whether to ignore, and to remove, what an earlier run left there.
+      reused: How many stored datasets it has reused.
       reused_seconds: How long the units of these took, in the processes that computed them.
       units: The names of the units of work that it has asked for.
     """
@@ -64,7 +61,7 @@ class Record:
     units: set[str] = field(default_factory=set)
 
     def check(self) -> None:
-        """Makes sure before any work that the run may and can be recorded in the folder.
+        """Checks before any work that the run can be recorded in the folder.
 
         Raises:
           ValueError: If there is another run, or files that are no run of ours.
@@ -78,8 +75,8 @@ class Record:
                 {"experiment": wanted["experiment"], **wanted["config"]},
             )
             raise ValueError(
-                f"{self.folder} holds a run of another configuration: {', '.join(found)}; "
-                f"{_MEND}, or replace that run with --overwrite"
+                f"{self.folder} holds a run of another configuration: {', '.join(found)}. "
+                f"{_FIX}, or replace that run with --overwrite."
             )
         _check_writable(self.folder)
 
@@ -112,7 +109,7 @@ class Record:
         return read_dataset(path)
 
     def begin(self) -> None:
-        """Says in the folder which run this is, before anything else is written to it."""
+        """Writes which run this is, before anything else is written to the folder."""
         if self.overwrite:
             _clear(self.folder)
             self.overwrite = False
@@ -130,46 +127,9 @@ class Record:
         _clear_parts(self.folder)
 
 
-class Units:
-    """The `Once` of a run with a record."""
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-
-    def __call__(self, name: str, thunk: "Callable[[], xarray.Dataset]", /) -> "xarray.Dataset":
-        """Gives the unit of work of that name, computed and stored unless it already is.
-
-        Raises:
-          ValueError: If the run has had a unit of that name.
-        """
-        if name in self.record.units:
-            raise ValueError(
-                f"a name for each unit of work is expected, got {name!r} twice in one run; put in "
-                "the name all that the unit depends on"
-            )
-        self.record.units.add(name)
-        reused = self.record.reused
-        dataset = self.record.keep(f"{PARTS}/{self._stem(name)}.nc", partial(_timed, thunk))
-        seconds = dataset.attrs.pop(SECONDS, 0.0)
-        if self.record.reused > reused:
-            self.record.reused_seconds += seconds
-        return dataset
-
-    def folder(self, name: str, /) -> Path:
-        """Makes the folder of a unit; it lasts until the run is overwritten."""
-        self.record.begin()
-        folder = self.record.folder / UNITS / self._stem(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def _stem(self, name: str) -> str:
-        return f"{sanitise(name)}-{digest(self.record.identity, name)}"
-
-
-def _timed(thunk: "Callable[[], xarray.Dataset]") -> "xarray.Dataset":
-    start = time.perf_counter()
-    dataset = thunk()
-    return dataset.assign_attrs({SECONDS: time.perf_counter() - start})
+def params_folder(unit: Path) -> Path:
+    """Returns the folder for trained parameters of the record that a unit's folder lies in."""
+    return unit.parents[1] / PARAMS
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
@@ -179,7 +139,7 @@ def read_environment(folder: Path) -> dict[str, Any]:
 
 
 def _stored_identity(folder: Path) -> dict[str, Any] | None:
-    found = [name for name in (*_FILES, PARTS, UNITS) if (folder / name).exists()]
+    found = [name for name in (*_FILES, PARTS, UNITS, PARAMS) if (folder / name).exists()]
     if not found:
         return None
     with contextlib.suppress(OSError, ValueError):
@@ -187,8 +147,8 @@ def _stored_identity(folder: Path) -> dict[str, Any] | None:
         if isinstance(stored, dict) and stored.keys() == {"experiment", "config"}:
             return stored
     raise ValueError(
-        f"{folder} is expected to hold a run or nothing, but it has {', '.join(found)} and no "
-        f"{CONFIG} of a run; {_MEND}"
+        f"Expected {folder} to hold a run or nothing, got {', '.join(found)} and no {CONFIG} of a "
+        f"run. {_FIX}."
     )
 
 
@@ -199,7 +159,7 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise OSError(
-            f"{folder} cannot be written, {existing}: {error.strerror}; {_MEND}"
+            f"{folder} cannot be written, {existing}: {error.strerror}. {_FIX}."
         ) from None
 
 
@@ -207,7 +167,8 @@ def _clear(folder: Path) -> None:
     for name in _FILES[:-1]:
         (folder / name).unlink(missing_ok=True)
     _clear_parts(folder)
-    shutil.rmtree(folder / UNITS, ignore_errors=True)
+    for name in (UNITS, PARAMS):
+        shutil.rmtree(folder / name, ignore_errors=True)
     (folder / CONFIG).unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""From a command line to a record: what happens when an experiment's file is run."""
+"""Runs an experiment as a command line asks, and records it."""
 
 import sys
 import time
@@ -65,7 +65,7 @@ def _main(experiment: Experiment, program: str, argv: Sequence[str]) -> int:
             traceback.print_exc()
         return _fail(error, 1)
     except KeyboardInterrupt:
-        print("interrupted; run again without --overwrite, it goes on from here", file=sys.stderr)
+        print("Interrupted. The same command without --overwrite resumes.", file=sys.stderr)
         return 130
     return 0
 
@@ -97,8 +97,8 @@ def _perform(experiment: Experiment, request: Request, command: str) -> None:
 def _run(experiment: Experiment, config: Config, record: Record, command: str) -> None:
     record.check()
     if record.done:
-        print(f"{record.folder} is finished; --overwrite runs it again")
-        dataset = _recorded(record.folder, "--overwrite runs it again")
+        print(f"{record.folder} is finished. --overwrite runs it again.")
+        dataset = _recorded(record.folder, "Run it again with --overwrite.")
     else:
         _check_backend()
         dataset = _record(experiment, config, record, command)
@@ -111,15 +111,15 @@ def _check_backend() -> None:
         jax.devices()
     except RuntimeError as error:
         raise ValueError(
-            f"JAX finds no device: {error}; choose others by --jax_platforms"
+            f"JAX finds no device: {error}. Choose others with --jax_platforms."
         ) from None
 
 
-def _recorded(folder: Path, mend: str) -> "xarray.Dataset":
+def _recorded(folder: Path, fix: str) -> "xarray.Dataset":
     try:
         return read_dataset(folder / RESULT)
     except OSError as error:
-        raise OSError(f"a recorded result is expected, but {error}; {mend}") from None
+        raise OSError(f"Expected a recorded result, but {error}. {fix}") from None
 
 
 def _record(
@@ -140,8 +140,8 @@ def _measure(
     dataset = experiment.run(config, record.once)
     if not isinstance(dataset, xarray.Dataset):
         raise TypeError(
-            f"run is expected to give an xarray.Dataset, got {type(dataset).__name__}; "
-            "gather what it measures in one"
+            f"Expected run to return an xarray.Dataset, got {type(dataset).__name__}. Put its "
+            "results into a Dataset."
         )
     environment = {
         "command": command,
@@ -153,7 +153,7 @@ def _measure(
         **provenance.versions(),
         **provenance.checkout(),
     }
-    # Before the result, so that no later session takes the credit for a result that it found.
+    # Before the result: a later process must not record itself as the origin of a stored result.
     record.write_environment(environment)
     about = identity(experiment.name, config)
     return dataset.assign_attrs(
@@ -162,7 +162,7 @@ def _measure(
 
 
 def _replot(experiment: Experiment, folder: Path, command: str) -> None:
-    dataset = _recorded(folder, "run the experiment without --replot")
+    dataset = _recorded(folder, "Run the experiment without --replot.")
     _save(experiment, dataset, folder, command)
     print(f"drawn again in {folder}")
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what is written in them."""
+"""Atomic files: JSON and netCDF."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def temporary(path: Path) -> Path:
-    """The name under which this process writes a file before it gets its own."""
+    """Returns the temporary name under which this process writes a file."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
@@ -35,13 +35,13 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file at once."""
+    """Writes a file atomically."""
     with atomic(path) as draft:
         draft.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as JSON, at once."""
+    """Writes a value as JSON, atomically."""
     write_bytes(path, to_json(value).encode())
 
 
@@ -57,7 +57,7 @@ def to_json(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Turns nested values into what a JSON file gives back when it is read."""
+    """Converts nested values to those that reading a JSON file returns."""
     if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -70,13 +70,13 @@ def plain(value: Any) -> Any:
 
 
 def write_dataset(path: Path, dataset: "xarray.Dataset") -> None:
-    """Writes a dataset as netCDF, at once; equal datasets give equal bytes."""
+    """Writes a dataset as netCDF, atomically; equal datasets give equal bytes."""
     with atomic(path) as draft:
         dataset.to_netcdf(draft, engine="h5netcdf")
 
 
 def read_dataset(path: Path) -> "xarray.Dataset":
-    """Reads a dataset into memory and leaves its file.
+    """Reads a dataset into memory and closes its file.
 
     Raises:
       OSError: If there is no such file, or it cannot be read as netCDF.
@@ -84,7 +84,7 @@ def read_dataset(path: Path) -> "xarray.Dataset":
     import xarray
 
     try:
-        # How the file laid its arrays out must not steer how they are written next time.
+        # Without the encoding of the file, the same dataset is always written in the same bytes.
         return xarray.load_dataset(path, engine="h5netcdf").drop_encoding()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist") from None

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Shaped
 from gradflow.cell import Key
 from gradflow.data.files import read_text_file
 from gradflow.data.series import read_series as read_column
-from gradflow.tasks.windows import draw_windows
+from gradflow.tasks.windows import sample_windows
 
 
 def read_text(place: str, key: Key, num_sequences: int, num_steps: int) -> Float[Array, "n t v"]:
@@ -23,7 +23,7 @@ def read_text(place: str, key: Key, num_sequences: int, num_steps: int) -> Float
     text = read_text_file(path)
     characters = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     vocabulary, codes = np.unique(characters, return_inverse=True)
-    windows = draw_windows(
+    windows = sample_windows(
         key, codes, num_sequences, num_steps, what=f"characters in {str(path)!r}"
     )
     return jnp.asarray(np.eye(len(vocabulary))[windows])
@@ -46,7 +46,7 @@ def read_series(place: str, key: Key, num_sequences: int, num_steps: int) -> Flo
         )
     values /= np.abs(values).max()  # else the square of a large value would overflow
     scaled = (values - values.mean()) / values.std()
-    windows = draw_windows(key, scaled, num_sequences, num_steps, what=f"rows in {str(path)!r}")
+    windows = sample_windows(key, scaled, num_sequences, num_steps, what=f"rows in {str(path)!r}")
     return jnp.asarray(windows[..., None])
 
 

@@ -1,7 +1,7 @@
-"""Forecasting: series, windows of them, forecasts that need no net, and how forecasts are judged.
+"""Forecasting: a synthetic series, windows of series, and forecasts without a neural network.
 
-A window of a series ends at an origin; what lies behind it, 1 to ``ahead`` steps away, is to be
-forecast. Arrays have the windows in front: (windows, steps).
+A window of a series ends at its origin. The targets are the values 1 to ``ahead`` steps after the
+origin. The windows are the leading axis of every array: (windows, steps).
 """
 
 from typing import NamedTuple
@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Num
 
-SHARES = (0.7, 0.1)
-"""Of a series, what a model is fitted to and what it is chosen by; the rest is the test."""
+SPLIT = (0.7, 0.1)
+"""Fractions of a series for training and for validation; the rest is the test set."""
 
 
 def two_sines(num_series: int, num_steps: int) -> Float32[np.ndarray, "series steps"]:
-    """Sums of two sines and noise, drawn by NumPy's old generator with seed 42, as published.
+    """Samples sums of two sines and noise from NumPy's legacy generator, seed 42, as published.
 
     With frequencies f, g and phases a, b uniform in [0, 1) and t from 0 to 1::
 
@@ -32,7 +32,7 @@ def two_sines(num_series: int, num_steps: int) -> Float32[np.ndarray, "series st
 
 
 class Windows(NamedTuple):
-    """Pieces of series, and what follows them.
+    """Windows of series and their targets.
 
     Attributes:
       inputs: The values up to the origin.
@@ -44,22 +44,22 @@ class Windows(NamedTuple):
 
 
 def windows(series: Num[np.ndarray, "series steps"], ahead: int) -> Windows:
-    """All but the last ``ahead`` values of each series, with the next ``ahead`` of every step.
+    """Makes one window of each series: all but its last ``ahead`` values are inputs.
 
     Raises:
-      ValueError: If there is no step before what is to be forecast.
+      ValueError: If the series are too short for one input and its targets.
     """
     if not 0 < ahead < series.shape[1]:
         raise ValueError(
-            f"between 1 and {series.shape[1] - 1} steps ahead are expected of series of "
-            f"{series.shape[1]} steps, got {ahead}"
+            f"Expected between 1 and {series.shape[1] - 1} steps ahead for series of "
+            f"{series.shape[1]} steps, got {ahead}. Decrease it, or give longer series."
         )
     following = np.lib.stride_tricks.sliding_window_view(series[:, 1:], ahead, axis=1)
     return Windows(series[:, :-ahead], following)
 
 
 class Split(NamedTuple):
-    """The windows of one series, by where what is to be forecast lies; no target is in two."""
+    """The windows of one series, split by the time of their targets: no target is in two parts."""
 
     train: Windows
     valid: Windows
@@ -67,19 +67,20 @@ class Split(NamedTuple):
 
 
 def split_in_time(series: Num[np.ndarray, " steps"], num_steps: int, ahead: int) -> Split:
-    """Windows with their origins at every step: the first 0.7 to fit, 0.1 to choose by, a test.
+    """Splits a series at 0.7 and 0.8 of its length, with a window at every possible origin.
 
-    A window that is chosen by or tested reaches back into what is before its part, as it may.
+    The inputs of a window may lie before its part, as they would be known at forecast time; its
+    targets may not.
 
     Raises:
       ValueError: If the series is too short for a window in each part.
     """
-    fitted, chosen = (int(len(series) * share) for share in (SHARES[0], sum(SHARES)))
+    fitted, chosen = (int(len(series) * fraction) for fraction in (SPLIT[0], sum(SPLIT)))
     room = min(fitted - num_steps, chosen - fitted, len(series) - chosen)
     if room < ahead:
         raise ValueError(
-            f"{ahead} steps to forecast in each part, after a window of {num_steps}, are expected "
-            f"of a series of {len(series)} steps; take shorter windows, or a longer series"
+            f"Expected a series with {ahead} steps to forecast in each part after a window of "
+            f"{num_steps}, got {len(series)} steps. Use shorter windows or a longer series."
         )
     starts, ends = (0, fitted - num_steps, chosen - num_steps), (fitted, chosen, len(series))
     size = num_steps + ahead
@@ -91,22 +92,22 @@ def split_in_time(series: Num[np.ndarray, " steps"], num_steps: int, ahead: int)
 
 
 def naive(inputs: Num[np.ndarray, "windows steps"], ahead: int) -> Num[np.ndarray, "windows ahead"]:
-    """The last value, again and again."""
+    """Forecasts that the last value repeats."""
     return np.repeat(inputs[:, -1:], ahead, axis=1)
 
 
 def seasonal_naive(
     series: Num[np.ndarray, " steps"], first_origin: int, ahead: int, period: int
 ) -> Num[np.ndarray, "origins ahead"]:
-    """The value of a season before, for all origins from the first on that have all targets.
+    """Forecasts the value of one period before, at every origin from the first with all targets.
 
     Raises:
-      ValueError: If there is no whole season before the first origin.
+      ValueError: If there is no whole period before the first origin.
     """
     if not 0 < period <= first_origin + 1:
         raise ValueError(
-            f"a period between 1 and {first_origin + 1} steps, which there are before the first "
-            f"forecast, is expected, got {period}"
+            f"Expected a period between 1 and {first_origin + 1}, the number of steps before the "
+            f"first forecast, got {period}. Decrease it."
         )
     lead = np.arange(1, ahead + 1)
     origins = np.arange(first_origin, len(series) - ahead)[:, None]
@@ -116,14 +117,14 @@ def seasonal_naive(
 def least_squares(
     inputs: Num[np.ndarray, "windows steps"], targets: Num[np.ndarray, "windows ahead"]
 ) -> Float[np.ndarray, "steps_and_one ahead"]:
-    """The weights, and last the constants, of the best linear forecast of these windows."""
+    """Computes the least-squares linear forecast of the targets; the last row is the intercept."""
     return np.linalg.lstsq(_with_one(inputs), targets, rcond=None)[0]
 
 
 def linear(
     weights: Float[np.ndarray, "steps_and_one ahead"], inputs: Num[np.ndarray, "windows steps"]
 ) -> Float[np.ndarray, "windows ahead"]:
-    """The forecasts of a linear model."""
+    """Computes the forecasts of a linear model with weights from `least_squares`."""
     return _with_one(inputs) @ weights
 
 

@@ -14,7 +14,7 @@ from gradflow.cell import Key
 from gradflow.checks import check_integer, check_number
 from gradflow.spec import check_name, check_options, parse_spec
 from gradflow.tasks.files import FILES
-from gradflow.tasks.windows import draw_rows
+from gradflow.tasks.windows import sample_rows
 
 Shape = tuple[int, int, int]
 """(num_sequences, num_steps, input_size)."""
@@ -94,7 +94,7 @@ def digits(key: Key, shape: Shape) -> Float[Array, "sequences steps 1"]:
     images = load_digits(return_X_y=True)[0] / 16  # grey levels 0 to 16
     num_sequences, num_steps, _ = shape
     check_integer("num_steps of digits", num_steps, 1, images.shape[1])
-    rows = draw_rows(key, len(images), num_sequences)
+    rows = sample_rows(key, len(images), num_sequences)
     return jnp.asarray(images[rows, :num_steps, None])
 
 

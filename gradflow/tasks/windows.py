@@ -1,4 +1,4 @@
-"""Sequences drawn out of longer data."""
+"""Random samples of rows and of windows of longer data."""
 
 import jax
 import numpy as np
@@ -7,23 +7,27 @@ from jaxtyping import Int, Shaped
 from gradflow.cell import Key
 
 
-def draw_rows(key: Key, num_rows: int, num_drawn: int) -> Int[np.ndarray, " drawn"]:
-    """Indices in 0 ... num_rows - 1, uniform, and all different where there are enough."""
-    return np.asarray(jax.random.choice(key, num_rows, (num_drawn,), replace=num_drawn > num_rows))
+def sample_rows(key: Key, num_rows: int, num_samples: int) -> Int[np.ndarray, " samples"]:
+    """Samples uniform indices in 0 ... num_rows - 1, without replacement if there are enough."""
+    return np.asarray(
+        jax.random.choice(key, num_rows, (num_samples,), replace=num_samples > num_rows)
+    )
 
 
-def draw_windows(
+def sample_windows(
     key: Key, data: Shaped[np.ndarray, " length"], num_sequences: int, num_steps: int, *, what: str
 ) -> Shaped[np.ndarray, "sequences steps"]:
-    """Windows of successive entries; their starts are uniform, and differ while there are enough.
+    """Samples windows of successive entries, with uniform starts.
+
+    The starts are sampled without replacement if there are enough of them.
 
     Raises:
-      ValueError: If the data are shorter than a window; ``what`` names them.
+      ValueError: If the data are shorter than a window. ``what`` names them in the error.
     """
     if num_steps > len(data):
         raise ValueError(
-            f"num_steps of at most {len(data)} is expected: there are {len(data)} {what}, "
-            f"got {num_steps}"
+            f"Expected num_steps of at most {len(data)}, the number of {what}, got {num_steps}. "
+            f"Set num_steps={len(data)} or less."
         )
-    starts = draw_rows(key, len(data) - num_steps + 1, num_sequences)
+    starts = sample_rows(key, len(data) - num_steps + 1, num_sequences)
     return data[starts[:, None] + np.arange(num_steps)]

@@ -16,7 +16,7 @@ from gradflow.train.probes import Probing, resolve_probes
 from gradflow.train.regularisers import REGULARISERS, resolve_regulariser
 from gradflow.train.runs import Runs, advance, begin, evaluate, fresh_sequences
 from gradflow.train.training import Training
-from gradflow.train.truncation import truncated_gradient, truncation_bias
+from gradflow.train.truncation import truncated_gradient
 
 __all__ = [
     "CLIPPINGS",
@@ -46,5 +46,4 @@ __all__ = [
     "resolve_regulariser",
     "step",
     "truncated_gradient",
-    "truncation_bias",
 ]

@@ -1,4 +1,4 @@
-"""Truncated backpropagation through time, and the bias of its direction.
+"""Truncated backpropagation through time.
 
 TBPTT(k1, k2): at t = k1, 2 k1, ... the losses of the newest k1 steps are propagated back through
 the newest k2 steps, with s_{t-k2} held fixed::
@@ -13,7 +13,6 @@ Source: Williams & Peng 1990, doi:10.1162/neco.1990.2.4.490, BPTT(h; h') with h 
 only the newest loss is backpropagated, if the others have weight 0).
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,7 +20,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from gradflow.cell import Cell, Params
-from gradflow.train.direction import Comparison, compare
 from gradflow.train.stream import (
     StepLosses,
     Stream,
@@ -39,7 +37,6 @@ __all__ = [
     "WindowGradient",
     "begin_stream",
     "truncated_gradient",
-    "truncation_bias",
     "window_gradient",
 ]
 
@@ -94,38 +91,3 @@ def truncated_gradient(
     carry = at(unroll(cell, params["cell"], inputs[:first]).carries, first)
     stream = Stream(carry, past, jnp.ones(past.shape[:2], bool))
     return jax.tree.map(jnp.add, total, one(stream, rest)[1])
-
-
-def truncation_bias(
-    losses: StepLosses,
-    cell: Cell,
-    params: Params,
-    inputs: Float[Array, "steps batch input"],
-    extra: PyTree,
-    *,
-    k1: int,
-    k2: Sequence[int],
-) -> Comparison:
-    """Compares the truncated gradient of the cell with the full one, for each k2.
-
-    (The gradient of the readout is exact for any k2, and left out.) The arguments are those of
-    `truncated_gradient`, with several k2.
-
-    Returns:
-      Cosines, and ratios of norms (truncated over full), each of shape (len(k2),).
-
-    Raises:
-      TypeError: If k1 or one of k2 is not an integer.
-      ValueError: If one is below 1, there is none, or the inputs are not (T, B, input).
-    """
-    if not k2:
-        raise ValueError("Expected at least one k2, got none.")
-    num_steps = len(inputs)
-
-    def gradient(k1: int, k2: int) -> Params:
-        window = truncated_gradient(losses, cell, params, inputs, extra, k1=k1, k2=k2)
-        return window.gradient["cell"]
-
-    full = gradient(num_steps, num_steps)
-    comparisons = [compare(gradient(k1, steps), full) for steps in k2]
-    return jax.tree.map(lambda *values: jnp.stack(values), *comparisons)

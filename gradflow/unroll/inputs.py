@@ -1,4 +1,4 @@
-"""Checks of what a cell is run on: inputs, initial carry, step, and padding."""
+"""Checks of the arguments of `gradflow.unroll`: inputs, initial carry, step, and padding."""
 
 import contextlib
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ Mask = Bool[Array, "steps *batch"]
 
 
 def start(cell: Cell, params: Params, inputs: Array, carry: Carry | None) -> Carry:
-    """s_0, one for each sequence of the batch, in the float type in which the cell will run.
+    """Returns s_0 for each sequence of the batch, in the float type in which the cell will run.
 
     Raises:
       TypeError: If a leaf of the carry is not floating.
-      ValueError: If a carry that is given does not have the inputs' batch in front.
+      ValueError: If a given carry does not have the batch axes of the inputs in front.
     """
     batch = inputs.shape[1:-1]
     if carry is None:
@@ -31,46 +31,50 @@ def start(cell: Cell, params: Params, inputs: Array, carry: Carry | None) -> Car
     for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
-                f"a carry of floating arrays is expected, got {jnp.result_type(leaf)} at "
-                f"carry{jax.tree_util.keystr(path)}: make it floating, for instance by "
-                "jnp.zeros(n); it would have no gradient"
+                f"Expected a carry of floating arrays, got {jnp.result_type(leaf)} at "
+                f"carry{jax.tree_util.keystr(path)}, which has no gradient. Make it floating, for "
+                "example jnp.zeros(n)."
             )
         if jnp.shape(leaf)[: len(batch)] != batch:
             raise ValueError(
-                f"a carry with the batch of the inputs, {batch}, in front is expected, "
-                f"got shape {jnp.shape(leaf)} at carry{jax.tree_util.keystr(path)}"
+                f"Expected a carry whose leading axes are those of the batch, {batch}, got shape "
+                f"{jnp.shape(leaf)} at carry{jax.tree_util.keystr(path)}. Add them, for example by "
+                f"jnp.broadcast_to(leaf, {batch} + leaf.shape)."
             )
     dtype = jnp.result_type(inputs, *jax.tree.leaves(params))
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), carry)
 
 
 def check_inputs(inputs: Array) -> Array:
-    """The inputs as an array, if they are a sequence or a batch of sequences of floats.
+    """Checks that the inputs are a sequence or a batch of sequences of floats.
+
+    Returns:
+      The inputs as a JAX array.
 
     Raises:
-      TypeError: If they are not floating.
+      TypeError: If the inputs are not floating.
       ValueError: If they are not of shape (T, input) or (T, B, input).
     """
     inputs = jnp.asarray(inputs)
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
         raise TypeError(
-            f"floating inputs are expected, got {inputs.dtype}: convert them, for instance by "
-            "jax.nn.one_hot(inputs, n) for symbols or inputs.astype(float) for numbers"
+            f"Expected floating inputs, got {inputs.dtype}. Convert them, for example by "
+            "jax.nn.one_hot(inputs, n) for token ids or inputs.astype(float) for numbers."
         )
     if inputs.ndim not in (2, 3):
         raise ValueError(
-            "inputs of shape (T, input), or (T, B, input) for a batch, are expected, "
-            f"got shape {inputs.shape}"
+            f"Expected inputs of shape (T, input), or (T, B, input) for a batch, got shape "
+            f"{inputs.shape}. Make time the first axis and the features the last one."
         )
     return inputs
 
 
 def check_step(cell: Cell, params: Params, carry: Carry, xs: Any, *, batched: bool) -> None:
-    """Traces one step, so that what does not fit is said before anything is compiled.
+    """Traces one step, so that an error of shape or type is reported before compilation.
 
     Raises:
-      ValueError: If the step does not take these parameters, carry and inputs, or does not give
-        back a carry like the one it took.
+      ValueError: If the step does not take these parameters, carry and inputs, or does not return
+        a carry of the structure, shapes and types of its argument.
     """
     drop = 2 if batched else 1
 
@@ -84,8 +88,9 @@ def check_step(cell: Cell, params: Params, carry: Carry, xs: Any, *, batched: bo
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         shapes = jax.tree.map(jnp.shape, params)
         raise ValueError(
-            f"the cell's step does not take a carry of {before} and x of {x} with parameters of "
-            f"shapes {shapes}: {error}; give parameters, a carry and inputs of its own sizes"
+            f"Expected arguments that the cell's step takes, got a carry of {before}, x of {x} and "
+            f"parameters of shapes {shapes}: {error}. Give parameters, a carry and inputs of the "
+            "cell's sizes."
         ) from error
     same = jax.tree.structure(before) == jax.tree.structure(after) and all(
         (a.shape, a.dtype) == (b.shape, b.dtype)
@@ -93,26 +98,27 @@ def check_step(cell: Cell, params: Params, carry: Carry, xs: Any, *, batched: bo
     )
     if not same:
         raise ValueError(
-            f"a step is expected to return a carry like the one it took, {before}, got {after}"
+            f"Expected a step that returns a carry like its argument, {before}, got {after}. "
+            "Return the same structure, shapes and types, without broadcasting."
         )
 
 
 def valid_steps(
     inputs: Array, lengths: Lengths | None, mask: Mask | None
 ) -> Bool[Array, "steps *batch"] | None:
-    """Which steps are real, as a mask, or None if all are.
+    """Returns a mask that is True at real steps and False at padding, or None without padding.
 
     Raises:
-      ValueError: If both are given, their shape does not fit, or a length is not within 0 ... T.
+      ValueError: If lengths and a mask are given, a shape is wrong, or a length is not in 0 ... T.
     """
     if lengths is not None and mask is not None:
-        raise ValueError("lengths or a mask is expected, got both; leave one of them out")
+        raise ValueError("Expected lengths or a mask, got both. Remove one of them.")
     if mask is not None:
         mask = jnp.asarray(mask)
         if mask.shape != inputs.shape[:-1] or mask.dtype != bool:
             raise ValueError(
-                f"a boolean mask of shape {inputs.shape[:-1]} is expected, "
-                f"got {mask.dtype} of shape {mask.shape}"
+                f"Expected a boolean mask of shape {inputs.shape[:-1]}, got {mask.dtype} of shape "
+                f"{mask.shape}. Give one entry for each step of each sequence."
             )
         return mask
     if lengths is None:
@@ -121,14 +127,16 @@ def valid_steps(
     given, lengths = lengths, jnp.asarray(lengths)
     if lengths.shape != tuple(batch) or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ValueError(
-            f"integer lengths of shape {tuple(batch)} are expected, "
-            f"got {lengths.dtype} of shape {lengths.shape}"
+            f"Expected integer lengths of shape {tuple(batch)}, got {lengths.dtype} of shape "
+            f"{lengths.shape}. Give the number of real steps of each sequence."
         )
-    with contextlib.suppress(jax.errors.TracerArrayConversionError):  # values not known yet
-        known = np.asarray(given)  # under a trace, what is made of it has no value
+    # Traced lengths have no values to check. `given`, because under a trace even an array made
+    # from a Python list is traced.
+    with contextlib.suppress(jax.errors.TracerArrayConversionError):
+        known = np.asarray(given)
         if ((known < 0) | (known > num_steps)).any():
             raise ValueError(
-                f"lengths within 0 ... T = {num_steps} are expected, got {known}: count real steps"
+                f"Expected lengths between 0 and T = {num_steps}, got {known}. Count real steps."
             )
     return jnp.arange(num_steps).reshape(-1, *(1 for _ in batch)) < lengths
 
@@ -136,9 +144,9 @@ def valid_steps(
 def mask_cell(
     cell: Cell, inputs: Array, lengths: Lengths | None, mask: Mask | None
 ) -> tuple[Cell, Any]:
-    """The cell and the inputs such that a padded step copies the carry.
+    """Returns a cell and inputs with which a padded step copies the carry.
 
-    Where there is padding, the new cell's input at a step is the pair (x_t, whether t is real).
+    If there is padding, the new cell's input at a step is the pair (x_t, whether t is real).
     """
     valid = valid_steps(inputs, lengths, mask)
     if valid is None:

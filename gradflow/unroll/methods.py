@@ -23,13 +23,13 @@ METHODS = ("auto", "scan", "planned")
 REMATS = ("none", "step", "sqrt")
 
 MAX_PLANNED_BATCH = 63
-"""Largest batch that ``auto`` plans; from 64 sequences on, the plain scan was as fast on CPU."""
+"""Largest batch that ``auto`` plans; from 64 sequences on, the plain scan was as fast on CPU.
+
+This and `SEGMENT` were measured by benchmarks/train.py on two CPU cores.
+"""
 
 SEGMENT = 32
-"""Steps after which a planned run forms the gradients of matrices; it bounds their memory.
-
-Measured by benchmarks/tune_unroll.py on CPU, as is `MAX_PLANNED_BATCH`.
-"""
+"""Steps after which a planned run forms the gradients of matrices, which bounds their memory."""
 
 
 def runner_of(

@@ -60,7 +60,7 @@ def test_eigenvalues_at_the_origin_are_one_less_the_diffusion_and_imaginary(fact
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-def test_the_symmetric_part_of_the_matrix_does_not_act(factory, key):
+def test_step_ignores_the_symmetric_part_of_the_matrix(factory, key):
     cell = factory(3, 4)
     params, h, x = random_state(cell, 3)
     other = jax.random.normal(key, (4, 4))
@@ -77,7 +77,7 @@ def test_a_closed_gate_copies_the_state():
     np.testing.assert_array_equal(cell.step(params, h, x)[0], h)
 
 
-def test_gates_are_those_of_the_step():
+def test_gates_are_those_used_in_the_step():
     cell = gated_antisymmetric(3, 4, eps=0.3)
     params, h, x = random_state(cell, 3)
     plain = antisymmetric(3, 4, eps=0.3)
@@ -90,12 +90,12 @@ def test_gates_are_those_of_the_step():
 
 @pytest.mark.parametrize("factory", FACTORIES)
 @pytest.mark.parametrize("eps", [0.0, -0.1, float("nan"), float("inf")])
-def test_a_step_that_is_not_positive_is_refused(factory, eps):
+def test_non_positive_step_size_raises(factory, eps):
     with pytest.raises(ValueError, match="Expected eps to be positive, got .*. Set eps"):
         factory(3, 4, eps=eps)
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-def test_a_negative_diffusion_is_refused(factory):
+def test_negative_diffusion_raises(factory):
     with pytest.raises(ValueError, match="Expected gamma to be non-negative, got -0.1. Set gamma"):
         factory(3, 4, gamma=-0.1)

@@ -1,4 +1,4 @@
-"""The chaos-free network against its equations, and its theorem: silence brings it to zero."""
+"""The chaos-free network against its equations, and its decay to zero without input."""
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,12 @@ def reference(params, h, x):
 
 
 @pytest.mark.parametrize("input_size, seed", [(3, 0), (3, 1), (0, 2)])
-def test_a_step_is_the_references(input_size, seed):
+def test_step_equals_the_reference(input_size, seed):
     assert_step_matches(cfn(input_size, 4), reference, input_size, seed)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_without_input_the_state_falls_to_zero_under_its_forget_gate(seed):
+def test_state_without_input_decays_to_zero_by_its_forget_gate(seed):
     cell = cfn(3, 4)
     params, h, _ = random_state(cell, 3, seed)
     run = unroll(cell, params, jnp.zeros((400, 3)), carry=10 * h)
@@ -33,14 +33,14 @@ def test_without_input_the_state_falls_to_zero_under_its_forget_gate(seed):
     assert after[-1].max() < 1e-6
 
 
-def test_the_state_is_bounded_by_two(key):
+def test_state_is_bounded_by_two(key):
     cell = cfn(2, 4)
     params = random_state(cell, 2)[0]
     run = unroll(cell, params, 30 * jax.random.normal(key, (30, 2)))
     assert 0.9 < jnp.abs(run.outputs).max() <= 2
 
 
-def test_gates_start_open_to_the_past_and_nearly_shut_to_the_input(key):
+def test_initial_forget_bias_is_one_and_input_bias_minus_one(key):
     cell = cfn(2, 3)
     params = cell.init(key)
     gates = cell.gates(params, jnp.zeros(3), jnp.zeros(2))
@@ -49,7 +49,7 @@ def test_gates_start_open_to_the_past_and_nearly_shut_to_the_input(key):
     assert set(params["g"]) == {"W_x"}
 
 
-def test_biases_start_where_they_are_told(key):
+def test_initial_biases_are_the_given_values(key):
     params = cfn(2, 3, forget_bias=2.0, input_bias=0.5).init(key)
     np.testing.assert_array_equal(params["f"]["b"], np.full(3, 2.0))
     np.testing.assert_array_equal(params["i"]["b"], np.full(3, 0.5))

@@ -16,7 +16,7 @@ OF_UNIT = np.array([2, 2, 1, 1, 3])  # five units: the first two modules have on
 
 
 def update(params, h, x, ticking):
-    """One step of Koutník's equations, unit by unit: ticking says which periods tick."""
+    """One step of Koutník's equations, unit by unit; `ticking` is whether each module is active."""
     new = []
     for i, period in enumerate(OF_UNIT):
         drive = sum(params["W_h"][i, j] * h[j] for j in range(5) if OF_UNIT[j] >= period)
@@ -26,7 +26,7 @@ def update(params, h, x, ticking):
 
 
 @pytest.mark.parametrize("input_size, seed", [(3, 0), (3, 1), (0, 2)])
-def test_a_step_is_the_references(input_size, seed):
+def test_step_equals_the_reference(input_size, seed):
     def reference(params, carry, x):
         phase = {
             p: (int(np.round(now.real)) + 1) % p
@@ -38,7 +38,7 @@ def test_a_step_is_the_references(input_size, seed):
     assert_step_matches(clockwork(input_size, 5, periods=PERIODS), reference, input_size, seed)
 
 
-def test_a_run_is_that_of_an_integer_clock(key):
+def test_run_equals_the_reference_with_an_integer_clock(key):
     cell = clockwork(2, 5, periods=PERIODS)
     params, carry, _ = random_state(cell, 2)
     inputs = jax.random.normal(key, (13, 2))
@@ -51,7 +51,7 @@ def test_a_run_is_that_of_an_integer_clock(key):
         np.testing.assert_array_equal(run.carries.phase[t], [t % p for p in PERIODS])
 
 
-def test_modules_off_their_period_copy_their_units():
+def test_inactive_modules_copy_their_units():
     cell = clockwork(2, 5, periods=PERIODS)
     params, carry, x = random_state(cell, 2)
     at_zero = carry._replace(phase=jnp.zeros(3))  # so that this is step 1, where only 1 ticks
@@ -62,7 +62,7 @@ def test_modules_off_their_period_copy_their_units():
     assert (cell.step(params, at_zero, x)[1] != carry.h)[~still].all()
 
 
-def test_the_fast_never_drive_the_slow():
+def test_slow_modules_do_not_depend_on_fast_ones():
     cell = clockwork(2, 5, periods=PERIODS)
     params, carry, x = random_state(cell, 2)
     tick = ClockworkCarry(carry.h, jnp.array([1.0, 0.0, 2.0]))  # all modules tick
@@ -75,14 +75,14 @@ def test_the_fast_never_drive_the_slow():
     assert (of_weights[~slower] != 0).all()
 
 
-def test_weights_start_as_those_of_the_vanilla_rnn_under_the_mask(key):
-    drawn, plain = clockwork(2, 5, periods=PERIODS).init(key), rnn(2, 5).init(key)
+def test_initial_weights_are_those_of_the_vanilla_rnn_masked(key):
+    clocked, plain = clockwork(2, 5, periods=PERIODS).init(key), rnn(2, 5).init(key)
     slower = OF_UNIT[:, None] > OF_UNIT[None, :]
-    np.testing.assert_array_equal(drawn["W_h"], np.where(slower, 0, plain["W_h"]))
-    np.testing.assert_array_equal(drawn["W_x"], plain["W_x"])
+    np.testing.assert_array_equal(clocked["W_h"], np.where(slower, 0, plain["W_h"]))
+    np.testing.assert_array_equal(clocked["W_x"], plain["W_x"])
 
 
-def test_time_has_no_derivative(key):
+def test_clock_has_no_derivative(key):
     cell = clockwork(2, 5, periods=PERIODS)
     params, carry, x = random_state(cell, 2)
     flat, unravel = ravel_pytree(carry)
@@ -98,7 +98,7 @@ def test_time_has_no_derivative(key):
     )
 
 
-def test_the_clock_is_exact_in_single_precision_however_long_it_runs(key):
+def test_clock_is_exact_in_float32_at_any_length(key):
     periods = (3, 7, 1000)
     cell = clockwork(1, 3, periods=periods)
     params = jax.tree.map(jnp.float32, cell.init(key))
@@ -108,7 +108,7 @@ def test_the_clock_is_exact_in_single_precision_however_long_it_runs(key):
     np.testing.assert_array_equal(phases, np.arange(3001)[:, None] % np.array(periods))
 
 
-def test_one_module_of_period_one_is_the_vanilla_rnn(key):
+def test_one_module_of_period_one_equals_the_vanilla_rnn(key):
     clock, plain = clockwork(2, 4, periods=(1,)), rnn(2, 4)
     params, inputs = plain.init(key), jax.random.normal(key, (10, 2))
     jax.tree.map(np.testing.assert_array_equal, clock.init(key), params)
@@ -130,6 +130,6 @@ def test_one_module_of_period_one_is_the_vanilla_rnn(key):
         ),
     ],
 )
-def test_bad_periods_are_refused(periods, error, message):
+def test_bad_periods_raise(periods, error, message):
     with pytest.raises(error, match=message):
         clockwork(2, 2, periods=periods)

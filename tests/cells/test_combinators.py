@@ -1,4 +1,4 @@
-"""Cells made from cells, each by what it must be equal to."""
+"""Cells made from other cells, each against an equal construction."""
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def assert_same_step(ours, theirs, params, carry, x, *, theirs_params=None, rtol
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-def test_a_combined_cell_takes_an_initialiser(factory, key):
+def test_combined_cell_forwards_the_initialiser(factory, key):
     params = factory(2, 3, recurrent_init="identity(gain=0.5)").init(key)
     found = [
         leaf
@@ -68,7 +68,7 @@ def test_a_combined_cell_takes_an_initialiser(factory, key):
 
 
 @pytest.mark.parametrize("skip", [None, "input", "residual"])
-def test_a_stack_is_each_layer_run_on_the_one_below(key, skip):
+def test_stack_equals_running_each_layer_on_the_outputs_of_the_one_below(key, skip):
     above = 4 + 3 if skip == "input" else 4
     layers = [lstm(3, 4), gru(above, 4), rnn(above, 4)]
     cell = stack(layers, skip=skip)
@@ -105,13 +105,13 @@ def test_the_jacobian_of_a_stack_is_block_lower_triangular(skip):
     )
 
 
-def test_a_stack_of_one_is_its_layer():
+def test_stack_of_one_layer_equals_the_layer():
     params, carry, x = random_state(lstm(3, 4), 3)
     new, h = stack([lstm(3, 4)]).step((params,), (carry,), x)
     jax.tree.map(np.testing.assert_array_equal, (new[0], h), lstm(3, 4).step(params, carry, x))
 
 
-def test_the_layers_of_a_stack_have_their_own_sizes_gates_and_blocks(key):
+def test_layers_of_a_stack_have_their_own_sizes_gates_and_blocks(key):
     cell = stack([lstm(3, 2), rnn(2, 4), gru(4, 3)])
     params, carry, x = random_state(cell, 3)
     gates = cell.gates(params, carry, x)
@@ -130,7 +130,7 @@ def test_the_layers_of_a_stack_have_their_own_sizes_gates_and_blocks(key):
     np.testing.assert_allclose(through[5], np.log(np.linalg.norm(c_to_top)), rtol=1e-10)
 
 
-def test_layers_are_named_with_their_options(key):
+def test_layers_are_parsed_with_their_options(key):
     cell = stack_of(3, 4, cells="lstm(forget_bias=2.0), rnn(activation='relu'), gru", skip="input")
     lower, middle, upper = cell.init(key)
     assert float(lower["f"]["b"][0]) == 2.0
@@ -158,12 +158,12 @@ def test_layers_are_named_with_their_options(key):
         ),
     ],
 )
-def test_layers_that_do_not_meet_are_refused(make, message):
+def test_incompatible_layers_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_an_input_that_the_first_layer_does_not_take_is_refused(key):
+def test_input_of_the_wrong_size_for_the_first_layer_raises(key):
     cell = stack([rnn(3, 4), rnn(4, 4)])
     with pytest.raises(ValueError, match=r"layer 0 of the stack .* an input of size 2, .*size=2"):
         cell.step(cell.init(key), cell.initial_carry(), jnp.ones(2))
@@ -174,7 +174,7 @@ def test_an_input_that_the_first_layer_does_not_take_is_refused(key):
 
 @pytest.mark.parametrize("factory", CELLS)
 @pytest.mark.parametrize("scale", [1.0, 0.1])
-def test_a_residual_cell_adds_the_identity_to_the_jacobian(factory, scale):
+def test_residual_cell_adds_the_identity_to_the_jacobian(factory, scale):
     inner, cell = factory(3, 4), residual(factory(3, 4), scale=scale)
     params, carry, x = random_state(cell, 3)
     J_F = jacobian(inner, params, carry, x)
@@ -190,7 +190,7 @@ def test_a_residual_cell_adds_the_identity_to_the_jacobian(factory, scale):
     )
 
 
-def test_a_residual_scale_that_is_no_number_is_refused():
+def test_residual_scale_that_is_not_a_number_raises():
     with pytest.raises(ValueError, match="Expected scale to be finite, got inf"):
         residual(rnn(3, 4), scale=float("inf"))
 
@@ -202,7 +202,7 @@ def test_feedback_of_a_vanilla_rnn_adds_to_its_recurrent_matrix():
     assert_same_step(feedback(rnn(7, 4)), rnn(3, 4), params, h, x, theirs_params=merged, rtol=1e-12)
 
 
-def test_feedback_reaches_the_gates_and_closes_the_loop():
+def test_feedback_acts_on_the_gates_and_on_the_next_step():
     cell = feedback(lstm(4, 4))
     params, carry, _ = random_state(cell, 0)
     gates = cell.gates(params, carry, jnp.zeros(0))
@@ -218,14 +218,14 @@ def test_feedback_reaches_the_gates_and_closes_the_loop():
 
 
 @pytest.mark.parametrize("factory", CELLS)
-def test_a_mask_of_ones_is_the_cell(factory):
+def test_mask_of_ones_equals_the_cell(factory):
     cell = with_recurrent_mask(factory(3, 4), recurrent_mask("full", 4))
     params, carry, x = random_state(cell, 3)
     assert_same_step(cell, factory(3, 4), params, carry, x)
 
 
 @pytest.mark.parametrize("factory", [lstm, gru])
-def test_a_mask_is_a_masked_matrix_in_every_gate(factory):
+def test_mask_multiplies_the_recurrent_matrix_of_every_gate(factory):
     mask = recurrent_mask("direct+forward", 4, num_layers=2)
     cell = with_recurrent_mask(factory(3, 4), mask)
     params, carry, x = random_state(cell, 3)
@@ -239,7 +239,7 @@ def test_a_mask_is_a_masked_matrix_in_every_gate(factory):
         assert abs(p["W_h"][mask == 1]).min() > 0
 
 
-def test_the_masks_are_what_their_names_say():
+def test_masks_of_each_pattern_are_as_documented():
     layer = np.array([0, 0, 0, 1, 1])  # 5 units in 2 layers
     hears = {
         "direct": lambda i, j: i == j,
@@ -255,7 +255,7 @@ def test_the_masks_are_what_their_names_say():
     np.testing.assert_array_equal(every, np.ones((5, 5)))
 
 
-def test_indirect_feedback_alone_dies_after_as_many_steps_as_layers(key):
+def test_gradient_is_cut_after_as_many_steps_as_layers_with_indirect_feedback_only(key):
     cell = masked_of(2, 6, pattern="indirect", num_layers=3)
     norms = flow.log_norms(cell, cell.init(key), jax.random.normal(key, (5, 2)))
     np.testing.assert_array_equal(np.isfinite(norms), [True, True, True, False, False, False])
@@ -285,7 +285,7 @@ def test_direct_feedback_has_a_diagonal_jacobian():
         ),
     ],
 )
-def test_masks_that_do_not_fit_are_refused(make, message):
+def test_bad_masks_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -294,7 +294,7 @@ def test_masks_that_do_not_fit_are_refused(make, message):
 
 
 @pytest.mark.parametrize("factory", CELLS)
-def test_dropout_at_rate_zero_is_the_cell(factory):
+def test_dropout_at_rate_zero_equals_the_cell(factory):
     cell = with_dropout(factory(3, 4))
     params, carry, x = random_state(cell, 3)
     params |= {"u_x": jnp.linspace(0, 0.9, 3), "u_h": jnp.linspace(0, 0.9, 4)}
@@ -302,7 +302,7 @@ def test_dropout_at_rate_zero_is_the_cell(factory):
 
 
 @pytest.mark.parametrize("factory", CELLS)
-def test_dropout_masks_what_each_matrix_is_given(factory):
+def test_dropout_masks_the_arguments_of_each_matrix(factory):
     cell = with_dropout(factory(3, 4), rate_x=0.5, rate_h=0.2)
     params, carry, x = random_state(cell, 3)
     params |= {"u_x": jnp.array([0.4, 0.5, 0.9]), "u_h": jnp.array([0.1, 0.3, 0.19, 0.2])}
@@ -316,14 +316,14 @@ def test_dropout_masks_what_each_matrix_is_given(factory):
         jax.tree.map(np.testing.assert_array_equal, gates, expected)
 
 
-def test_masks_are_drawn_with_the_rate_and_again_by_redraw(key):
+def test_masks_are_sampled_with_the_rate_and_resampled(key):
     cell = with_dropout(rnn(3, 2000, recurrent_init="identity"), rate_h=0.3)
     params = cell.init(key)
     again = resample_masks(key, params)
     assert again["cell"] is params["cell"]
     assert abs(again["u_h"] - params["u_h"]).max() > 0.5
-    for drawn in (params, again):
-        dropped = float((drawn["u_h"] < 0.3).mean())
+    for sampled in (params, again):
+        dropped = float((sampled["u_h"] < 0.3).mean())
         assert abs(dropped - 0.3) < 5 * np.sqrt(0.21 / 2000)
     gradient = jax.grad(lambda p: cell.step(p, jnp.ones(2000), jnp.ones(3))[1].sum())(params)
     assert (gradient["u_h"] == 0).all()
@@ -341,7 +341,7 @@ def test_masks_are_drawn_with_the_rate_and_again_by_redraw(key):
         ),
     ],
 )
-def test_rates_that_are_none_are_refused(make, message):
+def test_bad_rates_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -362,7 +362,7 @@ def test_zoneout_mixes_the_identity_into_the_jacobian(factory, rate):
         jax.tree.map(np.testing.assert_array_equal, cell.step(params, carry, x)[0], kept)
 
 
-def test_each_field_of_the_carry_has_its_own_zoneout():
+def test_each_field_of_the_carry_has_its_own_zoneout_rate():
     cell = zoneout(lstm(3, 4), rate={"h": 0.05, "c": 0.5})
     params, old, x = random_state(cell, 3)
     new, F = cell.step(params, old, x)[0], lstm(3, 4).step(params, old, x)[0]
@@ -370,7 +370,7 @@ def test_each_field_of_the_carry_has_its_own_zoneout():
     np.testing.assert_allclose(new.c, 0.5 * old.c + 0.5 * F.c, rtol=1e-14)
 
 
-def test_sampled_zoneout_keeps_the_entries_whose_number_is_below_the_rate():
+def test_sampled_zoneout_keeps_the_entries_whose_uniform_sample_is_below_the_rate():
     cell = zoneout(lstm(3, 2), rate={"h": 0.25, "c": 0.5}, sampled=True)
     params, old, x = random_state(lstm(3, 2), 3)
     u = jnp.array([0.3, 0.2, 0.3, 0.6])  # for h, then for c, as the carry is flattened
@@ -393,19 +393,19 @@ def test_the_mean_of_sampled_zoneout_is_its_expectation(key):
     assert (abs(mean - expected) < 5 * abs(F - old) * np.sqrt(0.21 / 4000)).all()
 
 
-# --- noise, as training draws it ---
+# --- noise, as training samples it ---
 
 
-def test_noise_reaches_every_layer_and_none_is_left_without_a_key(key):
+def test_noise_reaches_every_layer_and_is_off_without_a_key(key):
     cell = stack_of(3, 4, cells="zoneout(cell='dropout(rate_h=0.5)', sampled=True),dropout")
     params, inputs = cell.init(key), jax.random.normal(key, (5, 2, 3))
-    drawn, noisy = cell.noise(key, params, inputs)
+    sampled, noisy = cell.noise(key, params, inputs)
     for layer in (0, 1):
-        assert abs(drawn[layer]["u_h"] - params[layer]["u_h"]).max() > 0.1
-        jax.tree.map(np.testing.assert_array_equal, drawn[layer]["cell"], params[layer]["cell"])
+        assert abs(sampled[layer]["u_h"] - params[layer]["u_h"]).max() > 0.1
+        jax.tree.map(np.testing.assert_array_equal, sampled[layer]["cell"], params[layer]["cell"])
     assert noisy.shape == (5, 2, 3 + 8)
     np.testing.assert_array_equal(noisy[..., :3], inputs)
-    random = unroll(cell, drawn, noisy).outputs
+    random = unroll(cell, sampled, noisy).outputs
     quiet = unroll(cell, *cell.noise(None, params, inputs)).outputs
     clean = stack([zoneout(lstm(3, 4)), lstm(4, 4)])
     own = tuple(layer["cell"] for layer in params)
@@ -414,7 +414,7 @@ def test_noise_reaches_every_layer_and_none_is_left_without_a_key(key):
     assert stack_of(3, 4).noise is None and zoneout_of(3, 4).noise is None
 
 
-def test_a_sampled_zoneout_on_inputs_alone_is_its_expectation(key):
+def test_sampled_zoneout_without_noise_equals_its_expectation(key):
     cell, mean = zoneout_of(3, 4, sampled=True), zoneout_of(3, 4)
     params, carry, x = random_state(lstm(3, 4), 3)
     assert_same_step(cell, mean, params, carry, x)
@@ -423,7 +423,7 @@ def test_a_sampled_zoneout_on_inputs_alone_is_its_expectation(key):
     jax.tree.map(np.testing.assert_array_equal, cell.step(params, carry, jnp.r_[x, u])[0], carry)
 
 
-def test_noise_that_would_get_among_other_inputs_is_refused(key):
+def test_feedback_of_a_cell_with_noise_in_its_inputs_raises(key):
     inputs = jnp.zeros((5, 2, 3))
     inside = feedback_of(3, 4, cell="zoneout(cell='rnn', sampled=True)")
     with pytest.raises(ValueError, match="Expected feedback of a cell without noise in its inputs"):

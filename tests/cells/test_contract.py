@@ -24,7 +24,7 @@ def mine(input_size, hidden_size, *, rate=0.5):
 
 
 @pytest.mark.parametrize("name", sorted(CELLS))
-def test_every_cell_keeps_the_contract(name):
+def test_every_cell_satisfies_the_contract(name):
     check_cell(CELLS[name])
 
 
@@ -34,7 +34,7 @@ def test_every_cell_can_be_autonomous(name):
 
 
 @pytest.mark.parametrize("name", sorted(CELLS))
-def test_every_factory_takes_two_sizes_and_then_keywords(name):
+def test_every_factory_takes_two_sizes_and_then_keyword_options(name):
     first, second, *options = inspect.signature(CELLS[name]).parameters.values()
     assert (first.name, second.name) == ("input_size", "hidden_size")
     assert all(option.kind is option.KEYWORD_ONLY for option in options)
@@ -50,12 +50,12 @@ def test_every_factory_takes_two_sizes_and_then_keywords(name):
         ((True, 4), TypeError, "Expected input_size to be an integer, got True"),
     ],
 )
-def test_sizes_that_no_cell_has_are_refused(name, sizes, kind, message):
+def test_bad_sizes_raise(name, sizes, kind, message):
     with pytest.raises(kind, match=message):
         CELLS[name](*sizes)
 
 
-def test_a_cell_of_ones_own_in_a_file_keeps_the_contract(tmp_path):
+def test_user_cell_in_a_file_satisfies_the_contract(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(MINE)
     check_cell(resolve(f"{path}:mine"))

@@ -1,4 +1,4 @@
-"""The number of parameters of each cell is what the field's formula says."""
+"""Numbers of parameters against the usual formulas."""
 
 import jax
 import pytest
@@ -11,7 +11,7 @@ def count(cell):
 
 
 def layer(m, n):
-    """One matrix on [x; h] and one bias: what each gate of most cells has."""
+    """Parameters of one gate: a matrix on [x; h] and a bias."""
     return (m + n) * n + n
 
 
@@ -34,7 +34,7 @@ FORMULAS = {
 
 @pytest.mark.parametrize("name", sorted(FORMULAS))
 @pytest.mark.parametrize("m, n", [(64, 16), (2, 32)])
-def test_the_parameters_are_as_many_as_the_formula_says(name, m, n):
+def test_number_of_parameters_equals_the_formula(name, m, n):
     assert count(CELLS[name](m, n)) == FORMULAS[name](m, n)
 
 
@@ -47,11 +47,11 @@ def test_the_parameters_are_as_many_as_the_formula_says(name, m, n):
         ({"forget_gate": False}, 3, 0),
     ],
 )
-def test_a_variant_of_the_lstm_has_its_own_gates_alone(options, gates, peepholes):
+def test_lstm_variant_has_parameters_of_its_own_gates_only(options, gates, peepholes):
     assert count(CELLS["lstm"](5, 7, **options)) == gates * layer(5, 7) + peepholes * 7
 
 
-def test_the_course_s_shapes_have_keras_s_counts():
+def test_number_of_parameters_equals_keras():
     assert count(CELLS["rnn"](64, 16)) == 1296  # SimpleRNN(16) on 64 inputs
     # Keras's GRU(32, reset_after=True) on 2 inputs has 3,456: an input and a hidden bias for each
     # gate. Those of r and z are only ever added, so that here they are one each, of 2 · 32 fewer.

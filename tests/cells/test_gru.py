@@ -1,4 +1,4 @@
-"""The two GRUs against Flax, NumPy, and what a relabelling of their units must leave."""
+"""The two GRUs against Flax and NumPy, and their symmetry under permutation of the units."""
 
 import flax.linen as nn
 import jax
@@ -70,7 +70,7 @@ def test_step_and_jacobians_equal_flax(seed):
 
 
 @pytest.mark.parametrize("factory, reset_before", FORMS)
-def test_the_gates_are_those_of_the_step(factory, reset_before):
+def test_gates_are_those_used_in_the_step(factory, reset_before):
     cell = factory(3, 4)
     params, h, x = random_state(cell, 3)
     gates = cell.gates(params, h, x)
@@ -82,7 +82,7 @@ def test_the_gates_are_those_of_the_step(factory, reset_before):
 
 
 @pytest.mark.parametrize("factory", [gru, gru_reset_before])
-def test_a_shut_update_gate_copies_the_state(factory):
+def test_update_gate_of_one_copies_the_state(factory):
     # z = 1 keeps the old state: in these cells, and not in Haiku's.
     cell = factory(2, 3)
     params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0)))
@@ -93,8 +93,8 @@ def test_a_shut_update_gate_copies_the_state(factory):
     np.testing.assert_array_equal(jax.jacobian(step)(h), np.eye(3))
 
 
-def test_the_two_forms_are_two_functions():
-    # They agree where the reset gate is open, or W_h is diagonal and b_h zero, and not else.
+def test_reset_before_and_after_the_product_differ():
+    # They agree only if the reset gate is one, or W_h is diagonal and b_h zero.
     after, before = gru(3, 4), gru_reset_before(3, 4)
     params, h, x = random_state(before, 3)
     params["n"]["b_h"] = jnp.zeros(4)
@@ -104,7 +104,7 @@ def test_the_two_forms_are_two_functions():
 
 
 @pytest.mark.parametrize("factory", [gru, gru_reset_before])
-def test_every_bias_starts_at_zero(key, factory):
+def test_every_initial_bias_is_zero(key, factory):
     params = factory(3, 4).init(key)
     assert set(params) == set("rzn")
     assert ("b_h" in params["n"]) is (factory is gru)
@@ -116,7 +116,7 @@ def test_every_bias_starts_at_zero(key, factory):
 @pytest.mark.parametrize("factory", [gru, gru_reset_before])
 @settings(max_examples=20, deadline=None)
 @given(order=st.permutations(range(4)), seed=st.integers(0, 5))
-def test_relabelling_the_units_relabels_the_step(factory, order, seed):
+def test_permuting_the_units_permutes_the_step(factory, order, seed):
     cell, order = factory(3, 4), np.array(order)
     params, h, x = random_state(cell, 3, seed)
     relabelled = {

@@ -20,7 +20,7 @@ def test_step_equals_the_reference(activation, seed):
     assert_step_matches(indrnn(3, 4, activation=activation), reference, 3, seed)
 
 
-def test_the_jacobian_is_the_slope_times_the_recurrent_weight():
+def test_step_jacobian_is_the_slope_times_the_recurrent_weight():
     cell = indrnn(3, 4, activation="tanh")
     params, h, x = random_state(cell, 3)
     jacobian = jax.jacobian(lambda h: cell.step(params, h, x)[0])(h)
@@ -36,7 +36,7 @@ def test_an_active_relu_multiplies_the_gradient_by_its_weight_at_every_step(key)
     np.testing.assert_allclose(end, np.diag(params["u"] ** 30), rtol=1e-13, atol=0)
 
 
-def test_the_recurrent_weights_are_uniform_between_their_bounds(key):
+def test_initial_recurrent_weights_are_uniform_between_their_bounds(key):
     u = indrnn(2, 4000, recurrent_low=-0.5, recurrent_high=1.5).init(key)["u"]
     counts, _ = np.histogram(u, bins=4, range=(-0.5, 1.5))
     # A quarter of 4000 numbers each, give or take 27.
@@ -50,16 +50,16 @@ def test_equal_bounds_give_every_unit_the_same_weight(key):
 
 @pytest.mark.parametrize("bound", ["recurrent_low", "recurrent_high"])
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
-def test_bounds_that_are_not_finite_are_refused(bound, value):
+def test_non_finite_bounds_raise(bound, value):
     with pytest.raises(ValueError, match=f"Expected {bound} to be finite, got .*. Set {bound}"):
         indrnn(3, 4, **{bound: value})
 
 
-def test_bounds_out_of_order_are_refused():
+def test_bounds_out_of_order_raise():
     with pytest.raises(ValueError, match="low <= recurrent_high, got 1.0 and 0.5. Swap them"):
         indrnn(3, 4, recurrent_low=1.0, recurrent_high=0.5)
 
 
-def test_an_unknown_activation_is_refused():
+def test_unknown_activation_raises():
     with pytest.raises(ValueError, match="Unknown activation 'rely'. Did you mean 'relu'"):
         indrnn(3, 4, activation="rely")

@@ -1,4 +1,4 @@
-"""JANET against its equations, and what its bias and beta do."""
+"""JANET against its equations, and the effect of its forget bias and beta."""
 
 import math
 
@@ -26,12 +26,12 @@ def reference_with(beta):
 
 @pytest.mark.parametrize("beta", [1.0, 0.0])
 @pytest.mark.parametrize("input_size, seed", [(3, 0), (3, 1), (0, 2)])
-def test_a_step_is_the_references(beta, input_size, seed):
+def test_step_equals_the_reference(beta, input_size, seed):
     cell = janet(input_size, 4, beta=beta)
     assert_step_matches(cell, reference_with(beta), input_size, seed)
 
 
-def test_the_forget_bias_sets_the_memory(key):
+def test_forget_bias_sets_the_memory(key):
     cell = janet(2, 3, forget_bias=math.log(99))  # f = 0.99
     params = jax.tree.map(lambda leaf: leaf if leaf.ndim == 1 else 0 * leaf, cell.init(key))
     last = lambda h: unroll(cell, params, jnp.ones((30, 2)), carry=h).outputs[-1]  # noqa: E731
@@ -39,13 +39,13 @@ def test_the_forget_bias_sets_the_memory(key):
 
 
 @pytest.mark.parametrize("beta, bounded", [(0.0, True), (1.0, False)])
-def test_without_beta_the_state_is_an_average(key, beta, bounded):
+def test_state_is_an_average_if_beta_is_zero(key, beta, bounded):
     cell = janet(2, 4, beta=beta)
     run = unroll(cell, random_state(cell, 2)[0], 10 * jax.random.normal(key, (30, 2)))
     assert (jnp.abs(run.outputs).max() <= 1) == bounded
 
 
-def test_an_open_forget_gate_still_lets_in_what_it_should():
+def test_input_is_still_added_if_the_forget_gate_is_open():
     cell = janet(1, 1)
     params, h, x = random_state(cell, 1)
     params["f"] |= {"W_x": jnp.zeros((1, 1)), "W_h": jnp.zeros((1, 1)), "b": jnp.array([60.0])}

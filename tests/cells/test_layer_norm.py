@@ -1,4 +1,4 @@
-"""Layer-normalised cells against their equations, and what normalisation is invariant to."""
+"""Layer-normalised cells against their equations and the invariances of normalisation."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def layer_norm(z, eps=1e-5):
 
 
 def products(params, gates, side, v, per_gate):
-    """The paper's LN(W v; gain, 0), over the stacked rows of all gates or of each by itself."""
+    """The paper's LN(W v; gain, 0), over the stacked rows of all gates or of each separately."""
     W, gain = f"W_{side}", f"gain_{side}"
     groups = [[q] for q in gates] if per_gate else [list(gates)]
     done = {}
@@ -64,7 +64,7 @@ def gru_reference(per_gate):
 @pytest.mark.parametrize(
     "factory, reference", [(lstm_layer_norm, lstm_reference), (gru_layer_norm, gru_reference)]
 )
-def test_a_step_is_the_references(factory, reference, per_gate, input_size, seed):
+def test_step_equals_the_reference(factory, reference, per_gate, input_size, seed):
     cell = factory(input_size, 4, per_gate=per_gate)
     assert_step_matches(cell, reference(per_gate), input_size, seed)
 
@@ -74,7 +74,7 @@ def scaled(params, factors):
 
 
 @BOTH
-def test_the_scale_of_the_recurrent_weights_does_not_matter(factory):
+def test_step_is_invariant_to_the_scale_of_the_recurrent_weights(factory):
     cell = factory(3, 4, eps=1e-24)
     params, carry, x = random_state(cell, 3)
     larger = scaled(params, {q: 7.0 for q in params if q != "c"})
@@ -85,14 +85,16 @@ def test_the_scale_of_the_recurrent_weights_does_not_matter(factory):
 
 @pytest.mark.parametrize("per_gate", [False, True])
 @pytest.mark.parametrize("factory, gate", [(lstm_layer_norm, "f"), (gru_layer_norm, "r")])
-def test_the_scale_of_one_gate_matters_unless_it_is_normalised_alone(factory, gate, per_gate):
+def test_step_is_invariant_to_the_scale_of_one_gate_only_if_gates_are_normalised_separately(
+    factory, gate, per_gate
+):
     cell = factory(3, 4, eps=1e-24, per_gate=per_gate)
     params, carry, x = random_state(cell, 3)
     one, other = (cell.step(p, carry, x)[1] for p in (params, scaled(params, {gate: 7.0})))
     assert np.allclose(one, other, rtol=1e-11, atol=0) == per_gate
 
 
-def test_the_slope_at_zero_is_one_over_the_root_of_eps():
+def test_slope_at_zero_is_one_over_the_square_root_of_eps():
     slope = jax.jacobian(lambda z: normalise(z, 1e-4))(jnp.zeros(5))
     np.testing.assert_allclose(slope, (np.eye(5) - 1 / 5) / 1e-2, rtol=1e-13)
 
@@ -106,7 +108,7 @@ def test_normalise_gives_mean_zero_and_variance_one(key):
 
 
 @BOTH
-def test_gains_start_at_one_and_biases_at_zero(key, factory):
+def test_initial_gains_are_one_and_biases_zero(key, factory):
     params = factory(3, 4).init(key)
     for name, gate in params.items():
         for leaf in ("gain", "gain_h", "gain_x", "b", "b_h"):
@@ -133,6 +135,6 @@ def test_gradients_are_finite_at_the_initial_carry(factory):
         (4, float("nan"), "Expected eps to be positive, got nan"),
     ],
 )
-def test_what_cannot_be_normalised_is_refused(factory, size, eps, message):
+def test_bad_sizes_and_eps_raise(factory, size, eps, message):
     with pytest.raises(ValueError, match=message):
         factory(3, size, eps=eps)

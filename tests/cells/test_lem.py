@@ -1,4 +1,4 @@
-"""The LEM against NumPy, and what its learnt time steps do to the gradient."""
+"""The LEM against NumPy, and the effect of its learnt time steps on the gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def test_step_equals_the_reference(dt, seed):
     assert_step_matches(lem(3, 4, dt=dt), reference, 3, seed)
 
 
-def test_the_gradient_of_z_along_itself_is_what_its_time_step_leaves():
+def test_derivative_of_z_by_z_is_one_minus_its_time_step():
     cell = lem(3, 4, dt=0.8)
     params, carry, x = random_state(cell, 3)
     jacobian = jax.jacobian(lambda z: cell.step(params, carry._replace(z=z), x)[0].z)(carry.z)
@@ -39,7 +39,7 @@ def test_the_gradient_of_z_along_itself_is_what_its_time_step_leaves():
     np.testing.assert_allclose(jacobian, np.diag(1 - d), atol=1e-15)
 
 
-def test_the_states_stay_within_the_interval_of_tanh():
+def test_states_stay_between_minus_one_and_one():
     cell = lem(2, 4)
     params = jax.tree.map(lambda leaf: 5 * leaf, random_state(cell, 2)[0])
     inputs = 10 * jax.random.normal(jax.random.key(1), (30, 2))
@@ -48,7 +48,7 @@ def test_the_states_stay_within_the_interval_of_tanh():
     assert 0.9 < largest <= 1
 
 
-def test_a_short_time_step_makes_the_jacobian_the_identity_to_first_order():
+def test_jacobian_is_the_identity_to_first_order_in_the_time_step():
     def distance(dt):
         cell = lem(3, 4, dt=dt)
         params, carry, x = random_state(cell, 3)
@@ -59,7 +59,7 @@ def test_a_short_time_step_makes_the_jacobian_the_identity_to_first_order():
     np.testing.assert_allclose(distance(1e-6) / distance(1e-7), 10, rtol=1e-5)
 
 
-def test_the_gates_are_those_of_the_reference():
+def test_gates_equal_the_reference():
     cell = lem(3, 4, dt=0.3)
     params, carry, x = random_state(cell, 3)
     assert cell.gates is not None
@@ -71,7 +71,7 @@ def test_the_gates_are_those_of_the_reference():
         np.testing.assert_allclose(value, expected, rtol=1e-14)
 
 
-def test_the_hidden_state_is_y():
+def test_hidden_state_is_y():
     cell = lem(3, 4)
     carry, h = cell.step(*random_state(cell, 3))
     np.testing.assert_array_equal(h, carry.y)
@@ -79,6 +79,6 @@ def test_the_hidden_state_is_y():
 
 
 @pytest.mark.parametrize("dt", [0.0, -1.0, float("inf")])
-def test_a_time_step_that_is_not_positive_is_refused(dt):
+def test_non_positive_time_step_raises(dt):
     with pytest.raises(ValueError, match="Expected dt to be positive, got .*. Set dt"):
         lem(3, 4, dt=dt)

@@ -1,4 +1,4 @@
-"""The Lipschitz RNN against NumPy, and the spectrum that beta and gamma give it."""
+"""The Lipschitz RNN against NumPy, and its spectrum as a function of beta and gamma."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def jacobian_at_the_origin(cell, params, n):
     return np.asarray(at(jnp.zeros(n)))
 
 
-def test_a_wholly_antisymmetric_net_only_turns_and_damps(key):
+def test_antisymmetric_matrices_give_the_eigenvalues_of_a_damped_rotation(key):
     eps, gamma = 0.1, 0.3
     cell = lipschitz(2, 6, eps=eps, beta=1.0, gamma=gamma)
     eigenvalues = np.linalg.eigvals(jacobian_at_the_origin(cell, cell.init(key), 6))
@@ -41,7 +41,7 @@ def test_a_wholly_antisymmetric_net_only_turns_and_damps(key):
     assert np.abs(eigenvalues.imag).min() > 1e-3
 
 
-def test_a_wholly_symmetric_net_only_stretches(key):
+def test_symmetric_matrices_give_a_symmetric_jacobian_with_known_eigenvalues(key):
     eps, gamma = 0.1, 0.3
     cell = lipschitz(2, 6, eps=eps, beta=0.0, gamma=gamma)
     params = cell.init(key)
@@ -52,7 +52,7 @@ def test_a_wholly_symmetric_net_only_stretches(key):
     np.testing.assert_allclose(np.linalg.eigvalsh(jacobian), expected, rtol=1e-13)
 
 
-def test_without_its_linear_part_it_is_the_antisymmetric_net():
+def test_equals_the_antisymmetric_rnn_without_its_linear_part():
     cell = lipschitz(3, 4, eps=0.1, beta=1.0, gamma=0.0)
     params, h, x = random_state(cell, 3)
     params["M_A"] = jnp.zeros((4, 4))
@@ -61,7 +61,7 @@ def test_without_its_linear_part_it_is_the_antisymmetric_net():
     np.testing.assert_allclose(cell.step(params, h, x)[0], expected, rtol=1e-14)
 
 
-def test_its_matrices_are_initialised_by_name(key):
+def test_recurrent_matrices_are_initialised_by_name(key):
     params = lipschitz(2, 4, recurrent_init={"A": "identity", "W": "identity(gain=0.5)"}).init(key)
     np.testing.assert_array_equal(params["M_A"], np.eye(4))
     np.testing.assert_array_equal(params["M_W"], 0.5 * np.eye(4))
@@ -79,6 +79,6 @@ def test_its_matrices_are_initialised_by_name(key):
         ("gamma", -0.1, "Expected gamma to be non-negative, got -0.1. Set gamma"),
     ],
 )
-def test_bad_options_are_refused(option, value, message):
+def test_bad_options_raise(option, value, message):
     with pytest.raises(ValueError, match=message):
         lipschitz(3, 4, **{option: value})

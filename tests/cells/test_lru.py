@@ -1,4 +1,4 @@
-"""The LRU against complex NumPy, its exact gradient at a long lag, and its initial law."""
+"""The LRU against complex NumPy, its exact gradient at a long lag, and its initial distribution."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def test_step_equals_the_reference(seed):
     assert_step_matches(lru(3, 4), reference, 3, seed)
 
 
-def test_the_gradient_is_the_power_of_the_eigenvalue_exactly(key):
+def test_gradient_is_the_power_of_the_eigenvalue(key):
     cell = lru(2, 3, r_min=0.95, r_max=0.999)
     params, lag = cell.init(key), 200
     inputs = jax.random.normal(key, (lag, 2))
@@ -41,7 +41,7 @@ def test_the_gradient_is_the_power_of_the_eigenvalue_exactly(key):
     np.testing.assert_allclose(product.im, np.vstack([-power.imag, power.real]), atol=1e-13)
 
 
-def test_the_eigenvalues_start_uniform_on_their_sector_of_the_ring(key):
+def test_initial_eigenvalues_are_uniform_on_their_sector_of_the_ring(key):
     lam = eigenvalues(lru(2, 4000, r_min=0.4, r_max=0.8, max_phase=0.3).init(key))
     for values, bounds in ((np.abs(lam) ** 2, (0.16, 0.64)), (np.angle(lam), (0, 0.3))):
         counts, _ = np.histogram(values, bins=4, range=bounds)
@@ -60,13 +60,13 @@ def test_the_initial_parameters_are_finite_up_to_the_unit_circle(r_min, r_max, x
     assert np.all((radius < 1) & (radius >= r_min * (1 - 1e-6)) & (radius <= r_max * (1 + 1e-6)))
 
 
-def test_the_normaliser_makes_up_for_the_decay(key):
+def test_normaliser_compensates_the_decay(key):
     params = lru(2, 100, r_min=0.3, r_max=0.999).init(key)
     total = np.exp(2 * params["gamma"]) + np.abs(eigenvalues(params)) ** 2
     np.testing.assert_allclose(total, 1, rtol=1e-13)
 
 
-def test_white_inputs_keep_the_state_at_the_size_of_its_input(key):
+def test_white_inputs_give_a_state_of_the_variance_of_its_input(key):
     # E|s|² = exp(2 gamma) E|W_x x|² / (1 - |λ|²) = E|W_x x|², which is 1 for x ~ N(0, I).
     cell = lru(3, 400, r_min=0.5, r_max=0.9)
     k_params, k_inputs = jax.random.split(key)
@@ -76,24 +76,24 @@ def test_white_inputs_keep_the_state_at_the_size_of_its_input(key):
     np.testing.assert_allclose(size, 1, rtol=0.1)
 
 
-def test_the_carry_is_the_whole_hidden_state():
+def test_hidden_state_is_the_whole_carry():
     cell = lru(3, 4)
     carry, h = cell.step(*random_state(cell, 3))
     np.testing.assert_array_equal(h, np.concatenate([carry.re, carry.im]))
 
 
 @pytest.mark.parametrize("name, value", [("r_min", -0.1), ("r_max", 1.1)])
-def test_radii_out_of_the_disc_are_refused(name, value):
+def test_radii_outside_of_the_unit_disc_raise(name, value):
     with pytest.raises(ValueError, match=f"Expected {name} to be between 0 and 1, got {value}"):
         lru(3, 4, **{name: value})
 
 
 @pytest.mark.parametrize("r_min, r_max", [(0.5, 0.5), (0.8, 0.3)])
-def test_radii_out_of_order_are_refused(r_min, r_max):
+def test_radii_out_of_order_raise(r_min, r_max):
     with pytest.raises(ValueError, match="Expected r_min < r_max, got .* and .*. Set them"):
         lru(3, 4, r_min=r_min, r_max=r_max)
 
 
-def test_a_phase_that_is_not_positive_is_refused():
+def test_non_positive_phase_raises():
     with pytest.raises(ValueError, match="Expected max_phase to be positive, got 0.0. Set"):
         lru(3, 4, max_phase=0.0)

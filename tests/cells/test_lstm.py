@@ -1,4 +1,4 @@
-"""The LSTM against Flax, NumPy, its initial laws, and what a relabelling must leave."""
+"""The LSTM against Flax and NumPy, its initial parameters, and its permutation symmetry."""
 
 import flax.linen as nn
 import jax
@@ -58,7 +58,7 @@ def test_step_and_jacobians_equal_flax(seed):
     )
 
 
-def test_the_gates_are_those_of_the_step():
+def test_gates_are_those_used_in_the_step():
     cell = lstm(3, 4)
     params, carry, x = random_state(cell, 3)
     gates = cell.gates(params, carry, x)
@@ -68,7 +68,7 @@ def test_the_gates_are_those_of_the_step():
         np.testing.assert_allclose(gates[name], expected[name], rtol=1e-12)
 
 
-def test_an_open_forget_gate_carries_the_cell_state_for_ever():
+def test_open_forget_gate_gives_the_identity_as_jacobian_of_the_cell_state():
     # The constant error carousel: f = 1, i = 0 and no recurrent weights give ∂c_t/∂c_{t-1} = I.
     cell = lstm(2, 3)
     params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0)))
@@ -81,7 +81,7 @@ def test_an_open_forget_gate_carries_the_cell_state_for_ever():
 
 
 @pytest.mark.parametrize("forget_bias", [1.0, 0.0, -2.5])
-def test_only_the_forget_bias_is_not_zero(key, forget_bias):
+def test_every_initial_bias_but_the_forget_bias_is_zero(key, forget_bias):
     params = lstm(3, 4, forget_bias=forget_bias).init(key)
     assert set(params) == set("ifgo")
     for gate, p in params.items():
@@ -92,7 +92,7 @@ def test_the_default_forget_bias_is_one(key):
     np.testing.assert_array_equal(lstm(3, 4).init(key)["f"]["b"], np.ones(4))
 
 
-def test_a_gate_can_be_initialised_by_itself(key):
+def test_one_gate_can_be_initialised_separately(key):
     laws = {"i": "normal(std=0.5)", "f": "identity(gain=0.9)", "g": "orthogonal", "o": "glorot"}
     params = lstm(3, 4, recurrent_init=laws).init(key)
     np.testing.assert_array_equal(params["f"]["W_h"], 0.9 * np.eye(4))
@@ -104,7 +104,7 @@ def test_a_gate_can_be_initialised_by_itself(key):
 
 @settings(max_examples=20, deadline=None)
 @given(order=st.permutations(range(4)), seed=st.integers(0, 5))
-def test_relabelling_the_units_relabels_the_step(order, seed):
+def test_permuting_the_units_permutes_the_step(order, seed):
     cell, order = lstm(3, 4), np.array(order)
     params, carry, x = random_state(cell, 3, seed)
     relabelled = {

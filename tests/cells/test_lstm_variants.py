@@ -22,7 +22,7 @@ OPTIONS = [
 
 
 def reference(params, carry, x):
-    """Graves 2013, eq. 7 to 11, where what has no parameters is absent."""
+    """Graves 2013, eq. 7 to 11; terms without parameters are left out."""
     h, c = carry
 
     def sigmoid(q, c):
@@ -39,12 +39,12 @@ def reference(params, carry, x):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("input_size, seed", [(2, 0), (0, 1)])
-def test_a_step_is_the_references(options, input_size, seed):
+def test_step_equals_the_reference(options, input_size, seed):
     assert_step_matches(lstm(input_size, 3, **options), reference, input_size, seed)
 
 
 @pytest.mark.parametrize(
-    "options, names, looks",
+    "options, names, peepholes",
     [
         ({}, "fgio", ""),
         ({"peephole": True}, "fgio", "fio"),
@@ -54,13 +54,13 @@ def test_a_step_is_the_references(options, input_size, seed):
         ({"forget_gate": False, "peephole": True}, "gio", "io"),
     ],
 )
-def test_parameters_are_those_of_the_gates_that_are_there(key, options, names, looks):
+def test_parameters_exist_only_for_the_gates_in_use(key, options, names, peepholes):
     params = lstm(2, 3, **options).init(key)
     assert "".join(sorted(params)) == names
-    assert "".join(q for q in sorted(params) if "p" in params[q]) == looks
+    assert "".join(q for q in sorted(params) if "p" in params[q]) == peepholes
 
 
-def test_the_input_gate_starts_where_it_is_told(key):
+def test_initial_input_bias_is_the_given_value(key):
     start = lambda **options: lstm(2, 3, **options).init(key)["i"]["b"]  # noqa: E731
     np.testing.assert_array_equal(start(), np.zeros(3))
     np.testing.assert_array_equal(start(forget_gate=False, input_bias=-3.0), np.full(3, -3.0))
@@ -70,7 +70,7 @@ def test_the_input_gate_starts_where_it_is_told(key):
         lstm(2, 3, coupled=True, input_bias=-1.0)
 
 
-def test_the_lstm_of_1997_carries_its_error_unchanged(key):
+def test_cell_jacobian_of_the_lstm_of_1997_is_the_identity(key):
     cell = lstm(2, 4, forget_gate=False)
     params = jax.tree_util.tree_map_with_path(
         lambda path, leaf: 0 * leaf if path[-1].key == "W_h" else leaf, cell.init(key)
@@ -84,7 +84,7 @@ def test_the_lstm_of_1997_carries_its_error_unchanged(key):
     np.testing.assert_array_equal(jax.jacobian(last_cell)(jnp.ones(4)), np.eye(4))
 
 
-def test_coupled_gates_share_out_one_and_bound_the_cell(key):
+def test_coupled_gates_sum_to_one_and_bound_the_cell_state(key):
     cell = lstm(2, 4, coupled=True)
     params, carry, x = random_state(cell, 2)
     gates = cell.gates(params, carry, x)
@@ -93,14 +93,14 @@ def test_coupled_gates_share_out_one_and_bound_the_cell(key):
     assert 0.9 < jnp.abs(run.carries.c).max() <= 1
 
 
-def test_without_a_forget_gate_nothing_is_forgotten():
+def test_forget_gate_reads_one_if_there_is_none():
     cell = lstm(2, 4, forget_gate=False)
     params, carry, x = random_state(cell, 2)
     np.testing.assert_array_equal(cell.gates(params, carry, x)["f"], np.ones(4))
 
 
 @pytest.mark.parametrize("gate, later", [("i", False), ("f", False), ("o", True)])
-def test_a_gate_looks_at_the_cell_of_its_own_time(gate, later):
+def test_peephole_of_i_and_f_reads_the_previous_cell_state_and_of_o_the_new_one(gate, later):
     cell = lstm(2, 4, peephole=gate)
     params, carry, x = random_state(cell, 2)
     before = cell.gates(params, carry, x)[gate]
@@ -111,7 +111,7 @@ def test_a_gate_looks_at_the_cell_of_its_own_time(gate, later):
     np.testing.assert_allclose(seen, after.c if later else carry.c, rtol=1e-11)
 
 
-def test_peepholes_leave_the_matrices_as_they_were(key):
+def test_peepholes_do_not_change_the_initial_matrices(key):
     plain = lstm(2, 100, recurrent_init="normal").init(key)
     peeping = lstm(2, 100, recurrent_init="normal", peephole=True).init(key)
     p = np.concatenate([np.asarray(peeping[q].pop("p")) for q in "ifo"])
@@ -121,13 +121,13 @@ def test_peepholes_leave_the_matrices_as_they_were(key):
 
 
 @pytest.mark.parametrize("given, bias", [(None, 1.0), (2.5, 2.5), (0.0, 0.0)])
-def test_only_the_forget_gate_starts_with_a_bias(key, given, bias):
+def test_only_the_forget_gate_has_an_initial_bias(key, given, bias):
     params = lstm(2, 3, forget_bias=given, peephole=True).init(key)
     for q in "ifgo":
         np.testing.assert_array_equal(params[q]["b"], np.full(3, bias if q == "f" else 0.0))
 
 
-def test_options_are_written_as_on_a_command_line(key):
+def test_options_are_parsed_from_a_spec(key):
     spec = resolve("lstm(peephole='if', forget_bias=3.0)")(2, 3)
     cell = lstm(2, 3, peephole="if", forget_bias=3.0)
     jax.tree.map(np.testing.assert_array_equal, spec.init(key), cell.init(key))
@@ -149,6 +149,6 @@ def test_options_are_written_as_on_a_command_line(key):
         ({"peephole": "g"}, "among 'ifo' .*, got 'g' in peephole='g'. Remove 'g'"),
     ],
 )
-def test_contradicting_options_are_refused(options, message):
+def test_contradicting_options_raise(options, message):
     with pytest.raises(ValueError, match=message):
         lstm(2, 3, **options)

@@ -1,4 +1,4 @@
-"""The minGRU and the minLSTM against their equations: diagonal, linear, and safe far out."""
+"""The minGRU and the minLSTM against their equations, their Jacobians, and underflowing gates."""
 
 import jax
 import jax.numpy as jnp
@@ -32,12 +32,12 @@ def minlstm_reference(params, h, x):
 @pytest.mark.parametrize(
     "factory, reference", [(mingru, mingru_reference), (minlstm, minlstm_reference)]
 )
-def test_a_step_is_the_references(factory, reference, input_size, seed):
+def test_step_equals_the_reference(factory, reference, input_size, seed):
     assert_step_matches(factory(input_size, 4), reference, input_size, seed)
 
 
 @BOTH
-def test_the_step_jacobian_is_the_gate_on_the_diagonal_whatever_the_state(factory, keep):
+def test_step_jacobian_is_the_diagonal_of_the_gate_at_any_state(factory, keep):
     cell = factory(3, 4)
     params, h, x = random_state(cell, 3)
     diagonal = np.asarray(keep(cell.gates(params, h, x)))
@@ -60,7 +60,7 @@ def test_gradients_over_time_are_products_of_gates(key, factory, keep):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_the_gates_of_the_minlstm_share_out_one_where_both_underflow(dtype):
+def test_gates_of_the_minlstm_sum_to_one_even_if_both_sigmoids_underflow(dtype):
     cell = minlstm(1, 2)
     zero = jnp.zeros((2, 1), dtype)
     biases = {"f": [-800.0, 60.0], "i": [-801.0, 61.0], "g": [0.0, 0.0]}
@@ -75,18 +75,18 @@ def test_the_gates_of_the_minlstm_share_out_one_where_both_underflow(dtype):
 @pytest.mark.parametrize(
     "cell, bias", [(minlstm(2, 3, forget_bias=3.0), 3.0), (minlstm(2, 3), 0.0), (mingru(2, 3), 0.0)]
 )
-def test_biases_start_where_they_are_told(key, cell, bias):
+def test_initial_biases_are_the_given_values(key, cell, bias):
     for name, leaves in cell.init(key).items():
         np.testing.assert_array_equal(leaves["b"], np.full(3, bias if name == "f" else 0.0))
 
 
 @BOTH
-def test_every_gate_is_drawn_by_itself(key, factory, keep):
-    drawn = [np.asarray(leaves["W_x"]) for leaves in factory(2, 3).init(key).values()]
-    assert len({matrix.tobytes() for matrix in drawn}) == len(drawn)
+def test_every_gate_has_its_own_initial_matrix(key, factory, keep):
+    initial = [np.asarray(leaves["W_x"]) for leaves in factory(2, 3).init(key).values()]
+    assert len({matrix.tobytes() for matrix in initial}) == len(initial)
 
 
 @BOTH
-def test_sizes_are_checked(factory, keep):
+def test_bad_sizes_raise(factory, keep):
     with pytest.raises(ValueError, match="Expected input_size to be at least 0, got -1"):
         factory(-1, 3)

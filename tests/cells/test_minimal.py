@@ -1,4 +1,4 @@
-"""The cells with one gate against their equations, and what their gate does when it shuts."""
+"""The cells with one gate against their equations, and the limit of a closed gate."""
 
 import jax
 import jax.numpy as jnp
@@ -39,12 +39,12 @@ CELLS = [(mgu, mgu_reference), (ugrnn, ugrnn_reference), (minimal_rnn, minimal_r
 
 @pytest.mark.parametrize("input_size, seed", [(3, 0), (3, 1), (0, 2)])
 @pytest.mark.parametrize("factory, reference", CELLS)
-def test_a_step_is_the_references(factory, reference, input_size, seed):
+def test_step_equals_the_reference(factory, reference, input_size, seed):
     assert_step_matches(factory(input_size, 4), reference, input_size, seed)
 
 
 @pytest.mark.parametrize("factory, gate, shut", [(mgu, "f", -60), (ugrnn, "g", 60)])
-def test_a_shut_gate_keeps_the_state(factory, gate, shut):
+def test_closed_gate_copies_the_state(factory, gate, shut):
     cell = factory(3, 4)
     params, h, x = random_state(cell, 3)
     params[gate] |= {"b": jnp.full(4, float(shut))}
@@ -54,14 +54,14 @@ def test_a_shut_gate_keeps_the_state(factory, gate, shut):
 
 
 @pytest.mark.parametrize("factory", [mgu, ugrnn, minimal_rnn])
-def test_the_state_is_an_average_of_candidates(key, factory):
+def test_state_is_an_average_of_candidates(key, factory):
     cell = factory(2, 4)
     params = random_state(cell, 2)[0]
     run = unroll(cell, params, 20 * jax.random.normal(key, (30, 2)))
     assert 0.9 < jnp.abs(run.outputs).max() <= 1
 
 
-def test_the_minimal_rnns_step_jacobian_is_a_diagonal_and_one_gates_matrix():
+def test_step_jacobian_of_the_minimal_rnn_equals_the_documented_equation():
     cell = minimal_rnn(3, 4)
     params, h, x = random_state(cell, 3)
     gates = cell.gates(params, h, x)
@@ -81,12 +81,12 @@ def test_the_minimal_rnns_step_jacobian_is_a_diagonal_and_one_gates_matrix():
         (minimal_rnn(2, 3, update_bias=4.0), "u", 4.0),
     ],
 )
-def test_biases_start_where_they_are_told(key, cell, gate, bias):
+def test_initial_biases_are_the_given_values(key, cell, gate, bias):
     for name, leaves in cell.init(key).items():
         np.testing.assert_array_equal(leaves["b"], np.full(3, bias if name == gate else 0.0))
 
 
-def test_the_matrices_of_the_minimal_rnn_are_drawn_as_told(key):
+def test_matrices_of_the_minimal_rnn_use_the_given_initialisers(key):
     cell = minimal_rnn(3, 3, recurrent_init="orthogonal(gain=2.0)", input_init="identity(gain=5.0)")
     params = cell.init(key)
     W_h = params["u"]["W_h"]
@@ -95,6 +95,6 @@ def test_the_matrices_of_the_minimal_rnn_are_drawn_as_told(key):
     np.testing.assert_array_equal(params["z"]["W_x"], 5 * np.eye(3))
 
 
-def test_sizes_are_checked():
+def test_bad_sizes_raise():
     with pytest.raises(ValueError, match="Expected hidden_size to be at least 1, got 0"):
         minimal_rnn(3, 0)

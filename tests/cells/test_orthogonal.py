@@ -61,7 +61,7 @@ def test_step_equals_the_reference(method, num_negative, activation, seed):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size, num_negative", [(1, 0), (1, 1), (6, 0), (7, 3)])
-def test_the_matrix_is_orthogonal_with_its_determinant(method, size, num_negative, key):
+def test_matrix_is_orthogonal_with_the_expected_determinant(method, size, num_negative, key):
     cell = orthogonal(3, size, method=method, num_negative=num_negative, activation="identity")
     for params in (cell.init(key), random_state(cell, 3)[0]):
         W = linear_jacobian(cell, params, size)
@@ -70,7 +70,7 @@ def test_the_matrix_is_orthogonal_with_its_determinant(method, size, num_negativ
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_gradient_keeps_its_norm_over_500_steps(method):
+def test_gradient_norm_is_constant_over_500_steps(method):
     cell = orthogonal(3, 6, method=method, activation="identity", num_negative=1)
     params, h, _ = random_state(cell, 3)
     inputs = jax.random.normal(jax.random.key(2), (500, 3))
@@ -78,12 +78,12 @@ def test_the_gradient_keeps_its_norm_over_500_steps(method):
     np.testing.assert_allclose(np.linalg.svd(end, compute_uv=False), 1, atol=1e-11)
 
 
-def test_the_scaled_cayley_form_keeps_the_contract():
+def test_scaled_cayley_form_satisfies_the_cell_contract():
     check_cell(functools.partial(orthogonal, method="cayley", num_negative=2))
 
 
 @pytest.mark.parametrize("skew_init", ["henaff", "cayley"])
-def test_the_skew_matrix_starts_block_diagonal_by_its_law(skew_init, key):
+def test_initial_skew_matrix_is_block_diagonal_with_the_named_distribution(skew_init, key):
     n = 401  # odd: the last unit has no partner
     A = skew_matrix(np.asarray(orthogonal(2, n, skew_init=skew_init).init(key)["A"]), n)
     pairs = np.arange(0, n - 1, 2)
@@ -96,20 +96,20 @@ def test_the_skew_matrix_starts_block_diagonal_by_its_law(skew_init, key):
     assert counts.sum() == 200 and np.all(np.abs(counts - 50) < 25)
 
 
-def test_each_method_starts_as_its_paper_has_it(key):
+def test_initial_matrix_of_each_method_is_that_of_its_paper(key):
     for method, skew_init in [("cayley", "cayley"), ("exponential", "henaff")]:
         default = orthogonal(2, 6, method=method).init(key)
         named = orthogonal(2, 6, method=method, skew_init=skew_init).init(key)
         np.testing.assert_array_equal(default["A"], named["A"])
 
 
-def test_the_cayley_law_gives_rotations_of_at_most_a_quarter_turn(key):
+def test_cayley_initialiser_gives_rotations_of_at_most_a_quarter_turn(key):
     cell = orthogonal(3, 8, method="cayley", activation="identity")
     angles = np.angle(np.linalg.eigvals(linear_jacobian(cell, cell.init(key), 8)))
     assert np.all(np.abs(angles) <= np.pi / 2)
 
 
-def test_modrelu_moves_every_value_away_from_zero_by_its_bias_or_cuts_it():
+def test_modrelu_adds_its_bias_to_the_absolute_value_or_returns_zero():
     a = jnp.array([-2.0, -0.5, 0.0, 0.5, 2.0])
     for bias, values in [
         (-1.0, [-1, 0, 0, 0, 1]),
@@ -120,7 +120,7 @@ def test_modrelu_moves_every_value_away_from_zero_by_its_bias_or_cuts_it():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_initial_net_is_linear_at_its_initial_carry_too(method, key):
+def test_initial_network_is_linear_also_at_its_initial_carry(method, key):
     cell = orthogonal(0, 4, method=method)
     params = cell.init(key)
     at = jax.jacobian(lambda h: cell.step(params, h, jnp.zeros(0))[0])
@@ -143,6 +143,6 @@ def test_the_initial_net_is_linear_at_its_initial_carry_too(method, key):
         ),
     ],
 )
-def test_options_that_are_not_known_are_refused(options, message):
+def test_unknown_options_raise(options, message):
     with pytest.raises(ValueError, match=message):
         orthogonal(3, 4, **options)

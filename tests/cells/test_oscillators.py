@@ -1,4 +1,4 @@
-"""The oscillatory RNNs against NumPy, their bounds, and their symplectic structure."""
+"""The oscillatory RNNs against NumPy, their published bounds and their symplectic structure."""
 
 import functools
 
@@ -62,7 +62,7 @@ def test_unicornn_equals_the_reference(seed):
     assert_step_matches(unicornn(3, 4, dt=dt, alpha=alpha), reference, 3, seed)
 
 
-def test_the_energy_of_cornn_grows_by_at_most_its_forcing():
+def test_energy_of_cornn_grows_at_most_by_its_forcing():
     dt, size = 0.3, 5
     cell = cornn(2, size, dt=dt, epsilon=(1 + dt) / 2)
     params = jax.tree.map(lambda leaf: 3 * leaf, random_state(cell, 2)[0])
@@ -74,7 +74,7 @@ def test_the_energy_of_cornn_grows_by_at_most_its_forcing():
 
 
 @pytest.mark.parametrize("r", [0.5, 1.0])
-def test_the_gradient_of_cornn_is_within_its_bound(r):
+def test_gradient_of_cornn_is_within_its_published_bound(r):
     dt = 0.02
     cell = cornn(2, 4, dt=dt)
     params = random_state(cell, 2)[0]
@@ -94,7 +94,7 @@ def test_the_gradient_of_cornn_is_within_its_bound(r):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 2.0])
-def test_a_step_of_unicornn_is_symplectic(alpha):
+def test_step_of_unicornn_is_symplectic(alpha):
     cell = unicornn(3, 4, dt=0.7, alpha=alpha)
     jacobian = carry_jacobian(cell, *random_state(cell, 3))
     omega = np.kron([[0, 1], [-1, 0]], np.eye(4))
@@ -103,13 +103,13 @@ def test_a_step_of_unicornn_is_symplectic(alpha):
     assert np.linalg.norm(jacobian.T @ jacobian - np.eye(8)) > 0.1  # symplectic, not orthogonal
 
 
-def test_the_units_of_unicornn_do_not_meet():
+def test_units_of_unicornn_are_not_coupled():
     cell = unicornn(3, 4)
     jacobian = carry_jacobian(cell, *random_state(cell, 3))
     np.testing.assert_array_equal(jacobian * np.kron(np.ones((2, 2)), 1 - np.eye(4)), 0)
 
 
-def test_unicornn_starts_by_its_laws(key):
+def test_initial_parameters_of_unicornn_follow_their_distributions(key):
     params = unicornn(2, 4000).init(key)
     for values, bounds in ((params["w"], (0, 1)), (params["c"], (-0.1, 0.1))):
         counts, _ = np.histogram(values, bins=4, range=bounds)
@@ -117,21 +117,21 @@ def test_unicornn_starts_by_its_laws(key):
         assert counts.sum() == 4000 and np.all(np.abs(counts - 1000) < 140)
 
 
-def test_cornn_initialises_its_matrices_by_name(key):
+def test_recurrent_matrices_of_cornn_are_initialised_by_name(key):
     params = cornn(2, 4, recurrent_init={"y": "identity", "z": "identity(gain=0.5)"}).init(key)
     np.testing.assert_array_equal(params["W_y"], np.eye(4))
     np.testing.assert_array_equal(params["W_z"], 0.5 * np.eye(4))
 
 
 @pytest.mark.parametrize("factory", [cornn, unicornn])
-def test_the_hidden_state_is_the_position(factory):
+def test_hidden_state_is_the_position(factory):
     cell = factory(3, 4)
     carry, h = cell.step(*random_state(cell, 3))
     np.testing.assert_array_equal(h, carry.y)
     np.testing.assert_array_equal(cell.hidden(OscillatorCarry(jnp.ones(4), jnp.zeros(4))), 1)
 
 
-def test_explicit_damping_keeps_the_contract():
+def test_explicit_damping_satisfies_the_cell_contract():
     check_cell(functools.partial(cornn, damping="explicit"))
 
 
@@ -146,6 +146,6 @@ def test_explicit_damping_keeps_the_contract():
         (unicornn, "alpha", -0.1, "Expected alpha to be non-negative, got -0.1. Set alpha"),
     ],
 )
-def test_bad_options_are_refused(factory, option, value, message):
+def test_bad_options_raise(factory, option, value, message):
     with pytest.raises(ValueError, match=message):
         factory(3, 4, **{option: value})

@@ -1,4 +1,4 @@
-"""The vanilla RNN against Flax, NumPy, and what a relabelling of its units must leave."""
+"""The vanilla RNN against Flax and NumPy, and its permutation symmetry."""
 
 import flax.linen as nn
 import jax
@@ -60,7 +60,7 @@ def test_step_and_jacobians_equal_flax(seed):
         np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-14)
 
 
-def test_the_step_jacobian_is_that_of_the_docstring():
+def test_step_jacobian_equals_the_documented_equation():
     params, h, x = random_state(rnn(2, 4), 2)
     new = rnn(2, 4).step(params, h, x)[1]
     jacobian = jax.jacobian(lambda h: rnn(2, 4).step(params, h, x)[0])(h)
@@ -68,7 +68,7 @@ def test_the_step_jacobian_is_that_of_the_docstring():
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
-def test_every_activation_works_by_element(name):
+def test_every_activation_is_elementwise(name):
     a = jnp.linspace(-3.1, 3.3, 7)
     phi = resolve_activation(name)
     np.testing.assert_allclose(phi(a), [phi(value) for value in a], rtol=1e-15)
@@ -77,12 +77,12 @@ def test_every_activation_works_by_element(name):
     assert np.isfinite(jacobian).all() and jacobian.any()
 
 
-def test_an_unknown_activation_is_refused():
+def test_unknown_activation_raises():
     with pytest.raises(ValueError, match=r"Unknown activation 'tahn'. Did you mean 'tanh'\?"):
         rnn(2, 3, activation="tahn")
 
 
-def test_the_initial_parameters_are_those_documented(key):
+def test_initial_parameters_are_as_documented(key):
     params = rnn(3, 6).init(key)
     assert set(params) == {"W_x", "W_h", "b"}
     np.testing.assert_allclose(params["W_h"] @ params["W_h"].T, np.eye(6), atol=1e-12)
@@ -94,7 +94,7 @@ def test_the_initial_parameters_are_those_documented(key):
 
 @settings(max_examples=20, deadline=None)
 @given(order=st.permutations(range(4)), seed=st.integers(0, 5))
-def test_relabelling_the_units_relabels_the_step(order, seed):
+def test_permuting_the_units_permutes_the_step(order, seed):
     cell, order = rnn(3, 4), np.array(order)
     params, h, x = random_state(cell, 3, seed)
     relabelled = {

@@ -12,7 +12,7 @@ from gradflow.unroll import unroll
 
 
 @pytest.mark.parametrize("input_size, seed", [(3, 0), (3, 1), (0, 2)])
-def test_a_residual_step_is_the_references(input_size, seed):
+def test_residual_step_equals_the_reference(input_size, seed):
     def reference(params, h, x):
         return np.tanh(params["W_x"] @ x + (params["W_h"] + np.eye(4)) @ h + params["b"])
 
@@ -20,7 +20,7 @@ def test_a_residual_step_is_the_references(input_size, seed):
 
 
 @pytest.mark.parametrize("residual", [True, False])
-def test_residual_is_that_of_flax(residual):
+def test_residual_step_equals_flax(residual):
     cell = rnn(3, 4, residual=residual)
     params, h, x = random_state(cell, 3)
     theirs = nn.SimpleCell(4, residual=residual, param_dtype=jnp.float64)
@@ -33,7 +33,7 @@ def test_residual_is_that_of_flax(residual):
 
 
 @pytest.mark.parametrize("input_size, seed", [(3, 0), (3, 1), (0, 2)])
-def test_a_step_of_the_irnn_is_the_references(input_size, seed):
+def test_irnn_step_equals_the_reference(input_size, seed):
     def reference(params, h, x):
         a = params["W_x"] @ x + params["W_h"] @ h + params["b"]
         return np.where(a.real > 0, a, 0)
@@ -41,7 +41,7 @@ def test_a_step_of_the_irnn_is_the_references(input_size, seed):
     assert_step_matches(irnn(input_size, 4), reference, input_size, seed)
 
 
-def test_the_irnn_starts_as_a_scaled_identity(key):
+def test_initial_matrix_of_the_irnn_is_a_scaled_identity(key):
     params = irnn(100, 60, scale=0.5).init(key)
     np.testing.assert_array_equal(params["W_h"], 0.5 * np.eye(60))
     np.testing.assert_array_equal(params["b"], np.zeros(60))
@@ -49,7 +49,7 @@ def test_the_irnn_starts_as_a_scaled_identity(key):
     assert params["W_x"].std() == pytest.approx(0.001, rel=4 / np.sqrt(2 * 6000))
 
 
-def test_the_irnn_passes_gradients_on_by_its_scale(key):
+def test_gradient_of_the_irnn_is_a_power_of_its_scale(key):
     cell = irnn(2, 3, scale=0.9)
     params, inputs = cell.init(key), jnp.ones((20, 2))
     h = jnp.ones(3)
@@ -58,6 +58,6 @@ def test_the_irnn_passes_gradients_on_by_its_scale(key):
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
-def test_a_scale_that_is_not_positive_is_refused(scale):
+def test_non_positive_scale_raises(scale):
     with pytest.raises(ValueError, match=f"Expected scale to be positive, got {scale}. Set"):
         irnn(2, 3, scale=scale)

@@ -1,4 +1,4 @@
-"""The nnRNN: against NumPy and SciPy, and the spectrum that it is given."""
+"""The nnRNN against NumPy and SciPy, and its spectrum."""
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ def by_angle(eigenvalues):
     return eigenvalues[np.argsort(np.angle(eigenvalues))]
 
 
-def test_the_eigenvalues_are_those_of_the_blocks_whatever_stands_above_them():
+def test_eigenvalues_are_those_of_the_blocks_for_any_upper_triangle():
     cell = nnrnn(3, 6, activation="identity")
     params = random_state(cell, 3)[0]
     given = np.asarray(params["gamma"] * jnp.exp(1j * params["theta"]))
@@ -59,14 +59,14 @@ def test_the_eigenvalues_are_those_of_the_blocks_whatever_stands_above_them():
 
 
 @pytest.mark.parametrize("skew_init", ["henaff", "cayley"])
-def test_the_net_starts_linear_and_orthogonal(skew_init, key):
+def test_initial_network_is_linear_and_orthogonal(skew_init, key):
     cell = nnrnn(3, 8, skew_init=skew_init)
     W = linear_jacobian(cell, cell.init(key), 8)
     np.testing.assert_allclose(W @ W.T, np.eye(8), atol=1e-12)
     assert np.all(np.abs(np.angle(np.linalg.eigvals(W))) > 0)
 
 
-def test_its_skew_parameter_starts_by_the_law_named(key):
+def test_initial_skew_parameter_follows_the_named_distribution(key):
     a = {name: nnrnn(2, 8, skew_init=name).init(key)["A"] for name in ("henaff", "cayley")}
     starts = [0, 13, 22, 27]  # of the rows 0, 2, 4, 6 of the 7 + 6 + ... + 1 entries
     for entries in a.values():
@@ -75,7 +75,7 @@ def test_its_skew_parameter_starts_by_the_law_named(key):
     assert np.abs(a["henaff"]).max() > 1
 
 
-def test_the_smallest_net_has_nothing_above_its_block(key):
+def test_smallest_network_has_no_entries_above_its_block(key):
     cell = nnrnn(3, 2, activation="identity")
     params = cell.init(key)
     assert params["T"].shape == (0,)
@@ -85,7 +85,7 @@ def test_the_smallest_net_has_nothing_above_its_block(key):
     )
 
 
-def test_an_odd_size_is_refused():
+def test_odd_hidden_size_raises():
     with pytest.raises(
         ValueError, match="Expected an even hidden_size, .* got 5. Set hidden_size to 6."
     ):
@@ -99,6 +99,6 @@ def test_an_odd_size_is_refused():
         ("skew_init", "henaf", "Unknown skew initialiser 'henaf'. Did you mean 'henaff'"),
     ],
 )
-def test_unknown_names_are_refused(option, value, message):
+def test_unknown_names_raise(option, value, message):
     with pytest.raises(ValueError, match=message):
         nnrnn(3, 4, **{option: value})

@@ -1,4 +1,4 @@
-"""The SCRN against its equations, and the constant leak of its context."""
+"""The SCRN against its equations, and the constant decay of its context."""
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,13 @@ def reference_with(alpha):
 
 @pytest.mark.parametrize("options", [{}, {"alpha": 0.3, "context_size": 2}, {"context_size": 5}])
 @pytest.mark.parametrize("input_size, seed", [(3, 0), (0, 1)])
-def test_a_step_is_the_references(options, input_size, seed):
+def test_step_equals_the_reference(options, input_size, seed):
     cell = scrn(input_size, 4, **options)
     assert_step_matches(cell, reference_with(options.get("alpha", 0.95)), input_size, seed)
 
 
 @pytest.mark.parametrize("alpha", [0.95, 0.0])
-def test_the_context_leaks_by_alpha_at_every_step(key, alpha):
+def test_context_decays_by_alpha_at_every_step(key, alpha):
     cell = scrn(2, 4, alpha=alpha, context_size=3)
     params, carry, _ = random_state(cell, 2)
     inputs = jax.random.normal(key, (20, 2))
@@ -41,7 +41,7 @@ def test_the_context_leaks_by_alpha_at_every_step(key, alpha):
     np.testing.assert_array_equal(jacobian.h, np.zeros((3, 4)))
 
 
-def test_matrices_are_drawn_as_told(key):
+def test_matrices_use_the_given_initialisers(key):
     params = scrn(3, 3, recurrent_init="identity(gain=2.0)", input_init="identity(gain=5.0)").init(
         key
     )
@@ -50,7 +50,7 @@ def test_matrices_are_drawn_as_told(key):
         np.testing.assert_array_equal(leaf, 5 * np.eye(3))
 
 
-def test_hidden_is_h_alone():
+def test_hidden_excludes_the_context():
     cell = scrn(2, 4, context_size=3)
     params, carry, x = random_state(cell, 2)
     carry, h = cell.step(params, carry, x)
@@ -67,6 +67,6 @@ def test_hidden_is_h_alone():
         ({"context_size": 0}, "Expected context_size to be at least 1, got 0. Set"),
     ],
 )
-def test_bad_options_are_refused(options, message):
+def test_bad_options_raise(options, message):
     with pytest.raises(ValueError, match=message):
         scrn(2, 3, **options)

@@ -1,4 +1,4 @@
-"""The vanilla RNN whose activation is a parameter, against the plain ones."""
+"""The vanilla RNN whose activation is a parameter, against plain RNNs."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from gradflow.cells.rnn import rnn, switched_rnn, with_each_activation
 NAMES = ("tanh", "relu")
 
 
-def test_it_is_the_plain_net_of_its_activation(key):
+def test_equals_the_plain_rnn_of_the_selected_activation(key):
     params, x = rnn(2, 3).init(key), jax.random.normal(key, (5, 2))
 
     def loss(cell, params):
@@ -39,14 +39,14 @@ def test_it_is_the_plain_net_of_its_activation(key):
         assert slope["phi"] == 0
 
 
-def test_it_is_drawn_as_the_plain_net_with_the_first_activation(key):
-    drawn, plain = switched_rnn(NAMES, 2, 3).init(key), rnn(2, 3).init(key)
-    assert drawn["phi"] == 0
-    jax.tree.map(np.testing.assert_array_equal, drawn["net"], plain)
+def test_initial_parameters_are_those_of_the_plain_rnn_with_the_first_activation(key):
+    switched, plain = switched_rnn(NAMES, 2, 3).init(key), rnn(2, 3).init(key)
+    assert switched["phi"] == 0
+    jax.tree.map(np.testing.assert_array_equal, switched["net"], plain)
 
 
 @pytest.mark.parametrize("axes", [(), (2,), (2, 4)])
-def test_each_activation_has_every_run(axes):
+def test_runs_are_repeated_for_each_activation(axes):
     W_h = np.random.default_rng(0).normal(size=(*axes, 3, 3))
     found = with_each_activation({"phi": jnp.zeros(axes), "net": {"W_h": jnp.asarray(W_h)}}, 2)
     runs = int(np.prod(axes))
@@ -54,6 +54,6 @@ def test_each_activation_has_every_run(axes):
     np.testing.assert_array_equal(found["net"]["W_h"], np.tile(W_h.reshape(-1, 3, 3), (2, 1, 1)))
 
 
-def test_an_activation_that_there_is_not_is_refused():
+def test_unknown_activation_raises():
     with pytest.raises(ValueError, match="Unknown activation 'rleu'"):
         switched_rnn(("tanh", "rleu"), 2, 3)

@@ -78,7 +78,7 @@ def flat_jacobian(cell, params, n):
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("permutation_seed", [0, 3])
-def test_the_evolution_equals_dense_matrices(permutation_seed, seed):
+def test_step_equals_dense_complex_matrices(permutation_seed, seed):
     def reference(p, carry, x):
         return reference_step(evolution_matrix(p, SIZE, permutation_seed), p, carry, x)
 
@@ -88,7 +88,7 @@ def test_the_evolution_equals_dense_matrices(permutation_seed, seed):
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("method", ["exponential", "cayley"])
-def test_the_full_unitary_equals_complex_matrices(method, seed):
+def test_step_of_the_full_unitary_equals_complex_matrices(method, seed):
     def reference(p, carry, x):
         return reference_step(full_matrix(p, SIZE, method), p, carry, x)
 
@@ -97,7 +97,7 @@ def test_the_full_unitary_equals_complex_matrices(method, seed):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [1, 5])
-def test_the_matrix_is_unitary(name, size, key):
+def test_matrix_is_unitary(name, size, key):
     cell = make(name)(3, size)
     for params in (cell.init(key), without_bias(random_state(cell, 3)[0])):
         J = flat_jacobian(cell, params, size)
@@ -107,7 +107,7 @@ def test_the_matrix_is_unitary(name, size, key):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_gradient_keeps_its_norm_over_500_steps(name):
+def test_gradient_norm_is_constant_over_500_steps(name):
     cell = make(name)(3, 3)
     params, carry, _ = random_state(cell, 3)
     inputs = jax.random.normal(jax.random.key(2), (500, 3))
@@ -120,12 +120,12 @@ def test_the_gradient_keeps_its_norm_over_500_steps(name):
     np.testing.assert_allclose(np.linalg.svd(product, compute_uv=False), 1, atol=1e-11)
 
 
-def test_the_cayley_form_keeps_the_contract():
+def test_cayley_form_satisfies_the_cell_contract():
     check_cell(functools.partial(full_unitary, method="cayley"))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_initial_net_is_linear_at_its_initial_carry_too(name, key):
+def test_initial_network_is_linear_also_at_its_initial_carry(name, key):
     cell = make(name)(0, 3)
     params = cell.init(key)
 
@@ -160,7 +160,7 @@ def test_complex_modrelu_has_finite_derivatives_at_zero(bias):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(derivatives))
 
 
-def test_the_evolution_starts_by_the_paper_s_laws(key):
+def test_initial_parameters_follow_the_distributions_of_the_paper(key):
     params = unitary(2, 4000).init(key)
     for j in (1, 2, 3):
         _assert_uniform(params[f"D_{j}"], np.pi)
@@ -177,7 +177,7 @@ def _assert_uniform(values, bound):
 
 
 @pytest.mark.parametrize("method, limit", [("exponential", np.pi), ("cayley", np.pi / 2)])
-def test_the_full_unitary_starts_diagonal(method, limit, key):
+def test_initial_full_unitary_is_diagonal(method, limit, key):
     cell = full_unitary(3, 6, method=method)
     W = full_matrix(jax.tree.map(np.asarray, cell.init(key)), 6, method)
     np.testing.assert_allclose(W, np.diag(np.diag(W)), atol=1e-15)
@@ -196,7 +196,7 @@ def test_the_permutation_is_fixed_by_its_seed(key):
     assert np.abs(h(1) - h(2)).max() > 0.1
 
 
-def test_a_negative_seed_is_refused():
+def test_negative_seed_raises():
     with pytest.raises(
         ValueError, match="Expected permutation_seed to be between 0 and 4294967295, got -1"
     ):
@@ -204,6 +204,6 @@ def test_a_negative_seed_is_refused():
 
 
 @pytest.mark.parametrize("option", ["method", "skew_init"])
-def test_unknown_names_are_refused(option):
+def test_unknown_names_raise(option):
     with pytest.raises(ValueError, match="Unknown .* 'cailey'. Did you mean 'cayley'"):
         full_unitary(3, 4, **{option: "cailey"})

@@ -1,4 +1,4 @@
-"""Words to numbers, and batches of them: every text once, and nothing but padding beside it."""
+"""Vocabularies and padded batches: every text once, and zeros in the padding."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,14 @@ from gradflow.data.vocabulary import build_vocabulary
 TEXTS = ("The cat's hat.", "the THE dog", "a dog")
 
 
-def test_the_most_frequent_words_come_first_and_then_the_alphabet():
+def test_words_are_sorted_by_frequency_and_then_alphabetically():
     vocabulary = build_vocabulary(TEXTS, max_size=100)
     assert vocabulary.words[:4] == ("[PAD]", "[UNK]", "the", "dog")
     assert vocabulary.words[4:] == ("'", ".", "a", "cat", "hat", "s")
     assert vocabulary.size == 10
 
 
-def test_texts_are_numbered_and_cut_at_either_end():
+def test_texts_are_encoded_and_truncated_at_either_end():
     vocabulary = build_vocabulary(TEXTS, max_size=100, min_count=2)
     assert vocabulary.words == ("[PAD]", "[UNK]", "the", "dog")
     texts = ["The dog, the end", "", "[PAD]"]
@@ -27,7 +27,7 @@ def test_texts_are_numbered_and_cut_at_either_end():
     assert build_vocabulary(TEXTS, max_size=3).words == ("[PAD]", "[UNK]", "the")
 
 
-def test_a_vocabulary_that_cannot_be_is_said():
+def test_bad_arguments_of_a_vocabulary_raise():
     with pytest.raises(ValueError, match="Expected max_size to be at least 3, got 2"):
         build_vocabulary(TEXTS, max_size=2)
     with pytest.raises(ValueError, match="Expected words that occur at least 9 times, got none"):
@@ -46,14 +46,14 @@ def sequences_of(count, longest, seed=0):
 
 
 def rows_of(batch):
-    """The sequences in a batch, with their labels, from the places that count."""
+    """Yields the sequences of a batch with their labels, where the weight is not zero."""
     for column in np.flatnonzero(batch.weights):
         length = batch.lengths[column]
         np.testing.assert_array_equal(batch.ids[length:, column], 0)
         yield tuple(batch.ids[:length, column]), int(batch.labels[column])
 
 
-def test_an_epoch_has_every_sequence_once_with_its_label():
+def test_epoch_contains_every_sequence_once_with_its_label():
     sequences, labels = sequences_of(151, 20), np.arange(151)
     batches = list(shuffled_batches(sequences, labels, 4, sizes=(5, 10, 20), seed=(0, 1)))
     found = [row for batch in batches for row in rows_of(batch)]
@@ -65,7 +65,7 @@ def test_an_epoch_has_every_sequence_once_with_its_label():
     assert real / steps > 0.7  # without an order by length it is about a half
 
 
-def test_the_seed_makes_the_order():
+def test_order_depends_on_the_seed():
     sequences, labels = sequences_of(30, 9), np.arange(30)
 
     def order(*seed):
@@ -77,7 +77,7 @@ def test_the_seed_makes_the_order():
     assert not np.array_equal(order(0, 1), order(0, 2))
 
 
-def test_batches_in_order_say_where_their_rows_come_from():
+def test_batches_in_order_return_the_rows_they_came_from():
     sequences, labels = sequences_of(21, 9), np.arange(21)
     rows, batches = zip(*batches_in_order(sequences, labels, 4, sizes=(9,)), strict=True)
     assert sorted(np.concatenate(rows)) == list(range(21))
@@ -86,14 +86,14 @@ def test_batches_in_order_say_where_their_rows_come_from():
         assert batch.weights.sum() == len(own) and batch.lengths.min() >= 1
 
 
-def test_sizes_end_with_the_longest():
+def test_bucket_sizes_end_with_max_length():
     assert bucket_sizes(40, count=3) == (14, 27, 40)
     assert bucket_sizes(2, count=4) == (1, 2)
     with pytest.raises(ValueError, match="Expected max_length to be at least 1, got 0"):
         bucket_sizes(0)
 
 
-def test_a_batch_that_cannot_be_made_is_said():
+def test_bad_arguments_of_a_batch_raise():
     sequences = sequences_of(3, 9)
     with pytest.raises(ValueError, match="Expected sequences of at most 2 steps, got one of"):
         padded(sequences, np.arange(3), np.arange(3), 4, sizes=(1, 2))

@@ -1,4 +1,4 @@
-"""A text by numbers, cut for training and for testing."""
+"""Texts as character codes, divided into training streams and test segments."""
 
 import re
 
@@ -15,7 +15,7 @@ def written(path, data):
     return path
 
 
-def test_a_text_is_read_as_numbers_of_its_sorted_characters(tmp_path):
+def test_text_is_encoded_by_its_sorted_characters(tmp_path):
     found = read_characters(written(tmp_path / "t", "\ufeff" + TEXT.replace("\n", "\r\n") + " é"))
     assert found.alphabet == "".join(sorted(set(TEXT + "é")))
     assert "".join(found.alphabet[code] for code in found.codes) == TEXT + " é"
@@ -31,7 +31,7 @@ def test_streams_are_consecutive_pieces_of_the_text():
 
 
 @pytest.mark.parametrize(("first", "num_segments", "warm_up"), [(10, 3, 2), (3, 4, 6), (5, 1, 1)])
-def test_every_character_of_the_tail_is_said_once_after_those_before_it(
+def test_every_character_of_the_tail_is_predicted_once_from_its_predecessors(
     first, num_segments, warm_up
 ):
     codes = np.arange(23)
@@ -42,7 +42,7 @@ def test_every_character_of_the_tail_is_said_once_after_those_before_it(
     np.testing.assert_array_equal(before, found.codes[1:][found.weights[1:]] - 1)
 
 
-def test_what_is_no_such_text_is_said(tmp_path):
+def test_bad_text_raises(tmp_path):
     with pytest.raises(ValueError, match=r"'none' in .* no such folder. Download it from "
                        r"https://github.com/karpathy/char-rnn"):  # fmt: skip
         read_characters(tmp_path / "nowhere" / "none")

@@ -14,7 +14,7 @@ NAMES = ("images-idx3-ubyte", "labels-idx1-ubyte")
 
 
 def idx(array, *, kind=8):
-    """The bytes of a file, written out from the format's description."""
+    """The bytes of a file, by the description of the format."""
     header = bytes([0, 0, kind, array.ndim]) + b"".join(struct.pack(">I", n) for n in array.shape)
     return header + array.tobytes()
 
@@ -27,14 +27,14 @@ def put(folder, name, content):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A training set that is compressed and a test set, the other way round, that is not."""
+    """A compressed training set, and an uncompressed test set in reverse order."""
     for name, array in zip(NAMES, (PIXELS, LABELS), strict=True):
         put(tmp_path, f"train-{name}.gz", idx(array))
         put(tmp_path, f"t10k-{name}", idx(array[::-1]))
     return tmp_path
 
 
-def test_both_splits_are_read_compressed_or_not(folder):
+def test_both_splits_are_read_with_and_without_compression(folder):
     for split, step in (("train", 1), ("test", -1)):
         found = read_mnist(str(folder), split)
         np.testing.assert_array_equal(found.pixels, PIXELS[::step])
@@ -43,7 +43,7 @@ def test_both_splits_are_read_compressed_or_not(folder):
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [(9, "i1"), (11, ">i2"), (12, ">i4"), (14, ">f8")])
-def test_other_kinds_of_numbers_are_big_endian(tmp_path, kind, dtype):
+def test_numbers_of_every_type_are_read_as_big_endian(tmp_path, kind, dtype):
     array = np.array([-3, 5, 100]).astype(dtype)
     found = read_idx(put(tmp_path, "numbers", idx(array, kind=kind)), num_axes=1)
     np.testing.assert_array_equal(found, [-3, 5, 100])
@@ -61,13 +61,13 @@ def test_other_kinds_of_numbers_are_big_endian(tmp_path, kind, dtype):
         (idx(LABELS)[:6], "bytes in .* got 6. Download"),
     ],
 )
-def test_a_file_that_is_not_what_it_should_be_is_refused(tmp_path, content, message):
+def test_malformed_file_raises(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         read_idx(put(tmp_path, "file", content), num_axes=1)
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "not compressed"])
-def test_a_damaged_gzip_file_is_refused(folder, damage):
+def test_corrupt_gzip_file_raises(folder, damage):
     path = folder / f"train-{NAMES[0]}.gz"
     packed = bytearray(path.read_bytes())
     packed[-6] ^= 1  # within the checksum
@@ -77,7 +77,7 @@ def test_a_damaged_gzip_file_is_refused(folder, damage):
         read_mnist(folder, "train")
 
 
-def test_what_is_missing_is_said_with_its_source(folder):
+def test_missing_file_raises_with_its_source(folder):
     (folder / f"t10k-{NAMES[1]}").unlink()
     with pytest.raises(ValueError, match=r"'t10k-labels-idx1-ubyte.gz' in .*lecun.com"):
         read_mnist(folder, "test")
@@ -87,7 +87,7 @@ def test_what_is_missing_is_said_with_its_source(folder):
         read_mnist(None, "train")
 
 
-def test_images_and_labels_have_to_fit(folder):
+def test_different_numbers_of_images_and_labels_raise(folder):
     put(folder, f"train-{NAMES[1]}.gz", idx(LABELS[:1]))
     with pytest.raises(ValueError, match="Expected a label for each image, got 2 images"):
         read_mnist(folder, "train")

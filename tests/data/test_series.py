@@ -1,4 +1,4 @@
-"""Columns of CSV files, dates and separators, and what is said about files that are not so."""
+"""Columns of CSV files, dates and separators, and errors for malformed files."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_published_files_are_read(tmp_path, name):
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_separators_quotes_marks_and_blank_lines(tmp_path, delimiter):
+def test_separators_quotes_byte_order_marks_and_blank_lines_are_read(tmp_path, delimiter):
     path = tmp_path / "s.csv"
     rows = [("when", "x ", '"a, b;\tc"'), ("a", "1.5", '"2"'), ("b", " -3e2", "4")]
     text = "\r\n\r\n".join(delimiter.join(row) for row in rows)
@@ -45,7 +45,7 @@ def test_separators_quotes_marks_and_blank_lines(tmp_path, delimiter):
     np.testing.assert_array_equal(read_series(path, "a, b;\tc").values, [2, 4])
 
 
-def test_a_number_is_a_name_where_there_are_names(tmp_path):
+def test_column_is_found_by_name_before_number_if_there_is_a_header(tmp_path):
     path = tmp_path / "s.csv"
     path.write_text("day,1\n10,20\n")
     np.testing.assert_array_equal(read_series(path, "1").values, [20])
@@ -70,13 +70,13 @@ def test_a_number_is_a_name_where_there_are_names(tmp_path):
         ('1749;01;1;5\n"' + "2" * 140_000, "cannot be read as CSV: field larger .* Close any"),
     ],
 )
-def test_a_file_that_is_not_as_published_is_refused(tmp_path, content, message):
+def test_malformed_file_raises(tmp_path, content, message):
     (tmp_path / PUBLISHED["sunspots"].file).write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match=message):
         read_published("sunspots", tmp_path)
 
 
-def test_a_missing_file_names_its_source(tmp_path):
+def test_missing_file_raises_with_its_source(tmp_path):
     with pytest.raises(ValueError, match=r"'SN_m_tot_V2.0.csv' in .*sidc.be/SILSO"):
         read_published("sunspots", tmp_path)
     with pytest.raises(ValueError, match=r"with the file 'ETTh1.csv', got none"):

@@ -11,7 +11,8 @@ import pytest
 import gradflow
 from gradflow import flow
 from gradflow.cells import lstm, rnn
-from gradflow.flow.catalogue import DIMENSIONS, table
+from gradflow.flow.catalogue import DIMENSIONS
+from gradflow.flow.measurement import table
 
 CELL, T = lstm(3, 4), 6
 PARAMS = CELL.init(jax.random.key(0))
@@ -100,4 +101,4 @@ def test_errors(what, options, message):
 
 
 def test_the_table_in_the_documentation_is_that_of_the_catalogue():
-    assert table() in DOCUMENT.read_text(encoding="utf-8")
+    assert table(flow.CATALOGUE) in DOCUMENT.read_text(encoding="utf-8")

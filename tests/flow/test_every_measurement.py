@@ -355,9 +355,9 @@ def test_it_is_nan_through_a_carry_that_is_not_finite(name, step):
                 np.testing.assert_allclose(leaf[~nan], intact[~nan], rtol=1e-9, atol=1e-9)
 
 
-SEQUENCE = "inputs of shape .T, input.* are expected, got shape .6,."
-SIZES = "(?s)the cell's step does not take a carry of .* its own sizes"
-FLOATS = "floating inputs are expected, got int64: convert them"
+SEQUENCE = "Expected inputs of shape .T, input.*, got shape .6,."
+SIZES = "(?s)Expected arguments that the cell's step takes, got a carry of .* of the cell's sizes"
+FLOATS = "Expected floating inputs, got int64. Convert them"
 BAD = {
     "no such source": ({"source": "z"}, ValueError, "one of h, carry, .*got 'z'"),
     "no such target": ({"target": "3.c"}, ValueError, "one of h, carry, .*got '3.c'"),
@@ -366,8 +366,8 @@ BAD = {
         ValueError,
         "Expected norm=.*, got 'nuclear'",
     ),
-    "longer than T": ({"lengths": 7}, ValueError, "within 0 ... T = 6 are expected, got 7: "),
-    "a negative length": ({"lengths": -1}, ValueError, "T = 6 are expected, got -1: "),
+    "longer than T": ({"lengths": 7}, ValueError, "between 0 and T = 6, got 7. "),
+    "a negative length": ({"lengths": -1}, ValueError, "T = 6, got -1. "),
     "a loss of a vector": (
         {"loss": lambda h: h[0]},
         ValueError,
@@ -379,7 +379,7 @@ BAD = {
         "Expected a loss that returns a fl",
     ),
     "losses of a scalar": ({"losses": jnp.sum}, ValueError, "Expected a loss of shape .6,. from"),
-    "an integer carry": ({"carry": int}, TypeError, "a carry of floating arrays is expected, got"),
+    "an integer carry": ({"carry": int}, TypeError, "Expected a carry of floating arrays, got"),
     "another carry": ({"carry": 5}, ValueError, SIZES),
     "one number a step": ({"inputs": jnp.zeros(6)}, ValueError, SEQUENCE),
     "no step": (

@@ -1,4 +1,4 @@
-"""Flax's cells as ours and ours as Flax's: the same numbers, both ways."""
+"""Conversion of cells from and to Flax, against Flax."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ OURS = {
 
 
 def make_nnx(name, input_size=D, hidden_size=H):
-    # Of these cells, SimpleCell alone computes in 32 bits unless it is told otherwise.
+    # SimpleCell is the only one of these that computes in float32 by default.
     options = {"dtype": jnp.float64} if name == "simple" else {}
     return lambda rngs: NNX[name](input_size, hidden_size, rngs=rngs, **options)
 
@@ -60,16 +60,16 @@ def assert_all_close(one, other, rtol=1e-12):
 # --- Flax's as ours ---
 
 
-def test_a_linen_cell_keeps_the_contract():
+def test_linen_cell_satisfies_the_contract():
     check_cell(lambda d, n: from_linen(linen.LSTMCell(n), d))
 
 
-def test_an_nnx_cell_keeps_the_contract():
+def test_nnx_cell_satisfies_the_contract():
     check_cell(lambda d, n: from_nnx(make_nnx("gru", d, n), d))
 
 
 @pytest.mark.parametrize("name", sorted(LINEN))
-def test_a_linen_cell_gives_what_linen_gives(name, key):
+def test_converted_linen_cell_equals_linen(name, key):
     module, inputs = LINEN[name](H), jax.random.normal(key, (6, D))
     cell = from_linen(module, D)
     params, s_0 = noise(cell.init(key)), noise(cell.initial_carry(), 2)
@@ -82,7 +82,7 @@ def test_a_linen_cell_gives_what_linen_gives(name, key):
 
 
 @pytest.mark.parametrize("name", sorted(NNX))
-def test_an_nnx_cell_gives_what_nnx_gives(name, key):
+def test_converted_nnx_cell_equals_nnx(name, key):
     inputs, module = jax.random.normal(key, (6, D)), make_nnx(name)(nnx.Rngs(7))
     cell = from_nnx(make_nnx(name), D)
     s_0 = noise(cell.initial_carry(), 2)
@@ -93,7 +93,7 @@ def test_an_nnx_cell_gives_what_nnx_gives(name, key):
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "simple"])
-def test_a_linen_cell_equals_our_own_of_the_same_weights(name, key):
+def test_linen_cell_equals_the_own_cell_with_the_same_weights(name, key):
     cell, own = from_linen(LINEN[name](H), D), {"lstm": lstm, "gru": gru, "simple": rnn}[name](D, H)
     theirs = noise(cell.init(key))
     bias = lambda gate, side: theirs[f"{side}{gate}"].get("bias", jnp.zeros(H))  # noqa: E731
@@ -116,7 +116,7 @@ def test_a_linen_cell_equals_our_own_of_the_same_weights(name, key):
 
 
 def test_the_gru_of_nnx_has_no_hidden_bias():
-    """A defect that `from_nnx` names: when this fails it is mended, and the page is to say so."""
+    """A known defect of Flax that `from_nnx` documents; if it is fixed, change the document."""
     assert nnx.GRUCell(D, H, rngs=nnx.Rngs(0)).dense_h.bias is None
     assert "bias" in from_linen(linen.GRUCell(H), D).init(jax.random.key(0))["hn"]
 
@@ -127,14 +127,14 @@ def test_the_carry_of_flax_keeps_its_order():
     np.testing.assert_array_equal(cell.hidden((c, h)), h)
 
 
-def test_what_is_no_flax_cell_is_refused():
+def test_object_that_is_not_a_flax_cell_raises():
     with pytest.raises(TypeError, match="Expected a Linen cell, got Dense. Pass an unbound module"):
         from_linen(linen.Dense(4), 3)
     with pytest.raises(TypeError, match="makes an NNX cell, got Linear from it. Pass"):
         from_nnx(lambda rngs: nnx.Linear(3, 4, rngs=rngs), 3)
 
 
-def test_a_cell_that_computes_in_another_type_is_refused():
+def test_flax_cell_with_another_compute_type_raises():
     with pytest.raises(ValueError, match="computes in float64, .* got float32. Make it with dtype"):
         from_nnx(lambda rngs: nnx.SimpleCell(3, 4, rngs=rngs), 3)
 
@@ -145,7 +145,7 @@ class Doubled(linen.SimpleCell):
         return carry, 2 * h
 
 
-def test_an_output_that_is_not_in_the_carry_is_refused():
+def test_output_outside_of_the_carry_raises():
     with pytest.raises(ValueError, match=r"output is a vector in its carry, .* shape \(4,\) and a"):
         from_linen(Doubled(4), 3)
 
@@ -155,7 +155,7 @@ def test_an_output_that_is_not_in_the_carry_is_refused():
 
 @pytest.mark.parametrize("batch", [(), (2,)])
 @pytest.mark.parametrize("name", sorted(OURS))
-def test_our_cell_runs_inside_linens_rnn(name, batch, key):
+def test_own_cell_runs_inside_the_rnn_of_linen(name, batch, key):
     cell = OURS[name]
     inputs = jax.random.normal(key, (*batch, 6, D))
     layer = linen.RNN(as_linen(cell))
@@ -174,7 +174,7 @@ def test_our_cell_runs_inside_linens_rnn(name, batch, key):
 
 @pytest.mark.parametrize("batch", [(), (2,)])
 @pytest.mark.parametrize("name", sorted(OURS))
-def test_our_cell_runs_inside_nnxs_rnn(name, batch, key):
+def test_own_cell_runs_inside_the_rnn_of_nnx(name, batch, key):
     cell = OURS[name]
     inputs = jax.random.normal(key, (*batch, 6, D))
     inside = as_nnx(cell, rngs=nnx.Rngs(5))
@@ -186,7 +186,7 @@ def test_our_cell_runs_inside_nnxs_rnn(name, batch, key):
     assert len(jax.tree.leaves(nnx.state(inside, nnx.Param))) == len(jax.tree.leaves(params))
 
 
-def test_a_cell_goes_to_flax_and_back(key):
+def test_conversion_to_flax_and_back_is_the_identity(key):
     there_and_back = from_linen(as_linen(OURS["lstm"]), D)
     params, inputs = noise(OURS["lstm"].init(key)), jax.random.normal(key, (5, D))
     s_0 = LSTMCarry(jnp.ones(H), -jnp.ones(H))

@@ -1,4 +1,4 @@
-"""Parameters in files: what is read is what was written, and what does not fit is said."""
+"""Parameters in files: load returns what save wrote, and errors for files that do not match."""
 
 import json
 
@@ -19,14 +19,14 @@ def shapes_of(spec, input_size=2, hidden_size=3):
 
 
 def saved(path, spec=SPEC, input_size=2, hidden_size=3):
-    """Writes parameters of the cell, drawn by NumPy, which compiles nothing."""
+    """Writes parameters of the cell, sampled by NumPy to compile nothing."""
     rng, shapes = np.random.default_rng(0), shapes_of(spec, input_size, hidden_size)
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)
     save_params(path, params, cell=spec, input_size=input_size, hidden_size=hidden_size)
     return params
 
 
-def test_what_is_read_is_what_was_written(tmp_path):
+def test_load_returns_what_save_wrote(tmp_path):
     path = tmp_path / "deep" / "stack.safetensors"
     params = saved(path)
     assert read_description(path) == Description(SPEC, 2, 3)
@@ -39,14 +39,14 @@ def test_what_is_read_is_what_was_written(tmp_path):
     np.testing.assert_array_equal(plain["0.f.b"], params[0]["f"]["b"])
 
 
-def test_equal_parameters_give_equal_bytes_and_a_transposed_array_keeps_its_order(tmp_path):
+def test_equal_parameters_give_equal_bytes_and_transposed_arrays_keep_their_order(tmp_path):
     params = saved(tmp_path / "one", "rnn")
     params = {name: np.asfortranarray(leaf) for name, leaf in params.items()}
     save_params(tmp_path / "two", params, cell="rnn", input_size=2, hidden_size=3)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_the_float_type_is_that_of_what_is_asked_for(tmp_path):
+def test_float_type_is_that_of_the_requested_parameters(tmp_path):
     params = saved(tmp_path / "rnn", "rnn")
     like = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
     read = read_params(tmp_path / "rnn", like)
@@ -54,7 +54,7 @@ def test_the_float_type_is_that_of_what_is_asked_for(tmp_path):
     np.testing.assert_array_equal(read["W_h"], like["W_h"])
 
 
-def test_parameters_that_are_one_array_have_a_name(tmp_path):
+def test_parameters_of_a_single_array_have_a_name(tmp_path):
     (tmp_path / "mine.py").write_text(
         "import jax.numpy as jnp\n"
         "from gradflow import Cell\n"
@@ -69,7 +69,7 @@ def test_parameters_that_are_one_array_have_a_name(tmp_path):
     np.testing.assert_array_equal(read, load_file(tmp_path / "one")["params"])
 
 
-def test_what_does_not_fit_the_cell_is_said(tmp_path):
+def test_file_that_does_not_match_the_cell_raises(tmp_path):
     path = tmp_path / "lstm"
     params = saved(path, "lstm")
     with pytest.raises(ValueError, match=r"\(5, 5\) for f.W_h, got \(3, 3\)"):
@@ -86,7 +86,7 @@ def test_what_does_not_fit_the_cell_is_said(tmp_path):
         read_params(path, {"a": {"b": jnp.zeros(1)}, "a.b": jnp.zeros(1)})
 
 
-def test_a_file_of_another_kind_is_said(tmp_path):
+def test_file_of_another_format_raises(tmp_path):
     with pytest.raises(
         FileNotFoundError, match="Expected a file with parameters of a cell at '.*none'"
     ):

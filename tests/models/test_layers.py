@@ -88,7 +88,7 @@ def test_the_front_may_be_a_convolution_along_time(key):
 
 
 def test_a_classifier_without_a_model_is_refused():
-    with pytest.raises(ValueError, match="at least one model is expected, got none"):
+    with pytest.raises(ValueError, match="Expected at least one model, got none"):
         Classifier(lambda x: x, [], features=2, num_classes=2, rngs=nnx.Rngs(0))
 
 

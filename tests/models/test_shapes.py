@@ -170,7 +170,7 @@ def test_the_decoder_goes_on_where_the_encoder_ended(context, inputs):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: one_to_many(rnn(2, 3), 0), "num_steps is expected to be at least 1, got 0"),
+        (lambda: one_to_many(rnn(2, 3), 0), "Expected num_steps to be at least 1, got 0"),
         (
             lambda: one_to_many(rnn(2, 3), 2, then="outptu"),
             "Unknown input after the first step 'outptu'. Did you mean 'output'",
@@ -179,13 +179,13 @@ def test_the_decoder_goes_on_where_the_encoder_ended(context, inputs):
             lambda: one_to_many(rnn(2, 3), 2, then="output").apply(
                 rnn(2, 3).init(jax.random.key(0)), jnp.zeros(2)
             ),
-            r"x of the size of h, 3, is expected, got \(2,\): make the sizes equal",
+            r"Expected x of the size of h, 3, .* got \(2,\). Make the sizes equal",
         ),
         (
             lambda: encoder_decoder(lstm(2, 3), gru(2, 3)),
-            "carries alike are expected, got LSTMCarry.*: make them of one kind",
+            "with the same carry, got LSTMCarry.*. Use one kind of cell",
         ),
-        (lambda: encoder_decoder(gru(2, 3), gru(2, 4)), "carries alike are expected"),
+        (lambda: encoder_decoder(gru(2, 3), gru(2, 4)), "with the same carry, got"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, message):

@@ -1,4 +1,4 @@
-"""The nets that learn copy memory, their rates and their gradients, against formulas of NumPy."""
+"""The networks that learn copy memory, their learning rates and gradients, against NumPy."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ import pytest
 from kerg2019_copy import NETS, Config, modrelu_rnn, reach, run
 
 
-def test_the_orthogonal_start_is_modrelu_of_a_linear_step():
+def test_a_modrelu_rnn_is_initialised_orthogonal_and_follows_its_equation():
     cell = modrelu_rnn(3, 5)
     params = cell.init(jax.random.key(0))
     np.testing.assert_allclose(params["W_h"] @ params["W_h"].T, np.eye(5), atol=1e-12)
@@ -23,7 +23,7 @@ def test_the_orthogonal_start_is_modrelu_of_a_linear_step():
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_each_parameter_moves_at_its_own_rate(name):
+def test_each_parameter_is_updated_at_its_own_learning_rate(name):
     net = NETS[name]
     params = {"cell": net.make(2, 4).init(jax.random.key(0)), "readout": {"W": jnp.ones((2, 4))}}
     slopes = jax.tree.map(jnp.ones_like, params)
@@ -55,19 +55,19 @@ def test_the_gradient_is_that_of_a_product_of_jacobians():
     np.testing.assert_allclose(found, wanted, atol=1e-9)
 
 
-def test_losses_are_judged_by_the_line():
+def test_verdicts_compare_the_losses_with_the_baseline():
     import xarray
 
-    line = kerg2019_copy.copy(200).baseline
+    baseline = kerg2019_copy.copy(200).baseline
     losses = np.array([[[3.0, 1.2, 1.05]] * 3, [[3.0, 0.8, 0.3]] * 3, [[3.0, 0.8, 0.7]] * 3])
     dataset = xarray.Dataset(
         {
-            "loss": (("length", "net", "seed", "update"), line * losses[None]),
+            "loss": (("length", "net", "seed", "update"), baseline * losses[None]),
             "log_norm": (("length", "net", "when", "seed", "lag"), np.zeros((1, 3, 2, 3, 4))),
-            "baseline": ("length", [line]),
+            "baseline": ("length", [baseline]),
         },
         coords={"length": [200], "net": ["RNN", "RNN-orth", "nnRNN"], "update": [0, 10, 20]}
-        | {"when": ["birth", "end"]},
+        | {"when": ["start", "end"]},
     )
     found = {claim.id: claim for claim in kerg2019_copy.claims(dataset)}
     assert found["fig2-RNN-200"].verdict == "reproduced"
@@ -79,16 +79,16 @@ def test_losses_are_judged_by_the_line():
     assert low["fig2-RNN-200"].verdict == "not reproduced"
 
 
-def test_an_unknown_net_is_said():
-    with pytest.raises(ValueError, match=r"net 'RNN-orht'.*RNN-orth"):
+def test_an_unknown_network_is_reported():
+    with pytest.raises(ValueError, match=r"Unknown network 'RNN-orht'.*RNN-orth"):
         run(Config(nets=("RNN-orht",)))
 
 
-def test_tasks_of_two_lengths_stand_in_one_dataset():
+def test_two_lengths_are_padded_into_one_dataset():
     sizes = {"hidden_size": 4, "batch_size": 2, "num_updates": 2, "eval_every": 1, "eval_size": 4}
     found = run(Config(nets=("RNN-orth",), lengths=(3, 5), num_seeds=2, **sizes))
     for length, steps in ((3, 23), (5, 25)):
         norms = found.log_norm.sel(length=length).dropna("lag")
         assert norms.sizes["lag"] == steps + 1 and norms.lag[-1] == steps
-        assert abs(norms.sel(when="birth")).max() < 1e-4
+        assert abs(norms.sel(when="start")).max() < 1e-4
     kerg2019_copy.figure(found)

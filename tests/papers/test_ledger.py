@@ -107,8 +107,8 @@ def test_the_digest_is_of_what_computes(tmp_path, change, computes):
 
 
 def test_the_digest_follows_what_a_paper_imports():
-    code = reached(PAPERS / "own_references.py")
-    assert "own_references.run" in code and "own_references.figure_gain" not in code
+    code = reached(PAPERS / "closed_forms.py")
+    assert "closed_forms.run" in code and "closed_forms.figure_gain" not in code
     assert any(name.endswith(".log_norms") for name in code)
     assert "gradflow.cells.rnn.rnn" in code and "gradflow.cells.lstm.lstm" not in code
     assert not any(name.startswith("gradflow.study") for name in code)

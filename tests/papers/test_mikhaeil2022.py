@@ -1,21 +1,20 @@
-"""Reconstructing the Lorenz flow: flow, forcing and distances, by independent routes."""
+"""Reconstruction of the Lorenz flow: flow, forcing and distances against other computations."""
 
 import _forcing
 import _lorenz
+import _maps
 import jax
 import jax.numpy as jnp
 import mikhaeil2022 as paper
 import numpy as np
 import pytest
 
-from gradflow import flow, study
+from gradflow import flow
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "out"
-    assert study.main(paper.EXPERIMENT, ["--quick", f"--workdir={folder}"]) == 0
-    return study.read_dataset(folder / "result.nc")
+@pytest.fixture
+def dataset(quick_run):
+    return quick_run("mikhaeil2022")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,7 @@ def flow_of_300():
     return _lorenz.orbit(300)
 
 
-def test_the_flow_is_that_of_numpy(flow_of_300):
+def test_the_flow_equals_numpy_s(flow_of_300):
     """The library's step against one written out by itself; both of fourth order."""
     s = flow_of_300[:5]
     for _ in range(_lorenz.SUBSTEPS):
@@ -43,7 +42,7 @@ def test_the_flow_is_that_of_numpy(flow_of_300):
     assert 12 < errors[0] / errors[1] < 20  # 2⁴
 
 
-def test_histograms_of_known_shares_have_the_divergence_in_closed_form():
+def test_histograms_of_known_fractions_have_the_divergence_in_closed_form():
     a = np.array([[0.1, 0.1, 0.1]] * 3 + [[1.1, 0.1, 0.1]])
     b = np.array([[0.1, 0.1, 0.1]] * 2 + [[1.1, 0.1, 0.1]] * 2)
     assert _lorenz.state_space_distance(a, a) == 0
@@ -99,7 +98,7 @@ def by_hand(name, params, xs, interval):
 
 
 @pytest.mark.parametrize("name", _forcing.CELLS)
-def test_forced_nets_follow_the_equations_and_their_gradient_is_cut(name, flow_of_300):
+def test_forced_cells_follow_the_equations_and_their_gradient_is_cut(name, flow_of_300):
     cell, interval = _forcing.CELLS[name](4), 3
     params = {
         "cell": cell.init(jax.random.key(0)),
@@ -128,14 +127,14 @@ def test_the_maps_of_the_theorems_have_their_exponents_in_closed_form(dataset):
     np.testing.assert_allclose(np.diff(chaos)[1:], np.log(1.8), atol=1e-9)
     largest = [
         flow.lyapunov_exponents(cell, params, jnp.zeros((400, 0)), burn_in=10, carry=carry)
-        for cell, params, carry in paper.maps()
+        for cell, params, carry in _maps.maps()
     ]
     # The tent's tangent vector is (1, 0) or (1, 1), by the side on which chaos ends up.
     ends = np.log(2) / 390
     np.testing.assert_allclose([one.exponents[0] for one in largest], dataset.rate, atol=ends)
 
 
-def test_a_killed_training_ends_where_the_whole_one_does(tmp_path, monkeypatch, flow_of_300):
+def test_a_killed_training_resumes_to_the_same_parameters(tmp_path, monkeypatch, flow_of_300):
     config = paper.EXPERIMENT.resolve({"cells": ("rnn",)}, quick=True)
     cell, data = _forcing.CELLS["rnn"](4), flow_of_300 / 10
     whole = paper.train(config, cell, data, None)
@@ -143,12 +142,12 @@ def test_a_killed_training_ends_where_the_whole_one_does(tmp_path, monkeypatch, 
     monkeypatch.setattr(paper, "identity", lambda config: {"all": "the same"})
     paper.train(half, cell, data, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, paper.train(config, cell, data, tmp_path), whole)
-    # The runs without forcing are told apart by the size of their gradient alone.
+    # The runs without forcing differ by the size of their gradient alone.
     B = whole["B"].reshape(3, 2, 3, 4)
     assert np.all(np.isfinite(B)) and np.abs(B[1] - B[2]).max() > 1e-8
 
 
-def test_what_is_said_of_distances_that_are_known(dataset):
+def test_verdicts_on_known_distances(dataset):
     assert float(dataset.exponents.sum()) == pytest.approx(-41 / 3, rel=1e-4)
     assert paper.predictable(dataset.assign(exponents=("exponent", [0.9, 0, -14.57]))) == (
         pytest.approx(np.log(2) / 0.9 / 0.025)
@@ -157,8 +156,8 @@ def test_what_is_said_of_distances_that_are_known(dataset):
 
     def verdict(*distances):
         measured = np.ones((2, 3, 2)) * np.reshape(distances, (3, 1))
-        said = known.assign(state_space_distance=(("cell", "setting", "seed"), measured))
-        return paper.claims(said)[-1].verdict
+        record = known.assign(state_space_distance=(("cell", "setting", "seed"), measured))
+        return paper.claims(record)[-1].verdict
 
     assert verdict(3, 1, 2) == "qualitatively reproduced"
     assert verdict(1, 3, 4) == "not reproduced"  # it is least at 2, far from 6.9
@@ -166,12 +165,12 @@ def test_what_is_said_of_distances_that_are_known(dataset):
     assert verdict(np.nan, np.nan, 1) == "not reproduced"
 
 
-def test_what_there_is_not_is_refused():
+def test_invalid_configurations_are_reported():
     for given, message in (
-        ({"cells": ("gru",)}, "Unknown net 'gru'"),
-        ({"intervals": (30, 5)}, "intervals in ascending order are expected, got .30, 5."),
-        ({"num_steps": 100}, "intervals of at most num_steps=100 are expected, got 150"),
-        ({"num_updates": 700}, "num_updates is expected to be a multiple of chunk=500, got 700"),
+        ({"cells": ("gru",)}, "Unknown cell 'gru'"),
+        ({"intervals": (30, 5)}, "Expected intervals in ascending order, got .30, 5."),
+        ({"num_steps": 100}, "Expected intervals of at most num_steps=100, got 150"),
+        ({"num_updates": 700}, "Expected num_updates to be a multiple of chunk=500, got 700"),
     ):
         with pytest.raises(ValueError, match=message):
             paper.run(paper.Config(**given))

@@ -1,4 +1,4 @@
-"""The pathological tasks: what a batch holds, what an update does, and what counts as an error."""
+"""The pathological tasks: the batches, the updates, and what counts as an error."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 import pascanu2013_pathological as pathological
 import pytest
 import xarray
+from _pathological import PROBLEMS, random_order
 from pascanu2013_order import start
 
 from gradflow.tasks import resolve_task
@@ -42,28 +43,28 @@ def order_of(batch):
     return np.array(lengths), np.array(classes)
 
 
-def test_random_lengths_hold_the_order_of_two_symbols_and_say_it_at_their_end():
-    batch = pathological.random_order(20, 43).sample(jax.random.key(0), 300)
+def test_random_lengths_have_their_target_at_the_end_of_each_sequence():
+    batch = random_order(20, 43).sample(jax.random.key(0), 300)
     lengths, classes = order_of(batch)
     assert lengths.min() == 20 and lengths.max() == 43
     expected = np.arange(43)[:, None] == lengths - 1
     np.testing.assert_array_equal(batch.weights, expected)
     np.testing.assert_array_equal(np.asarray(batch.targets)[lengths - 1, np.arange(300)], classes)
     assert np.bincount(classes.astype(int), minlength=4).min() > 50
-    # and it is that of the library's task at one length
+    # The library's task at one length has the same targets.
     library = resolve_task("temporal_order(num_steps=23)").sample(jax.random.key(1), 50)
     np.testing.assert_array_equal(library.targets[-1], order_of(library)[1])
 
 
 @pytest.mark.parametrize("name", ["addition", "bits5"])
-def test_an_error_is_what_a_loop_counts_and_what_an_evaluation_has(name):
-    task = resolve_task(pathological.PROBLEMS[name].spec.format(10))
+def test_errors_are_counted_as_by_a_loop_and_as_in_an_evaluation(name):
+    task = resolve_task(PROBLEMS[name].spec.format(10))
     key = jax.random.key(3)
     fixed = task._replace(sample=lambda _, size: task.sample(key, size))
-    problem = pathological.PROBLEMS[name]
+    problem = PROBLEMS[name]
     training = pathological.training_of(problem, fixed, CONFIG)
     runs = start(training, CONFIG, std=0.1, learning_rate=problem.learning_rate)
-    # Of a size at which about as many are right as wrong.
+    # A readout of a size at which about as many sequences are correct as wrong.
     scale = {"addition": 1.0, "bits5": 0.3}[name]
     bias = {"addition": 0.45, "bits5": 0.0}[name]
     readout = {k: scale * v + bias for k, v in runs.params["readout"].items()}
@@ -81,8 +82,8 @@ def test_an_error_is_what_a_loop_counts_and_what_an_evaluation_has(name):
                 (end,) = steps
                 wrong += (outputs[end, b, 0] - float(batch.targets[end, b, 0])) ** 2 >= 0.04
             else:
-                said = outputs[steps, b].argmax(axis=-1)
-                wrong += any(said != np.asarray(batch.targets)[steps, b])
+                answers = outputs[steps, b].argmax(axis=-1)
+                wrong += any(answers != np.asarray(batch.targets)[steps, b])
         expected.append(wrong / CONFIG.eval_size)
     found = pathological.errors(training, fixed, runs.params, key[None], CONFIG.eval_size)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
@@ -94,7 +95,7 @@ def test_an_error_is_what_a_loop_counts_and_what_an_evaluation_has(name):
 
 
 def test_an_update_is_the_clipped_gradient_of_the_loss_and_omega():
-    problem = pathological.PROBLEMS["addition"]._replace(threshold=0.5)
+    problem = PROBLEMS["addition"]._replace(threshold=0.5)
     task = resolve_task("adding_2013(num_steps=10)")
     batch = task.sample(jax.random.key(5), 20)
     fixed = task._replace(sample=lambda key, size: batch)
@@ -124,8 +125,8 @@ def test_an_update_is_the_clipped_gradient_of_the_loss_and_omega():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), after, expected)
 
 
-def made(solved, wrong, order):
-    """A record like that of a run, of two seeds: who has solved what, and the errors by length."""
+def record(solved, wrong, order):
+    """A record of two seeds: which tasks are solved, and the errors by length."""
     at = np.where(np.array(list(solved.values())), 500.0, np.nan)
     return xarray.Dataset(
         {
@@ -144,7 +145,7 @@ def made(solved, wrong, order):
 def test_the_verdicts_follow_the_seeds_and_the_lengths():
     solved = {"addition": (1, 1), "multiplication": (1, 0), "permutation": (0, 1)}
     far = [[0.0, 0.0], [0.0, 0.005], [0.0, 0.06], [0.0, 0.3]]
-    found = {c.id: c for c in pathological.claims(made(solved, far, (True, True)))}
+    found = {c.id: c for c in pathological.claims(record(solved, far, (True, True)))}
     assert found["pathological-guess"].verdict == "reproduced"
     assert found["pathological-addition"].verdict == "reproduced"
     assert found["pathological-multiplication"].verdict == "not reproduced"
@@ -154,20 +155,20 @@ def test_the_verdicts_follow_the_seeds_and_the_lengths():
     assert found["pathological-lengths"].verdict == "qualitatively reproduced"
     far[2] = [0.2, 0.2]
     solved["permutation"] = (0, 0)
-    found = {c.id: c for c in pathological.claims(made(solved, far, (True, False)))}
+    found = {c.id: c for c in pathological.claims(record(solved, far, (True, False)))}
     assert found["pathological-lengths"].verdict == "not reproduced"
     assert found["pathological-permutation"].verdict == "qualitatively reproduced"
     assert found["pathological-random"].verdict == "not reproduced"
 
 
-def test_without_a_length_nearby_there_is_no_shape_to_hold():
+def test_without_a_nearby_length_the_verdict_is_not_qualitative():
     far = [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.7, 0.7]]
-    data = made({"addition": (1, 1)}, far, (True, True))
+    data = record({"addition": (1, 1)}, far, (True, True))
     cuts = data.sel(tried=[50, 200, 5000]), data.sel(tried=[5000])
     verdicts = [pathological.about_lengths(cut)[-1].verdict for cut in cuts]
     assert verdicts == ["qualitatively reproduced", "not reproduced"]
 
 
-def test_a_task_that_there_is_not_is_refused():
-    with pytest.raises(ValueError, match="problem is expected to be of addition, .* got 'parity'"):
+def test_an_unknown_task_is_reported():
+    with pytest.raises(ValueError, match="Unknown problem 'parity'"):
         pathological.run(pathological.Config(problem=("parity",)))

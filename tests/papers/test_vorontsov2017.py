@@ -1,4 +1,4 @@
-"""The factorised net: what a margin bounds, how U and V move, and whose gradient is measured."""
+"""The factorised RNN: the bound of a margin, the updates of U and V, the measured gradient."""
 
 import math
 
@@ -22,7 +22,7 @@ def quick():
     return vorontsov2017.run(vorontsov2017.Config(**QUICK))
 
 
-def test_without_a_margin_the_gradient_keeps_its_norm_to_rounding(quick):
+def test_at_margin_0_the_gradient_keeps_its_norm(quick):
     logs = quick.log_norm.sel(margin="0")
     assert float((logs.max("step") - logs.min("step")).max()) < 1e-12
     np.testing.assert_allclose(quick.singular.sel(margin="0"), 1, atol=1e-12)
@@ -30,7 +30,7 @@ def test_without_a_margin_the_gradient_keeps_its_norm_to_rounding(quick):
     assert float((free.max("step") - free.min("step")).min()) > 1e-4
 
 
-def test_nothing_has_moved_before_the_first_update(quick):
+def test_all_margins_start_from_the_same_networks(quick):
     np.testing.assert_allclose(quick.singular.isel(update=0), 1, atol=1e-12)
     for name in ("0.1", "none"):  # the same nets and sequences at every margin
         for values in (quick.log_norm, quick.loss):
@@ -70,7 +70,7 @@ def test_the_probe_is_the_gradient_by_a_perturbation_of_each_state():
     np.testing.assert_allclose(found[1:], np.median(np.log(norms), axis=0), atol=1e-10)
 
 
-def test_a_geodesic_stays_orthogonal_and_goes_down():
+def test_a_geodesic_stays_orthogonal_and_descends():
     Q = np.linalg.qr(np.random.default_rng(0).normal(size=(N, N)))[0]
     B = jnp.asarray(np.random.default_rng(1).normal(size=(N, N)))
     moved = _margins.geodesic(Q, B, 0.7)
@@ -80,7 +80,7 @@ def test_a_geodesic_stays_orthogonal_and_goes_down():
     np.testing.assert_allclose(along, -np.sum((B @ Q.T - Q @ B.T) ** 2) / 2, rtol=1e-12)
 
 
-def test_the_margin_bounds_the_spectrum_and_does_not_change_how_it_moves():
+def test_the_margin_bounds_the_spectrum_but_not_its_speed():
     ends = jnp.array([-60.0, 0.0, 60.0])
     for margin in (0.0, 0.01, 1.0):
         found = _margins.spectrum(ends, margin)
@@ -104,13 +104,13 @@ def test_the_recurrent_matrix_has_the_spectrum_of_its_factors():
     np.testing.assert_allclose(moved, params["U"] * _margins.spectrum(params["p"], 0.3), atol=1e-12)
 
 
-def test_symbols_are_read_in_as_numbers():
+def test_symbols_are_encoded_as_numbers():
     batch = _margins.scalar_copy(3).sample(jax.random.key(0), 2)
     np.testing.assert_array_equal(batch.inputs[:10, :, 0], batch.targets[-10:] + 1)
     np.testing.assert_array_equal(batch.inputs[10:, 0, 0], [0, 0, -1, *[0] * 10])
 
 
-def test_the_order_of_the_margins_decides():
+def test_verdicts_follow_the_order_of_the_margins():
     def dataset(*spreads):
         names = ["0", "0.1", "none"]
         logs = np.zeros((3, 1, 2, 4))
@@ -119,7 +119,7 @@ def test_the_order_of_the_margins_decides():
         return xarray.Dataset(
             {
                 "log_norm": (("margin", "seed", "update", "step"), logs),
-                "share": (("margin", "seed", "update"), logs[..., 0]),
+                "accuracy": (("margin", "seed", "update"), logs[..., 0]),
                 "singular": (("margin", "seed", "update", "index"), singular.repeat(2, axis=2)),
             },
             coords={"margin": names, "update": [0, 1000]},
@@ -137,6 +137,6 @@ def test_the_order_of_the_margins_decides():
 
 
 @pytest.mark.parametrize("name", ["2", "-0.1", "nan", "inf", "wide"])
-def test_what_is_no_margin_is_refused(name):
+def test_invalid_margins_are_reported(name):
     with pytest.raises(ValueError, match=f"Expected a margin from 0 to 1, or none, got .*{name}"):
         vorontsov2017.run(vorontsov2017.Config(margins=("0", name)))

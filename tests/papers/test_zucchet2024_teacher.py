@@ -1,4 +1,4 @@
-"""The linear teacher and its students: eigenvalues, responses, the infinite batch, the updates."""
+"""The linear teacher and its students: eigenvalues, responses, infinite batch, updates."""
 
 import _linear_systems
 import jax
@@ -15,10 +15,9 @@ from gradflow.train.objective import batch_loss
 NUS = (0.36, 0.99)
 
 
-@pytest.fixture(scope="module")
-def quick():
-    """The quick run."""
-    return paper.run(paper.EXPERIMENT.resolve({}, quick=True))
+@pytest.fixture
+def quick(quick_run):
+    return quick_run("zucchet2024_teacher")
 
 
 def dense(teacher):
@@ -29,7 +28,7 @@ def dense(teacher):
 
 
 @pytest.mark.parametrize("nu_0", NUS)
-def test_the_teacher_s_moduli_are_those_of_the_paper_and_its_angles_those_of_the_matrix(nu_0):
+def test_the_teacher_has_the_paper_s_moduli_and_the_matrix_s_angles(nu_0):
     raw = np.random.default_rng(7).standard_normal((10, 10)) / np.sqrt(10)
     before, after = (
         np.linalg.eigvals(m) for m in (raw, _linear_systems.sample_teacher(7, nu_0)[0].A)
@@ -40,14 +39,14 @@ def test_the_teacher_s_moduli_are_those_of_the_paper_and_its_angles_those_of_the
     assert abs(after).min() >= nu_0
 
 
-def test_a_student_that_is_the_teacher_has_no_loss():
+def test_the_teacher_itself_has_loss_zero():
     T, teacher = 30, _linear_systems.sample_teacher(1, 0.9)[0]
     g = _linear_systems.response(teacher, T)
     for infinite in (True, False):
-        batch = paper.task_of(g, infinite=infinite).sample(jax.random.key(0), 5)
-        said = predict(_linear_systems.student("RNN", 10), dense(teacher), batch.inputs)
-        assert batch_loss("squared", said, batch) < 1e-24
-        assert batch_loss("squared", 0 * said, batch) > 0.1
+        batch = _linear_systems.task_of(g, infinite=infinite).sample(jax.random.key(0), 5)
+        predicted = predict(_linear_systems.student("RNN", 10), dense(teacher), batch.inputs)
+        assert batch_loss("squared", predicted, batch) < 1e-24
+        assert batch_loss("squared", 0 * predicted, batch) > 0.1
 
 
 def test_the_impulse_gives_the_expected_loss_under_white_input():
@@ -63,12 +62,12 @@ def test_the_impulse_gives_the_expected_loss_under_white_input():
         total += c @ P @ c + 2 * skip * (c @ N) + skip**2
     found = {}
     for infinite, size in ((True, 1), (False, 20000)):
-        task = paper.task_of(_linear_systems.response(teacher, T), infinite=infinite)
+        task = _linear_systems.task_of(_linear_systems.response(teacher, T), infinite=infinite)
         batch = task.sample(jax.random.key(0), size)
-        said = predict(_linear_systems.student("RNN", 10), dense(other), batch.inputs)
-        scale = paper.factor(T, infinite=infinite)
-        found[infinite] = scale * float(batch_loss("squared", said, batch))
-        first = jnp.zeros_like(said) + batch.inputs * _linear_systems.response(teacher, 1)
+        predicted = predict(_linear_systems.student("RNN", 10), dense(other), batch.inputs)
+        scale = _linear_systems.factor(T, infinite=infinite)
+        found[infinite] = scale * float(batch_loss("squared", predicted, batch))
+        first = jnp.zeros_like(predicted) + batch.inputs * _linear_systems.response(teacher, 1)
         nothing = float(batch_loss("squared", first, batch))
         np.testing.assert_allclose(task.baseline, nothing, rtol=1e-9 if infinite else 0.03)
     np.testing.assert_allclose(found[True], total / (2 * T), rtol=1e-12)
@@ -112,7 +111,7 @@ def test_a_student_answers_an_impulse_by_powers_of_its_matrix(name):
     np.testing.assert_array_equal(carries.x[1:], x[:, 0])
 
 
-def test_the_updates_are_adam_s_down_a_cosine_and_leave_biases_alone():
+def test_updates_are_adam_with_a_cosine_schedule_without_biases():
     rate, N = 0.01, 10
     params = {"cell": {"W_h": jnp.ones(3), "b": jnp.zeros(3)}}
     transform = paper.adam(N, 1e6, rate)
@@ -127,7 +126,7 @@ def test_the_updates_are_adam_s_down_a_cosine_and_leave_biases_alone():
     np.testing.assert_allclose(sizes, 1e-7 + (rate - 1e-7) * shape, rtol=1e-4)
 
 
-def test_the_best_rate_is_that_of_the_least_mean_and_none_with_a_death():
+def test_the_best_rate_has_the_least_mean_and_no_diverged_run():
     loss = np.ones((2, 3, 2, 2))
     loss[0, :, :, 1] = [[0.1, np.nan], [0.2, 0.4], [0.3, 0.5]]
     loss[1, :, :, 1] = [[0.9, 0.8], [0.7, 0.6], [np.nan, np.nan]]
@@ -146,7 +145,7 @@ def test_the_best_rate_is_that_of_the_least_mean_and_none_with_a_death():
     np.testing.assert_array_equal(found.rate, [2, 5])
 
 
-def test_the_quick_run_learns_and_says_what_holds_at_any_size(quick):
+def test_the_quick_run_learns_and_meets_its_exact_claims(quick):
     assert quick.loss.dims == ("case", "rate", "seed", "update")
     ends = paper.finals(quick)["mean"].values
     assert (ends < quick.loss.isel(update=1).min(("rate", "seed")).values * 1.5).all()
@@ -156,10 +155,10 @@ def test_the_quick_run_learns_and_says_what_holds_at_any_size(quick):
         assert len(paper.figure(quick).axes) == 3
 
 
-def test_what_cannot_be_run_is_refused():
+def test_invalid_configurations_are_reported():
     for change, message in (
         ({"ablated": ("GRU",)}, "student 'GRU'"),
-        ({"nus": (0.5, 1.0)}, "ν_0 below 1 is expected, got 1"),
+        ({"nus": (0.5, 1.0)}, "Expected ν_0 below 1, got 1"),
         ({"num_updates": 30}, "multiple of num_evaluations=20, got 30"),
     ):
         with pytest.raises(ValueError, match=message):

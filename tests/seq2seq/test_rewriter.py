@@ -91,5 +91,5 @@ def test_its_readout_has_lecuns_variance_and_its_halves_are_drawn_apart():
 def test_halves_that_do_not_fit_are_refused():
     net = Rewriter(gru(4, 3), lstm(4, 3), 4, 4)
     symbols = jnp.zeros((2, 1), int)
-    with pytest.raises(ValueError, match="carries alike are expected"):
+    with pytest.raises(ValueError, match="an encoder and a decoder with the same carry, got"):
         net.forced(net.init(jax.random.key(0)), symbols, symbols)

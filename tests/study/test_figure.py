@@ -63,7 +63,7 @@ def test_a_band_takes_the_axis_by_number_or_name():
 
 
 def test_a_band_of_another_length_is_refused():
-    message = r"in shape \(5,\), got shape \(3,\) after the axis 1; name the axis of the"
+    message = r"of shape \(5,\), got shape \(3,\) without the axis 1. Name the axis of the"
     with pytest.raises(ValueError, match=message):
         band(axes(), np.arange(5), np.zeros((3, 5)), 1)
 

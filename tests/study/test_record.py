@@ -9,7 +9,7 @@ import pytest
 import xarray
 
 from gradflow.study.experiment import call
-from gradflow.study.record import Record, default_workdir, read_environment
+from gradflow.study.record import Record, default_workdir, params_folder, read_environment
 from gradflow.study.store import read_dataset
 
 IDENTITY = {"experiment": "tiny", "config": {"size": 3, "gains": (0.5, 1.0)}}
@@ -76,7 +76,7 @@ def test_units_of_other_names_and_configurations_are_others(tmp_path):
 def test_a_name_used_twice_in_one_run_is_refused(tmp_path):
     record = Record(tmp_path, IDENTITY)
     record.once("a", Work())
-    with pytest.raises(ValueError, match="a name for each unit .*, got 'a' twice .*; put in"):
+    with pytest.raises(ValueError, match="Expected a name .*, got 'a' twice .*[.] Put every"):
         record.once("a", Work())
 
 
@@ -106,7 +106,7 @@ def test_nothing_is_written_before_a_unit_is_done(tmp_path):
 def test_a_run_of_another_configuration_is_refused(tmp_path):
     Record(tmp_path, IDENTITY).once("a", Work())
     before = files(tmp_path)
-    message = r"holds a run of another .*: size is 3 there and 4 here; choose .* --overwrite"
+    message = r"holds a run of another .*: size is 3 there and 4 here[.] Choose .* --overwrite"
     with pytest.raises(ValueError, match=message):
         Record(tmp_path, OTHER).check()
     with pytest.raises(ValueError, match='experiment is "tiny" there and "big" here'):
@@ -115,13 +115,13 @@ def test_a_run_of_another_configuration_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "result.nc", "DONE", "parts/mine.nc", "units/mine"]
+    "name", ["config.json", "result.nc", "DONE", "parts/mine.nc", "units/mine", "params/mine"]
 )
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_somebodys_files_are_never_taken_for_a_run(tmp_path, name, overwrite):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text('{"mine": 1}')
-    with pytest.raises(ValueError, match=f"but it has {name.split('/')[0]} and no config.json of"):
+    with pytest.raises(ValueError, match=f"got {name.split('/')[0]} and no config.json of"):
         Record(tmp_path, IDENTITY, overwrite).check()
     assert (tmp_path / name).read_text() == '{"mine": 1}'
 
@@ -131,6 +131,9 @@ def test_overwriting_starts_from_nothing_and_leaves_other_files(tmp_path):
     old.once("a", Work(1.0))
     old.result(Work(1.0))
     old.finish()
+    params_folder(old.once.folder("a")).mkdir()
+    (params_folder(old.once.folder("a")) / "lstm.safetensors").write_text("trained")
+    assert "params/lstm.safetensors" in files(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / ".result.nc.99.tmp").write_text("left by a killed run")
     record = Record(tmp_path, OTHER, overwrite=True)
@@ -169,7 +172,7 @@ def test_finishing_marks_the_run_and_removes_the_units(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(OSError, match=r"run cannot be written, .*file: Not a dir.*; choose anoth"):
+    with pytest.raises(OSError, match=r"run cannot be written, .*file: Not a dir.*[.] Choose"):
         Record(tmp_path / "file" / "run", IDENTITY).check()
 
 
@@ -178,7 +181,7 @@ def test_a_folder_that_does_not_take_files_is_refused(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.mkdtemp", refuse)  # root may write everywhere
-    with pytest.raises(OSError, match="new/run cannot be written, .*: Permission denied; choose"):
+    with pytest.raises(OSError, match="new/run cannot be written, .*: Permission denied[.] Choose"):
         Record(tmp_path / "new" / "run", IDENTITY).check()
 
 

@@ -89,7 +89,7 @@ def test_a_finished_run_is_shown_and_not_run_again(finished, capsys):
     assert main("--num_steps=4", f"--workdir={finished}", run=fail, figure=fail) == 0
     shown = capsys.readouterr().out
     assert shown.splitlines() == [
-        f"{finished} is finished; --overwrite runs it again",
+        f"{finished} is finished. --overwrite runs it again.",
         f"smallest log norm {3 * np.log(0.25):.6f}",
         "supported: Powers of a gain below one vanish. (measured: smallest log norm -4.159)",
     ]
@@ -99,7 +99,7 @@ def test_a_finished_run_is_shown_and_not_run_again(finished, capsys):
 def test_another_configuration_is_refused_in_one_line(finished, capsys):
     assert main("--num_steps=5", "--bias=2", f"--workdir={finished}") == 1
     shown = capsys.readouterr().err
-    assert "num_steps is 4 there and 5 here, bias is null there and 2.0 here; choose" in shown
+    assert "num_steps is 4 there and 5 here, bias is null there and 2.0 here. Choose" in shown
     assert shown.count("\n") == 1
 
 
@@ -118,7 +118,7 @@ def test_drawing_again_needs_only_the_result_and_gives_the_same_bytes(finished, 
 
 def test_drawing_again_without_a_result_is_refused(tmp_path, capsys):
     assert main("--replot", f"--workdir={tmp_path}/none") == 1
-    message = "result.nc does not exist; run the experiment without --replot"
+    message = "result.nc does not exist. Run the experiment without --replot"
     assert message in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
 
@@ -128,7 +128,7 @@ def test_a_finished_run_whose_result_is_damaged_says_so(tmp_path, capsys):
     (tmp_path / "result.nc").write_bytes(b"damaged")
     assert main(f"--workdir={tmp_path}", **BARE) == 1
     shown = capsys.readouterr().err
-    assert "cannot be read as netCDF" in shown and "--overwrite runs it again" in shown
+    assert "cannot be read as netCDF" in shown and "Run it again with --overwrite." in shown
     assert main(f"--workdir={tmp_path}", "--overwrite", **BARE) == 0
     assert len(study.read_dataset(tmp_path / "result.nc").third) == 6
 
@@ -220,20 +220,20 @@ def test_a_fault_of_the_figure_does_not_cost_the_result(tmp_path, capsys):
 
 def test_a_bad_configuration_is_one_line(tmp_path, capsys):
     assert main(f"--workdir={tmp_path}/run", "--quick", quick={"num_steps": 0}) == 1
-    assert "error: num_steps=0: a number above zero is expected" in capsys.readouterr().err
+    assert "error: num_steps=0: Expected a number above zero" in capsys.readouterr().err
 
 
 def test_a_run_that_gives_no_dataset_is_refused(tmp_path, capsys):
     assert main(f"--workdir={tmp_path}/run", run=lambda config, once: 3) == 1
-    message = "run is expected to give an xarray.Dataset, got int; gather what it measures in one"
+    message = "Expected run to return an xarray.Dataset, got int. Put its results into a Dataset."
     assert message in capsys.readouterr().err
 
 
 def test_a_bad_flag_is_one_line_and_code_2(tmp_path, capsys):
     assert main(f"--workdir={tmp_path}/run", "--num_step=3") == 2
     assert capsys.readouterr().err == (
-        "error: unknown flag --num_step: did you mean --num_steps? "
-        "--helpshort lists the known ones\n"
+        "error: Unknown flag --num_step. Did you mean --num_steps? "
+        "--helpshort lists the known ones.\n"
     )
     assert os.listdir(tmp_path) == []
 
@@ -254,18 +254,18 @@ def test_without_a_device_the_run_stops_in_one_line(tmp_path, capsys, monkeypatc
 
     monkeypatch.setattr(jax, "devices", missing)
     assert main(f"--workdir={tmp_path}/run") == 1
-    message = "JAX finds no device: Unable to initialize backend 'tpu'; choose others by --jax_pl"
+    message = "JAX finds no device: Unable to initialize backend 'tpu'. Choose others with --jax_pl"
     assert message in capsys.readouterr().err
 
 
-def test_an_interrupted_run_says_that_it_goes_on(tmp_path, capsys):
+def test_an_interrupted_run_can_be_resumed(tmp_path, capsys):
     def interrupt(config: tiny.Config, once: study.Once) -> xarray.Dataset:
         once("a", lambda: bare(config))
         raise KeyboardInterrupt
 
     assert main(f"--workdir={tmp_path}", run=interrupt) == 130
     shown = capsys.readouterr().err
-    assert shown == "interrupted; run again without --overwrite, it goes on from here\n"
+    assert shown == "Interrupted. The same command without --overwrite resumes.\n"
     assert main(f"--workdir={tmp_path}", **BARE) == 0
     assert {path.name for path in tmp_path.iterdir()} == RECORD
 

@@ -14,7 +14,7 @@ def lorenz(time, state):
     return [10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z]
 
 
-def test_lorenz_goes_from_sample_to_sample_as_the_flow_does(key):
+def test_lorenz_samples_follow_the_flow(key):
     series = np.asarray(lorenz_series(key, 4, 3))
     for b in range(3):
         for before, after in zip(series[:-1, b], series[1:, b], strict=True):
@@ -24,7 +24,7 @@ def test_lorenz_goes_from_sample_to_sample_as_the_flow_does(key):
 
 
 def integrate(history, refine, num_units):
-    """Mackey–Glass with ``refine`` steps in 0.1, all of the past kept in a list."""
+    """Mackey–Glass by ``refine`` steps in 0.1, with the whole past in a list."""
     grid = np.arange(history.shape[0])
     fine = np.linspace(0, grid[-1], refine * grid[-1] + 1)
     x = [np.array(v) for v in zip(*(np.interp(fine, grid, h) for h in history.T), strict=True)]
@@ -55,7 +55,7 @@ def test_mackey_glass_solves_the_delay_equation(key):
 
 
 @pytest.mark.parametrize("spec", ["lorenz(num_steps=6, horizon=2, washout=1, observed='xyz')"])
-def test_a_forecast_is_of_the_series_itself(spec, key):
+def test_targets_are_later_values_of_the_series(spec, key):
     task = resolve_task(spec)
     batch = task.sample(key, 2)
     np.testing.assert_array_equal(batch.targets[:-2], batch.inputs[2:])
@@ -64,7 +64,7 @@ def test_a_forecast_is_of_the_series_itself(spec, key):
     np.testing.assert_array_equal(task.correct(shifted, batch), [True, False])
 
 
-def test_x_alone_is_the_first_coordinate_of_all(key):
+def test_observing_x_gives_the_first_of_all_coordinates(key):
     options = "num_steps=3, washout=0"
     x = resolve_task(f"lorenz({options})").sample(key, 2)
     xyz = resolve_task(f"lorenz({options}, observed='xyz')").sample(key, 2)

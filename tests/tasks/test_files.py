@@ -1,4 +1,4 @@
-"""Inputs from files: that windows are pieces of the data, and every file that is refused."""
+"""Inputs from files: windows of the data, and an error for every malformed file."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def decoded(one_hot, text):
     return ["".join(vocabulary[row]) for row in one_hot.argmax(axis=-1)]
 
 
-def test_text_gives_every_window_once_before_any_twice(tmp_path):
+def test_text_windows_are_sampled_without_replacement_if_there_are_enough(tmp_path):
     path = written(tmp_path / "bear: a story.txt", TEXT.encode())
     starts = len(TEXT) - 6 + 1
     windows = decoded(inputs_of(f"text:{path}", starts, 6), TEXT)
@@ -38,14 +38,14 @@ def test_text_gives_every_window_once_before_any_twice(tmp_path):
     assert set(decoded(inputs_of(f"text:{path}", starts + 9, 6), TEXT)) < set(all_windows)
 
 
-def test_text_windows_are_drawn_by_the_key(tmp_path):
+def test_text_windows_depend_on_the_key(tmp_path):
     path = written(tmp_path / "t.txt", TEXT.encode())
     first, again, other = (inputs_of(f"text:{path}", 4, 5, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-def test_text_is_read_without_byte_order_mark_and_with_newlines_translated(tmp_path):
+def test_text_is_read_without_byte_order_mark_and_with_unix_newlines(tmp_path):
     path = written(tmp_path / "t.txt", b"\xef\xbb\xbfab\r\nba")
     assert decoded(inputs_of(f"text:{path}", 1, 5), "ab\nba") == ["ab\nba"]
 
@@ -85,7 +85,7 @@ def test_npy_of_two_axes_is_one_sequence(tmp_path):
     assert inputs_of(f"npy:{path}", 1, 6).shape == (1, 6, 0)
 
 
-def test_files_give_the_default_float(tmp_path, key):
+def test_files_give_the_default_float_type(tmp_path, key):
     text = written(tmp_path / "t.txt", TEXT.encode())
     series = written(tmp_path / "s.csv", b"x\n1\n2\n3\n")
     array = written(tmp_path / "a.npy", np.eye(3))
@@ -96,14 +96,14 @@ def test_files_give_the_default_float(tmp_path, key):
             assert make_inputs(spec, key, **sizes).dtype == jnp.float32
 
 
-def test_a_home_directory_is_expanded(tmp_path, monkeypatch):
+def test_home_directory_is_expanded(tmp_path, monkeypatch):
     written(tmp_path / "a.npy", np.eye(3))
     monkeypatch.setenv("HOME", str(tmp_path))
     np.testing.assert_array_equal(inputs_of("npy:~/a.npy", 1, 3), np.eye(3)[None])
 
 
 @pytest.mark.parametrize("form", ["text:{}", "series:{}:x", "npy:{}"])
-def test_a_missing_or_empty_file_is_refused(tmp_path, form):
+def test_missing_or_empty_file_raises(tmp_path, form):
     for path in (tmp_path / "missing", tmp_path):
         with pytest.raises(
             ValueError, match=f"Expected a file at '{path}' for {form[:4]}.*relative"
@@ -115,15 +115,17 @@ def test_a_missing_or_empty_file_is_refused(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", ["text:{}", "series:{}:x"])
-def test_a_binary_file_is_not_text(tmp_path, form):
+def test_binary_file_as_text_raises(tmp_path, form):
     path = written(tmp_path / "b", b"x\n12\xff\x00")
     with pytest.raises(ValueError, match="Expected UTF-8 text in .* got the byte 0xff"):
         inputs_of(form.format(path), 1, 1)
 
 
-def test_text_shorter_than_the_steps_is_refused(tmp_path):
+def test_text_shorter_than_num_steps_raises(tmp_path):
     path = written(tmp_path / "t.txt", b"abc")
-    with pytest.raises(ValueError, match="num_steps of at most 3 .* 3 characters in .*, got 4"):
+    with pytest.raises(
+        ValueError, match="Expected num_steps of at most 3, the number of characters in .*, got 4"
+    ):
         inputs_of(f"text:{path}", 1, 4)
 
 
@@ -141,14 +143,14 @@ def test_text_shorter_than_the_steps_is_refused(tmp_path):
         (b"x\n-inf\n1\n", "Expected a finite number in row 2 of .*, got '-inf'"),
         (b"x\n0.1\n0.1\n0.1\n", "Expected the column 'x' of .* to vary, got 3 rows of one value"),
         (b"x\n", "Expected the column 'x' of .* to vary, got 0 rows"),
-        (b"x\n1\n2\n", "num_steps of at most 2 is expected: there are 2 rows in .*, got 3"),
+        (b"x\n1\n2\n", "Expected num_steps of at most 2, the number of rows in .*, got 3"),
         (
             b'x\n1\n"' + b"2" * 140_000,
             "cannot be read as CSV: field larger .* Close any open quote",
         ),
     ],
 )
-def test_a_wrong_table_is_refused(tmp_path, content, message):
+def test_bad_table_raises(tmp_path, content, message):
     path = written(tmp_path / "s.csv", content)
     with pytest.raises(ValueError, match=message):
         inputs_of(f"series:{path}:x", 1, 3)
@@ -172,19 +174,19 @@ def test_a_wrong_table_is_refused(tmp_path, content, message):
         (np.full((2, 3, 2), -np.inf), r"Expected finite numbers in .*got -inf.*\(0, 0, 0\)"),
     ],
 )
-def test_a_wrong_array_is_refused(tmp_path, content, message):
+def test_bad_array_raises(tmp_path, content, message):
     path = written(tmp_path / "a.npy", content)
     with pytest.raises(ValueError, match=message):
         inputs_of(f"npy:{path}", 2, 3)
 
 
-def test_numbers_too_large_for_the_float_are_refused(tmp_path):
+def test_numbers_beyond_the_range_of_the_float_type_raise(tmp_path):
     path = written(tmp_path / "a.npy", np.full((2, 1), 1e300))
     assert inputs_of(f"npy:{path}", 1, 2).max() == 1e300
     with jax.enable_x64(False), pytest.raises(ValueError, match="got inf at"):
         inputs_of(f"npy:{path}", 1, 2)
 
 
-def test_not_finite_numbers_beyond_what_is_asked_for_do_no_harm(tmp_path):
+def test_non_finite_numbers_outside_of_the_requested_part_are_ignored(tmp_path):
     path = written(tmp_path / "a.npy", np.array([[1.0], [2.0], [np.nan]]))
     np.testing.assert_array_equal(inputs_of(f"npy:{path}", 1, 2), [[[1.0], [2.0]]])

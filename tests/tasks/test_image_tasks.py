@@ -1,4 +1,4 @@
-"""Digits and MNIST: real images with their labels, in two parts that share none."""
+"""Digits and MNIST: images with their labels, in disjoint training and test sets."""
 
 import functools
 import struct
@@ -18,19 +18,19 @@ from gradflow.train.training import Training
 
 
 @functools.cache
-def drawn(spec, size):
+def sampled(spec, size):
     task = resolve_task(spec)
     batch = jax.jit(task.sample, static_argnums=1)(jax.random.key(1), size)
     assert (batch.weights.sum(axis=0) == 1).all() and (batch.weights[-1] == 1).all()
     return np.asarray(batch.inputs[..., 0]).T, np.asarray(batch.targets[-1])
 
 
-def test_images_keep_their_labels_and_the_splits_share_none():
+def test_images_keep_their_labels_and_the_splits_are_disjoint():
     images, labels = load_digits(return_X_y=True)
     rows = {tuple(image / 16): label for image, label in zip(images, labels, strict=True)}
     found = {}
     for split, spec in (("train", "digits"), ("test", "digits(split='test')")):
-        pixels, targets = drawn(spec, 20000)
+        pixels, targets = sampled(spec, 20000)
         found[split] = {tuple(image): label for image, label in zip(pixels, targets, strict=True)}
         assert all(rows[image] == label for image, label in found[split].items())
         whole = digit_sequences(split)
@@ -39,7 +39,7 @@ def test_images_keep_their_labels_and_the_splits_share_none():
     assert len(set(found["train"]) & set(found["test"])) == len(images) - len(rows)
 
 
-def test_evaluations_are_on_the_images_that_are_held_out():
+def test_evaluations_use_the_held_out_images():
     for permuted in (False, True):
         task = resolve_task(f"digits(permuted={permuted})")
         test = resolve_task(f"digits(split='test', permuted={permuted})")
@@ -48,9 +48,9 @@ def test_evaluations_are_on_the_images_that_are_held_out():
             np.testing.assert_array_equal(found.inputs, expected.inputs)
 
 
-def test_permuted_pixels_are_the_same_ones_in_one_other_order():
-    pixels, labels = drawn("digits", 20000)
-    permuted, same_labels = drawn("digits(permuted=True)", 20000)
+def test_permuted_pixels_are_in_one_fixed_order():
+    pixels, labels = sampled("digits", 20000)
+    permuted, same_labels = sampled("digits(permuted=True)", 20000)
     np.testing.assert_array_equal(labels, same_labels)
     order = np.random.default_rng(0).permutation(64)
     np.testing.assert_array_equal(permuted, pixels[:, order])
@@ -59,7 +59,7 @@ def test_permuted_pixels_are_the_same_ones_in_one_other_order():
 
 @pytest.fixture(scope="module")
 def mnist_folder(tmp_path_factory):
-    """Files of the official names: six training images of 2×3 pixels, and four others to test."""
+    """Files of the official names: six training images of 2×3 pixels and four test images."""
     folder = tmp_path_factory.mktemp("mnist")
     pixels = np.random.default_rng(0).integers(0, 256, (10, 2, 3), dtype=np.uint8)
     labels = np.arange(10, dtype=np.uint8) // 2
@@ -70,7 +70,7 @@ def mnist_folder(tmp_path_factory):
     return folder, pixels.reshape(10, 6), labels
 
 
-def test_mnist_is_read_pixel_by_pixel_and_row_after_row(mnist_folder):
+def test_mnist_is_read_by_pixels_in_row_order(mnist_folder):
     folder, pixels, labels = mnist_folder
     task = resolve_task(f"mnist(data_dir={str(folder)!r})")
     assert (task.input_size, task.output_size, task.num_steps) == (1, 10, 6)
@@ -86,7 +86,7 @@ def test_mnist_is_read_pixel_by_pixel_and_row_after_row(mnist_folder):
     np.testing.assert_array_equal(permuted, pixels[:6, order])
 
 
-def test_images_are_arguments_of_the_program_and_not_its_constants():
+def test_images_are_arguments_and_not_constants_of_the_compiled_program():
     task = digits()
     assert set(task.arrays) == {"sample", "held_out"} and not resolve_task("adding").arrays
     training = Training(rnn(1, 2), task, resolve_optimiser("sgd"), batch_size=4, eval_size=8)
@@ -98,7 +98,7 @@ def test_images_are_arguments_of_the_program_and_not_its_constants():
         assert all(np.size(constant) < 64 for constant in inner.consts)
 
 
-def test_options_are_checked(mnist_folder):
+def test_bad_options_raise(mnist_folder):
     with pytest.raises(ValueError, match="Expected split to be 'train' or 'test', got 'all'"):
         jax.eval_shape(lambda: resolve_task("digits(split='all')"))
     with pytest.raises(TypeError, match="Expected permuted to be True or False, got 1"):

@@ -1,4 +1,4 @@
-"""The generated inputs, the digits, and what is refused before any data is looked for."""
+"""The generated inputs, the digits, and errors that need no data."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from gradflow.tasks import make_inputs
 SIZES = {"num_sequences": 3, "num_steps": 5, "input_size": 2}
 
 
-def test_gaussian_has_the_moments_of_its_law(key):
+def test_gaussian_has_the_moments_of_its_distribution(key):
     x = np.asarray(make_inputs("gaussian", key, num_sequences=20, num_steps=100, input_size=10))
     n = x.size
     assert x.shape == (20, 100, 10)
@@ -23,14 +23,14 @@ def test_gaussian_has_the_moments_of_its_law(key):
         assert abs(product.mean()) < 5 / product.size**0.5
 
 
-def test_gaussian_scales_with_std_and_depends_on_the_key_alone(key):
+def test_gaussian_scales_with_std_and_depends_only_on_the_key(key):
     one = make_inputs("gaussian", key, **SIZES)
     np.testing.assert_array_equal(one, make_inputs(" gaussian ( std = 1 )", key, **SIZES))
     np.testing.assert_array_equal(2.5 * one, make_inputs("gaussian(std=2.5)", key, **SIZES))
     assert not np.any(one == make_inputs("gaussian", jax.random.key(1), **SIZES))
 
 
-def test_constant_and_impulse_are_what_they_say(key):
+def test_constant_and_impulse_values(key):
     np.testing.assert_array_equal(make_inputs("constant", key, **SIZES), np.ones((3, 5, 2)))
     three = make_inputs("constant(value=-3)", key, **SIZES)
     np.testing.assert_array_equal(three, np.full((3, 5, 2), -3.0))
@@ -61,20 +61,20 @@ def test_adding_marks_one_step_in_each_half(key, num_steps):
     assert abs(values.var() - 1 / 12) < 5 / (180 * values.size) ** 0.5
 
 
-def test_adding_has_the_published_error_of_the_constant_answer(key):
+def test_constant_prediction_has_the_published_error_on_adding(key):
     # The variance of the target is 2/12: what a net that always answers 1 cannot go below.
     x = np.asarray(make_inputs("adding", key, num_sequences=20_000, num_steps=6, input_size=2))
     target = (x[..., 0] * x[..., 1]).sum(axis=1)
     assert abs(((target - 1) ** 2).mean() - 1 / 6) < 0.01
 
 
-def test_digits_are_all_the_images_once_each(key):
+def test_digits_contain_every_image_once(key):
     images = load_digits().data / 16
     x = make_inputs("digits", key, num_sequences=len(images), num_steps=64, input_size=5)
     assert x.shape == (1797, 64, 1)
     rows = np.asarray(x[..., 0])
     np.testing.assert_array_equal(rows[np.lexsort(rows.T)], images[np.lexsort(images.T)])
-    assert not np.array_equal(rows, images)  # drawn, not in the file's order
+    assert not np.array_equal(rows, images)  # sampled in a random order
     assert rows.min() == 0 and rows.max() == 1
 
 
@@ -85,7 +85,7 @@ def test_digits_with_fewer_steps_take_the_first_pixels(key):
 
 
 @pytest.mark.parametrize("spec", ["gaussian", "constant(value=2)", "impulse", "adding", "digits"])
-def test_inputs_are_of_the_default_float(key, spec):
+def test_inputs_have_the_default_float_type(key, spec):
     assert make_inputs(spec, key, **SIZES).dtype == jnp.float64
     with jax.enable_x64(False):
         assert make_inputs(spec, key, **SIZES).dtype == jnp.float32
@@ -112,7 +112,7 @@ def test_inputs_are_of_the_default_float(key, spec):
         ("npy:", "Expected the path of a file, got none. Write npy:PATH"),
     ],
 )
-def test_a_wrong_spec_is_refused(key, spec, message):
+def test_bad_spec_raises(key, spec, message):
     with pytest.raises((TypeError, ValueError), match=message):
         make_inputs(spec, key, **SIZES)
 
@@ -126,18 +126,18 @@ def test_a_wrong_spec_is_refused(key, spec, message):
     ],
 )
 @pytest.mark.parametrize("spec", ["gaussian", "text:nowhere.txt"])
-def test_a_wrong_size_is_refused(key, spec, sizes, message):
+def test_bad_size_raises(key, spec, sizes, message):
     with pytest.raises(ValueError, match=message):
         make_inputs(spec, key, **(SIZES | sizes))
 
 
-def test_more_steps_than_pixels_are_refused(key):
+def test_more_steps_than_pixels_raise(key):
     with pytest.raises(
         ValueError, match="Expected num_steps of digits to be between 1 and 64, got 65"
     ):
         make_inputs("digits", key, num_sequences=1, num_steps=65, input_size=1)
 
 
-def test_adding_needs_room_for_two_markers(key):
+def test_adding_with_too_few_steps_for_two_markers_raises(key):
     with pytest.raises(ValueError, match="Expected num_steps to be at least 2, got 1"):
         make_inputs("adding", key, num_sequences=1, num_steps=1, input_size=2)

@@ -1,4 +1,4 @@
-"""Every task against its definition, written again in NumPy, and its baseline by Monte Carlo."""
+"""Every task against its definition in NumPy, and its baseline by Monte Carlo."""
 
 import functools
 
@@ -30,8 +30,8 @@ SPECS = {
 
 
 @functools.cache
-def drawn(spec):
-    """The task, and a batch of it as NumPy arrays: the first of two that are drawn side by side."""
+def sampled(spec):
+    """Samples two batches of the task under vmap; returns the task and the first batch."""
     task = resolve_task(spec)
     keys = jax.random.split(jax.random.key(3), 2)
     both = jax.jit(jax.vmap(lambda key: task.sample(key, BATCH)))(keys)
@@ -41,14 +41,14 @@ def drawn(spec):
 
 
 def answers(task, batch):
-    """Predictions that are right wherever they are asked for."""
+    """Predictions that are correct at every weighted step."""
     if task.loss == "squared":
         return batch.targets.copy()
     return np.eye(task.output_size)[batch.targets]
 
 
 def at_the_end(batch):
-    """Each sequence without what follows its last step, and its target; the loss sits there."""
+    """Yields each sequence up to its last step, the only weighted one, and the target there."""
     assert (batch.weights.sum(axis=0) == 1).all()
     ends = batch.weights.argmax(axis=0)
     for b, end in enumerate(ends[:600]):
@@ -56,13 +56,13 @@ def at_the_end(batch):
         yield batch.inputs[: end + 1, b], batch.targets[end, b]
 
 
-def test_every_task_is_tested_here():
+def test_every_task_has_a_spec_here():
     assert set(SPECS) | {"mnist"} == set(TASKS)  # which needs files: see test_image_tasks.py
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_shapes_are_as_the_task_says(name):
-    task, batch = drawn(SPECS[name])
+def test_shapes_are_those_of_the_task(name):
+    task, batch = sampled(SPECS[name])
     assert batch.inputs.shape == (task.num_steps, BATCH, task.input_size)
     assert batch.weights.shape == (task.num_steps, BATCH)
     assert set(np.unique(batch.weights)) <= {0, 1}
@@ -74,9 +74,9 @@ def test_shapes_are_as_the_task_says(name):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_the_baseline_is_the_loss_of_the_best_answer_without_memory(name):
-    """It knows the law of the targets, and that of each step where the loss is at the same ones."""
-    task, batch = drawn(SPECS[name])
+def test_baseline_is_the_loss_of_the_best_memoryless_prediction(name):
+    """It knows the distribution of targets, at each step if all sequences weight the same steps."""
+    task, batch = sampled(SPECS[name])
     counts = batch.weights > 0
     same_steps = (counts == counts[:, :1]).all() and task.loss == "cross_entropy"
     groups = batch.targets[counts[:, 0]] if same_steps else [batch.targets[counts]]
@@ -89,8 +89,8 @@ def test_the_baseline_is_the_loss_of_the_best_answer_without_memory(name):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_correct_looks_at_what_counts_and_at_nothing_else(name, key):
-    task, batch = drawn(SPECS[name])
+def test_correct_depends_only_on_weighted_steps(name, key):
+    task, batch = sampled(SPECS[name])
     right, batch = answers(task, batch), Batch(*map(jnp.asarray, batch))
     noise = np.asarray(jax.random.normal(key, right.shape))
     right = np.where(batch.weights[..., None] > 0, right, noise)
@@ -106,30 +106,30 @@ def test_correct_looks_at_what_counts_and_at_nothing_else(name, key):
     "name, tolerance",
     [("adding", 0.2), ("adding_1997", 0.04), ("adding_2013", 0.2), ("multiplication", 0.2)],
 )
-def test_sums_are_right_within_the_paper_s_tolerance(name, tolerance):
-    task, batch = drawn(SPECS[name])
+def test_sums_are_correct_within_the_tolerance_of_the_paper(name, tolerance):
+    task, batch = sampled(SPECS[name])
     batch = Batch(*map(jnp.asarray, batch))
     assert task.correct(batch.targets + 0.99 * tolerance, batch).all()
     assert not task.correct(batch.targets - 1.01 * tolerance, batch).any()
 
 
-def test_a_batch_depends_on_its_key_alone():
-    task, batch = drawn(SPECS["copy"])
+def test_batch_depends_only_on_its_key():
+    task, batch = sampled(SPECS["copy"])
     again = task.sample(jax.random.split(jax.random.key(3), 2)[0], BATCH)
     for a, b in zip(again, batch, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
-def test_adding_says_the_sum_of_the_two_marked_values():
-    for x, target in at_the_end(drawn(SPECS["adding"])[1]):
+def test_target_of_adding_is_the_sum_of_the_two_marked_values():
+    for x, target in at_the_end(sampled(SPECS["adding"])[1]):
         (p, q) = np.flatnonzero(x[:, 1])
         assert len(x) == 9 and p < 4 <= q and x[p, 1] == x[q, 1] == 1
         np.testing.assert_allclose(target, x[p, 0] + x[q, 0])
 
 
-def test_adding_as_it_was_set_in_1997():
+def test_adding_of_1997_equals_its_definition():
     lengths, firsts, seconds, cut = set(), set(), set(), 0
-    for x, target in at_the_end(drawn(SPECS["adding_1997"])[1]):
+    for x, target in at_the_end(sampled(SPECS["adding_1997"])[1]):
         places = np.flatnonzero(x[:, 1] == 1)
         ends = np.flatnonzero(x[:, 1] == -1)
         assert len(places) == 2 and places[1] < 14 and places[0] < 10
@@ -152,9 +152,9 @@ def test_adding_as_it_was_set_in_1997():
         ("xor", lambda a, b: a != b),
     ],
 )
-def test_marked_values_are_combined_at_the_end(name, combine):
+def test_targets_of_marked_values_are_at_the_last_step(name, combine):
     lengths, places = set(), set()
-    for x, target in at_the_end(drawn(SPECS[name])[1]):
+    for x, target in at_the_end(sampled(SPECS[name])[1]):
         p, q = np.flatnonzero(x[:, 1])
         assert 0 <= p < len(x) // 10 <= q < len(x) // 2 + 1 and x[p, 1] == x[q, 1] == 1
         np.testing.assert_allclose(target, combine(x[p, 0], x[q, 0]))
@@ -166,8 +166,8 @@ def test_marked_values_are_combined_at_the_end(name, combine):
     "name, lag, num_symbols, num_recalled, marker",
     [("copy", 4, 3, 2, 2 + 4 - 1), ("memorisation", 3, 2, 3, 3 + 3)],
 )
-def test_symbols_are_recalled_after_the_marker(name, lag, num_symbols, num_recalled, marker):
-    task, batch = drawn(SPECS[name])
+def test_targets_of_recall_follow_the_marker(name, lag, num_symbols, num_recalled, marker):
+    task, batch = sampled(SPECS[name])
     read = batch.inputs.argmax(axis=-1)
     np.testing.assert_array_equal(batch.inputs, np.eye(num_symbols + 2)[read])
     blank = num_symbols
@@ -182,8 +182,8 @@ def test_symbols_are_recalled_after_the_marker(name, lag, num_symbols, num_recal
 
 
 @pytest.mark.parametrize("name, lags", [("delayed_copy", [3]), ("delayed_xor", [2, 4, 6, 8])])
-def test_delayed_bits(name, lags):
-    batch = drawn(SPECS[name])[1]
+def test_delayed_bits_equal_their_definition(name, lags):
+    batch = sampled(SPECS[name])[1]
     bits = batch.inputs[..., 0].astype(int)
     assert set(np.unique(batch.inputs)) == {0.0, 1.0}
     for t in range(len(bits)):
@@ -193,8 +193,8 @@ def test_delayed_bits(name, lags):
 
 
 @pytest.mark.parametrize("order, starts", [(2, (2, 11)), (3, (2, 6, 13))])
-def test_temporal_order(order, starts):
-    batch = drawn(f"temporal_order(num_steps=23, order={order})")[1]
+def test_temporal_order_equals_its_definition(order, starts):
+    batch = sampled(f"temporal_order(num_steps=23, order={order})")[1]
     seen, classes = [set() for _ in starts], set()
     for x, target in at_the_end(batch):
         symbols = x.argmax(axis=-1)
@@ -215,9 +215,9 @@ def test_three_ordered_symbols_have_eight_classes():
     np.testing.assert_allclose(task.baseline, np.log(8))
 
 
-def test_random_permutation():
+def test_random_permutation_equals_its_definition():
     seen = set()
-    for x, target in at_the_end(drawn(SPECS["permutation"])[1]):
+    for x, target in at_the_end(sampled(SPECS["permutation"])[1]):
         symbols = x.argmax(axis=-1)
         np.testing.assert_array_equal(x, np.eye(5)[symbols])
         assert target == symbols[0] and symbols[0] < 2 and (symbols[1:] >= 2).all()
@@ -225,8 +225,8 @@ def test_random_permutation():
     assert seen == set(range(5))
 
 
-def test_latch():
-    batch = drawn(SPECS["latch"])[1]
+def test_latch_equals_its_definition():
+    batch = sampled(SPECS["latch"])[1]
     for x, target in at_the_end(batch):
         assert len(x) == 6 and x[0, 0] == x[1, 0] and abs(x[0, 0]) == 1
         np.testing.assert_allclose(target, 0.8 * x[0])
@@ -234,7 +234,7 @@ def test_latch():
     assert abs(rest.mean()) < 5 * 0.5 / rest.size**0.5 and abs(rest.std() - 0.5) < 0.02
 
 
-def test_options_and_names_are_checked():
+def test_bad_options_and_names_raise():
     for spec, message in {
         "ading": "Unknown task 'ading'. Did you mean 'adding'",
         "adding(lag=3)": "Unknown option 'lag' of task 'adding'. Known: num_steps",

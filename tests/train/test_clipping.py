@@ -131,7 +131,7 @@ def test_thresholds_are_swept_where_there_is_one_and_no_other():
     assert check_thresholds("agc", (0.5, 0.1, 0.5)) == (0.5, 0.1)
     assert resolve_clipping("normalise(size=3)").threshold == 3.0
     for spec, message in {
-        "none": r"a clipping with a threshold, and none in its options, .* got 'none'",
+        "none": r"Expected a clipping with a threshold, and without options, .* got 'none'",
         "value(threshold=1)": r"to sweep \(1.0, 20.0\), got 'value\(threshold=1\)'",
         "pascanu": "Expected factor to be between 0.5 and 10, got 20.0",
         "agcc": "Unknown clipping 'agcc'",

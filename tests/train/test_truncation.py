@@ -7,10 +7,10 @@ import pytest
 
 from gradflow import unroll
 from gradflow.cells import rnn
+from gradflow.train.direction import compare
 from gradflow.train.truncation import (
     begin_stream,
     truncated_gradient,
-    truncation_bias,
     window_gradient,
 )
 
@@ -85,21 +85,23 @@ def test_windows_of_the_whole_length_are_full_backpropagation(key):
     assert_close(tuple(found), jax.value_and_grad(full)(params))
 
 
-def test_the_bias_is_the_angle_to_the_full_gradient(key):
+def test_comparison_gives_the_angle_and_the_ratio_of_norms_to_the_full_gradient(key):
     cell = rnn(2, 3)
     params, inputs, extra = problem(cell, key)
-    bias = truncation_bias(losses, cell, params, inputs, extra, k1=1, k2=(1, NUM_STEPS))
+    gradients = [
+        truncated_gradient(losses, cell, params, inputs, extra, k1=1, k2=k2).gradient["cell"]
+        for k2 in (1, NUM_STEPS)
+    ]
+    bias, none = compare(*gradients), compare(gradients[1], gradients[1])
     truncated, full = (
-        np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient["cell"])])
-        for gradient in (
-            truncated_gradient(losses, cell, params, inputs, extra, k1=1, k2=k2).gradient
-            for k2 in (1, NUM_STEPS)
-        )
+        np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient)])
+        for gradient in gradients
     )
     norms = np.linalg.norm(truncated), np.linalg.norm(full)
-    np.testing.assert_allclose(bias.cosine, [truncated @ full / norms[0] / norms[1], 1])
-    np.testing.assert_allclose(bias.norm_ratio, [norms[0] / norms[1], 1])
-    assert bias.cosine[0] < 0.999
+    np.testing.assert_allclose(bias.cosine, truncated @ full / norms[0] / norms[1])
+    np.testing.assert_allclose(bias.norm_ratio, norms[0] / norms[1])
+    np.testing.assert_allclose((none.cosine, none.norm_ratio), 1)
+    assert bias.cosine < 0.999
 
 
 def test_a_stream_learns_from_window_to_window_with_its_carry_kept(key):
@@ -152,5 +154,3 @@ def test_what_cannot_be_truncated_is_refused(key):
         begin_stream(cell, params, jnp.zeros((1, 2, 5, 2)), k1=1, k2=1)
     with pytest.raises(ValueError, match=r"Expected .* \(T, B, input\), got \(0, 2, 2\)"):
         truncated_gradient(losses, cell, params, inputs[:0], extra, k1=1, k2=1)
-    with pytest.raises(ValueError, match="Expected at least one k2, got none"):
-        truncation_bias(losses, cell, params, inputs, extra, k1=1, k2=())

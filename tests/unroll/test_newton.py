@@ -1,4 +1,4 @@
-"""Newton over the whole trajectory: the scan's numbers, its derivatives, and honest doubt."""
+"""Newton's method over the trajectory against the scan, and its report of convergence."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def assert_trees_close(found, expected, **closeness):
 
 
 @pytest.mark.parametrize("factory", [rnn, gru, lstm])
-def test_equals_the_scan(factory):
+def test_states_equal_the_scan(factory):
     cell, params, inputs = net(factory)
     carry = jax.tree.map(lambda leaf: leaf + 0.3, cell.initial_carry())
     found = solve(cell, params, inputs, carry=carry)
@@ -40,7 +40,7 @@ def test_equals_the_scan(factory):
     assert found.converged and found.error <= 1e-12 and 1 < found.iterations < NUM_STEPS
 
 
-def test_a_linear_cell_takes_one_step_from_any_guess():
+def test_linear_cell_converges_in_one_iteration_from_any_guess():
     cell, params, inputs = net(rnn, activation="identity")
     found = solve(cell, params, inputs, carry=jnp.ones(4), max_iterations=1)
     assert found.iterations == 1 and found.converged
@@ -48,7 +48,7 @@ def test_a_linear_cell_takes_one_step_from_any_guess():
     np.testing.assert_allclose(found.carries, expected, atol=1e-13)
 
 
-def test_derivatives_are_those_of_the_scan():
+def test_derivatives_equal_the_scan():
     cell, params, inputs = net(gru)
 
     def of_scan(params, inputs, carry):
@@ -63,21 +63,21 @@ def test_derivatives_are_those_of_the_scan():
 
 
 def logistic_map():
-    """x ← 4 x (1 - x) from 0.3, of exponent log 2."""
+    """x ← 4 x (1 - x) from 0.3, with Lyapunov exponent log 2."""
     step = lambda params, s, x: (4 * s * (1 - s), s)  # noqa: E731
     cell = Cell(lambda key: {}, step, lambda: jnp.full(1, 0.3))
     return cell, {}, jnp.zeros((40, 1))
 
 
-def test_no_convergence_is_claimed_in_chaos_where_the_residual_is_tiny():
+def test_chaotic_run_with_a_tiny_residual_is_not_reported_as_converged():
     cell, params, inputs = logistic_map()
     found = solve(cell, params, inputs, tolerance=1e-6, max_iterations=1000)
     residual = found.carries[1:] - 4 * found.carries[:-1] * (1 - found.carries[:-1])
-    assert np.abs(residual).max() < 1e-6  # the equations hold, and yet 2^40 eps is not known
+    assert np.abs(residual).max() < 1e-6  # but the error is about 2^40 eps
     assert not found.converged and found.error > 1e-6 and found.iterations == 1000
 
 
-def test_iterates_that_overflow_are_put_back_and_not_claimed():
+def test_overflowing_iterates_are_reset_and_not_reported_as_converged():
     cell, params, inputs = net(rnn, activation="identity")
     inputs = jnp.ones((900, 2))
     found = solve(cell, params | {"W_h": 3 * params["W_h"]}, inputs, max_iterations=3)
@@ -94,7 +94,7 @@ def test_iterates_that_overflow_are_put_back_and_not_claimed():
         ({"inputs": jnp.zeros((0, 2))}, r"T of at least 1, got shape \(0, 2\)"),
     ],
 )
-def test_bad_arguments_are_refused(given, message):
+def test_bad_arguments_raise(given, message):
     cell, params, inputs = net(rnn)
     with pytest.raises(ValueError, match=message):
         solve(cell, params, **{"inputs": inputs, **given})

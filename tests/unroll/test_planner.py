@@ -1,4 +1,4 @@
-"""Planned equals scanned: values and all derivatives of every cell, by every method."""
+"""The planned unroll against the scan: values and all derivatives of every cell."""
 
 import logging
 from functools import partial
@@ -20,18 +20,18 @@ LENGTHS = jnp.array([6, 3])
 FAST_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-def drawn(shape, seed):
+def normal(shape, seed):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
 def params_of(cell):
-    """As drawn and moved a little, so that nothing is zero."""
+    """Initial parameters, moved a little so that nothing is zero."""
     params = cell.init(jax.random.key(0))
-    return jax.tree.map(lambda leaf: leaf + 0.1 * drawn(leaf.shape, 3), params)
+    return jax.tree.map(lambda leaf: leaf + 0.1 * normal(leaf.shape, 3), params)
 
 
 def start_of(cell, batch=(B,)):
-    return jax.tree.map(lambda s: 0.3 * drawn((*batch, *s.shape), 4), cell.initial_carry())
+    return jax.tree.map(lambda s: 0.3 * normal((*batch, *s.shape), 4), cell.initial_carry())
 
 
 def evaluate(function, *arguments):
@@ -39,7 +39,7 @@ def evaluate(function, *arguments):
 
 
 def loss(cell, params, inputs, carry, **options):
-    """Of all that an unroll returns, each entry by itself; with the trajectory."""
+    """A loss of every entry of the trajectory, and the trajectory."""
     trajectory = unroll(cell, params, inputs, carry=carry, **options)
     waves = [jnp.sin(leaf + jnp.arange(leaf.size).reshape(leaf.shape)).sum()
              for leaf in jax.tree.leaves(trajectory)]  # fmt: skip
@@ -47,13 +47,13 @@ def loss(cell, params, inputs, carry, **options):
 
 
 def gradients(cell, params, inputs, carry, **options):
-    """With respect to parameters, inputs and s_0; and the trajectory."""
+    """Gradients by parameters, inputs and s_0, and the trajectory."""
     argnums = (1, 2, 3)
     return jax.grad(loss, argnums, has_aux=True)(cell, params, inputs, carry, **options)
 
 
 def assert_same(results, rtol=1e-12):
-    """Trees are equal, to a rounding of each leaf's largest entry."""
+    """Asserts that trees are equal to rounding, relative to each leaf's largest entry."""
     first, *others = results
 
     def check(a, b):
@@ -64,8 +64,8 @@ def assert_same(results, rtol=1e-12):
 
 
 def assert_ways_agree(cell, derive, ways, *, batch=(B,)):
-    """The same of an unroll in several ways, all in one program."""
-    arguments = params_of(cell), drawn((T, *batch, INPUT), 1), start_of(cell, batch)
+    """Asserts that several ways of running an unroll agree, all compiled in one program."""
+    arguments = params_of(cell), normal((T, *batch, INPUT), 1), start_of(cell, batch)
     assert_same(evaluate(lambda *a: [derive(cell, *a, **way) for way in ways], *arguments))
 
 
@@ -73,24 +73,24 @@ SCANNED, PLANNED = {"method": "scan"}, {"method": "planned"}
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_planned_gradients_are_those_of_the_scan(name):
+def test_planned_gradients_equal_the_scan(name):
     assert_ways_agree(CELLS[name](INPUT, HIDDEN), gradients, [SCANNED, PLANNED])
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru_reset_before", "minlstm"])
-def test_padded_steps_too(name):
+def test_planned_gradients_with_padding_equal_the_scan(name):
     derive = partial(gradients, lengths=LENGTHS)
     assert_ways_agree(CELLS[name](INPUT, HIDDEN), derive, [SCANNED, PLANNED])
 
 
 @pytest.mark.parametrize("name", ["lstm", "stack(cells='gru_reset_before,rnn')"])
-def test_what_is_made_again_is_what_was_not_kept(name):
+def test_rematerialised_gradients_equal_the_scan(name):
     kept = [SCANNED, PLANNED]
     again = [way | {"remat": remat} for way in kept for remat in ("step", "sqrt")]
     assert_ways_agree(resolve(name)(INPUT, HIDDEN), gradients, [SCANNED, *again])
 
 
-def test_a_single_sequence_is_a_batch_of_one():
+def test_planned_gradients_of_a_single_sequence_equal_the_scan():
     assert_ways_agree(gru(INPUT, HIDDEN), gradients, [SCANNED, PLANNED], batch=())
 
 
@@ -114,16 +114,16 @@ def curved(cell, params, inputs, carry, **options):
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru_reset_before"])
-def test_forward_mode_and_second_derivatives(name):
+def test_forward_mode_and_second_derivatives_equal_the_scan(name):
     cell = CELLS[name](INPUT, HIDDEN)
     for derive in (pushed, curved):
         assert_ways_agree(cell, derive, [SCANNED, PLANNED])
 
 
-def test_runs_side_by_side():
+def test_planned_gradients_under_vmap_equal_the_scan():
     cell = lstm(INPUT, HIDDEN)
     params = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf, -leaf]), params_of(cell))
-    inputs, carry = drawn((T, B, INPUT), 1), start_of(cell)
+    inputs, carry = normal((T, B, INPUT), 1), start_of(cell)
 
     def each(params, **options):
         return jax.vmap(lambda p: gradients(cell, p, inputs, carry, **options))(params)
@@ -132,11 +132,11 @@ def test_runs_side_by_side():
 
 
 def odd_cell() -> Cell:
-    """A user's: products of both orders, a product used twice, a matrix used otherwise, a jit."""
+    """A cell with products of both orders, a product used twice, other uses of a matrix, a jit."""
     scale = jnp.linspace(0.5, 1.5, HIDDEN)
 
     def init(key):
-        return {"kernel": drawn((INPUT, HIDDEN), 5), "W": 0.5 * drawn((HIDDEN, HIDDEN), 6)}
+        return {"kernel": normal((INPUT, HIDDEN), 5), "W": 0.5 * normal((HIDDEN, HIDDEN), 6)}
 
     @jax.jit
     def step(params, h, x):
@@ -153,14 +153,14 @@ def odd_cell() -> Cell:
     return Cell(init, step, lambda: jnp.zeros(HIDDEN))
 
 
-def test_a_users_cell():
+def test_planned_gradients_of_an_unusual_user_cell_equal_the_scan():
     assert_ways_agree(odd_cell(), gradients, [SCANNED, PLANNED])
     assert_ways_agree(odd_cell(), pushed, [SCANNED, PLANNED])
 
 
-def test_what_a_step_closes_over_has_its_gradient():
+def test_closed_over_parameters_have_gradients():
     cell = gru(INPUT, HIDDEN)
-    inputs = drawn((T, B, INPUT), 1)
+    inputs = normal((T, B, INPUT), 1)
 
     def total(params, method):
         closed = cell._replace(step=lambda _, s, x: cell.step(params, s, x))
@@ -174,50 +174,50 @@ def plain_cell(step) -> Cell:
     return Cell(lambda key: {"w": jnp.ones(INPUT)}, step, lambda: jnp.zeros(INPUT))
 
 
-def test_a_step_without_products_is_scanned_and_says_why(caplog):
+def test_step_without_products_is_scanned_with_a_logged_reason(caplog):
     cell = plain_cell(lambda params, h, x: (params["w"] * h + x,) * 2)
-    inputs = drawn((T, B, INPUT), 1)
+    inputs = normal((T, B, INPUT), 1)
     with caplog.at_level(logging.DEBUG, logger="gradflow"):
         planned = unroll(cell, {"w": jnp.ones(INPUT)}, inputs, method="planned").outputs
     assert "no product of a matrix of parameters with a vector" in caplog.text
     np.testing.assert_allclose(planned, jnp.cumsum(inputs, 0), rtol=1e-12)
 
 
-def test_a_step_that_prints_is_scanned(caplog, capsys):
+def test_step_with_side_effects_is_scanned(caplog, capsys):
     def step(params, h, x):
         jax.debug.print("here", ordered=True)
         return (jnp.diag(params["w"]) @ h + x,) * 2
 
     with caplog.at_level(logging.DEBUG, logger="gradflow"):
-        unroll(plain_cell(step), {"w": jnp.ones(INPUT)}, drawn((T, INPUT), 1), method="planned")
+        unroll(plain_cell(step), {"w": jnp.ones(INPUT)}, normal((T, INPUT), 1), method="planned")
         jax.effects_barrier()
     assert "side effects" in caplog.text and capsys.readouterr().out.count("here") >= T
 
 
-def test_a_carry_of_nothing_is_scanned(caplog):
+def test_cell_with_an_empty_carry_is_scanned(caplog):
     cell = Cell(lambda key: {}, lambda p, s, x: (s, p["W"] @ x), lambda: (), lambda s: jnp.ones(1))
-    inputs = drawn((T, B, INPUT), 1)
+    inputs = normal((T, B, INPUT), 1)
     with caplog.at_level(logging.DEBUG, logger="gradflow"):
         outputs = unroll(cell, {"W": jnp.eye(INPUT)}, inputs, method="planned").outputs
     assert "its carry is empty" in caplog.text
     np.testing.assert_allclose(outputs, inputs, rtol=1e-12)
 
 
-def test_several_segments_and_a_rest():
+def test_several_segments_and_a_remainder_equal_the_scan():
     cell, steps = CELLS["gru"](INPUT, HIDDEN), 2 * SEGMENT + 3
-    arguments = params_of(cell), drawn((steps, B, INPUT), 1), start_of(cell)
+    arguments = params_of(cell), normal((steps, B, INPUT), 1), start_of(cell)
     ways = SCANNED, PLANNED
     assert_same(evaluate(lambda *a: [gradients(cell, *a, **way) for way in ways], *arguments))
 
 
-def test_a_batch_without_inputs():
+def test_autonomous_batch_equals_the_scan():
     cell = CELLS["gru"](0, HIDDEN)
     arguments = params_of(cell), jnp.zeros((T, B, 0)), start_of(cell)
     ways = SCANNED, PLANNED
     assert_same(evaluate(lambda *a: [gradients(cell, *a, **way) for way in ways], *arguments))
 
 
-def test_no_steps():
+def test_zero_steps_return_the_initial_carry():
     cell = lstm(INPUT, HIDDEN)
     trajectory = unroll(cell, params_of(cell), jnp.zeros((0, B, INPUT)), method="planned")
     assert trajectory.outputs.shape == (0, B, HIDDEN) and trajectory.carries.c.shape[0] == 1
@@ -225,12 +225,12 @@ def test_no_steps():
 
 def test_auto_scans_a_single_sequence():
     cell = lstm(INPUT, HIDDEN)
-    params, inputs = params_of(cell), drawn((T, INPUT), 1)
+    params, inputs = params_of(cell), normal((T, INPUT), 1)
     run = lambda method: jax.make_jaxpr(lambda p: unroll(cell, p, inputs, method=method))  # noqa: E731
     assert str(run("auto")(params)) == str(run("scan")(params)) != str(run("planned")(params))
 
 
-def test_auto_plans_batches_that_are_not_large():
+def test_auto_plans_batches_up_to_the_limit():
     for batch, way in ((MAX_PLANNED_BATCH, "planned"), (MAX_PLANNED_BATCH + 1, "scan")):
         x = jax.ShapeDtypeStruct((T, batch, INPUT), float)
         cell = lstm(INPUT, HIDDEN)
@@ -240,7 +240,7 @@ def test_auto_plans_batches_that_are_not_large():
 
 
 def inner_loops(jaxpr):
-    """The bodies of loops that hold no loop themselves."""
+    """The bodies of the innermost loops."""
     found = []
     for eqn in jaxpr.eqns:
         for value in eqn.params.values():
@@ -254,7 +254,7 @@ def inner_loops(jaxpr):
 @pytest.mark.parametrize(
     "name, products", [("lstm", [2, 1]), ("gru", [3, 1]), ("gru_reset_before", [4, 2])]
 )
-def test_products_are_joined_in_the_loop_and_in_its_transpose(name, products):
+def test_products_are_joined_in_the_forward_and_the_backward_loop(name, products):
     cell = CELLS[name](INPUT, HIDDEN)
     params = params_of(cell)
     carry, x = cell.initial_carry(), jnp.zeros(INPUT)
@@ -262,13 +262,13 @@ def test_products_are_joined_in_the_loop_and_in_its_transpose(name, products):
     batch = jax.tree.map(lambda s: jnp.zeros((B, *s.shape)), carry)
 
     def total(params):
-        return run_plan(plan, True, params, batch, drawn((T, B, INPUT), 1))[1].sum()
+        return run_plan(plan, True, params, batch, normal((T, B, INPUT), 1))[1].sum()
 
     loops = inner_loops(jax.make_jaxpr(jax.grad(total))(params).jaxpr)
     assert [str(loop).count("dot_general") for loop in loops] == products
 
 
-def test_the_joined_products_of_an_lstm():
+def test_products_of_an_lstm_are_joined():
     cell = lstm(INPUT, HIDDEN)
     params = params_of(cell)
     plan = plan_of(cell.step, params, cell.initial_carry(), jnp.zeros(INPUT))

@@ -20,7 +20,7 @@ def inputs_of(*shape, seed=1):
 
 
 def params_of(cell):
-    """As drawn, with biases that are not zero."""
+    """Initial parameters, moved so that no bias is zero."""
     return jax.tree.map(lambda leaf: leaf + 0.1, cell.init(jax.random.key(0)))
 
 
@@ -37,7 +37,7 @@ def loop(cell, params, inputs, carry=None, real=None):
 
 
 def assert_same(ours, theirs, **tolerance):
-    """Two trajectories are equal to rounding, and of one structure."""
+    """Asserts that two trajectories have the same structure and are equal to rounding."""
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(
             a, b, **({"rtol": 1e-12, "atol": 1e-14} | tolerance)
@@ -48,7 +48,7 @@ def assert_same(ours, theirs, **tolerance):
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_sequence_equals_a_python_loop(name):
+def test_sequence_equals_a_python_loop(name):
     cell = CELLS[name]
     params, inputs = params_of(cell), inputs_of(T, 3)
     trajectory = unroll(cell, params, inputs)
@@ -58,7 +58,7 @@ def test_a_sequence_equals_a_python_loop(name):
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_batch_equals_a_loop_over_its_sequences(name):
+def test_batch_equals_a_loop_over_its_sequences(name):
     cell = CELLS[name]
     params, inputs = params_of(cell), inputs_of(T, B, 3)
     batch = unroll(cell, params, inputs)
@@ -70,7 +70,7 @@ def test_a_batch_equals_a_loop_over_its_sequences(name):
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_the_gradient_of_a_batch_is_the_sum_of_those_of_its_sequences(name):
+def test_gradient_of_a_batch_is_the_sum_over_its_sequences(name):
     cell = CELLS[name]
     params, inputs = params_of(cell), inputs_of(T, B, 3)
 
@@ -89,7 +89,7 @@ LENGTHS = [4, 0, T]
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_padded_steps_copy_the_carry_and_give_its_h(name):
+def test_padded_steps_copy_the_carry_and_return_its_h(name):
     cell = CELLS[name]
     params, inputs = params_of(cell), inputs_of(T, B, 3)
     batch = unroll(cell, params, inputs, lengths=LENGTHS)
@@ -105,7 +105,7 @@ def test_padded_steps_copy_the_carry_and_give_its_h(name):
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.booleans(), min_size=T, max_size=T))
-def test_a_mask_leaves_out_the_steps_that_it_says(real):
+def test_masked_steps_are_skipped(real):
     cell = CELLS["lstm"]
     params, inputs = params_of(cell), inputs_of(T, 3)
     trajectory = unroll(cell, params, inputs, mask=jnp.array(real))
@@ -115,7 +115,7 @@ def test_a_mask_leaves_out_the_steps_that_it_says(real):
     assert_same([jax.tree.map(lambda leaf: leaf[-1], trajectory.carries)], [end])
 
 
-def test_the_step_jacobian_of_padding_is_exactly_the_identity():
+def test_step_jacobian_of_padding_is_exactly_the_identity():
     cell = CELLS["lstm"]
     params, inputs = params_of(cell), inputs_of(T, 3)
     carry = LSTMCarry(*inputs_of(2, 4, seed=3))
@@ -137,7 +137,7 @@ def test_the_step_jacobian_of_padding_is_exactly_the_identity():
     assert_same([padded], [short], rtol=1e-12, atol=1e-15)
 
 
-def test_lengths_may_be_known_only_at_run_time():
+def test_lengths_may_be_traced():
     cell = CELLS["gru"]
     params, inputs = params_of(cell), inputs_of(T, B, 3)
     run = jax.jit(lambda lengths: unroll(cell, params, inputs, lengths=lengths))
@@ -146,7 +146,7 @@ def test_lengths_may_be_known_only_at_run_time():
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_run_goes_on_from_the_carry_it_is_given(name):
+def test_run_continues_from_the_given_carry(name):
     cell = CELLS[name]
     params, inputs = params_of(cell), inputs_of(T, B, 3)
     whole = unroll(cell, params, inputs)
@@ -160,7 +160,7 @@ def test_a_run_goes_on_from_the_carry_it_is_given(name):
     np.testing.assert_allclose(alone, whole.outputs[2:, 1], rtol=1e-12, atol=1e-14)
 
 
-def test_no_steps_leave_the_initial_carry():
+def test_zero_steps_return_the_initial_carry():
     cell = CELLS["lstm"]
     carry = LSTMCarry(jnp.ones(4), jnp.arange(4.0))
     carries, outputs = unroll(cell, params_of(cell), jnp.zeros((0, 3)), carry=carry)
@@ -179,7 +179,7 @@ def test_float32_stays_float32_while_x64_is_on(name, lengths):
     assert_same(trajectory, unroll(cell, params, inputs, lengths=lengths), rtol=1e-4, atol=1e-6)
 
 
-def test_the_wider_type_of_parameters_and_inputs_is_that_of_the_run():
+def test_run_has_the_wider_type_of_parameters_and_inputs():
     cell = CELLS["gru"]
     params, inputs = params_of(cell), inputs_of(T, 3)
     assert unroll(cell, params, inputs.astype(jnp.float32)).outputs.dtype == jnp.float64
@@ -190,7 +190,7 @@ def test_the_wider_type_of_parameters_and_inputs_is_that_of_the_run():
 
 
 def step_of(change) -> Cell:
-    """The RNN with another step, of what its step returns."""
+    """The RNN with `change` applied to the result of its step."""
     return CELLS["rnn"]._replace(step=lambda *before: change(*CELLS["rnn"].step(*before)))
 
 
@@ -201,12 +201,12 @@ def refused(kind, message):
 @pytest.mark.parametrize(
     "inputs, kind, message",
     [
-        (jnp.arange(6).reshape(2, 3), TypeError, "floating inputs are expected, got int64: conv"),
-        (jnp.ones(3), ValueError, r"\(T, input\), or \(T, B, input\) .* got shape \(3,\)"),
-        (jnp.ones((2, 2, 2, 3)), ValueError, r"are expected, got shape \(2, 2, 2, 3\)"),
+        (jnp.arange(6).reshape(2, 3), TypeError, "Expected floating inputs, got int64. Convert"),
+        (jnp.ones(3), ValueError, r"\(T, input\), or \(T, B, input\) .* got shape \(3,\)\."),
+        (jnp.ones((2, 2, 2, 3)), ValueError, r"Expected .*, got shape \(2, 2, 2, 3\)\. Make"),
     ],
 )
-def test_inputs_that_are_no_sequences_are_refused(inputs, kind, message):
+def test_bad_inputs_raise(inputs, kind, message):
     with refused(kind, message):
         check_inputs(inputs)
 
@@ -214,15 +214,18 @@ def test_inputs_that_are_no_sequences_are_refused(inputs, kind, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"lengths": [1, 2, 3], "mask": jnp.ones((T, B), bool)}, "got both; leave one of them"),
-        ({"lengths": [1, 2]}, r"integer lengths of shape \(3,\) are expected, got int64 of .*2,"),
-        ({"lengths": 2}, r"integer lengths of shape \(3,\) are expected, got int64 of shape \(\)"),
-        ({"lengths": [1, 2, T + 1]}, r"within 0 ... T = 6 are expected, got \[1 2 7\]"),
-        ({"lengths": [1, -2, 3]}, r"within 0 ... T = 6 are expected, got \[ 1 -2  3\]"),
-        ({"mask": jnp.ones((T, 2), bool)}, r"boolean mask of shape \(6, 3\) .* of shape \(6, 2\)"),
+        ({"lengths": [1, 2, 3], "mask": jnp.ones((T, B), bool)}, "got both. Remove one of them."),
+        ({"lengths": [1, 2]}, r"Expected integer lengths of shape \(3,\), got int64 of .*2,"),
+        ({"lengths": 2}, r"Expected integer lengths of shape \(3,\), got int64 of shape \(\)"),
+        ({"lengths": [1, 2, T + 1]}, r"between 0 and T = 6, got \[1 2 7\]"),
+        ({"lengths": [1, -2, 3]}, r"between 0 and T = 6, got \[ 1 -2  3\]"),
+        (
+            {"mask": jnp.ones((T, 2), bool)},
+            r"Expected a boolean mask of shape \(6, 3\), .* of shape \(6, 2\)",
+        ),
     ],
 )
-def test_padding_that_does_not_fit_is_refused(options, message):
+def test_bad_lengths_and_masks_raise(options, message):
     with refused(ValueError, message):
         valid_steps(inputs_of(T, B, 3), **({"lengths": None, "mask": None} | options))
 
@@ -234,24 +237,29 @@ def test_padding_that_does_not_fit_is_refused(options, message):
             "rnn",
             jnp.zeros(5),
             ValueError,
-            "step does not take a carry of .*5.* x of .*'W_h': .4, 4",
+            "got a carry of .*5.* x of .*'W_h': .4, 4",
         ),
-        ("rnn", jnp.zeros(4, int), TypeError, "floating arrays is expected, got int64 at carry: m"),
+        (
+            "rnn",
+            jnp.zeros(4, int),
+            TypeError,
+            "floating arrays, got int64 at carry, which",
+        ),
         (
             "lstm",
             LSTMCarry(jnp.zeros(4), jnp.zeros(4, bool)),
             TypeError,
-            r"floating arrays is expected, got bool at carry\.c: make it floating",
+            r"floating arrays, got bool at carry\.c, .*Make it floating",
         ),
     ],
 )
-def test_a_carry_that_does_not_fit_is_refused(cell, carry, kind, message):
+def test_bad_carry_raises(cell, carry, kind, message):
     with refused(kind, message):
         unroll(CELLS[cell], params_of(CELLS[cell]), inputs_of(T, 3), carry=carry)
 
 
-def test_inputs_of_another_size_are_refused():
-    with refused(ValueError, r"step does not take .* x of .*\(5,\).* parameters of shapes .*W_x"):
+def test_inputs_of_the_wrong_size_raise():
+    with refused(ValueError, r"step takes, .* x of .*\(5,\).* parameters of shapes .*W_x"):
         unroll(CELLS["rnn"], params_of(CELLS["rnn"]), inputs_of(T, 5))
 
 
@@ -263,10 +271,10 @@ def test_inputs_of_another_size_are_refused():
         lambda carry, h: (carry.astype(jnp.float32), h),
     ],
 )
-def test_a_step_that_changes_its_carry_is_refused(change):
+def test_step_that_changes_the_form_of_its_carry_raises(change):
     cell = step_of(change)
     for shape in ((T, 3), (T, B, 3)):
-        with refused(ValueError, "a step is expected to return a carry like the one it took, "):
+        with refused(ValueError, "Expected a step that returns a carry like its argument, "):
             unroll(cell, params_of(cell), inputs_of(*shape))
 
 
@@ -277,6 +285,6 @@ def test_a_step_that_changes_its_carry_is_refused(change):
         ({"remat": "steps"}, "Unknown remat 'steps'. Did you mean 'step'.* none, sqrt, step"),
     ],
 )
-def test_an_unknown_way_to_run_is_refused(options, message):
+def test_unknown_method_or_remat_raises(options, message):
     with refused(ValueError, message):
         unroll(CELLS["rnn"], params_of(CELLS["rnn"]), inputs_of(T, 3), **options)
