@@ -53,7 +53,8 @@ def test_several_cells_are_initialised_from_the_same_keys():
 
 def test_outcomes_of_the_runs_of_a_setting():
     solved_at = np.array([40.0, np.nan, 60.0])
-    assert outcomes.row(solved_at) == {"solved": "2 of 3", "updates to solve": "50"}
+    for form in (solved_at, xarray.DataArray(solved_at, dims="seed")):
+        assert outcomes.row(form) == {"solved": "2 of 3", "updates to solve": "50"}
     assert outcomes.row(np.full(2, np.nan)) == {"solved": "0 of 2", "updates to solve": "-"}
     data = xarray.Dataset(
         {

@@ -15,7 +15,7 @@ REFERENCE = {"color": "#606060", "linewidth": 0.8, "linestyle": (0, (1, 1))}
 
 def number_solved(solved_at: ArrayLike) -> str:
     """Writes how many runs solved their task: ``2 of 5``."""
-    solved = np.isfinite(solved_at)
+    solved = np.isfinite(np.asarray(solved_at, float))
     return f"{solved.sum()} of {solved.size}"
 
 
