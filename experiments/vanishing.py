@@ -269,8 +269,10 @@ def summary(dataset: "xarray.Dataset") -> str:
 def _row(name: str, found: flow.Summary, longest: int) -> dict[str, str]:
     dead = f" (exactly 0 from lag {found.dead_lag:.0f})" if found.dead_lag < np.inf else ""
     broken = f" (NaN from lag {found.nonfinite_lag:.0f})" if found.nonfinite_lag < np.inf else ""
-    row = {"cell": name, **rates.row(found, longest), "half-life": f"{found.half_life:.1f}"}
-    return row | {"regime": found.regime + dead + broken}
+    row = rates.row(found, longest)
+    factor, half_life = row.pop("factor per step"), f"{found.half_life:.1f}"
+    first = {"cell": name, "factor per step": factor, "half-life": half_life}
+    return first | row | {"regime": found.regime + dead + broken}
 
 
 def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
