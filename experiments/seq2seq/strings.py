@@ -91,7 +91,7 @@ def reversal(length: int = 8, *, num_drawn: int = 50_000) -> Rewriting:
 
     Raises:
       TypeError: If an option is not an integer.
-      ValueError: If there is no digit, or fewer than 10 strings are drawn.
+      ValueError: If there is no digit, or fewer than 10 strings are sampled.
     """
     check_integer("length", length, 1)
     check_integer("num_drawn", num_drawn, 10)
