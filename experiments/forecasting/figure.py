@@ -8,7 +8,8 @@ from _kit import curves, outcomes, probes
 from forecasting.generated import COLUMNS, EXAMPLES
 from forecasting.measuring import AHEAD
 from forecasting.ratios import ratios
-from forecasting.results import best, curves_of, published_for
+from forecasting.reach import curves_of
+from forecasting.results import best, published_for
 from gradflow import study
 from gradflow.flow.summary import HORIZON
 
@@ -144,30 +145,28 @@ def _draw_ratios(ax: "Axes", dataset: "xarray.Dataset") -> None:
 
 
 def _draw_flow(ax: "Axes", dataset: "xarray.Dataset") -> None:
-    nets = [str(name) for name in dataset.model.values if curves_of(dataset, str(name)) is not None]
-    for index, name in enumerate(nets):
-        lag, norms = curves_of(dataset, name) or ((), ())
-        look = study.figure.cell_style(name, index)
-        label = name.replace("_", " ")
-        study.figure.band(ax, lag, np.asarray(norms) / curves.NATS, 0, **look, label=label)
+    for index, (name, (lag, norms)) in enumerate(_measured(dataset).items()):
+        look = {**study.figure.cell_style(name, index), "label": name.replace("_", " ")}
+        study.figure.band(ax, lag, norms / curves.NATS, 0, **look)
     ax.axhline(np.log10(HORIZON), **outcomes.REFERENCE)
-    ax.set(
-        xlabel="lag T − k (steps of the series)",
-        ylabel=curves.NORM,
-    )
+    ax.set(xlabel="lag T − k (steps of the series)", ylabel=curves.NORM)
     ax.set_title("Flow through the trained networks")
     ax.margins(x=0)
-    if not nets:
-        ax.text(
-            0.5, 0.5, "no recurrent network\namong the models", ha="center", transform=ax.transAxes
-        )
-        return
-    ax.legend(fontsize=6.5, handlelength=2.4, ncols=2)
+    if _measured(dataset):
+        ax.legend(fontsize=6.5, handlelength=2.4, ncols=2)
+    else:
+        note = "no recurrent network\namong the models"
+        ax.text(0.5, 0.5, note, ha="center", transform=ax.transAxes)
+
+
+def _measured(dataset: "xarray.Dataset") -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The lags and the curves of each recurrent network."""
+    names = map(str, dataset.model.values)
+    return {name: found for name in names if (found := curves_of(dataset, name))}
 
 
 def _draw_probes(parts: Any, dataset: "xarray.Dataset") -> None:
     """The maps of each network, one row a probe."""
-    names = [str(name) for name in dataset.model.values if curves_of(dataset, str(name))]
-    nets = {name.replace("_", "\n"): dataset.sel(model=name) for name in names}
+    networks = {name.replace("_", "\n"): dataset.sel(model=name) for name in _measured(dataset)}
     if len(parts):
-        probes.draw_rows(parts, dataset, nets, time="epoch")
+        probes.draw_rows(parts, dataset, networks, time="epoch")

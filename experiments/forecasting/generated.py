@@ -36,7 +36,7 @@ EXAMPLES = 3
 
 
 def generated(num_steps: int) -> dict[str, f.Split]:
-    """Makes the notebook's windows, 7,000 / 2,000 / 1,000, by task; each task has its own series."""
+    """Makes the notebook's windows, 7,000 / 2,000 / 1,000; each task has its own series."""
     sets = {}
     for task in TASKS:
         ahead = 1 if task == "one" else AHEAD
