@@ -17,7 +17,7 @@ interval over seeds. With a single seed the intervals of the bits are over stret
 is, over other text and not over other trainings, and the gradient's reach has no interval.
 
 Source: Karpathy, Johnson, Fei-Fei 2016, arXiv:1506.02078 (the set-up and the text); Feng, Tung,
-Ahmed, Bengio, Hajimirsadeghi 2024, arXiv:2410.01201 (published losses, of three-layer nets).
+Ahmed, Bengio, Hajimirsadeghi 2024, arXiv:2410.01201 (published losses, of three-layer networks).
 
     python experiments/char_lm --text=PATH
     python experiments/char_lm --text=PATH --sample="ROMEO:" --temperature=0.8

@@ -15,10 +15,9 @@ from forecasting.measuring import (
     coverage,
     fit,
     interval,
-    lags_of,
     log_norms,
     plan_of,
-    probed,
+    record,
     save_cell,
 )
 from forecasting.training import TASKS, Forecasting, Plan
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
     import xarray
 
 COLUMNS = ("one", "iterated", "direct", "seq2seq", "own")
-"""How a net's forecast is made: own is the seq2seq net that goes on from its own next value."""
+"""How a network forecasts: own is the seq2seq network that runs autoregressively."""
 
 EXAMPLES = 3
-"""Generated series of the test that are drawn."""
+"""Generated test series in the figure."""
 
 
 def generated(num_steps: int) -> dict[str, f.Split]:
@@ -72,13 +71,11 @@ def _measure_generated(
     data: dict[str, f.Split],
     folder: Folder,
 ) -> "xarray.Dataset":
-    import xarray
-
-    ways, curves, found = _ways(config, name, net, data, folder)
-    along, times = probed(config, found)
-    shape = {"mse": (config.num_seeds,), "coverage": ()}
-    rows = {key: np.full((len(COLUMNS), *size), np.nan) for key, size in shape.items()}
-    drawn = np.full((len(COLUMNS), EXAMPLES, AHEAD), np.nan)
+    """Forecasts in each way that a model can, and measures the flow through it."""
+    ways, norms, measured = _ways(config, name, net, data, folder)
+    errors = np.full((len(COLUMNS), config.num_seeds), np.nan)
+    covered = np.full(len(COLUMNS), np.nan)
+    forecasts = np.full((len(COLUMNS), EXAMPLES, AHEAD), np.nan)
     offsets = np.full((len(COLUMNS), 2, AHEAD), np.nan)
     for index, column in enumerate(COLUMNS):
         if column not in ways:
@@ -87,29 +84,18 @@ def _measure_generated(
         (valid, y), (test, y_test) = (
             (ways[column](p), p.targets[:, -1].astype(float)) for p in (part.valid, part.test)
         )
-        rows["mse"][index] = np.mean((valid - y) ** 2, axis=(1, 2))
-        offset = interval(valid, y)
-        rows["coverage"][index] = coverage(test, y_test, offset)
-        ahead = y.shape[1]
-        drawn[index, :, :ahead], offsets[index, :, :ahead] = test[0, :EXAMPLES], offset
-    return xarray.Dataset(
-        {
-            "mse": (("model", "column", "seed"), rows["mse"][None]),
-            "coverage": (("model", "column"), rows["coverage"][None]),
-            "forecast": (("model", "column", "example", "lead"), drawn[None]),
-            "offset": (("model", "column", "end", "lead"), offsets[None]),
-            "log_norm": (("model", "curve", "lag"), curves[None], {"units": "nats"}),
-            **along,
-        },
-        coords={
-            "model": [name],
-            "curve": np.arange(len(curves)),
-            "column": list(COLUMNS),
-            "lead": np.arange(1, AHEAD + 1),
-            "lag": ("lag", lags_of(net, curves), {"units": "steps of the series"}),
-            **times,
-        },
-    )
+        errors[index] = np.mean((valid - y) ** 2, axis=(1, 2))
+        offset, ahead = interval(valid, y), y.shape[1]
+        covered[index] = coverage(test, y_test, offset)
+        forecasts[index, :, :ahead], offsets[index, :, :ahead] = test[0, :EXAMPLES], offset
+    own = {
+        "mse": (("model", "column", "seed"), errors[None]),
+        "coverage": (("model", "column"), covered[None]),
+        "forecast": (("model", "column", "example", "lead"), forecasts[None]),
+        "offset": (("model", "column", "end", "lead"), offsets[None]),
+    }
+    found = record(config, name, net, norms, measured, own)
+    return found.assign_coords(column=list(COLUMNS))
 
 
 def _ways(

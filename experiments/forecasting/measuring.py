@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,9 @@ from gradflow.interop import save_params
 from gradflow.spec import parse_spec
 from gradflow.study.config import sanitise
 from gradflow.train.probes import Subject, prober
+
+if TYPE_CHECKING:
+    import xarray
 
 Folder = Callable[[str], Path | None]
 
@@ -74,11 +77,6 @@ def log_norms(net: Forecaster, params: Any, inputs: np.ndarray) -> np.ndarray:
         exact = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
         found = np.asarray(jax.jit(map_runs(one))(exact))
     return found.reshape(-1, found.shape[-1])
-
-
-def lags_of(net: Forecaster | None, curves: np.ndarray) -> np.ndarray:
-    """Gives the lags of curves, in steps of the series."""
-    return (1 if net is None else net.stride) * np.arange(curves.shape[1])
 
 
 def interval(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -156,8 +154,37 @@ def fit(
     )
 
 
-def probed(config: Config, measured: dict[str, np.ndarray]) -> tuple[dict, dict]:
-    """Returns the variables of the probes for a record of one model, and their coordinates."""
+def record(
+    config: Config,
+    name: str,
+    net: Forecaster | None,
+    norms: np.ndarray,
+    measured: dict[str, np.ndarray],
+    own: dict[str, Any],
+) -> "xarray.Dataset":
+    """Makes the record of one model: its own variables, the flow through it, and its probes."""
+    import xarray
+
+    lag = (1 if net is None else net.stride) * np.arange(norms.shape[1])
+    variables, times = _probed(config, measured)
+    return xarray.Dataset(
+        {
+            **own,
+            "log_norm": (("model", "curve", "lag"), norms[None], {"units": "nats"}),
+            **variables,
+        },
+        coords={
+            "model": [name],
+            "curve": np.arange(len(norms)),
+            "lead": np.arange(1, AHEAD + 1),
+            "lag": ("lag", lag, {"units": "steps of the series"}),
+            **times,
+        },
+    )
+
+
+def _probed(config: Config, measured: dict[str, np.ndarray]) -> tuple[dict, dict]:
+    """The probes as variables of the record of one model, and their coordinates."""
     if not measured:
         return {}, {}
     each = {name: np.moveaxis(values, 0, 1)[None] for name, values in measured.items()}

@@ -16,10 +16,9 @@ from forecasting.measuring import (
     coverage,
     fit,
     interval,
-    lags_of,
     log_norms,
     plan_of,
-    probed,
+    record,
     save_cell,
 )
 from forecasting.training import Forecasting
@@ -133,48 +132,41 @@ def _measure_real(
     folder: Folder,
     view: str,
 ) -> "xarray.Dataset":
-    import xarray
-
-    curves, measured = np.full((1, 1), np.nan), {}
+    """Forecasts from every origin, and measures the flow through the model."""
+    norms, measured = np.full((1, 1), np.nan), {}
     if net is None:
         found = _plain_forecasts(name, data, period)
     else:
-        training = Forecasting(
-            net, {"seq2seq" if net.cell else "direct": data.parts}, plan_of(config)
-        )
-        fitted, measured = fit(config, training, folder, f"view={view},model={name},fit")
-        (params,) = fitted.values()
-        found = [training.forecast(params, part.inputs) for part in data.parts]
-        place = folder(f"view={view},model={name}")
-        save_cell(config, name, net, params, place and study.params_folder(place) / view)
-        inputs = data.parts.test.inputs
-        curves = log_norms(net, params, inputs[:: -(-len(inputs) // WINDOWS)])
+        found, norms, measured = _trained(config, name, net, data, folder, view)
     targets = [part.targets[:, -1] for part in data.parts]
     train, valid, test = found
     offset = interval(valid, targets[1])
     squares = np.mean((test - targets[2]) ** 2, axis=0) * data.std**2
-    origin = data.first + np.arange(len(squares))
-    along, times = probed(config, measured)
     on_train = np.sqrt(np.nanmean((train[..., 0] - targets[0][:, 0]) ** 2)) * data.std
-    return xarray.Dataset(
-        {
-            "square": (("model", "origin", "lead"), squares[None]),
-            "forecast": (("model", "origin", "lead"), (test[0] * data.std + data.mean)[None]),
-            "offset": (("model", "end", "lead"), (offset * data.std)[None]),
-            "coverage": (("model",), [coverage(test, targets[2], offset)]),
-            "rmse_train": (("model",), [on_train]),
-            "log_norm": (("model", "curve", "lag"), curves[None], {"units": "nats"}),
-            **along,
-        },
-        coords={
-            "model": [name],
-            "curve": np.arange(len(curves)),
-            "origin": origin,
-            "lead": np.arange(1, AHEAD + 1),
-            "lag": ("lag", lags_of(net, curves), {"units": "steps of the series"}),
-            **times,
-        },
-    )
+    own = {
+        "square": (("model", "origin", "lead"), squares[None]),
+        "forecast": (("model", "origin", "lead"), (test[0] * data.std + data.mean)[None]),
+        "offset": (("model", "end", "lead"), (offset * data.std)[None]),
+        "coverage": (("model",), [coverage(test, targets[2], offset)]),
+        "rmse_train": (("model",), [on_train]),
+    }
+    whole = record(config, name, net, norms, measured, own)
+    return whole.assign_coords(origin=data.first + np.arange(len(squares)))
+
+
+def _trained(
+    config: Config, name: str, net: Forecaster, data: Scaled, folder: Folder, view: str
+) -> tuple[list[np.ndarray], np.ndarray, dict[str, np.ndarray]]:
+    """Trains a network: its forecasts on the three parts, the flow through it, its probes."""
+    task = "seq2seq" if net.cell else "direct"
+    training = Forecasting(net, {task: data.parts}, plan_of(config))
+    fitted, measured = fit(config, training, folder, f"view={view},model={name},fit")
+    params = fitted[task]
+    place = folder(f"view={view},model={name}")
+    save_cell(config, name, net, params, place and study.params_folder(place) / view)
+    inputs = data.parts.test.inputs
+    norms = log_norms(net, params, inputs[:: -(-len(inputs) // WINDOWS)])
+    return [training.forecast(params, part.inputs) for part in data.parts], norms, measured
 
 
 def _plain_forecasts(name: str, data: Scaled, period: int | None) -> list[np.ndarray]:
