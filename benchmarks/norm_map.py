@@ -66,12 +66,13 @@ def contestants(hidden_size: int, times: range) -> dict[str, Callable]:
     cell = lstm(INPUT_SIZE, hidden_size)
     params = cell.init(jax.random.key(0))
     inputs = jax.random.normal(jax.random.key(1), (_NUM_STEPS.value, INPUT_SIZE))
+    norm = "spectral" if _NORM.value == "spectral" else "frobenius"  # a literal, not any string
     runs: dict[str, Callable] = {
-        "log_norm_map": lambda: log_norm_map(cell, params, inputs, norm=_NORM.value),
+        "log_norm_map": lambda: log_norm_map(cell, params, inputs, norm=norm),
         "bare products": bare_products(hidden_size, _NUM_STEPS.value),
     }
     if with_torch(_TORCH.value):
-        runs["PyTorch"] = torch_log_norms(params, inputs, times, _NORM.value)
+        runs["PyTorch"] = torch_log_norms(params, inputs, times, norm)
         off = np.nanmax(np.abs(runs["log_norm_map"]() - runs["PyTorch"]()))
         if not off < (1e-6 if _X64.value else 1e-3):
             raise ArithmeticError(f"Expected equal log norms, got a difference of {off:.1e} nats.")

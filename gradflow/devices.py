@@ -5,8 +5,7 @@ are measured); no device waits for another. `sum_over_batch` sums a function ove
 one batch, of which each device computes an equal share.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,14 +15,10 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from gradflow.numerics.lapack import decomposed_shapes, has_batches
+
 MIN_SHARE = 8
 """Least number of sequences for one device; with fewer, the all-reduce costs more than it saves."""
-
-LAPACK_PRIMITIVES = frozenset(
-    """cholesky eig eigh geqp3 geqrf hessenberg householder_product lu qr schur svd
-    triangular_solve tridiagonal tridiagonal_solve""".split()
-)
-"""Names of the JAX primitives that LAPACK computes on a CPU."""
 
 _RUNS, _BATCH = "runs", "batch"
 
@@ -133,31 +128,6 @@ def to_first_device(tree: PyTree) -> PyTree:
     return jax.tree.map(move, tree)
 
 
-def decomposed_shapes(function: Callable[..., Any], *arguments: Any) -> list[tuple[int, ...]]:
-    """Finds the shapes of all arrays that a function, traced but not run, passes to LAPACK."""
-    return list(_lapack_operands(jax.make_jaxpr(function)(*arguments).jaxpr))
-
-
-def _lapack_operands(jaxpr: Any) -> Iterator[tuple[int, ...]]:
-    for equation in jaxpr.eqns:
-        if equation.primitive.name in LAPACK_PRIMITIVES:
-            yield equation.invars[0].aval.shape
-        for value in equation.params.values():
-            for part in value if isinstance(value, tuple | list) else (value,):
-                inner = getattr(part, "jaxpr", part)
-                if hasattr(inner, "eqns"):
-                    yield from _lapack_operands(inner)
-
-
-def _has_batches(shapes: list[tuple[int, ...]]) -> bool:
-    """Whether LAPACK gets more than one matrix at a time.
-
-    jaxlib spreads a batch of decompositions over the CPU's thread pool, on which the devices
-    themselves run, and waits there: two devices with a batch each wait for ever.
-    """
-    return any(math.prod(shape[:-2]) > 1 and min(shape[-2:]) > 1 for shape in shapes)
-
-
 class _Placement(NamedTuple):
     """Distribution of runs over devices.
 
@@ -183,7 +153,7 @@ def _placement(one_run: Callable[[Any], Any], runs: Any) -> _Placement | None:
     if jax.default_backend() == "cpu":
         first = jax.eval_shape(lambda runs: jax.tree.map(lambda leaf: leaf[0], runs), runs)
         shapes = decomposed_shapes(one_run, first)
-    if _has_batches(shapes):
+    if has_batches(shapes):
         return None
     mesh = Mesh(np.array(devices[: -(-_length(runs) // share)]), (_RUNS,))
     return _Placement(mesh, share, bool(shapes))
@@ -214,6 +184,6 @@ def _batch_mesh(function: Callable, params: Any, batch: Any, axes: Any) -> Mesh 
     number = next((n for n in range(most, 1, -1) if batch_size % n == 0), 1)
     if number == 1 or jax.sharding.get_abstract_mesh().axis_names:
         return None
-    if jax.default_backend() == "cpu" and _has_batches(decomposed_shapes(function, params, batch)):
+    if jax.default_backend() == "cpu" and has_batches(decomposed_shapes(function, params, batch)):
         return None
     return Mesh(np.array(devices[:number]), (_BATCH,))

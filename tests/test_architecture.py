@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "cell": set(),
     "numerics": set(),
     "checks": set(),
-    "devices": set(),
+    "devices": {"numerics"},
     "statistics": set(),
     "padding": {"cell"},
     "initializers": FOUNDATION | {"numerics"},

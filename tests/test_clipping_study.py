@@ -11,8 +11,9 @@ from gradflow.cells import rnn
 from gradflow.tasks import resolve_task
 from gradflow.train.clipping import resolve_clipping
 from gradflow.train.driver import Schedule, fit
+from gradflow.train.fresh import fresh_sequences
 from gradflow.train.optimisers import resolve_optimiser
-from gradflow.train.runs import begin, fresh_sequences
+from gradflow.train.runs import begin
 from gradflow.train.training import Training
 
 MODULE = load("clipping")

@@ -1,4 +1,4 @@
-"""Runs and batches on several devices equal those on one; decompositions are found in a trace.
+"""Runs and batches on several devices equal those on one.
 
 A process has its number of devices from the start, so that each number is tried in one of its own.
 """
@@ -7,12 +7,7 @@ import os
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
-import jax.scipy.linalg
 import pytest
-
-from gradflow.devices import decomposed_shapes
 
 PROGRAM = """
 import warnings
@@ -91,22 +86,6 @@ within = map_runs(weighted, sequential=False)
 np.testing.assert_allclose(within(jnp.arange(2.0)), jnp.arange(2) * rows.sum())
 """
 
-BY_LAPACK = {
-    "cholesky": jnp.linalg.cholesky,
-    "eig": jnp.linalg.eig,
-    "eigh": jnp.linalg.eigh,
-    "expm": jax.scipy.linalg.expm,
-    "inv": jnp.linalg.inv,
-    "lu": jax.scipy.linalg.lu,
-    "norm": lambda a: jnp.linalg.norm(a, 2),
-    "qr": jnp.linalg.qr,
-    "schur": jax.scipy.linalg.schur,
-    "slogdet": jnp.linalg.slogdet,
-    "solve": lambda a: jnp.linalg.solve(a, a),
-    "svd": jnp.linalg.svd,
-    "triangular": lambda a: jax.scipy.linalg.solve_triangular(a, a),
-}
-
 
 @pytest.mark.parametrize("num_devices", (1, 2, 3))
 def test_runs_and_batches_on_several_devices_equal_those_on_one(num_devices):
@@ -119,21 +98,3 @@ def test_runs_and_batches_on_several_devices_equal_those_on_one(num_devices):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_every_lapack_decomposition_is_found_in_a_trace():
-    a = jnp.eye(3)
-    for name, function in BY_LAPACK.items():
-        assert (3, 3) in decomposed_shapes(function, a), name
-
-        def inside(a, function=function):
-            of_it = lambda _: jax.tree.leaves(jax.jit(function)(a))  # noqa: E731
-            return jax.lax.map(of_it, jnp.arange(2))
-
-        assert (3, 3) in decomposed_shapes(inside, a), name
-
-
-def test_batch_axes_come_first_and_other_functions_have_no_decomposition():
-    a = jax.ShapeDtypeStruct((5, 3, 3), float)
-    assert set(decomposed_shapes(jnp.linalg.qr, a)) == {(5, 3, 3)}
-    assert decomposed_shapes(lambda a: jnp.fft.fft(a @ a).real + jnp.sort(a), a) == []

@@ -17,8 +17,9 @@ from gradflow import study
 from gradflow.cells import rnn
 from gradflow.tasks import resolve_task
 from gradflow.train.driver import Schedule, fit
+from gradflow.train.fresh import fresh_sequences
 from gradflow.train.optimisers import resolve_optimiser
-from gradflow.train.runs import begin, fresh_sequences
+from gradflow.train.runs import begin
 from gradflow.train.tensorboard import Board
 from gradflow.train.training import Training
 

@@ -100,7 +100,7 @@ def log_norms_along(
     params: Params,
     inputs: Array,
     *,
-    norm: Norm,
+    norm: str,
     source: str,
     target: str,
     **given: Any,

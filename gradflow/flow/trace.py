@@ -166,13 +166,13 @@ def _pull(function: Callable[[Any], Any], at: Any, rows: Rows) -> Rows:
 def trace_of(
     cell: Cell,
     params: Params,
-    inputs: Float[Array, "steps input"],
+    inputs: Array,
     *,
     carry: Carry | None = None,
     lengths: Lengths | None = None,
     mask: Mask | None = None,
 ) -> Trace:
-    """Runs the cell over one sequence and keeps what the measurements linearise.
+    """Runs the cell over one sequence, (T, input), and keeps what the measurements linearise.
 
     Raises:
       TypeError: If the inputs or the carry are not floating.

@@ -1,4 +1,4 @@
-"""Matrix decompositions that cannot deadlock under `jax.vmap` on a CPU.
+"""Matrix decompositions that cannot deadlock under `jax.vmap` on a CPU, and how to find others.
 
 jaxlib (0.10) distributes a batch of decompositions over the CPU's thread pool, from which it is
 itself run, and waits there. Two batches at once, such as the orthogonal matrices of two gates for
@@ -6,13 +6,20 @@ several seeds, take all threads of a small machine and wait for each other for e
 decomposition at a time waits for nobody: so under `jax.vmap` these are executed sequentially.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
+
+LAPACK_PRIMITIVES = frozenset(
+    """cholesky eig eigh geqp3 geqrf hessenberg householder_product lu qr schur svd
+    triangular_solve tridiagonal tridiagonal_solve""".split()
+)
+"""Names of the JAX primitives that LAPACK computes on a CPU."""
 
 
 def _one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,3 +55,28 @@ def qr(matrix: Float[Array, "n m"]) -> tuple[Float[Array, "n k"], Float[Array, "
 def singular_values(matrix: Float[Array, "n m"]) -> Float[Array, " k"]:
     """Computes descending singular values, as `jnp.linalg.svd`; not differentiable."""
     return _singular_values(matrix)
+
+
+def decomposed_shapes(function: Callable[..., Any], *arguments: Any) -> list[tuple[int, ...]]:
+    """Finds the shapes of all arrays that a function, traced but not run, passes to LAPACK."""
+    return list(_lapack_operands(jax.make_jaxpr(function)(*arguments).jaxpr))
+
+
+def _lapack_operands(jaxpr: Any) -> Iterator[tuple[int, ...]]:
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in LAPACK_PRIMITIVES:
+            yield equation.invars[0].aval.shape
+        for value in equation.params.values():
+            for part in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(part, "jaxpr", part)
+                if hasattr(inner, "eqns"):
+                    yield from _lapack_operands(inner)
+
+
+def has_batches(shapes: list[tuple[int, ...]]) -> bool:
+    """Whether LAPACK gets more than one matrix at a time.
+
+    jaxlib spreads a batch of decompositions over the CPU's thread pool, on which the devices
+    themselves run, and waits there: two devices with a batch each wait for ever.
+    """
+    return any(math.prod(shape[:-2]) > 1 and min(shape[-2:]) > 1 for shape in shapes)

@@ -10,11 +10,12 @@ from gradflow.train.clipping import CLIPPINGS, Clipping, resolve_clipping
 from gradflow.train.descent import Descent, descend, step
 from gradflow.train.driver import Progress, Schedule, Source, fit
 from gradflow.train.finite import Learned, Learner, epochs
+from gradflow.train.fresh import fresh_sequences
 from gradflow.train.keeper import Keeper
 from gradflow.train.optimisers import Optimiser, resolve_optimiser
 from gradflow.train.probes import Probing, resolve_probes
 from gradflow.train.regularisers import REGULARISERS, resolve_regulariser
-from gradflow.train.runs import Runs, advance, begin, evaluate, fresh_sequences
+from gradflow.train.runs import Runs, advance, begin, evaluate
 from gradflow.train.training import Training
 from gradflow.train.truncation import truncated_gradient
 

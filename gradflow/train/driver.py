@@ -1,7 +1,7 @@
 """The training driver: updates, evaluations, probes, checkpoints, and when to stop.
 
 It knows no task. What is trained is a `Source`: an initial state, which is any pytree, and
-functions of it. `gradflow.train.runs.fresh_sequences` makes one for tasks that generate their
+functions of it. `gradflow.train.fresh.fresh_sequences` makes one for tasks that generate their
 sequences, `gradflow.train.finite.epochs` one for finite data, and a study may make its own.
 """
 

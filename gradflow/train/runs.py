@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gradflow.cell import Cell, Key, Params
@@ -21,10 +20,8 @@ from gradflow.devices import map_runs, place_runs, to_first_device
 from gradflow.tasks.task import Batch
 from gradflow.train.clip_record import clip_stats, norm_ratio
 from gradflow.train.descent import Descent, step
-from gradflow.train.driver import Progress, Source
 from gradflow.train.model import init_model, predict
 from gradflow.train.objective import batch_loss
-from gradflow.train.probes import Probing, probe
 from gradflow.train.training import Training, gradient, transformation
 
 NEVER = -1
@@ -32,9 +29,6 @@ NEVER = -1
 
 # Folded into a run's key: the independent streams of its random numbers.
 _INIT, _TRAIN, _EVALUATE, _NOISE = range(4)
-
-AVERAGES = ("clip_cosine", "clip_ratio", "clip_share", "grad_norm", "regulariser", "train_loss")
-"""What `advance` averages over its updates."""
 
 Means = Mapping[str, Float[Array, "*runs"]]
 """Averages over updates, by name."""
@@ -109,38 +103,6 @@ def _beginner(training: Training) -> Callable[[Key, Array, Array], Runs]:
         return Runs(key, learning_rate, clip_threshold, params, opt_state, zero, never, never)
 
     return jax.jit(jax.vmap(one_run))
-
-
-def fresh_sequences(training: Training, runs: Runs, probing: Probing | None = None) -> Source:
-    """Makes the source that trains runs on fresh sequences of their task.
-
-    A training stops early when every run has solved its task or diverged.
-
-    Args:
-      training: What is trained on what.
-      runs: From `begin`.
-      probing: What is measured during the training, if anything.
-
-    Raises:
-      ValueError: When it is probed, if the cell lacks what a probe measures.
-    """
-
-    def measure(runs: Runs) -> dict[str, np.ndarray]:
-        assert probing is not None
-        return probe(training.cell, training.task, runs.params, probing)
-
-    return Source(
-        placed(training, runs),
-        partial(advance, training),
-        partial(evaluate, training),
-        averages={name: runs.update.shape for name in AVERAGES},
-        is_over=_all_settled,
-        probe=None if probing is None else measure,
-    )
-
-
-def _all_settled(progress: Progress) -> bool:
-    return bool(jnp.all(progress.state.settled))
 
 
 def advance(training: Training, runs: Runs, num_updates: int) -> tuple[Runs, Means]:

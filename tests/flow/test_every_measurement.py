@@ -203,7 +203,7 @@ def cotangents(p):
     return np.asarray(jax.grad(weighted)(jax.vmap(CELL.hidden)(p.carries)[1:]))
 
 
-def shares(flag, weights):
+def contributions(flag, weights):
     a = adjoints_by_hand(parts(flag), weights)[1:]
     return jax.tree.map(
         lambda leaf: np.einsum("ks,ks...->k...", a, np.asarray(leaf)), immediate(flag)
@@ -240,8 +240,9 @@ def reference(name, flag):
         return np.array([log_norm(block, order) for block in blocks_by_lag(p, source, target)])
     if name == "effective_rank":
         values = np.exp(reference("log_singular_values", flag))
-        shares = values / values.sum(axis=1, keepdims=True)
-        return np.exp(-np.sum(shares * np.log(np.where(shares > 0, shares, 1)), axis=1))
+        with np.errstate(invalid="ignore"):  # a block that is exactly zero has no rank: 0 / 0
+            fractions = values / values.sum(axis=1, keepdims=True)
+        return np.exp(-np.sum(fractions * np.log(np.where(fractions > 0, fractions, 1)), axis=1))
     if name.endswith("singular_values"):
         found = [np.linalg.svd(b, compute_uv=False) for b in blocks_by_lag(p, source, target)]
         with np.errstate(divide="ignore"):
@@ -256,7 +257,7 @@ def reference(name, flag):
         return np.cumsum(growths, axis=0) / np.arange(1, T + 1)[:, None]
     if name == "component_map":
         per_step = [cotangents(p) * (np.arange(T) == t)[:, None] for t in range(T)]
-        rows = [log_sizes(shares(flag, weights)) for weights in per_step]
+        rows = [log_sizes(contributions(flag, weights)) for weights in per_step]
         past = np.tri(T, dtype=bool)
         return jax.tree.map(lambda *leaves: np.where(past, np.stack(leaves), np.nan), *rows)
     if name == "adjoints":
@@ -271,7 +272,7 @@ def reference(name, flag):
             gate: np.stack([np.mean(a < 0.1, axis=1), np.mean(a > 0.9, axis=1)], axis=1)
             for gate, a in reference("gates", flag).items()
         }
-    found = shares(flag, cotangents(p))
+    found = contributions(flag, cotangents(p))
     return log_sizes(found) if name == "components" else found
 
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from gradflow.cells import rnn
 from gradflow.tasks.task import Batch, Task
 from gradflow.train.driver import Progress, Schedule, fit
+from gradflow.train.fresh import fresh_sequences
 from gradflow.train.optimisers import resolve_optimiser
-from gradflow.train.runs import Runs, begin, fresh_sequences
+from gradflow.train.runs import Runs, begin
 from gradflow.train.training import Training
 
 

@@ -7,10 +7,11 @@ import pytest
 from gradflow import flow
 from gradflow.cells import gru, rnn
 from gradflow.train.driver import Schedule, fit
+from gradflow.train.fresh import fresh_sequences
 from gradflow.train.model import init_model
 from gradflow.train.optimisers import resolve_optimiser
 from gradflow.train.probes import Probing, probe, resolve_probes
-from gradflow.train.runs import begin, fresh_sequences
+from gradflow.train.runs import begin
 from gradflow.train.training import Training
 
 T = 5

@@ -12,10 +12,11 @@ from gradflow.train.adjoint_clipping import clip_adjoints
 from gradflow.train.clipping import resolve_clipping
 from gradflow.train.direction import compare, norm
 from gradflow.train.driver import Schedule, fit
+from gradflow.train.fresh import fresh_sequences
 from gradflow.train.model import init_model, predict
 from gradflow.train.optimisers import resolve_optimiser
 from gradflow.train.probes import Probing, probe
-from gradflow.train.runs import NEVER, advance, begin, evaluate, fresh_sequences
+from gradflow.train.runs import NEVER, advance, begin, evaluate
 from gradflow.train.training import Training, gradient
 
 TASK = echo.echo()
