@@ -41,7 +41,7 @@ def recorded(tmp_path_factory, text):
     return folder
 
 
-def test_the_record_is_of_the_net_that_is_left(recorded, text):
+def test_the_record_agrees_with_the_saved_cell(recorded, text):
     dataset = study.read_dataset(recorded / "result.nc").sel(cell="gru").isel(seed=0)
     path = recorded / "params" / "gru.safetensors"
     about, characters = read_description(path), read_characters(text)
@@ -97,7 +97,7 @@ def check_probes(dataset, cell, params, text):
     assert np.isnan(last.gates.isel(lag=-1)).all()
 
 
-def test_an_interrupted_training_goes_on_to_the_same_end(recorded, text, tmp_path, monkeypatch):
+def test_an_interrupted_training_resumes_to_the_same_record(recorded, text, tmp_path, monkeypatch):
     folder, advance, done = tmp_path / "out", READER.advance, []
 
     def interrupt_second(*arguments):
@@ -115,7 +115,7 @@ def test_an_interrupted_training_goes_on_to_the_same_end(recorded, text, tmp_pat
     assert (folder / "result.nc").read_bytes() == (recorded / "result.nc").read_bytes()
 
 
-def test_a_finished_run_writes_from_what_it_is_given(recorded, text, capsys):
+def test_a_finished_run_continues_a_given_text(recorded, text, capsys):
     written = []
     for _ in range(2):
         assert run(recorded, text, "--sample=the fox", "--num_characters=12") == 0
@@ -191,7 +191,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, text, capsys, flag, 
     assert not (tmp_path / "out").exists()
 
 
-def test_without_a_text_it_is_said_where_one_is(tmp_path, capsys):
+def test_an_error_without_a_text_names_a_published_one(tmp_path, capsys):
     assert CHAR_LM.main(["--quick", f"--workdir={tmp_path}/out"]) == 1
     assert "https://github.com/karpathy/char-rnn" in capsys.readouterr().err
 

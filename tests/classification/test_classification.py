@@ -78,7 +78,7 @@ def test_the_same_seeds_give_the_same_bits_probed_or_not(folders, dataset):
     assert (folders[0] / "figure.png").stat().st_size > 10_000
 
 
-def test_what_is_probed_is_what_the_saved_cell_does_on_whole_texts(folders, dataset, fits):
+def test_probes_measure_the_saved_cell_on_whole_texts(folders, dataset, fits):
     """By automatic differentiation of a plain loop, with a change added to each h."""
     (trainer, done), (model,) = fits["gru", 0], [m for m in dataset.model.values if "gru" in m]
     cell, (sequences, labels) = trainer.net.cell, trainer.corpus.validation
@@ -134,7 +134,7 @@ def test_what_is_probed_is_what_the_saved_cell_does_on_whole_texts(folders, data
 @pytest.mark.parametrize(
     "spec", ["gru", "lstm(pooling='max')", "two_rnn(pooling='mean')", "bi_rnn", "two_gru"]
 )
-def test_the_loss_that_is_probed_is_that_of_the_net_whose_padding_takes_no_part(spec):
+def test_the_probed_loss_is_that_of_the_network_without_padding(spec):
     net = resolve_net(spec, 3, 2)
     model = text_classifier(net.layers, num_symbols=5, embedding_size=3, num_classes=4)
     params = model.init(jax.random.key(0))
@@ -152,7 +152,7 @@ def test_the_loss_that_is_probed_is_that_of_the_net_whose_padding_takes_no_part(
     np.testing.assert_allclose([loss(ids[:4, 0]), loss(ids[:3, 1])], expected, rtol=1e-9)
 
 
-def test_texts_that_are_probed_are_whole_and_of_one_length():
+def test_probed_texts_are_whole_and_of_one_length():
     texts = [np.full(n, n) for n in (2, 3, 3, 5, 3, 2, 2)]
     words, labels = PROBING.alike(Part(texts, np.arange(7)), 2)
     assert words.tolist() == [[3] * 3] * 2 and labels.tolist() == [1, 2]
@@ -161,26 +161,26 @@ def test_texts_that_are_probed_are_whole_and_of_one_length():
 
 
 @pytest.mark.usefixtures("folders")
-def test_epochs_between_two_probings(fits):
+def test_probe_every_counts_epochs(fits):
     trainer, _ = fits["gru", 0]
     config = dataclasses.replace(trainer.config, probe_every=3)
     seldom = PARTS.Trainer(config, trainer.net, trainer.corpus)
     assert seldom.schedule.probings.tolist() == [0, 3, 6]
 
 
-def test_nets_learn_what_a_word_says(dataset):
+def test_networks_learn_the_word_that_decides_the_class(dataset):
     share = RESULTS.correct(dataset).mean("example")
     assert float(share.sel(model="bi_gru(pooling='max')").min()) > 0.8
     np.testing.assert_array_equal(dataset.label, np.tile(np.arange(6), 8))
     assert dataset.attrs["learnt"] == 120 - 12
 
 
-def test_the_cells_are_there_to_be_measured(folders):
+def test_the_trained_cells_are_saved(folders):
     found = {read_description(path) for path in (folders[0] / "params").glob("*.safetensors")}
     assert found == {("rnn", 8, 6), ("gru", 8, 6)}
 
 
-def test_the_flow_is_that_of_cells_alone(dataset):
+def test_only_recurrent_models_have_a_flow(dataset):
     curves = dataset.log_norm
     assert bool(curves.sel(model="conv").isnull().all())
     assert bool(np.isfinite(curves.sel(model="rnn")).all())
@@ -232,7 +232,7 @@ def test_the_claims_are_decided_by_the_numbers(dataset):
     assert verdicts(EXPERIMENT.claims(dataset.sel(model=["conv"]))) == {}
 
 
-def test_what_is_given_goes_before_what_the_corpus_has():
+def test_flags_override_the_settings_of_the_corpus():
     assert CONFIG().setting.num_epochs == 12
     assert CONFIG(num_epochs=2, max_words=9).setting[1::3] == (9, 2)
 
@@ -250,7 +250,7 @@ def test_what_is_given_goes_before_what_the_corpus_has():
         ({"models": "conv", "probe": "gates"}, "Expected a recurrent model for --probe=gates"),
     ],
 )
-def test_what_cannot_be_run_is_said(given, message):
+def test_bad_input_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
         EXPERIMENT.run(EXPERIMENT.resolve(given, quick=True), study.call)
 

@@ -65,7 +65,7 @@ def test_every_run_is_trained_as_if_it_were_alone():
     np.testing.assert_allclose(steps[1, :, 1], again[1, :, 0], rtol=1e-9)
 
 
-def test_the_loss_sits_where_the_task_has_it():
+def test_each_task_weights_its_own_steps_of_the_loss():
     part = f.windows(np.zeros((4, 11)), 3)
     data = {task: f.Split(part, part, part) for task in ("one", "direct", "seq2seq")}
     plan = Plan(num_epochs=1, batch_size=4, num_windows=4)
@@ -95,7 +95,7 @@ def test_the_record_and_the_trained_cell(folder, dataset):
     np.testing.assert_allclose(dataset.log_norm.sel(model="rnn", lag=0), 0, atol=1e-12)
 
 
-def test_what_is_probed_last_is_the_flow_through_what_trained(folder, dataset):
+def test_the_last_probe_is_the_flow_through_the_trained_network(folder, dataset):
     cell = forecaster("rnn", 4, AHEAD).cell
     shapes = jax.eval_shape(cell.init, jax.random.key(0))
     params = read_params(folder / "params" / "rnn.safetensors", shapes)

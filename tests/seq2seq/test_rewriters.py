@@ -64,7 +64,7 @@ def test_adjoints_are_those_of_automatic_differentiation_through_both_halves(par
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_what_it_writes_by_itself_is_what_it_says_given_the_same(params):
+def test_free_running_outputs_are_those_under_teacher_forcing_of_the_same_symbols(params):
     sources = np.array([[0, 1, 2, 3], [4, 4, -1, -1], [1, -1, -1, -1]])
     lengths = np.array([4, 2, 1])
     free = jax.jit(lambda p: NET.free(p, jnp.asarray(sources.T), 6, lengths=jnp.asarray(lengths)))(

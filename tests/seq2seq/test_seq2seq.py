@@ -39,7 +39,7 @@ def test_the_record_has_what_was_trained(dataset):
     assert bool((dataset.sequences.isel(update=-1) <= right).all()) and bool((right < 1).all())
 
 
-def test_what_is_probed_along_the_way_is_what_is_measured_at_its_ends(dataset):
+def test_probes_agree_with_the_flow_before_and_after_training(dataset):
     assert dataset.adjoints.dims == ("cell", "seed", "probe_update", "lag")
     assert dataset.probe_update.values.tolist() == [0, 1, 2, 3] and "gates" not in dataset
     in_encoder = dataset.log_adjoint.sel(step=slice(None, 0)).median("sequence")
@@ -99,7 +99,7 @@ def test_the_long_form_has_its_sizes(monkeypatch):
         ({"probe_every": 3}, "Expected probe_every to be a positive multiple of eval_every=2"),
     ],
 )
-def test_what_cannot_be_trained_is_said(given, message):
+def test_bad_input_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
         EXPERIMENT.run(EXPERIMENT.resolve(given, quick=True), study.call)
 

@@ -58,6 +58,6 @@ def test_pairs_of_one_length_are_the_first_of_the_commonest():
         (lambda: reversal(2, num_samples=9), ValueError, "Expected num_samples to be at least 10"),
     ],
 )
-def test_what_cannot_be_drawn_is_said(make, error, message):
+def test_bad_strings_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
