@@ -23,6 +23,9 @@ Graph = dict[str, set[str]]
 WIDTH, HEIGHT = 1.5, 1.15
 """Distances between the centres of two neighbouring boxes."""
 
+EDGE = 0.18
+"""Distance from the centre of a box to its upper and lower edge."""
+
 
 def imports() -> Graph:
     """The parts of the project, each with the parts that it imports."""
@@ -98,7 +101,7 @@ def draw(graph: Graph) -> "Figure":
             _arrow(ax, places[part], places[other])
     for part, place in places.items():
         box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "#0072B2"}
-        ax.text(*place, part, ha="center", va="center", fontsize=8, bbox=box)
+        ax.text(*place, part, ha="center", va="center", fontsize=8, bbox=box, zorder=3)
     xs, ys = zip(*places.values(), strict=True)
     ax.set(xlim=(min(xs) - 0.8, max(xs) + 0.8), ylim=(min(ys) - 0.4, max(ys) + 0.4))
     return fig
@@ -110,9 +113,12 @@ def _mean_place(parts: set[str], places: dict[str, tuple[float, float]]) -> floa
 
 
 def _arrow(ax: "Axes", start: tuple[float, float], end: tuple[float, float]) -> None:
-    look = {"arrowstyle": "-|>", "color": "#808080", "lw": 0.7, "shrinkA": 9, "shrinkB": 9}
-    bend = 0.0 if start[1] - end[1] < 1.5 * HEIGHT else 0.12  # around the boxes between the two
-    ax.annotate("", end, start, arrowprops={**look, "connectionstyle": f"arc3,rad={bend}"})
+    look = {"arrowstyle": "-|>", "color": "#808080", "lw": 0.7, "shrinkA": 0, "shrinkB": 1}
+    rows_apart = round((start[1] - end[1]) / HEIGHT)
+    # An arrow over several rows bends outwards, around the boxes between its ends.
+    bend = 0.0 if rows_apart < 2 else 0.07 * rows_apart * (1 if end[0] < 0 else -1)
+    below, above = (start[0], start[1] - EDGE), (end[0], end[1] + EDGE)
+    ax.annotate("", above, below, arrowprops={**look, "connectionstyle": f"arc3,rad={bend}"})
 
 
 if __name__ == "__main__":

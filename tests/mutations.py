@@ -1,11 +1,12 @@
-"""Plants bugs that tests of this subject let through, and sees that a test dies of each.
+"""Plants bugs that shape tests do not catch, and checks that a test fails for each of them.
 
     python tests/mutations.py
 
-Each bug goes alone into a copy of the project. Against the first seven the three sacred tests are
-run: values and Jacobians against an independent implementation, log norms against automatic
-differentiation of the whole unroll, and the closed form at long lag. The others make a certificate
-or an interval promise too much. Takes some minutes.
+Each bug goes alone into a copy of the project. Bugs in a cell or in the products are left to the
+three sacred tests: values and Jacobians against an independent implementation, log norms against
+automatic differentiation of the whole unroll, and the closed form at long lag. The other bugs make
+a certificate, an interval or a verdict promise too much, or stand where shapes cannot tell: in an
+axis, a mask, a key, a share of a batch. Takes about a quarter of an hour.
 """
 
 import shutil
@@ -120,6 +121,96 @@ BUGS = [
         "    return float(special.stdtrit(freedom, (1 + LEVEL) / 2))",
         "    return float(special.ndtri((1 + LEVEL) / 2))",
         ["tests/test_statistics.py"],
+    ),
+    Bug(
+        "term of the loss at each step dropped from the adjoint",
+        "flow/reverse.py",
+        "        adjoint, exponent = _add(later, direct)",
+        "        adjoint, exponent = later",
+        ["tests/flow/test_adjoint.py"],
+    ),
+    Bug(
+        "axes of the map swapped",
+        "flow/norm_map.py",
+        "norms = jnp.concatenate([norms, measure(first)[None]]).T",
+        "norms = jnp.concatenate([norms, measure(first)[None]])",
+        ["tests/flow/test_norm_map.py"],
+    ),
+    Bug(
+        "chunk that starts from the carry of the chunk before",
+        "flow/chunks.py",
+        "carry=self._borders[i], mask=mask)",
+        "carry=self._borders[max(i - 1, 0)], mask=mask)",
+        ["tests/flow/test_chunks.py"],
+    ),
+    Bug(
+        "padded steps that are run",
+        "padding.py",
+        "        carry = jax.tree.map(choose, new, carry)",
+        "        carry = new",
+        ["tests/test_padding.py"],
+    ),
+    Bug(
+        "share of a batch lost",
+        "devices.py",
+        "restore(jax.lax.psum(flat, _BATCH)), rows",
+        "restore(flat), rows",
+        ["tests/test_devices.py"],
+    ),
+    Bug(
+        "logarithm to the wrong base",
+        "numerics/scaling.py",
+        "    return jnp.log(value) + exponent * math.log(2)",
+        "    return jnp.log(value) + exponent * math.log10(2)",
+    ),
+    Bug(
+        "evaluation on the sequences of the training",
+        "train/runs.py",
+        "batch = task.fresh(_stream(run, _EVALUATE), training.eval_size)",
+        "batch = task.fresh(_stream(run, _TRAIN), training.eval_size)",
+        ["tests/train/test_runs.py"],
+    ),
+    Bug(
+        "cell initialised from the stream of the training data",
+        "train/runs.py",
+        "params = init_model(training.cell, output_size, jax.random.fold_in(key, _INIT))",
+        "params = init_model(training.cell, output_size, jax.random.fold_in(key, _TRAIN))",
+        ["tests/test_kit.py"],
+    ),
+    Bug(
+        "affine maps composed in the wrong order",
+        "unroll/affine.py",
+        "return product(later[0], earlier[0]), product",
+        "return product(earlier[0], later[0]), product",
+        ["tests/unroll/test_newton.py"],
+    ),
+    Bug(
+        "planned weight gradient without the products of the carry",
+        "unroll/planner/tangent.py",
+        "    _, W, stacks = primals\n    d_vector, _, d_stacks = tangents",
+        "    _, W, stacks = primals\n    W = 0 * W\n    d_vector, _, d_stacks = tangents",
+        ["tests/unroll/test_planner.py"],
+    ),
+    Bug(
+        "scale of the derivative by the input removed twice",
+        "flow/input_norms.py",
+        "        by_x = rescale(by_x, product.exponent - shift)",
+        "        by_x = rescale(by_x, product.exponent - 2 * shift)",
+        ["tests/flow/test_input_norms.py"],
+    ),
+    Bug(
+        "patience that waits one epoch too long",
+        "train/finite.py",
+        "state.epoch - state.best_epoch >= patience",
+        "state.epoch - state.best_epoch > patience",
+        ["tests/train/test_finite.py"],
+    ),
+    Bug(
+        "verdict that ignores the interval",
+        "study/decide.py",
+        "    if holds is not None:\n",
+        "    if True:\n",
+        ["tests/study/test_claims.py"],
     ),
 ]
 

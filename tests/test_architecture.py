@@ -106,6 +106,11 @@ def test_dependencies_point_one_way():
     assert {module: names for module, names in offending.items() if names} == {}
 
 
+def test_the_page_on_the_architecture_names_every_part():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert {part for part in MAY_IMPORT if f"`{part}`" not in page} == {"gradflow"}
+
+
 def test_no_part_depends_on_itself_through_others():
     order = list(TopologicalSorter(MAY_IMPORT).static_order())  # raises on a cycle
     assert order.index("cell") < order.index("unroll") < order.index("flow") < order.index("train")
