@@ -86,6 +86,23 @@ def test_decisions_are_joined_by_the_worst():
     assert decisions.every([True, None, np.False_]) is False
 
 
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([1.0, 1.1, 0.9], "supported"),
+        ([-1.0, -1.1, -0.9], "not supported"),
+        ([1.0, -1.1, 0.9], "inconclusive"),
+        ([1.0], "inconclusive"),
+    ],
+)
+def test_a_mean_is_positive_by_its_interval(values, verdict):
+    claim = decisions.positive("more", "It is more.", "gain", values, unit="steps", over="runs")
+    (gain,) = claim.measured
+    assert claim.verdict == verdict and "over runs" in claim.criterion
+    assert gain.value == pytest.approx(np.mean(values), rel=1e-3) and gain.unit == "steps"
+    assert ("single" in claim.reason) is (len(values) == 1)
+
+
 def test_rows_differ_where_a_paired_difference_does():
     noise = np.array([-1.0, 0.0, 1.0])
     assert decisions.differ(np.stack([noise, noise + 0.1, noise])) is True

@@ -1,6 +1,6 @@
 """From an interval to a verdict: True, False, or None where the interval does not decide.
 
-The results are what `gradflow.study.claim` takes as ``holds``. NaN ends decide nothing.
+The decisions are what `gradflow.study.claim` takes as ``holds``. NaN ends decide nothing.
 """
 
 import re
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gradflow.statistics import Estimate, mean_interval
+from gradflow import study
+from gradflow.statistics import Estimate, estimate, mean_interval
 
 
 def above(estimate: Estimate, bound: float = 0.0) -> bool | None:
@@ -53,6 +54,30 @@ def differ(values: np.ndarray) -> bool | None:
         return None
     low, high = mean_interval(values[second] - values[first])
     return True if bool(((low > 0) | (high < 0)).any()) else None
+
+
+def positive(
+    id: str, statement: str, name: str, values: Any, *, unit: str = "1", over: str = "seeds"
+) -> study.Claim:
+    """Claims that the mean of independent values, such as paired differences, is above 0.
+
+    Args:
+      id: That of the claim.
+      statement: What the claim says.
+      name: What the values are.
+      values: One for each independent run; a single one decides nothing.
+      unit: Their unit.
+      over: What the interval is over.
+    """
+    found = estimate(np.asarray(values))
+    return study.claim(
+        id,
+        statement,
+        above(found),
+        measured=study.Measured.of(name, found, unit),
+        criterion=f"the 95 % interval over {over} lies above 0",
+        reason="" if len(values) > 1 else "a single value has no interval",
+    )
 
 
 def identifier(*parts: str) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from _kit import probes
+from _kit import fields, probes
 
 from gradflow import study
 from gradflow.train import Schedule
@@ -14,26 +14,18 @@ class Config(study.Config):
     """The text, the networks, and their training."""
 
     num_seeds: int = study.field(1, help="Trainings of each cell, sequentially.", positive=True)
-    precision: Literal["float64", "float32"] = study.field(
-        "float32", help="Precision of the training; the flow is measured in float64."
-    )
+    precision: Literal["float64", "float32"] = fields.training_precision()
     text: str | None = study.field(None, help="The file of the text.")
-    cell: str = study.field(
-        "rnn,lstm,gru,stack(cells='gru,gru')",
-        help="Cells, separated by commas: a name, name(option=value), path/to/file.py:factory "
-        "or package.module:factory.",
-    )
-    hidden_size: int = study.field(128, help="Units of every layer.", positive=True)
+    cell: str = fields.cell("rnn,lstm,gru,stack(cells='gru,gru')", several=True)
+    hidden_size: int = fields.hidden_size(128)
     num_streams: int = study.field(
         32, help="Streams of the text that are read in parallel.", positive=True
     )
     window: int = study.field(
         32, help="Window of truncated backpropagation, in characters.", positive=True
     )
-    num_updates: int = study.field(3000, help="Updates of each network.", positive=True)
-    eval_every: int = study.field(
-        300, help="Updates between two evaluations on the last tenth.", positive=True
-    )
+    num_updates: int = fields.num_updates(3000)
+    eval_every: int = fields.eval_every(300)
     optimiser: str = study.field(
         "adam(learning_rate=0.006)",
         help="An optimiser of optax; its learning rate falls linearly to a tenth.",

@@ -14,7 +14,7 @@ from gradflow.cells import resolve
 from gradflow.data.characters import encode
 from gradflow.study.config import sanitise
 from gradflow.study.flags import parse
-from gradflow.study.record import default_workdir
+from gradflow.study.record import PARAMS, default_workdir
 
 
 def params_file(folder: Path, spec: str) -> Path:
@@ -45,9 +45,9 @@ def write(
         data = dataset.sel(cell=spec).isel(seed=0)
         W, b = data.readout_W.dropna("unit", how="all").values, data.readout_b.values
         params = {"cell": own, "readout": {"W": jnp.asarray(W), "b": jnp.asarray(b)}}
-        drawn = write_symbols(cell, params, codes, jax.random.key(seed), temperature)
+        sampled = write_symbols(cell, params, codes, jax.random.key(seed), temperature)
         yield f"\n--- {spec}, temperature {temperature:g} ---\n{start}"
-        for _, code in zip(range(num_characters), drawn, strict=False):
+        for _, code in zip(range(num_characters), sampled, strict=False):
             yield alphabet[code]
         yield "\n"
 

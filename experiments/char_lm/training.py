@@ -1,14 +1,13 @@
 """Trains each cell on the text, and measures it."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _kit import probes
+from _kit import cells, probes, trained
 
 from char_lm.config import Config
 from char_lm.language import Language, initial_state, num_windows
@@ -16,10 +15,8 @@ from char_lm.reader import Text, streams
 from char_lm.reading import reading
 from char_lm.sampling import params_file
 from gradflow import study
-from gradflow.cells import resolve
 from gradflow.data.characters import Characters, as_segments, as_streams
 from gradflow.interop import save_params
-from gradflow.structure import check_structure
 from gradflow.tasks import Task
 from gradflow.train import Progress, fit, resolve_clipping, resolve_optimiser
 from gradflow.train.probes import Probing, probe
@@ -66,10 +63,8 @@ def readers(config: Config, specs: Sequence[str], characters: Characters) -> lis
 
 
 def _language(config: Config, spec: str, num_symbols: int) -> Language:
-    factory = resolve(spec)
-    check_structure(factory)
     return Language(
-        factory(num_symbols, config.hidden_size),
+        cells.factory(spec)(num_symbols, config.hidden_size),
         num_symbols,
         resolve_optimiser(config.optimiser),
         resolve_clipping(config.clipping),
@@ -78,18 +73,18 @@ def _language(config: Config, spec: str, num_symbols: int) -> Language:
     )
 
 
-def train(config: Config, reader: Reader, seed: int, folder: Callable[[], Path | None]) -> Progress:
+def train(config: Config, reader: Reader, seed: int, folder: Path | None) -> Progress:
     """Trains a cell from a seed; a killed training resumes from its last evaluation."""
     spec, language, text = reader[:3]
-    place, identity = folder(), {**dataclasses.asdict(config), "cell": spec, "seed": seed}
+    identity = trained.identity(config, spec, cell=spec, seed=seed)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 0), seed)
     state = initial_state(language, key, config.num_streams)
     source = streams(language, state, text, measure=reader.measure)
-    steps = fit(source, config.schedule, folder=place, identity=identity)
+    steps = fit(source, config.schedule, folder=folder, identity=identity)
     *_, last = study.progress(steps, f"cell={spec},seed={seed}, evaluations")
-    if place is not None and seed == 0:
+    if folder is not None and seed == 0:
         save_params(
-            params_file(study.params_folder(place), spec),
+            params_file(study.params_folder(folder), spec),
             last.state.params["cell"],
             cell=spec,
             input_size=language.num_symbols,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from _kit import probes
+from _kit import fields, probes
 
 from gradflow import study
 
@@ -32,9 +32,7 @@ class Config(study.Config):
     """The corpus, the models, and their training."""
 
     num_seeds: int = study.field(3, help="Trainings of each model.", positive=True)
-    precision: Literal["float64", "float32"] = study.field(
-        "float32", help="Precision of the training; the flow is measured in float64."
-    )
+    precision: Literal["float64", "float32"] = fields.training_precision()
     data: Literal["trec", "ag_news", "imdb"] = study.field("trec", help="The corpus.")
     data_dir: str | None = study.field(None, help="The folder of its official files.")
     train_file: str | None = study.field(

@@ -1,9 +1,9 @@
-"""Reads the corpora, and trains, tests and probes the networks of the study."""
+"""Trains, tests and probes the networks of the study."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,11 @@ from _kit import probes
 
 from classification.config import Config
 from classification.nets import Net
+from classification.probing import WholeText, alike
 from classification.text import text_classifier
 from gradflow import flow, study
-from gradflow.data.ag_news import read_ag_news
 from gradflow.data.batches import Batch, batches_in_order, bucket_sizes, shuffled_batches
-from gradflow.data.corpus import Corpus, Part, make_corpus
-from gradflow.data.imdb import read_imdb
-from gradflow.data.trec import read_trec
+from gradflow.data.corpus import Corpus, Part
 from gradflow.devices import map_runs
 from gradflow.interop import save_params
 from gradflow.models import Model
@@ -32,41 +30,10 @@ from gradflow.train import (
     resolve_clipping,
     resolve_optimiser,
 )
-from gradflow.train.probes import Subject, prober
+from gradflow.train.probes import prober
 
 if TYPE_CHECKING:
     from gradflow import Params
-
-
-def read_corpus(config: Config) -> Corpus:
-    """Reads the files; the tenth that is held out is the same for all seeds.
-
-    Raises:
-      ValueError: If a file is missing or damaged, or a flag is for another corpus.
-    """
-    folder = config.data_dir
-    if config.train_file is not None and config.data != "ag_news":
-        raise ValueError(
-            f"--train_file applies only to --data=ag_news, got --data={config.data}. Remove "
-            "--train_file or set --data=ag_news."
-        )
-    if config.data == "ag_news":
-        titles = config.train_file is None
-        train = read_ag_news(folder, "train", name=config.train_file, titles=titles)
-        test = read_ag_news(folder, "test", titles=titles)
-    else:
-        read = {"trec": read_trec, "imdb": read_imdb}[config.data]
-        train, test = read(folder, "train"), read(folder, "test")
-    s = config.setting
-    return make_corpus(
-        train,
-        test,
-        seed=config.seed,
-        max_length=s.max_length,
-        max_words=s.max_words,
-        min_count=s.min_count,
-        keep=s.keep,
-    )
 
 
 def cross_entropy(model: Model, params: "Params", batch: Batch, key: jax.Array) -> jax.Array:
@@ -74,57 +41,6 @@ def cross_entropy(model: Model, params: "Params", batch: Batch, key: jax.Array) 
     scores = model.apply(params, batch.ids, lengths=batch.lengths, key=key)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(scores), batch.labels[:, None], axis=1)[:, 0]
     return -jnp.sum(batch.weights * chosen) / jnp.sum(batch.weights)
-
-
-class WholeText(NamedTuple):
-    """Takes one whole text through a network, as a probe measures it.
-
-    The cell is the first forward one, and the loss, -log p(class) without dropout, is a function of
-    its h. The h of a backward cell do not depend on them, and are held fixed.
-    """
-
-    net: Net
-
-    def __call__(self, params: "Params", text: tuple[jax.Array, jax.Array]) -> Subject:
-        """Returns what is measured, given parameters, the words of a text and its class."""
-        (words, label), net = text, self.net
-        assert net.cell is not None and net.above is not None
-        inputs, above = params["embedding"][words], net.above
-
-        def loss(h: jax.Array) -> jax.Array:
-            top = above(params["layers"], h, inputs)
-            scores = params["head"]["W"] @ top + params["head"]["b"]
-            return -jax.nn.log_softmax(scores)[label]
-
-        return Subject(net.cell, net.cell_params(params["layers"]), inputs, loss)
-
-
-def alike(part: Part, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns whole texts of one length, which need no padding, and their classes.
-
-    The length is the longest that so many texts have, or the most common one if none has as many.
-    """
-    lengths = np.array([len(words) for words in part.sequences])
-    counts = np.bincount(lengths)
-    number = min(number, counts.max())
-    rows = np.flatnonzero(lengths == np.flatnonzero(counts >= number)[-1])[:number]
-    return np.stack([part.sequences[row] for row in rows]), np.asarray(part.labels)[rows]
-
-
-def check_probes(config: Config, nets: Mapping[str, Net]) -> None:
-    """Checks the probes before anything is trained.
-
-    Raises:
-      ValueError: If a probe is not known, or no net has what it measures.
-    """
-    cells = [net.cell for net in nets.values() if net.cell is not None]
-    if config.probe and not cells:
-        raise ValueError(
-            f"Expected a recurrent model for --probe={config.probe}, got {config.models!r}. "
-            "Add one, such as gru."
-        )
-    for cell in cells:
-        probes.names(config.probe, cell)
 
 
 class Trainer:
@@ -191,7 +107,7 @@ class Trainer:
 
     def fit(self, seed: int, folder: Path | None) -> Progress:
         """Trains to the end; with a folder, a killed training resumes from its last epoch."""
-        # TREC's trainings take seconds, and so would their checkpoints.
+        # A training on TREC takes seconds, as long as writing its checkpoints would.
         folder = None if self.config.data == "trec" else folder
         steps = fit(self._source(seed), self.schedule, folder=folder, identity={"seed": seed})
         *_, last = study.progress(steps, "epochs")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from _kit import probes
+from _kit import fields, probes
 
 from gradflow import study
 from gradflow.spec import split_specs
@@ -13,10 +13,8 @@ from gradflow.spec import split_specs
 class Config(study.Config):
     """The series, the models, and their training."""
 
-    num_seeds: int = study.field(3, help="Initialisations and orders, vectorised.", positive=True)
-    precision: Literal["float64", "float32"] = study.field(
-        "float32", help="Precision of the training; the flow is measured in float64."
-    )
+    num_seeds: int = fields.num_seeds(3)
+    precision: Literal["float64", "float32"] = fields.training_precision()
     data: Literal["generated", "sunspots", "temperatures", "etth1", "bitcoin"] = study.field(
         "generated", help="The series."
     )
@@ -30,7 +28,7 @@ class Config(study.Config):
         help="naive, seasonal, linear, arima, dense, deep_rnn, deep_lstm, deep_gru, conv_gru, "
         "conv_deep_gru, batch_norm or any cell, separated by commas; by default the table's.",
     )
-    hidden_size: int = study.field(20, help="Units of a layer.", positive=True)
+    hidden_size: int = fields.hidden_size(20)
     num_steps: int = study.field(50, help="Steps of a window.", positive=True)
     num_windows: int = study.field(
         7000, help="The largest number of training windows.", positive=True

@@ -33,7 +33,7 @@ class Forecaster(NamedTuple):
       train: The same with the statistics of this very batch. (A batch norm's mean and variance
         are over all steps: while it is trained, a little of the future is in them.)
       settle: (parameters, inputs) -> parameters with the statistics of these inputs, if any.
-      cell: What is recurrent in it, all layers as one cell; None for a net without memory.
+      cell: What is recurrent in it, all layers as one cell; None for a network without memory.
       measured: (parameters, inputs) -> that cell's parameters, and the inputs that it gets.
       ahead: Values in a forecast.
       first: Steps that the first forecast has read.

@@ -85,9 +85,9 @@ class Forecasting:
 
     def init(self, key: Key) -> Params:
         """Initialises all runs; a seed has the same parameters for every task."""
-        born = jax.vmap(self.net.init)(jax.random.split(key, self.plan.num_seeds))
+        initial = jax.vmap(self.net.init)(jax.random.split(key, self.plan.num_seeds))
         tiles = len(self.data)
-        return jax.tree.map(lambda a: jnp.tile(a, (tiles, *(1 for _ in a.shape[1:]))), born)
+        return jax.tree.map(lambda a: jnp.tile(a, (tiles, *(1 for _ in a.shape[1:]))), initial)
 
     def weights(self, num_steps: int) -> Float[Array, "runs outputs ahead"]:
         """Returns the weights of each run's forecasts in its loss, of sum 1."""

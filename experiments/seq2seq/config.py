@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from _kit import probes
+from _kit import fields, probes
 
 from gradflow import study
 from gradflow.train import Schedule
@@ -13,23 +13,17 @@ from gradflow.train import Schedule
 class Config(study.Config):
     """The networks, the task, and their training."""
 
-    num_seeds: int = study.field(
-        5, help="Networks of each cell, trained side by side.", positive=True
-    )
-    precision: Literal["float64", "float32"] = study.field(
-        "float32", help="Precision of the training; the flow is measured in float64."
-    )
-    cells: str = study.field(
-        "rnn,lstm,gru", help="Cells, separated by commas, with or without options."
-    )
+    num_seeds: int = fields.num_seeds(5)
+    precision: Literal["float64", "float32"] = fields.training_precision()
+    cells: str = fields.cell("rnn,lstm,gru", several=True)
     task: Literal["dates", "reversal"] = study.field(
         "dates", help="The task: dates in ISO format, or reversed digits."
     )
     num_formats: int = study.field(1, help="Formats of the dates, up to 3.", positive=True)
     length: int = study.field(8, help="Digits that are reversed.", positive=True)
-    hidden_size: int = study.field(64, help="Hidden units.", positive=True)
-    batch_size: int = study.field(64, help="Sequences per update.", positive=True)
-    num_updates: int = study.field(1200, help="Updates.", positive=True)
+    hidden_size: int = fields.hidden_size(64)
+    batch_size: int = fields.batch_size(64)
+    num_updates: int = fields.num_updates(1200)
     num_evaluations: int = study.field(12, help="Evaluations after the first.", positive=True)
     eval_size: int = study.field(256, help="Held-out sequences per evaluation.", positive=True)
     num_probed: int = study.field(

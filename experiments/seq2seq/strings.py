@@ -82,21 +82,21 @@ def dates(num_formats: int = 1) -> Rewriting:
     return _rewriting(sources, [day.isoformat() for day in days])
 
 
-def reversal(length: int = 8, *, num_drawn: int = 50_000) -> Rewriting:
+def reversal(length: int = 8, *, num_samples: int = 50_000) -> Rewriting:
     """Generates different strings of digits, and the reversed ones as targets.
 
     Args:
       length: Digits in each.
-      num_drawn: How many are sampled; duplicates are removed.
+      num_samples: How many are sampled; duplicates are removed.
 
     Raises:
       TypeError: If an option is not an integer.
-      ValueError: If there is no digit, or fewer than 10 strings are drawn.
+      ValueError: If there is no digit, or fewer than 10 strings are sampled.
     """
     check_integer("length", length, 1)
-    check_integer("num_drawn", num_drawn, 10)
+    check_integer("num_samples", num_samples, 10)
     rng = np.random.default_rng(0)
-    digits = rng.permutation(np.unique(rng.integers(10, size=(num_drawn, length)), axis=0))
+    digits = rng.permutation(np.unique(rng.integers(10, size=(num_samples, length)), axis=0))
     sources = ["".join(map(str, row)) for row in digits]
     return _rewriting(sources, [text[::-1] for text in sources])
 

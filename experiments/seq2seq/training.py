@@ -24,7 +24,7 @@ from seq2seq.config import Config
 from seq2seq.strings import Pairs, Rewriting
 
 METRICS = ("loss", "sequences", "forced", "free")
-"""The metrics of `judge`."""
+"""The metrics of `evaluate`."""
 
 
 def cross_entropy(
@@ -34,7 +34,7 @@ def cross_entropy(
     return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
 
 
-def judge(net: Any, params: Params, pairs: Pairs) -> dict[str, Float[Array, ""]]:
+def evaluate(net: Any, params: Params, pairs: Pairs) -> dict[str, Float[Array, ""]]:
     """Evaluates one network on pairs.
 
     Returns:
@@ -90,14 +90,14 @@ class Rewriters:
 
     def __init__(self, net: Any, data: Rewriting, config: Config) -> None:
         self.net, self.data, self.config = net, data, config
-        self._judge = jax.jit(self._judged)
+        self._evaluate = jax.jit(self._evaluated)
 
-    def _judged(self, params: Params, pairs: Pairs) -> dict[str, Float[Array, " seeds"]]:
-        return map_runs(lambda own: judge(self.net, own, pairs), sequential=False)(params)
+    def _evaluated(self, params: Params, pairs: Pairs) -> dict[str, Float[Array, " seeds"]]:
+        return map_runs(lambda own: evaluate(self.net, own, pairs), sequential=False)(params)
 
     def fit(
         self,
-        born: Params,
+        first: Params,
         *,
         measure: Callable[[Params], Mapping[str, np.ndarray]] | None = None,
         folder: Path | None = None,
@@ -110,7 +110,7 @@ class Rewriters:
         falling = partial(optax.cosine_decay_schedule, decay_steps=self.config.num_updates)
         adam = Optimiser(lambda rate: optax.adam(falling(rate)), self.config.learning_rate)
         source = epochs(
-            Learner(lambda _: born, self.loss, adam),
+            Learner(lambda _: first, self.loss, adam),
             jax.random.key(self.config.seed),
             self.batches,
             self.validate,
@@ -142,8 +142,8 @@ class Rewriters:
             yield train.at(rng.integers(len(train.lengths), size=shape))
 
     def validate(self, params: Params) -> dict[str, Any]:
-        """Judges the first held-out pairs: the mean loss, and the metrics of each seed."""
+        """Evaluates the first held-out pairs: the mean loss, and the metrics of each seed."""
         test = self.data.test
         pairs = test.at(np.arange(min(self.config.eval_size, len(test.lengths))))
-        found = jax.device_get(self._judge(params, pairs))
+        found = jax.device_get(self._evaluate(params, pairs))
         return {"mean_loss": float(np.mean(found["loss"])), **found}

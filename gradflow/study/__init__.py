@@ -14,7 +14,7 @@ from gradflow.study.claims import (
     to_record,
 )
 from gradflow.study.config import Config, field
-from gradflow.study.console import progress, table, verdict, verdicts
+from gradflow.study.console import progress, table
 from gradflow.study.decide import claim, numbers, statement
 from gradflow.study.experiment import Experiment, Once, Picture, call
 from gradflow.study.gallery import export
@@ -47,7 +47,5 @@ __all__ = [
     "statement",
     "table",
     "to_record",
-    "verdict",
-    "verdicts",
     "write_dataset",
 ]

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -24,16 +24,6 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = [_column(name, [row.get(name, "") for row in rows]) for name in names]
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
-
-
-def verdict(holds: Any) -> str:
-    """Returns the word for a claim of a study: supported or not supported."""
-    return "supported" if holds else "not supported"
-
-
-def verdicts(held: Mapping[str, Any]) -> str:
-    """Returns the verdict on each of several by name: ``rnn: not supported, lstm: supported``."""
-    return ", ".join(f"{name}: {verdict(holds)}" for name, holds in held.items())
 
 
 def _column(name: str, cells: list[str]) -> list[str]:

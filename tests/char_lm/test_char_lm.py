@@ -2,14 +2,13 @@
 
 import json
 import os
-import re
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from studies import load_part
+from studies import load_part, verdicts
 
 from gradflow import study, unroll
 from gradflow.cells import resolve
@@ -18,6 +17,7 @@ from gradflow.interop import read_description, read_params
 
 PANGRAM = "the quick brown fox jumps over the lazy dog.\n"
 CHAR_LM, READER = load_part("char_lm.study"), load_part("char_lm.reader")
+RESULTS = load_part("char_lm.results")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def recorded(tmp_path_factory, text):
     return folder
 
 
-def test_the_record_is_of_the_net_that_is_left(recorded, text):
+def test_the_record_agrees_with_the_saved_cell(recorded, text):
     dataset = study.read_dataset(recorded / "result.nc").sel(cell="gru").isel(seed=0)
     path = recorded / "params" / "gru.safetensors"
     about, characters = read_description(path), read_characters(text)
@@ -55,7 +55,7 @@ def test_the_record_is_of_the_net_that_is_left(recorded, text):
     nats = np.log(np.exp(scores).sum(axis=-1)) - chosen
     expected = (nats * weights[1:]).sum(axis=0) / weights.sum(axis=0) / np.log(2)
     np.testing.assert_allclose(dataset.bits.isel(update=-1), expected, rtol=1e-4)
-    whole = CHAR_LM.per_character(dataset)
+    whole = RESULTS.per_character(dataset)
     np.testing.assert_allclose(whole[-1], (nats * weights[1:]).sum() / weights.sum() / np.log(2),
                                rtol=1e-4)  # fmt: skip
     assert float(whole[-1]) < float(whole[0])
@@ -97,7 +97,7 @@ def check_probes(dataset, cell, params, text):
     assert np.isnan(last.gates.isel(lag=-1)).all()
 
 
-def test_an_interrupted_training_goes_on_to_the_same_end(recorded, text, tmp_path, monkeypatch):
+def test_an_interrupted_training_resumes_to_the_same_record(recorded, text, tmp_path, monkeypatch):
     folder, advance, done = tmp_path / "out", READER.advance, []
 
     def interrupt_second(*arguments):
@@ -115,7 +115,7 @@ def test_an_interrupted_training_goes_on_to_the_same_end(recorded, text, tmp_pat
     assert (folder / "result.nc").read_bytes() == (recorded / "result.nc").read_bytes()
 
 
-def test_a_finished_run_writes_from_what_it_is_given(recorded, text, capsys):
+def test_a_finished_run_continues_a_given_text(recorded, text, capsys):
     written = []
     for _ in range(2):
         assert run(recorded, text, "--sample=the fox", "--num_characters=12") == 0
@@ -123,7 +123,7 @@ def test_a_finished_run_writes_from_what_it_is_given(recorded, text, capsys):
     assert written[0] == written[1] and written[0].startswith("the fox")
     assert len(written[0]) == len("the fox") + 12 + 1
     for flag, message in (
-        ("--sample=FOX", "got 'F', 'O', 'X' in 'FOX': the net has not seen them"),
+        ("--sample=FOX", "got 'F', 'O', 'X' in 'FOX'. Remove these characters."),
         ("--sample=", "Expected at least one symbol to begin from"),
     ):
         assert run(recorded, text, flag) == 1
@@ -134,24 +134,34 @@ def test_a_finished_run_writes_from_what_it_is_given(recorded, text, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def two_cells(dataset, saved):
+def two_cells(dataset, saved, num_seeds=1):
     """The record as if the tanh RNN had needed so many bits more, and reached less far."""
-    rnn = dataset.assign_coords(cell=["rnn"])
-    rnn = rnn.assign(bits=rnn.bits + saved, log_norm=rnn.log_norm - 50.0 * (dataset.lag > 3))
     import xarray
 
-    return xarray.concat([rnn, dataset], dim="cell")
+    rnn = dataset.assign_coords(cell=["rnn"])
+    rnn = rnn.assign(bits=rnn.bits + saved, log_norm=rnn.log_norm - 50.0 * (dataset.lag > 3))
+    both = xarray.concat([rnn, dataset], dim="cell")
+    return xarray.concat([both] * num_seeds, dim="seed")
 
 
-def test_the_verdict_is_of_the_same_stretches(recorded):
+def test_the_claims_are_about_the_same_stretches(recorded):
     dataset = study.read_dataset(recorded / "result.nc")
-    summary = CHAR_LM.EXPERIMENT.summary(two_cells(dataset, 0.25))
-    assert "gru: supported (+0.250 [+0.250, +0.250])" in summary
-    assert "reaches further once trained: gru: supported" in summary
-    assert re.search(r"best: gru, \d\.\d+ \[.*at or below 2.5: no", summary)
-    worse = CHAR_LM.EXPERIMENT.summary(two_cells(dataset, -0.25))
-    assert "gru: not supported (-0.250" in worse
-    assert "not measured, which takes rnn" in CHAR_LM.EXPERIMENT.summary(dataset)
+    claims = CHAR_LM.EXPERIMENT.claims(two_cells(dataset, 0.25))
+    one_seed = {
+        "fewer-bits-gru": "supported",
+        "reaches-further-gru": "inconclusive",  # it has an interval over seeds alone
+        "few-bits": "not supported",
+    }
+    assert verdicts(claims) == one_seed
+    (saved,) = claims[0].measured
+    np.testing.assert_allclose([saved.value, *saved.interval], 0.25, rtol=1e-4)
+    claims = CHAR_LM.EXPERIMENT.claims(two_cells(dataset, 0.25, num_seeds=2))
+    assert verdicts(claims) == {**one_seed, "reaches-further-gru": "supported"}
+    assert claims[1].measured[0].value == 12 - 4  # the longest lag less the first that is cut
+    worse = CHAR_LM.EXPERIMENT.claims(two_cells(dataset, -0.25))
+    assert verdicts(worse)["fewer-bits-gru"] == "not supported"
+    assert verdicts(CHAR_LM.EXPERIMENT.claims(dataset)) == {"few-bits": "not supported"}
+    assert "The best network is gru." in CHAR_LM.EXPERIMENT.summary(two_cells(dataset, 0.25))
     figure = CHAR_LM.EXPERIMENT.draw(two_cells(dataset, 0.25))
     assert len(figure.subfigs) == 2 + 4  # the gates r, z, n and the spectrum
 
@@ -181,7 +191,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, text, capsys, flag, 
     assert not (tmp_path / "out").exists()
 
 
-def test_without_a_text_it_is_said_where_one_is(tmp_path, capsys):
+def test_an_error_without_a_text_names_a_published_one(tmp_path, capsys):
     assert CHAR_LM.main(["--quick", f"--workdir={tmp_path}/out"]) == 1
     assert "https://github.com/karpathy/char-rnn" in capsys.readouterr().err
 
@@ -200,4 +210,4 @@ def test_two_layers_of_gru_need_few_bits():
     config = CHAR_LM.EXPERIMENT.resolve(given)
     with study.precision(config):
         dataset = CHAR_LM.EXPERIMENT.run(config, study.call)
-    assert CHAR_LM.per_character(dataset).isel(update=-1).item() <= CHAR_LM.TARGET
+    assert RESULTS.per_character(dataset).isel(update=-1).item() <= RESULTS.TARGET

@@ -67,7 +67,7 @@ def test_updates_are_those_of_truncated_windows_with_the_carry_kept():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), state.params, params)
 
 
-def test_bits_are_of_the_whole_stretch_with_its_carry_and_of_what_counts_alone():
+def test_bits_count_weighted_symbols_of_a_stretch_read_without_a_reset():
     params = initial_state(LANGUAGE, jax.random.key(1), 2).params
     weights = np.ones((8, 2), bool)
     weights[0], weights[6:, 1] = False, False
@@ -77,7 +77,7 @@ def test_bits_are_of_the_whole_stretch_with_its_carry_and_of_what_counts_alone()
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_a_cold_writer_says_what_is_likeliest_and_a_warm_one_by_its_share():
+def test_a_low_temperature_samples_the_likeliest_symbol_and_one_the_distribution():
     params = initial_state(LANGUAGE, jax.random.key(2), 1).params
     params["readout"]["W"] = 8 * params["readout"]["W"]
     drawn = list(
@@ -95,7 +95,7 @@ def test_a_cold_writer_says_what_is_likeliest_and_a_warm_one_by_its_share():
     np.testing.assert_allclose(np.bincount(drawn) / 400, np.array([1, 2, 4, 1]) / 8, atol=0.08)
 
 
-def test_what_cannot_be_is_said():
+def test_bad_values_are_refused():
     params = initial_state(LANGUAGE, jax.random.key(0), 1).params
     with pytest.raises(ValueError, match="Expected a positive temperature, got 0"):
         next(write(CELL, params, np.array([0]), jax.random.key(0), 0.0))

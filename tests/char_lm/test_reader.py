@@ -67,7 +67,7 @@ def nats(params, codes, carry):
     return jnp.stack(losses), carry
 
 
-def test_it_is_the_loop_written_out_whose_carry_goes_on_from_window_to_window(end):
+def test_training_equals_a_plain_loop_that_passes_the_carry_between_windows(end):
     """Six windows of the four that there are: after the last, the text begins again from s_0."""
 
     def loss(params, codes, carry):
@@ -98,7 +98,7 @@ def test_it_is_the_loop_written_out_whose_carry_goes_on_from_window_to_window(en
     assert end.update == 6 and int(end.state.update) == 6
 
 
-def test_an_interrupted_training_goes_on_to_the_same_bits(end, tmp_path, monkeypatch):
+def test_an_interrupted_training_resumes_to_the_same_bits(end, tmp_path, monkeypatch):
     folder, advance, done = tmp_path / "kept", READER.advance, []
 
     def interrupt_third(*arguments):

@@ -9,7 +9,7 @@ from studies import load_part
 reading = load_part("char_lm.reading").reading
 
 
-def test_what_is_drawn_is_a_window_of_the_text():
+def test_a_sample_is_a_window_of_the_text():
     codes = np.array([0, 1, 2, 3, 0, 2], np.int32)
     task = reading(codes, 4, 3)
     batch = task.sample(jax.random.key(0), 20)

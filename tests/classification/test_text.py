@@ -138,12 +138,12 @@ def test_a_net_names_the_cell_whose_flow_is_measured(key):
         ("bi_gruu", "Unknown cell 'gruu'. Did you mean 'gru'"),
     ],
 )
-def test_a_net_that_cannot_be_is_said(spec, message):
+def test_a_bad_network_is_refused(spec, message):
     with pytest.raises(ValueError, match=message):
         resolve_net(spec, EMBEDDING, HIDDEN)
 
 
-def test_a_classifier_that_cannot_be_is_said(key):
+def test_a_bad_classifier_is_refused(key):
     sizes = {"num_symbols": SYMBOLS, "embedding_size": EMBEDDING, "num_classes": CLASSES}
     with pytest.raises(ValueError, match="Expected at least one layer, got none"):
         text_classifier([], **sizes)

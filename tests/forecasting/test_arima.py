@@ -27,7 +27,7 @@ def test_arima_from_an_origin_is_what_statsmodels_forecasts(order):
     assert chosen == ((1, 0, 0), order)[int(np.argmin(errors))]
 
 
-def test_without_statsmodels_it_is_said(monkeypatch):
+def test_without_statsmodels_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "statsmodels.tsa.arima.model", None)
     with pytest.raises(ValueError, match="ARIMA needs statsmodels, which is not installed"):
         arima(SERIES, 40, 48, 5)

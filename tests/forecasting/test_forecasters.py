@@ -43,7 +43,7 @@ def test_the_measured_cell_is_what_forecasts(spec, key):
     np.testing.assert_allclose(net.apply(params, x), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_a_batch_norm_uses_its_batch_in_training_and_what_was_settled_after(key):
+def test_a_batch_norm_uses_the_batch_in_training_and_settled_statistics_after_it(key):
     net = forecaster("batch_norm(cells='rnn,rnn')", 3, AHEAD)
     params, x = net.init(key), jax.random.normal(key, (NUM_STEPS, 5, 1))
     settled = net.settle(params, x)
@@ -73,6 +73,6 @@ def test_dense_is_one_hidden_layer(key):
         ("lsmt", "Unknown cell 'lsmt'"),
     ],
 )
-def test_a_wrong_net_is_refused(spec, message):
+def test_a_bad_network_is_refused(spec, message):
     with pytest.raises(ValueError, match=message):
         forecaster(spec, 3, AHEAD)

@@ -1,4 +1,4 @@
-"""The study of forecasting: its training against a plain loop, its record, and its verdicts."""
+"""The study of forecasting: its training against a plain loop, its record, and its claims."""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +6,13 @@ import numpy as np
 import optax
 import pytest
 import xarray
-from studies import load_part
+from studies import load_part, verdicts
 
 from gradflow import flow, study
 from gradflow.interop import read_params
 from gradflow.tasks import forecasting as f
 
-MODULE, SERIES = load_part("forecasting.study"), load_part("forecasting.series")
+RATIOS = load_part("forecasting.ratios")
 NETS, TRAINING = load_part("forecasting.forecasters"), load_part("forecasting.training")
 dense, forecaster, Forecasting, Plan = (
     NETS.dense,
@@ -20,7 +20,7 @@ dense, forecaster, Forecasting, Plan = (
     TRAINING.Forecasting,
     TRAINING.Plan,
 )
-EXPERIMENT = MODULE.EXPERIMENT
+EXPERIMENT = load_part("forecasting.study").EXPERIMENT
 AHEAD = 10
 FLAGS = ["--quick", "--models=naive,linear,dense,rnn", "--num_windows=64", "--probe=log_norms"]
 
@@ -65,7 +65,7 @@ def test_every_run_is_trained_as_if_it_were_alone():
     np.testing.assert_allclose(steps[1, :, 1], again[1, :, 0], rtol=1e-9)
 
 
-def test_the_loss_sits_where_the_task_has_it():
+def test_each_task_weights_its_own_steps_of_the_loss():
     part = f.windows(np.zeros((4, 11)), 3)
     data = {task: f.Split(part, part, part) for task in ("one", "direct", "seq2seq")}
     plan = Plan(num_epochs=1, batch_size=4, num_windows=4)
@@ -95,7 +95,7 @@ def test_the_record_and_the_trained_cell(folder, dataset):
     np.testing.assert_allclose(dataset.log_norm.sel(model="rnn", lag=0), 0, atol=1e-12)
 
 
-def test_what_is_probed_last_is_the_flow_through_what_trained(folder, dataset):
+def test_the_last_probe_is_the_flow_through_the_trained_network(folder, dataset):
     cell = forecaster("rnn", 4, AHEAD).cell
     shapes = jax.eval_shape(cell.init, jax.random.key(0))
     params = read_params(folder / "params" / "rnn.safetensors", shapes)
@@ -108,16 +108,41 @@ def test_what_is_probed_last_is_the_flow_through_what_trained(folder, dataset):
     assert dataset.log_norms.sel(model="dense").isnull().all()
 
 
-def test_the_verdicts_are_read_from_the_numbers(dataset):
-    fixed = dataset.mse * 0 + 0.01
-    fixed.loc[{"column": ["iterated", "own"]}] = 0.02
-    said = EXPERIMENT.summary(dataset.assign(mse=fixed))
-    assert "ten iterated, the same nets: supported (error iterated / at once 2.00" in said
-    assert "the best net, 0.012 or less: yes (0.01000)" in said
-    assert "least squares, one step, 0.0029 or less to two digits: no (0.01000)" in said
-    assert "as published, one and ten steps: no" in said
-    fixed.loc[{"column": ["iterated", "own"]}] = 0.005
-    assert "the same nets: not supported" in EXPERIMENT.summary(dataset.assign(mse=fixed))
+def test_the_claims_are_decided_by_the_numbers(dataset):
+    published = dataset.pad(step=(30, 0))  # as if the windows were the published ones
+
+    def claims(at_once, autoregressive):
+        errors = dataset.mse * 0 + at_once
+        errors.loc[{"column": ["iterated", "own"]}] = autoregressive
+        return EXPERIMENT.claims(published.assign(mse=errors))
+
+    yes, no = "supported", "not supported"
+    found = claims(0.01, 0.02)
+    assert verdicts(found) == {
+        "naive-as-published": no,
+        "linear-one-step": no,
+        "ten-at-once": yes,
+        "at-once-other-networks": yes,
+        "at-once-same-networks": yes,
+    }
+    np.testing.assert_allclose([number.value for number in found[-1].measured], 2, rtol=1e-3)
+    assert list(verdicts(claims(0.01, 0.005)).values())[-2:] == [no, no]
+    assert list(verdicts(claims(0.01, 0.01)).values())[-2:] == ["inconclusive"] * 2
+    shorter = verdicts(EXPERIMENT.claims(dataset))
+    assert list(shorter) == ["at-once-other-networks", "at-once-same-networks"]
+
+
+@pytest.mark.parametrize(
+    ("errors", "verdict"),
+    [(-1.0, "supported"), (1.0, "not supported"), (0.0, "inconclusive")],
+)
+def test_further_is_better_where_horizon_and_error_are_in_opposite_order(errors, verdict):
+    horizons, alternating = np.arange(8.0), (-1.0) ** np.arange(8)
+    ordered = errors * horizons + (errors == 0) * alternating
+    further_is_better = load_part("forecasting.reach").further_is_better
+    (claim,) = further_is_better("reach", "", horizons, ordered)
+    assert claim.verdict == verdict
+    assert not list(further_is_better("reach", "", horizons * np.nan, ordered))
 
 
 @pytest.fixture(scope="module")
@@ -143,27 +168,38 @@ def test_the_errors_of_rolling_origins_are_those_of_a_loop(real):
     changes = dataset.sel(view="returns", model="naive", origin=250)
     np.testing.assert_allclose(changes.square, returns[250:260] ** 2, rtol=1e-9)
     moved = np.diff(values)[dataset.sel(view="returns").dropna("origin", how="all").origin]
-    found = SERIES._price_error(dataset.sel(view="returns"), "naive")
+    found = RATIOS.price_error(dataset.sel(view="returns"), "naive")
     assert found == pytest.approx(np.sqrt(np.mean(moved**2)))
 
 
-def test_what_beats_the_naive_forecast_is_said(real):
+def test_what_beats_the_naive_forecast_is_claimed(real):
     dataset, _ = real
     assert EXPERIMENT.draw(dataset) and "[nan, nan]" in EXPERIMENT.summary(dataset)  # one block
+    assert set(verdicts(EXPERIMENT.claims(dataset)).values()) == {"inconclusive"}
     dataset = xarray.concat([dataset] * 3, dim="origin", data_vars="minimal")
     square = dataset.square.copy()
-    square.loc[{"model": "linear"}] = 0.5 * square.sel(model="naive")
-    square.loc[{"model": ["dense", "seasonal"]}] = 2 * square.sel(model="naive")
-    said = EXPERIMENT.summary(dataset.assign(square=square))
-    assert said.count("the naive forecast one step ahead, the whole interval below 1: linear") == 2
-    season = "that of a season before over 10 steps, the whole interval below 1: naive, linear\n"
-    assert said.count(season) == 2
-    both = "something beats the naive forecast and that of a season before of level: "
-    assert f"{both}one step supported, 10 steps supported" in said
-    square.loc[{"model": "linear"}] = square.sel(model="naive")
-    said = EXPERIMENT.summary(dataset.assign(square=square))
-    assert "the naive forecast one step ahead, the whole interval below 1: nothing" in said
-    assert f"{both}one step not supported, 10 steps not supported" in said
+
+    def outcome(linear):
+        square.loc[{"model": "linear"}] = linear * square.sel(model="naive")
+        square.loc[{"model": ["dense", "seasonal"]}] = 2 * square.sel(model="naive")
+        changed = dataset.assign(square=square)
+        return EXPERIMENT.summary(changed), EXPERIMENT.claims(changed)
+
+    names = [f"beats-baselines-{view}-{when}" for view in ("level", "returns")
+             for when in ("one-step-ahead", "over-10-steps")]  # fmt: skip
+    summary, found = outcome(0.5)
+    assert summary.count("Better than the naive forecast one step ahead: linear.") == 2
+    season = "Better than that of a season before over 10 steps: naive, linear."
+    assert summary.count(season) == 2
+    assert verdicts(found) == dict.fromkeys(names, "supported")
+    for claim in found:
+        naive, seasonal = claim.measured
+        assert naive.value == 0.5 and seasonal.value == pytest.approx(0.25)
+        assert "of linear over the naive forecast" in naive.name
+    summary, found = outcome(1.0)
+    assert summary.count("Better than the naive forecast one step ahead: none.") == 2
+    assert verdicts(found) == dict.fromkeys(names, "inconclusive")
+    assert verdicts(outcome(1.5)[1]) == dict.fromkeys(names, "not supported")
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def by_hand(params, source, said):
     return jnp.stack(logits)
 
 
-def test_it_goes_on_from_the_truth_or_from_its_own_words(params):
+def test_the_decoder_reads_true_symbols_or_its_own(params):
     sources, lengths = jnp.array([[0, 4, 1], [1, 4, -1], [2, -1, -1]]), jnp.array([3, 2, 1])
     targets = jnp.array([[1, 0, 3], [1, 2, 3], [0, 0, 2]])
 
@@ -56,7 +56,7 @@ def test_it_goes_on_from_the_truth_or_from_its_own_words(params):
     assert len(np.unique(free)) > 1
 
 
-def test_the_halves_have_the_loss_of_the_whole(params):
+def test_both_halves_have_the_loss_of_the_whole(params):
     source, target = jnp.array([4, 0, 2, 2]), jnp.array([1, 3, 0])
 
     def loss(logits, target):
@@ -80,7 +80,7 @@ def test_the_halves_have_the_loss_of_the_whole(params):
     np.testing.assert_array_equal(read.outputs, np.stack(whole))
 
 
-def test_its_readout_has_lecuns_variance_and_its_halves_are_drawn_apart():
+def test_the_readout_has_lecuns_variance_and_the_halves_have_their_own_keys():
     net = Rewriter(gru(4, 50), gru(4, 50), 4, 400)
     params = jit(net.init)(jax.random.key(0))
     assert params["readout"]["W"].shape == (400, 50) and not params["readout"]["b"].any()

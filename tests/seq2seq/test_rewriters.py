@@ -1,4 +1,4 @@
-"""Rewriters under training: their flow by automatic differentiation, what is judged, one fit."""
+"""Rewriters in training: their flow by automatic differentiation, their evaluation, one fit."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,11 @@ from gradflow.cells import lstm, rnn
 
 STRINGS, TRAINING = load_part("seq2seq.strings"), load_part("seq2seq.training")
 Pairs, reversal, Rewriters = STRINGS.Pairs, STRINGS.reversal, TRAINING.Rewriters
-cross_entropy, judge, log_adjoints = TRAINING.cross_entropy, TRAINING.judge, TRAINING.log_adjoints
+cross_entropy, evaluate, log_adjoints = (
+    TRAINING.cross_entropy,
+    TRAINING.evaluate,
+    TRAINING.log_adjoints,
+)
 Rewriter = load_part("seq2seq.rewriter").Rewriter
 NET = Rewriter(lstm(5, 3), lstm(4, 3), 5, 4)
 CONFIG = load_part("seq2seq.config").Config(
@@ -60,14 +64,14 @@ def test_adjoints_are_those_of_automatic_differentiation_through_both_halves(par
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_what_it_writes_by_itself_is_what_it_says_given_the_same(params):
+def test_free_running_outputs_are_those_under_teacher_forcing_of_the_same_symbols(params):
     sources = np.array([[0, 1, 2, 3], [4, 4, -1, -1], [1, -1, -1, -1]])
     lengths = np.array([4, 2, 1])
     free = jax.jit(lambda p: NET.free(p, jnp.asarray(sources.T), 6, lengths=jnp.asarray(lengths)))(
         params
     )
     own = Pairs(sources, lengths, np.asarray(free).T)
-    found = jax.jit(lambda p: judge(NET, params, p))
+    found = jax.jit(lambda p: evaluate(NET, params, p))
     assert all(found(own)[name] == 1 for name in ("sequences", "forced", "free"))
     changed = own.targets.copy()
     changed[0, 2] = (changed[0, 2] + 1) % 4

@@ -1,14 +1,14 @@
-"""The encoder-decoder study: its record, its probes at both ends, and its verdicts."""
+"""The encoder-decoder study: its record, its probes at both ends, and its claims."""
 
 import numpy as np
 import pytest
 import xarray
-from studies import load_part
+from studies import load_part, verdicts
 
 from gradflow import study
 from gradflow.interop import read_description
 
-MODULE = load_part("seq2seq.study")
+MODULE, RESULTS = load_part("seq2seq.study"), load_part("seq2seq.results")
 EXPERIMENT = MODULE.EXPERIMENT
 FLAGS = [
     "--quick",
@@ -30,36 +30,47 @@ def test_the_record_has_what_was_trained(dataset):
     assert dict(dataset.log_adjoint.sizes) == {
         "cell": 1, "stage": 2, "seed": 3, "sequence": 2, "step": 7
     }  # fmt: skip
-    change = dataset.log_adjoint.sel(stage="end") - dataset.log_adjoint.sel(stage="birth")
+    change = dataset.log_adjoint.sel(stage="trained") - dataset.log_adjoint.sel(
+        stage="initialisation"
+    )
     assert bool((abs(change) > 1e-5).all())
     assert [text[::-1] for text in dataset.source.values[0]] == list(dataset.target.values[0])
     right = dataset.free.isel(update=-1)
     assert bool((dataset.sequences.isel(update=-1) <= right).all()) and bool((right < 1).all())
 
 
-def test_what_is_probed_along_the_way_is_what_is_measured_at_its_ends(dataset):
+def test_probes_agree_with_the_flow_before_and_after_training(dataset):
     assert dataset.adjoints.dims == ("cell", "seed", "probe_update", "lag")
     assert dataset.probe_update.values.tolist() == [0, 1, 2, 3] and "gates" not in dataset
     in_encoder = dataset.log_adjoint.sel(step=slice(None, 0)).median("sequence")
-    for stage, update in (("birth", 0), ("end", 3)):
+    for stage, update in (("initialisation", 0), ("trained", 3)):
         expected = in_encoder.sel(stage=stage).values[..., ::-1]
         found = dataset.adjoints.sel(probe_update=update)
         np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
-def test_the_verdicts_are_read_from_the_numbers(dataset):
-    def summary(gain, cost, lift):
+def test_the_claims_are_decided_by_the_numbers(dataset):
+    def claims(gain, cost, lift):
         first = dataset.assign(log_adjoint=dataset.log_adjoint * 0, forced=dataset.free + cost)
-        first.log_adjoint.loc[{"stage": "end", "step": -2}] = lift
+        first.log_adjoint.loc[{"stage": "trained", "step": -2}] = lift
         first = first.assign(sequences=dataset.sequences * 0 + 0.5)
         second = first.assign(sequences=first.sequences + gain).assign_coords(cell=["lstm"])
-        return EXPERIMENT.summary(xarray.concat([first, second], dim="cell")).splitlines()[-3:]
+        return EXPERIMENT.claims(xarray.concat([first, second], dim="cell"))
 
-    for line, words in zip(summary(0.1, 0.1, 1), ["", *2 * ["rnn: supported, "]], strict=True):
-        assert line.endswith(f"by this run: {words}lstm: supported")
-    for line, words in zip(summary(0, 0, -1), ["", *2 * ["rnn: not supported, "]], strict=True):
-        assert line.endswith(f"by this run: {words}lstm: not supported")
-    assert "not judged without rnn and another" in EXPERIMENT.summary(dataset)
+    names = ["more-sequences-lstm"]
+    names += [f"{what}-{c}" for what in ("free-running-costs", "training-lifts")
+              for c in ("rnn", "lstm")]  # fmt: skip
+    found = claims(0.1, 0.1, np.log(10))
+    assert verdicts(found) == dict.fromkeys(names, "supported")
+    assert [claim.measured[0].value for claim in found] == [0.1, 0.1, 0.1, 1, 1]
+    assert verdicts(claims(-0.1, -0.1, -1)) == dict.fromkeys(names, "not supported")
+    assert verdicts(claims(0, 0, 0)) == dict.fromkeys(names, "inconclusive")
+    spread = xarray.DataArray([0.3, -0.2, 0.1], dims="seed")
+    assert verdicts(claims(spread, spread, 1)) == {
+        **dict.fromkeys(names[:3], "inconclusive"),
+        **dict.fromkeys(names[3:], "supported"),
+    }
+    assert list(verdicts(EXPERIMENT.claims(dataset))) == [n for n in names if n.endswith("rnn")]
 
 
 def test_the_long_form_has_its_sizes(monkeypatch):
@@ -88,7 +99,7 @@ def test_the_long_form_has_its_sizes(monkeypatch):
         ({"probe_every": 3}, "Expected probe_every to be a positive multiple of eval_every=2"),
     ],
 )
-def test_what_cannot_be_trained_is_said(given, message):
+def test_bad_input_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
         EXPERIMENT.run(EXPERIMENT.resolve(given, quick=True), study.call)
 
@@ -100,5 +111,5 @@ def test_the_lstm_learns_to_write_the_dates_that_are_held_out():
     with study.precision(config):
         dataset = EXPERIMENT.run(config, study.call)
     assert float(dataset.sequences.isel(update=-1).min()) >= 0.98
-    reaching = MODULE.reaching(dataset)
-    assert bool((reaching.sel(stage="end") > reaching.sel(stage="birth")).all())
+    reaching = RESULTS.reaching(dataset)
+    assert bool((reaching.sel(stage="trained") > reaching.sel(stage="initialisation")).all())

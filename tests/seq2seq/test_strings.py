@@ -35,7 +35,7 @@ def test_dates_are_those_of_the_calendar_and_the_parts_share_none(num_formats):
 
 
 def test_reversed_digits_are_held_out_from_those_that_are_trained_on():
-    data = reversal(3, num_drawn=2000)
+    data = reversal(3, num_samples=2000)
     train, test = (read_back(part, data.read, "sources") for part in (data.train, data.test))
     assert read_back(data.test, data.written, "targets") == [text[::-1] for text in test]
     assert len(set(train) | set(test)) == len(train) + len(test) > 700 and len(test) > 70
@@ -55,9 +55,9 @@ def test_pairs_of_one_length_are_the_first_of_the_commonest():
         (lambda: dates(0), ValueError, "Expected 1 to 3 formats, got 0"),
         (lambda: reversal(0), ValueError, "Expected length to be at least 1, got 0"),
         (lambda: reversal(True), TypeError, "Expected length to be an integer, got True"),
-        (lambda: reversal(2, num_drawn=9), ValueError, "Expected num_drawn to be at least 10"),
+        (lambda: reversal(2, num_samples=9), ValueError, "Expected num_samples to be at least 10"),
     ],
 )
-def test_what_cannot_be_drawn_is_said(make, error, message):
+def test_bad_strings_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()

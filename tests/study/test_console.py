@@ -1,7 +1,7 @@
 import io
 import sys
 
-from gradflow.study import progress, table, verdicts
+from gradflow.study import progress, table
 
 
 class Terminal(io.StringIO):
@@ -24,10 +24,6 @@ def test_a_table_puts_words_left_and_numbers_right():
 
 def test_a_table_without_rows_is_empty():
     assert table([]) == ""
-
-
-def test_verdicts_are_by_name():
-    assert verdicts({"rnn": False, "lstm": 1}) == "rnn: not supported, lstm: supported"
 
 
 def test_progress_is_silent_in_a_pipe(monkeypatch):

@@ -1,4 +1,4 @@
-"""The networks of the study, how they are trained, and the gradient flow through them."""
+"""How the networks of the study are made, trained, probed and measured."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +10,9 @@ import numpy as np
 from _kit import probes
 
 from forecasting.config import Config
-from forecasting.forecasters import Forecaster, read_out
+from forecasting.forecasters import Forecaster, dense, forecaster, read_out
 from forecasting.training import Forecasting, Plan
-from gradflow import flow, study
+from gradflow import flow
 from gradflow.devices import map_runs
 from gradflow.interop import save_params
 from gradflow.spec import parse_spec
@@ -21,12 +21,11 @@ from gradflow.train.probes import Subject, prober
 
 if TYPE_CHECKING:
     import xarray
-    from matplotlib.axes import Axes
 
 Folder = Callable[[str], Path | None]
 
 LAYERS = {cell: f"{cell}(input_init='glorot')" for cell in ("rnn", "lstm", "gru", "gru_layer_norm")}
-"""Cells that start as Keras starts them: W_x as Glorot has it, W_h orthogonal."""
+"""Cells that are initialised as in Keras: W_x by Glorot's law, W_h orthogonal."""
 
 
 def _two(cell: str) -> str:
@@ -42,7 +41,7 @@ NETS = {
     "conv_deep_gru": "conv(cell={!r})".format("stack(cells={!r})".format(_two("gru"))),
     "batch_norm": f'batch_norm(cells="{_two("rnn")}")',
 }
-"""Nets by name; any other name is that of a cell."""
+"""Networks by name; any other name is that of a cell."""
 
 PLAIN = ("naive", "seasonal", "linear", "arima")
 """Models without a gradient."""
@@ -50,14 +49,17 @@ PLAIN = ("naive", "seasonal", "linear", "arima")
 AHEAD = 10
 
 INTERVAL = (0.1, 0.9)
-"""Quantiles of the errors between which a forecast is drawn."""
+"""Quantiles of the errors that bound the interval of a forecast."""
 
 WINDOWS = 8
-"""Windows of the test on which the flow is measured."""
+"""Test windows on which the flow is measured."""
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
-MARKERS = ("o", "s", "^", "v", "D")
+def make_net(config: Config, name: str) -> Forecaster:
+    """Makes the network of a name."""
+    if name == "dense":
+        return dense(config.num_steps, config.hidden_size, AHEAD)
+    return forecaster(NETS.get(name, name), config.hidden_size, AHEAD)
 
 
 def log_norms(net: Forecaster, params: Any, inputs: np.ndarray) -> np.ndarray:
@@ -69,16 +71,12 @@ def log_norms(net: Forecaster, params: Any, inputs: np.ndarray) -> np.ndarray:
     def one(params: Any) -> jax.Array:
         own, read = measured(params, jnp.asarray(inputs).T[:, :, None])
         curves = map_runs(lambda x: flow.log_norms(cell, own, x))(jnp.moveaxis(read, 1, 0))
-        return curves[:, :-1]  # at s_0 = 0 a layer norm's Jacobian is not like any other
+        return curves[:, :-1]  # the Jacobian of a layer norm at s_0 = 0 is exceptional
 
     with jax.enable_x64(True):
         exact = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
         found = np.asarray(jax.jit(map_runs(one))(exact))
     return found.reshape(-1, found.shape[-1])
-
-
-def lags_of(net: Forecaster | None, curves: np.ndarray) -> np.ndarray:
-    return (1 if net is None else net.stride) * np.arange(curves.shape[1])
 
 
 def interval(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -93,6 +91,7 @@ def coverage(predicted: np.ndarray, targets: np.ndarray, offset: np.ndarray) -> 
 
 
 def plan_of(config: Config, **options: Any) -> Plan:
+    """Makes the plan of a configuration, with some options changed."""
     given = {
         "num_epochs": config.epochs,
         "batch_size": config.batch,
@@ -155,13 +154,42 @@ def fit(
     )
 
 
-def probed(config: Config, measured: dict[str, np.ndarray]) -> tuple[dict, dict]:
-    """Returns the variables of the probes for a record of one model, and their coordinates."""
+def record(
+    config: Config,
+    name: str,
+    net: Forecaster | None,
+    norms: np.ndarray,
+    measured: dict[str, np.ndarray],
+    own: dict[str, Any],
+) -> "xarray.Dataset":
+    """Makes the record of one model: its own variables, the flow through it, and its probes."""
+    import xarray
+
+    lag = (1 if net is None else net.stride) * np.arange(norms.shape[1])
+    variables, times = _probed(config, measured)
+    return xarray.Dataset(
+        {
+            **own,
+            "log_norm": (("model", "curve", "lag"), norms[None], {"units": "nats"}),
+            **variables,
+        },
+        coords={
+            "model": [name],
+            "curve": np.arange(len(norms)),
+            "lead": np.arange(1, AHEAD + 1),
+            "lag": ("lag", lag, {"units": "steps of the series"}),
+            **times,
+        },
+    )
+
+
+def _probed(config: Config, measured: dict[str, np.ndarray]) -> tuple[dict, dict]:
+    """The probes as variables of the record of one model, and their coordinates."""
     if not measured:
         return {}, {}
     each = {name: np.moveaxis(values, 0, 1)[None] for name, values in measured.items()}
     found = probes.variables(each, ("model", "seed", "probe_epoch"), axis="lag")
-    # As in `log_norms`, without s_0.
+    # Without s_0, for the reason given in `log_norms`.
     cut = {k: (d, v[..., :-1] if d[-1] == "lag" else v) for k, (d, v) in found.items()}
     epochs = np.arange(0, config.epochs + 1, config.probe_every)
     return cut, {"probe_epoch": epochs, **probes.coordinates(measured)}
@@ -181,68 +209,3 @@ def save_cell(config: Config, name: str, net: Forecaster, params: Any, folder: P
     path = folder / f"{sanitise(name)}.safetensors"
     sizes = {"input_size": read.shape[-1], "hidden_size": config.hidden_size}
     save_params(path, own, cell=spec, **sizes)
-
-
-def curves_of(dataset: "xarray.Dataset", name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """The lags at which a model was measured, and its curves; None for one without a gradient."""
-    data = dataset.log_norm.sel(model=name).dropna("lag", how="all").dropna("curve", how="all")
-    return (data.lag.values, data.values) if data.size else None
-
-
-def draw_flow(ax: "Axes", dataset: "xarray.Dataset") -> None:
-    nets = [str(name) for name in dataset.model.values if curves_of(dataset, str(name)) is not None]
-    for index, name in enumerate(nets):
-        lag, curves = curves_of(dataset, name) or ((), ())
-        look = study.figure.cell_style(name, index)
-        label = name.replace("_", " ")
-        study.figure.band(ax, lag, np.asarray(curves) / np.log(10), 0, **look, label=label)
-    ax.axhline(np.log10(1e-3), color="#808080", lw=0.6)
-    ax.set(
-        xlabel="lag T − k (steps of the series)",
-        ylabel=r"$\log_{10}\,\|\partial h_T/\partial h_k\|$",
-    )
-    ax.set_title("Flow through what trained")
-    ax.margins(x=0)
-    if not nets:
-        ax.text(0.5, 0.5, "no recurrent net\namong the models", ha="center", transform=ax.transAxes)
-        return
-    ax.legend(fontsize=6.5, handlelength=2.4, ncols=2)
-
-
-def draw_probes(parts: Any, dataset: "xarray.Dataset") -> None:
-    """The maps of each net, one row a probe."""
-    names = [str(name) for name in dataset.model.values if curves_of(dataset, str(name))]
-    nets = {name.replace("_", "\n"): dataset.sel(model=name) for name in names}
-    if len(parts):
-        probes.draw_rows(parts, dataset, nets, time="epoch")
-
-
-def horizon(dataset: "xarray.Dataset", name: str) -> tuple[float, str]:
-    """The lag at which the median norm is 1e-3, no longer than what was measured, and as text."""
-    found = curves_of(dataset, name)
-    if found is None:
-        return np.nan, ""
-    lag, curves = found
-    reached = flow.summary(curves).horizon
-    if not np.isfinite(reached):
-        return float(lag[-1]), f"> {lag[-1]}"
-    return float(lag[int(reached)]), f"{lag[int(reached)]}"
-
-
-def together(horizons: np.ndarray, errors: np.ndarray) -> str:
-    """Whether the nets whose gradient reaches further forecast better."""
-    from scipy import stats
-
-    nets = np.isfinite(horizons) & np.isfinite(errors)
-    if nets.sum() < 3 or len(set(horizons[nets])) < 2:
-        return "horizon and error: too few different nets to tell"
-    ranks = [stats.rankdata(values[nets]) for values in (horizons, errors)]
-    rank = float(np.corrcoef(*ranks)[0, 1])
-    rng = np.random.default_rng(0)
-    shuffled = [np.corrcoef(ranks[0], rng.permutation(ranks[1]))[0, 1] for _ in range(2000)]
-    p = float(np.mean(np.abs(shuffled) >= abs(rank) - 1e-9))
-    return (
-        "nets whose gradient reaches further forecast better: "
-        f"{study.verdict(rank < 0 and p < 0.05)} (rank correlation of horizon and error "
-        f"{rank:+.2f}, p = {p:.2f} by permutation, {nets.sum()} nets)"
-    )
