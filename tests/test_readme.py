@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from studies import load
 
 from gradflow import study
 from gradflow.cells import resolve
@@ -24,7 +25,7 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "experiment
 
 
 def vanishing():
-    return runpy.run_path(str(ROOT / "experiments" / "vanishing.py"))["EXPERIMENT"]
+    return load("vanishing").EXPERIMENT
 
 
 NUMBER = r"\d+\.?\d*"
