@@ -147,8 +147,7 @@ def _draw(ax: "Axes", data: "xarray.Dataset", cell: str, found: flow.Summary) ->
     corner = f"{found.horizon:.0f}" if np.isfinite(found.horizon) else ""
     if cut := num_cut(data.log_norm):
         corner = f"{corner}\n{cut} of {data.sizes['run']} cut".strip()
-    place = {"xycoords": "axes fraction", "ha": "right", "va": "top"}
-    ax.annotate(corner, (1, 1), fontsize=6, **place)
+    ax.text(1, 1, corner, fontsize=6, ha="right", va="top", transform=ax.transAxes)
 
 
 def at_last_lag(dataset: "xarray.Dataset") -> "xarray.DataArray":

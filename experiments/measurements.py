@@ -135,20 +135,21 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 def _draw(ax: "Axes", dataset: "xarray.Dataset", name: str) -> None:
     entry = flow.CATALOGUE[name]
     first, *rest = entry.variables
+    dims = list(first.dims)
     if entry.kind == "map":
         _draw_map(ax, _whole(dataset[first.name], first))
     elif entry.kind == "matrices":
         ax.text(0.5, 0.5, "not drawn by itself", ha="center", transform=ax.transAxes)
-    elif len(first.dims) > 1 and not first.by_leaf:
+    elif len(dims) > 1 and not first.by_leaf:
         _draw_family(ax, _shown(dataset[first.name]))
     else:
-        alike = [v for v in rest if v.dims[0] == first.dims[0] and v.units == first.units]
+        alike = [v for v in rest if v.dims[0] == dims[0] and v.units == first.units]
         lines = [_lines(dataset[v.name], v) for v in (first, *alike)]
         _draw_lines(ax, {label: line for part in lines for label, line in part.items()})
     unit = {"nats": r"$\log_{10}$", "1": "dimensionless"}.get(first.units, first.units)
     ax.set_title(name.replace("_", " "), fontsize=8)
-    vertical = AXES.get(first.dims[0], first.dims[0]) if entry.kind == "map" else unit
-    horizontal = first.dims[1] if entry.kind == "map" else first.dims[0]
+    vertical = AXES.get(dims[0], dims[0]) if entry.kind == "map" else unit
+    horizontal = dims[1] if entry.kind == "map" else dims[0]
     ax.set_ylabel(vertical, fontsize=8)
     ax.set_xlabel(AXES.get(horizontal, horizontal), fontsize=8)
 

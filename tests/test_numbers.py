@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -43,6 +44,12 @@ def test_the_documents_are_those_of_the_records():
         # A change of the code may mark an entry as older than it; the mark fails no test.
         committed = path.read_text(encoding="utf-8").replace(CHANGED, "")
         assert committed == text.replace(CHANGED, ""), f"{path} is old: ./run.sh tables"
+
+
+def test_the_gallery_leaves_out_what_was_not_drawn(tmp_path):
+    shutil.copy(ROOT / "figures" / "vanishing.json", tmp_path)
+    sections = [line for line in tables.gallery_page(tmp_path).splitlines() if line[:3] == "## "]
+    assert sections == ["## vanishing"]
 
 
 def test_every_picture_has_a_record_and_every_record_a_picture():

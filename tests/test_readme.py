@@ -4,7 +4,6 @@ import importlib
 import re
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -94,7 +93,7 @@ COMMANDS = {
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_of_the_pages_is_understood(command, monkeypatch):
     name, *flags = shlex.split(command)
-    if name in ("figures", "test", "lint", "setup"):
+    if name in ("figures", "tables", "test", "lint", "setup"):
         return
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     file = ROOT / "experiments" / f"{name}.py"
@@ -102,18 +101,3 @@ def test_every_command_of_the_pages_is_understood(command, monkeypatch):
     experiment = found["EXPERIMENT"]
     request = parse(experiment, flags)
     assert isinstance(experiment.resolve(request.given), experiment.config)
-
-
-@pytest.fixture
-def page(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    return runpy.run_path(str(ROOT / "experiments" / "figures.py"))["page"]
-
-
-def test_the_gallery_is_what_its_records_say(page):
-    assert (ROOT / "figures" / "README.md").read_text() == page(ROOT / "figures")
-
-
-def test_the_gallery_leaves_out_what_was_not_drawn(page, tmp_path):
-    shutil.copy(ROOT / "figures" / "vanishing.json", tmp_path)
-    assert [line for line in page(tmp_path).splitlines() if line[:3] == "## "] == ["## vanishing"]

@@ -113,7 +113,8 @@ def _parse(path: Path, name: str) -> Module:
 @cache
 def _parse_version(path: Path, name: str, modified: int) -> Module:
     del modified  # a file that was written again is parsed again
-    tree = _WithoutWords().visit(ast.parse(path.read_text(encoding="utf-8")))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    _WithoutWords().visit(tree)  # changes it in place
     module = Module(name, {}, {})
     for node in tree.body:
         for defined in _defined(node):

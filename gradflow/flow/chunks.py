@@ -58,8 +58,8 @@ class Chunks:
         self._borders = [start(cell, params, inputs, carry)]
         self._nonfinite: list[bool] = []
         if mask is not None:  # a chunk may have no real step of its own
-            inputs, mask = fill_padding(inputs, mask), np.asarray(mask)
-        self._inputs, self._mask = np.asarray(inputs), mask
+            inputs = fill_padding(inputs, mask)
+        self._inputs, self._mask = np.asarray(inputs), None if mask is None else np.asarray(mask)
 
     def outputs(self) -> Float[np.ndarray, "steps hidden"]:
         """Runs the cell and returns h_1 ... h_T."""

@@ -180,8 +180,8 @@ def log_norm_of(norm: str, matrix: Scaled, tracked: Tracked) -> tuple[NormCertif
     """Computes the log norm of a matrix, and where to look for the next one."""
     if norm == "spectral":
         found, tracked = spectral_norm(matrix.value, tracked)
-        bounds = [log_scaled(bound, matrix.exponent) for bound in (found.lower, found.upper)]
-        return NormCertificate(*bounds, found.stage), tracked
+        lower, upper = (log_scaled(b, matrix.exponent) for b in (found.lower, found.upper))
+        return NormCertificate(lower, upper, found.stage), tracked
     log_norm = plain_log_norm(norm, matrix)
     return NormCertificate(log_norm, log_norm, jnp.asarray(DIRECT, jnp.int32)), tracked
 

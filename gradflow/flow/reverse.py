@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Carry, Cell, Params
-from gradflow.flow.chunks import Path, Runner
+from gradflow.flow.chunks import Path
 from gradflow.flow.trace import Trace, trace_of
 from gradflow.numerics.exact_slopes import exact_slopes
 from gradflow.numerics.scaling import Scaled, rescale, with_room
@@ -23,12 +23,14 @@ Pull = Callable[[Carry, Any, Carry], tuple[Carry, Any]]
 NOTHING = -(2**30)
 """The exponent of an exact zero: below that of any number, however long the sequence."""
 
+AnyPath = TypeVar("AnyPath", bound=Path)
+
 Cotangents = Float[Array, "steps hidden"]
 """∂L/∂h_1 ... ∂L/∂h_T."""
 
 
 def run_with_loss(
-    run: Runner,
+    run: Callable[..., AnyPath],
     loss: Loss,
     cell: Cell,
     params: Params,
@@ -36,7 +38,7 @@ def run_with_loss(
     *,
     per_step: bool = False,
     **given: Any,
-) -> tuple[Path, Cotangents]:
+) -> tuple[AnyPath, Cotangents]:
     """Runs the cell and differentiates the loss by the outputs.
 
     The loss is called here and nowhere in what `jax.jit` keeps: it may be another each time.

@@ -123,7 +123,7 @@ def leading_singular_values(
     """Computes log σ_i of ∂target_T/∂source_k at a few lags, those that rounding leaves.
 
     One singular value decomposition a lag, of the rescaled product. No search is involved: each
-    value has an absolute error of at most (256 + 4 lag) eps σ_1, that of the rounded product, so a
+    value has an absolute error of at most (256 + 8 lag) eps σ_1, that of the rounded product, so a
     relative error of σ_1/σ_i times as much. (Rounding accumulates beyond that only where directions
     that lead at one lag are cut at a later one.) What is not above that error is NaN;
     `log_singular_values` has all of them, at every lag, for a decomposition a step. The arguments
@@ -160,7 +160,7 @@ def _leading(blocks: Blocks, lags: tuple[int, ...], trace: Trace) -> Float[Array
         product = jax.lax.fori_loop(*span, back, product)
         matrix = blocks.cut_scaled(trace, product)
         values = singular_values(matrix.value)
-        error = (256 + 4 * span[1]) * jnp.finfo(values.dtype).eps
+        error = (256 + 8 * span[1]) * jnp.finfo(values.dtype).eps
         lost = values <= error * values[0]
         kept = jnp.where(lost & (values[0] > 0), jnp.nan, values)
         return product, log_scaled(kept, matrix.exponent)

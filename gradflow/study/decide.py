@@ -132,8 +132,8 @@ def _named(measured: Measurable) -> Iterator[Measured]:
         yield measured
     elif isinstance(measured, Mapping):
         for name, values in measured.items():
-            yield from (Measured(name, float(value)) for value in np.ravel(np.asarray(values)))
+            yield from (Measured(str(name), float(one)) for one in np.ravel(np.asarray(values)))
     elif isinstance(measured, list | tuple) and any(isinstance(one, Measured) for one in measured):
-        yield from measured
+        yield from (one for one in measured if isinstance(one, Measured))
     else:
         yield from (Measured("", float(value)) for value in np.ravel(np.asarray(measured)))

@@ -7,7 +7,7 @@ sequences, `gradflow.train.finite.epochs` one for finite data, and a study may m
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -117,7 +117,7 @@ def fit(
     *,
     folder: Path | None = None,
     identity: Mapping[str, Any] | None = None,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, None]:
     """Trains, and yields the progress after every evaluation; the last one yielded is the end.
 
     With a folder the training resumes from its last checkpoint, with the same random numbers and

@@ -63,18 +63,18 @@ class _Problem(NamedTuple):
     options: FrameOptions
     trace: Trace
 
-    def index(self, place: Int[Array, ""]) -> Int[Array, ""]:
+    def step_at(self, place: Int[Array, ""]) -> Int[Array, ""]:
         return self.trace.num_steps - 1 - place if self.options.time_reversed else place
 
     def advance(self, place: Int[Array, ""], rows: Array) -> Array:
         """One step forward, or back in time."""
         move = self.trace.pull_rows if self.options.time_reversed else self.trace.push_columns
-        return as_matrix(move(self.index(place), self.trace.as_rows(rows)))
+        return as_matrix(move(self.step_at(place), self.trace.as_rows(rows)))
 
     def graded(self, place: Int[Array, ""], rows: Array) -> tuple[Array, Array]:
         """The frame and its growth after one step, for a step of any condition."""
         unit = scaled(self.trace.as_rows(jnp.eye(rows.shape[1], dtype=rows.dtype)))
-        jacobian = self.trace.pull(self.index(place), unit)
+        jacobian = self.trace.pull(self.step_at(place), unit)
         matrix = as_matrix(jacobian.value)
         rows, growth = graded_frame(rows, matrix if self.options.time_reversed else matrix.T)
         return rows, growth + jacobian.log_scale()
