@@ -108,7 +108,9 @@ prepare() {  # makes what is missing, and costs nothing when nothing is
 
 run_tests() {
   prepare test
-  local argument chosen=(-m "not slow") workers=(-n auto) given=()
+  local argument chosen=(-m "not slow") given=()
+  # By file: the tests of a file share what is compiled, and what its fixtures compute.
+  local workers=(-n auto --dist loadfile)
   for argument in "$@"; do
     case "$argument" in
       --slow)

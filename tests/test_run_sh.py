@@ -256,9 +256,9 @@ def test_uv_is_used_where_there_is_one(checkout):
 @pytest.mark.parametrize(
     ("arguments", "called"),
     [
-        ((), "-m not slow -n auto"),
-        (("--slow",), "-n auto"),
-        (("-k", "a and b"), "-m not slow -n auto -k a and b"),
+        ((), "-m not slow -n auto --dist loadfile"),
+        (("--slow",), "-n auto --dist loadfile"),
+        (("-k", "a and b"), "-m not slow -n auto --dist loadfile -k a and b"),
         (("-n0", "-x"), "-m not slow -n0 -x"),
         (("--slow", "-n", "2"), "-n 2"),
         (("--numprocesses=2",), "-m not slow --numprocesses=2"),
