@@ -63,7 +63,7 @@ def _update(options: Mapping[str, Any]) -> None:
 
 
 def cores_as_devices() -> None:
-    """Makes a device of every core that this process may use, so that runs are distributed over them.
+    """Makes a device of every core that this process may use: runs are distributed over devices.
 
     One program uses all cores in large products alone. It has no effect where JAX has been told
     a number of devices (``JAX_NUM_CPU_DEVICES``), or has looked for them already.
