@@ -124,17 +124,19 @@ def test_accuracy_of_bits_equals_a_count_one_by_one():
 
 
 def test_killed_run_resumes_with_the_same_numbers(tmp_path, nets, monkeypatch, accuracy):
-    again = tasks.again
+    fit = tasks.fit
 
-    def killed(config, runs, stage):
-        if (tmp_path / "from-10").exists():
+    def killed(source, schedule, *, folder, identity):
+        steps = fit(source, schedule, folder=folder, identity=identity)
+        if folder.name == "from-10":  # after its first evaluation
+            yield next(steps)
             raise KeyboardInterrupt
-        return again(config, runs, stage)
+        yield from steps
 
-    monkeypatch.setattr(tasks, "again", killed)
+    monkeypatch.setattr(tasks, "fit", killed)
     with pytest.raises(KeyboardInterrupt):
         tasks.train(CONFIG, "copy", 2, nets, tmp_path)
-    monkeypatch.setattr(tasks, "again", again)
+    monkeypatch.setattr(tasks, "fit", fit)
     found = tasks.train(CONFIG, "copy", 2, nets, tmp_path)
     np.testing.assert_array_equal(found.accuracy.values, accuracy)
 
