@@ -1,9 +1,12 @@
 """gradflow measures how gradients flow through recurrent networks, for any cell."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.unroll import Trajectory, unroll
+
+if TYPE_CHECKING:
+    from gradflow.flow import measure
 
 __all__ = ["Carry", "Cell", "Params", "Trajectory", "measure", "unroll"]
 
