@@ -18,7 +18,7 @@ import xarray
 from absl import logging
 
 from gradflow import study
-from gradflow.study.settings import SOONER
+from gradflow.study.settings import PATIENCE, SOONER
 
 RECORD = {"config.json", "env.json", "result.nc", "figure.pdf", "figure.png", "DONE"}
 QUICK = ("--quick", "--cells=lstm")
@@ -292,7 +292,7 @@ def test_the_record_knows_the_machine_but_nobodys_name(tmp_path, monkeypatch):
     assert not re.search(r"(?<![\w.])/\w", text)
     found = json.loads(text)
     assert found["command"] == "tiny --quick --cells=lstm --log=log.txt --workdir=run"
-    assert found["xla_flags"] == f"--xla_dump_to=dump --xla_x=1 {SOONER}"
+    assert found["xla_flags"] == f"--xla_dump_to=dump --xla_x=1 {SOONER} {PATIENCE}"
     assert found["backend"] == "cpu" and found["x64"] is True
     assert found["matmul_precision"] == "highest" and found["precision"] == "float64"
     assert found["jax"] == jax.__version__
