@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 RESAMPLES = 1000
 """Bootstrap resamples. The standard deviation over them has a relative error of about 2 %."""
@@ -47,16 +48,14 @@ class Estimate(NamedTuple):
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
-def estimate(
-    values: Num[np.ndarray, " runs"], statistic: Callable[[np.ndarray], float] = np.mean
-) -> Estimate:
+def estimate(values: ArrayLike, statistic: Callable[[np.ndarray], float] = np.mean) -> Estimate:
     """Computes a statistic of independent values, by default the mean, and its 95 % `interval`."""
     values = np.asarray(values)
     return Estimate(float(statistic(values)), *interval(values, statistic))
 
 
 def interval(
-    values: Num[np.ndarray, " runs"], statistic: Callable[[np.ndarray], float] = np.mean
+    values: ArrayLike, statistic: Callable[[np.ndarray], float] = np.mean
 ) -> tuple[float, float]:
     """Computes the 95 % confidence interval of a statistic of independent values.
 
@@ -90,7 +89,7 @@ def interval(
 
 
 def mean_interval(
-    values: Float[np.ndarray, "rows runs"],
+    values: ArrayLike,
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
     """Computes the 95 % confidence interval of the mean of the independent values in each row.
 
@@ -109,6 +108,7 @@ def mean_interval(
 
     Source: Willink 2005, doi:10.1081/STA-200054419, after Hall 1992 (JRSS B 54, 221).
     """
+    values = np.asarray(values, np.float64)
     count = values.shape[-1]
     mean = np.mean(values, axis=-1)
     spread = np.std(values, axis=-1, ddof=1)

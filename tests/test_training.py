@@ -23,7 +23,7 @@ from gradflow.train.runs import begin
 from gradflow.train.tensorboard import Board
 from gradflow.train.training import Training
 
-runs_module = importlib.import_module("gradflow.train.runs")
+runs_module = importlib.import_module("gradflow.train.fresh")
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "training.py"
 sys.path.insert(0, str(SCRIPT.parent))  # what the studies share is beside it
@@ -239,12 +239,12 @@ def test_the_claims_are_decided_by_the_numbers(recorded, solved, at_first, chang
         ("--task=adding(num_steps=-3)", "Expected num_steps to be at least 2, got -3"),
         ("--optimiser=adma", "Unknown optimiser 'adma'. Did you mean 'adam'"),
         ("--optimiser=adam(learning_rate=1)", "Expected one learning rate, got --learning_rate"),
-        ("--learning_rate=0.1,-1", "numbers above zero are expected"),
+        ("--learning_rate=0.1,-1", "Expected numbers above zero"),
         ("--clipping=global_norm(threshold=0)", "Expected threshold to be a positive number"),
         ("--clip_threshold=1,2", "Expected a clipping with a threshold, and without options"),
         ("--regulariser=omgea", "Unknown regulariser 'omgea'"),
         ("--truncation=5", "Expected --truncation=k1,k2, got (5,). Try --truncation=20,40."),
-        ("--truncation=5,0", "numbers above zero are expected"),
+        ("--truncation=5,0", "Expected numbers above zero"),
         ("--probe=gates", "The probe 'gates' needs a cell with gates"),
         ("--probe_every=30", "Expected probe_every to be a positive multiple of eval_every=20"),
         ("--num_updates=-60", "Expected a number above zero"),
