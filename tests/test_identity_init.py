@@ -127,7 +127,9 @@ def test_the_claims_are_decided_by_the_numbers():
     lost = record((-0.5, -1.1), {"irnn": 0.3, "orthogonal": 0.2, "glorot": 0.4})
     assert verdicts(lost) == [yes, no, no]
     spread = record((0.9, 0), {"irnn": 0.1, "orthogonal": 0.1})
-    spread["log_norm"] = spread.log_norm + np.arange(5) - 2.0  # the interval reaches beyond 1
+    spread["log_norm"] = (
+        spread.log_norm + (np.arange(5) - 2.0)[:, None]
+    )  # the interval reaches beyond 1
     assert verdicts(spread)[0] == unknown
     # Another start at the identity is no comparison.
     assert len(verdicts(record((2.0, 0), {"irnn": 0.3, "identity": 0.2}))) == 2

@@ -72,7 +72,7 @@ def test_a_loss_at_the_end_goes_back_k_steps_however_the_sequence_is_cut(key):
     [
         ((0, 2, 2), 0.95, ("supported", "supported")),
         ((1, 2, 2), 0.8, ("not supported", "not supported")),
-        ((0, 1, 2), 0.95, ("not supported", "supported")),
+        ((0, 1, 2), 0.95, ("supported", "supported")),  # k between L and 2 L does not count
         ((0, 0, 0), 0.9, ("inconclusive", "inconclusive")),
     ],
 )

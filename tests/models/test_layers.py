@@ -100,4 +100,4 @@ def test_the_code_of_the_page_gives_the_shapes_that_it_says():
         exec(block, names)
         name, shape = re.findall(r"^(\w+) = .*  # (\(.*\))$", block, re.MULTILINE)[-1]
         found.append((str(names[name].shape), shape))
-    assert len(found) == 5 and all(ours == said for ours, said in found)
+    assert len(found) == 4 and all(ours == said for ours, said in found)

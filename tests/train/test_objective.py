@@ -54,7 +54,9 @@ def test_what_does_not_count_reaches_neither_the_loss_nor_its_gradient(kind):
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match="Expected the loss 'squared' or 'cross_entropy', got 'hinge'"):
+    with pytest.raises(
+        ValueError, match="Expected the loss 'squared' or 'cross_entropy', got 'hinge'"
+    ):
         batch_loss("hinge", jnp.asarray(PREDICTIONS), batch(PREDICTIONS))
     with pytest.raises(
         ValueError, match=r"Expected targets of shape \(4, 3\) .*, got shape \(4, 3, 2\)"
