@@ -47,7 +47,9 @@ def test_a_setting_is_the_training_with_that_clipping(dataset):
         np.testing.assert_allclose(found[name].transpose("seed", "update"), expected, rtol=1e-4)
     assert float(found.clip_share.max()) > 0
     none = dataset.sel(task=TASK, setting="none").isel(update=slice(1, None))
-    assert (none.clip_share == 0).all() and (none.clip_cosine == 1).all()
+    assert (none.clip_share == 0).all()
+    # The cosine of a float32 vector with itself is 1 but for the rounding of the norms.
+    np.testing.assert_allclose(none.clip_cosine, 1, rtol=0, atol=1e-6)
 
 
 def test_every_kind_has_thresholds_that_it_takes_from_tight_to_loose():

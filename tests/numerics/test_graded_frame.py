@@ -62,11 +62,12 @@ def test_a_row_that_is_cut_stays_cut():
 
 
 # Where a frame that one step has turned along the axes comes to a step that scales these by 60
-# orders of magnitude, the growths share 16 digits between them: rows are not exchanged.
+# orders of magnitude, the growths share 16 digits between them: rows are not exchanged. How much of
+# them is lost depends on how LAPACK rounds on a machine: 1e-6 and 4e-4 were seen on two.
 GRADINGS = {
     "rows": (lambda seed: (40, 0), 1e-12),
     "columns": (lambda seed: (0, 40), 1e-12),
-    "in turn": (lambda seed: (30 * (seed % 2), 30 * (seed % 3)), 1e-5),
+    "in turn": (lambda seed: (30 * (seed % 2), 30 * (seed % 3)), 2e-3),
 }
 
 
