@@ -71,8 +71,8 @@ def cores_as_devices() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_collective_call_terminate_timeout" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {PATIENCE}".strip()
-    told = "host_platform_device_count" in flags
-    if told or jax.config.values["jax_num_cpu_devices"] > 0:
+    is_set = "host_platform_device_count" in flags
+    if is_set or jax.config.values["jax_num_cpu_devices"] > 0:
         return
     available = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
     with contextlib.suppress(RuntimeError):  # it has looked for them

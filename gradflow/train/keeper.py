@@ -25,7 +25,7 @@ Logs = Mapping[str, Mapping[str, np.ndarray]]
 
 
 class Kept(NamedTuple):
-    """What a training goes on from.
+    """The checkpoint that a training resumes from.
 
     Attributes:
       state: The state, of the same kinds of arrays and numbers as the one that was given.
