@@ -125,10 +125,10 @@ def leading_singular_values(
     One singular value decomposition a lag, of the rescaled product. No search is involved: each
     value has an absolute error of about (256 + 8 lag) eps σ_1, that of the rounded product, so a
     relative error of σ_1/σ_i times as much. That is no bound: the error grows with the size of the
-    carry, and was 1.3 times as large for an LSTM of 64 units at lag 40. (Rounding accumulates beyond that only where directions
-    that lead at one lag are cut at a later one.) What is not above that error is NaN;
-    `log_singular_values` has all of them, at every lag, for a decomposition a step. The arguments
-    are those common to all measurements (`gradflow.flow`), and
+    carry, and was 1.3 times as large for an LSTM of 64 units at lag 40. (Rounding accumulates
+    beyond that only where directions that lead at one lag are cut at a later one.) What is not
+    above that error is NaN; `log_singular_values` has all of them, at every lag, for a
+    decomposition a step. The arguments are those common to all measurements (`gradflow.flow`), and
 
     Args:
       lags: Ascending lags T - k, within 0 ... T.
