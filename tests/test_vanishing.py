@@ -202,8 +202,8 @@ def npy(path, array, **kwargs):
     [
         (["--cell=lsmt"], "Unknown cell 'lsmt'. Did you mean 'lstm'?"),
         (["--cell="], "Expected the name of a cell, got ''"),
-        (["--cell=none.py:f"], "there is no file 'none.py'"),
-        (["--cell=bad.py:missing"], "has no factory 'missing'"),
+        (["--cell=none.py:f"], "'none.py', which does not exist"),
+        (["--cell=bad.py:missing"], "name of a factory in bad.py, got 'missing'"),
         (["--cell=bad.py:broken"], "Clause 'carry'"),
         (["--cell=lstm(peephol=True)"], "Unknown option 'peephol' of cell 'lstm'"),
         (["--inputs=text:none.txt"], "none.txt"),
