@@ -22,6 +22,7 @@ FOUNDATION = {"cell", "checks", "spec"}
 RUNNING = FOUNDATION | {"cells", "initializers", "unroll"}
 MAY_IMPORT = {
     "spec": set(),
+    "locks": set(),
     "cell": set(),
     "numerics": set(),
     "checks": set(),
@@ -36,11 +37,11 @@ MAY_IMPORT = {
     "testing": FOUNDATION | {"structure"},
     "data": {"checks", "spec"},
     "tasks": FOUNDATION | {"data"},
-    "study": {"spec", "statistics"},
+    "study": {"locks", "spec", "statistics"},
     "flow": RUNNING | {"devices", "numerics", "padding", "statistics"},
     "interop": RUNNING,
     "models": RUNNING,
-    "train": RUNNING | {"devices", "flow", "numerics", "tasks"},
+    "train": RUNNING | {"devices", "flow", "locks", "numerics", "tasks"},
     "gradflow": FOUNDATION | {"flow", "unroll"},  # what the package itself re-exports
 }
 

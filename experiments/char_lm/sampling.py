@@ -14,7 +14,8 @@ from gradflow.cells import resolve
 from gradflow.data.characters import encode
 from gradflow.study.config import sanitise
 from gradflow.study.flags import parse
-from gradflow.study.record import PARAMS, default_workdir
+from gradflow.study.folder import PARAMS
+from gradflow.study.record import default_workdir
 
 
 def params_file(folder: Path, spec: str) -> Path:
@@ -69,7 +70,9 @@ def train_and_write(experiment: study.Experiment, arguments: Sequence[str]) -> i
     request = parse(experiment, rest)
     options = request.options
     config = experiment.resolve(request.given, quick=options.quick, full=options.full)
-    folder = Path(options.workdir or default_workdir(experiment.name, config)).expanduser()
+    folder = Path(
+        options.workdir or default_workdir(config, experiment.identity(config))
+    ).expanduser()
     try:
         with study.precision(config):
             how = asked.temperature, asked.num_characters, config.seed

@@ -7,8 +7,10 @@ Source: the format, https://huggingface.co/docs/safetensors.
 """
 
 import contextlib
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,10 @@ from gradflow.cells import resolve
 
 METADATA = "gradflow"
 """The only key of the metadata: the format does not fix the order of several keys."""
+
+
+SHA256 = "sha256"
+"""The key of the digest in the JSON; files that others wrote have none and are not verified."""
 
 
 class Description(NamedTuple):
@@ -62,7 +68,8 @@ def save_params(
     _check_shapes({name: leaf.shape for name, leaf in like.items()}, shapes, place)
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in given.items()}
     description = Description(cell, input_size, hidden_size)._asdict()
-    _write(Path(path), save(arrays, {METADATA: json.dumps(description)}))
+    about = {**description, SHA256: _digest(description, arrays)}
+    _write(Path(path), save(arrays, {METADATA: json.dumps(about)}))
 
 
 def read_params(path: str | os.PathLike[str], like: Params) -> Params:
@@ -73,13 +80,14 @@ def read_params(path: str | os.PathLike[str], like: Params) -> Params:
       like: Parameters of the cell, or their shapes as `gradflow.cell.param_shapes` returns them.
 
     Raises:
-      ValueError: If it is not a safetensors file, or its names and shapes are not those of
-        ``like``; the message lists both.
+      ValueError: If it is not a safetensors file, it has a digest that is not that of its content,
+        or its names and shapes are not those of ``like``; the message lists both.
       OSError: If there is no such file.
     """
     expected = _named(like, "the cell")
     with _opened(path) as file:
         found = {name: file.get_tensor(name) for name in file.keys()}
+        _check_digest(path, file.metadata(), found)
     shapes = {name: leaf.shape for name, leaf in expected.items()}
     _check_shapes(shapes, {name: array.shape for name, array in found.items()}, str(path))
     leaves = [jnp.asarray(found[name], leaf.dtype) for name, leaf in expected.items()]
@@ -96,13 +104,39 @@ def read_description(path: str | os.PathLike[str]) -> Description:
     with _opened(path) as file:
         metadata = file.metadata() or {}
     with contextlib.suppress(KeyError, TypeError, ValueError):
-        found = Description(**json.loads(metadata[METADATA]))
+        about = json.loads(metadata[METADATA])
+        about.pop(SHA256, None)
+        found = Description(**about)
         if all(map(isinstance, found, (str, int, int))):
             return found
     raise ValueError(
         f"Expected the cell and its sizes in the metadata of {str(path)!r} under {METADATA!r}, "
         f"got {metadata}. Write the file with gradflow.interop.save_params."
     )
+
+
+def _digest(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """The digest of the description and of the arrays with their names, types and shapes."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def _check_digest(
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None,
+    arrays: Mapping[str, np.ndarray],
+) -> None:
+    about = {}
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # a file that others wrote
+        about = dict(json.loads((metadata or {})[METADATA]))
+    digest = about.pop(SHA256, None)
+    if digest is not None and digest != _digest(about, arrays):
+        raise ValueError(
+            f"Expected the parameters that were written to {str(path)!r}, but the file is damaged: "
+            "its digest is another one. Train the cell again, or copy the file again."
+        )
 
 
 def _named(tree: Any, place: str) -> dict[str, Any]:

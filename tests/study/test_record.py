@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import xarray
 
+from gradflow.study.config import identity
 from gradflow.study.experiment import call
 from gradflow.study.record import Record, default_workdir, params_folder, read_environment
-from gradflow.study.store import read_dataset
+from gradflow.study.store import read_dataset, read_verified
 
 IDENTITY = {"experiment": "tiny", "config": {"size": 3, "gains": (0.5, 1.0)}}
 OTHER = {"experiment": "tiny", "config": {"size": 4, "gains": (0.5, 1.0)}}
@@ -39,7 +40,7 @@ def test_a_unit_is_done_once_for_all_runs_of_the_same_configuration(tmp_path):
         np.testing.assert_array_equal(record.once("cell=lstm(b=2)", work).a, [2.5] * 3)
         assert record.reused == reused
     assert work.count == 1
-    assert json.loads((tmp_path / "run" / "config.json").read_text()) == {
+    assert read_verified(tmp_path / "run" / "config.json") == {
         "experiment": "tiny",
         "config": {"size": 3, "gains": [0.5, 1.0]},
     }
@@ -167,7 +168,8 @@ def test_finishing_marks_the_run_and_removes_the_units(tmp_path):
     assert files(tmp_path) == {"DONE", "config.json", "result.nc", "env.json"}
     assert not (tmp_path / "parts").exists()
     assert read_environment(tmp_path) == {"seconds": 1.5}
-    assert read_environment(tmp_path / "elsewhere") == {}
+    with pytest.raises(FileNotFoundError, match="env.json .*, got no such file. Run again with"):
+        read_environment(tmp_path / "elsewhere")
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path):
@@ -194,11 +196,13 @@ def test_the_default_folder_is_that_of_the_configuration():
     import tiny
 
     config = tiny.Config(num_steps=9)
-    folder = default_workdir("tiny", config)
+    folder = default_workdir(config, identity("tiny", config))
     assert folder.parts[:2] == ("results", "tiny")
     assert folder.name.startswith("num_steps=9-") and len(folder.name) == len("num_steps=9-") + 8
-    assert folder == default_workdir("tiny", dataclasses.replace(config))
-    assert folder != default_workdir("tiny", dataclasses.replace(config, seed=1))
+    same, other = dataclasses.replace(config), dataclasses.replace(config, seed=1)
+    assert folder == default_workdir(same, identity("tiny", same))
+    assert folder != default_workdir(other, identity("tiny", other))
+    assert folder != default_workdir(config, identity("tiny", config, {"mine.py": "0f"}))
 
 
 def test_a_unit_under_way_has_a_folder_of_its_own_until_the_run_is_overwritten(tmp_path):

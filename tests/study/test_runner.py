@@ -18,6 +18,7 @@ import xarray
 from absl import logging
 
 from gradflow import study
+from gradflow.locks import LOCK, OWNER
 from gradflow.study.settings import PATIENCE, SOONER
 
 RECORD = {"config.json", "env.json", "result.nc", "figure.pdf", "figure.png", "DONE"}
@@ -284,14 +285,14 @@ def test_the_record_knows_the_machine_but_nobodys_name(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "planted-host")
     monkeypatch.setattr(platform, "node", lambda: "planted-host")
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/home/planted-user/dump --xla_x=1")
-    log = tmp_path / "planted-folder" / "log.txt"
-    log.parent.mkdir()
+    log = tmp_path / "planted-folder" / "log"
+    log.mkdir(parents=True)
     assert main(*QUICK, f"--log={log}", f"--workdir={tmp_path}/planted-folder/run") == 0
     text = (log.parent / "run" / "env.json").read_text()
     assert "planted" not in text and str(tmp_path) not in text
     assert not re.search(r"(?<![\w.])/\w", text)
     found = json.loads(text)
-    assert found["command"] == "tiny --quick --cells=lstm --log=log.txt --workdir=run"
+    assert found["command"] == "tiny --quick --cells=lstm --log=log --workdir=run"
     assert found["xla_flags"] == f"--xla_dump_to=dump --xla_x=1 {SOONER} {PATIENCE}"
     assert found["backend"] == "cpu" and found["x64"] is True
     assert found["matmul_precision"] == "highest" and found["precision"] == "float64"
@@ -310,10 +311,10 @@ def script(hash_seed: int, *argv: str) -> subprocess.CompletedProcess:
 def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_bytes(tmp_path):
     log, run = tmp_path / "log.txt", tmp_path / "run"
     log.write_text("")
-    argv = ("--cells=lstm,gru,rnn", f"--log={log}", "--kill_at=gru")
+    argv = ("--cells=lstm,gru,rnn", f"--log={tmp_path}", "--kill_at=gru")
     killed = script(1, *argv, f"--workdir={run}")
     assert killed.returncode == -signal.SIGKILL
-    assert {path.name for path in run.iterdir()} == {"config.json", "parts"}
+    assert {path.name for path in run.iterdir()} == {"config.json", "parts", LOCK, OWNER}
     assert log.read_text() == "computed lstm\nkilled gru\n"
 
     resumed = script(2, *argv, f"--workdir={run}")
