@@ -86,8 +86,7 @@ def read_params(path: str | os.PathLike[str], like: Params) -> Params:
     """
     expected = _named(like, "the cell")
     with _opened(path) as file:
-        found = {name: file.get_tensor(name) for name in file.keys()}
-        _check_digest(path, file.metadata(), found)
+        found = _read_arrays(file, path)
     shapes = {name: leaf.shape for name, leaf in expected.items()}
     _check_shapes(shapes, {name: array.shape for name, array in found.items()}, str(path))
     leaves = [jnp.asarray(found[name], leaf.dtype) for name, leaf in expected.items()]
@@ -103,6 +102,7 @@ def read_description(path: str | os.PathLike[str]) -> Description:
     """
     with _opened(path) as file:
         metadata = file.metadata() or {}
+        _read_arrays(file, path)  # so that the description is verified too
     with contextlib.suppress(KeyError, TypeError, ValueError):
         about = json.loads(metadata[METADATA])
         about.pop(SHA256, None)
@@ -123,20 +123,18 @@ def _digest(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
     return digest.hexdigest()
 
 
-def _check_digest(
-    path: str | os.PathLike[str],
-    metadata: Mapping[str, str] | None,
-    arrays: Mapping[str, np.ndarray],
-) -> None:
-    about = {}
+def _read_arrays(file: Any, path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads all arrays of a file, and verifies its digest if it has one."""
+    arrays, about = {name: file.get_tensor(name) for name in file.keys()}, {}
     with contextlib.suppress(KeyError, TypeError, ValueError):  # a file that others wrote
-        about = dict(json.loads((metadata or {})[METADATA]))
+        about = dict(json.loads((file.metadata() or {})[METADATA]))
     digest = about.pop(SHA256, None)
     if digest is not None and digest != _digest(about, arrays):
         raise ValueError(
             f"Expected the parameters that were written to {str(path)!r}, but the file is damaged: "
             "its digest is another one. Train the cell again, or copy the file again."
         )
+    return arrays
 
 
 def _named(tree: Any, place: str) -> dict[str, Any]:

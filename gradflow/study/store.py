@@ -135,4 +135,5 @@ def read_dataset(path: Path) -> "xarray.Dataset":
         # Without the encoding of the file, the same dataset is always written in the same bytes.
         return xarray.load_dataset(io.BytesIO(content), engine="h5netcdf").drop_encoding()
     except Exception as error:  # a damaged file fails anywhere in three libraries
-        raise OSError(f"{path} cannot be read as netCDF ({error})") from error
+        reason = " ".join(str(error).split())
+        raise OSError(f"{path} cannot be read as netCDF ({reason})") from error
