@@ -5,14 +5,16 @@ import signal
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from matplotlib.figure import Figure
 
 from gradflow import study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     return xarray.concat(parts, dim="cell", join="exact")
 
 
-def figure(dataset: xarray.Dataset) -> Figure:
+def figure(dataset: xarray.Dataset) -> "Figure":
+    from matplotlib.figure import Figure
+
     if "figure" in dataset.attrs["config"].split('"fail": ')[1]:
         raise ValueError("the figure is expected to be simple")
     drawn = Figure()
