@@ -1,6 +1,7 @@
 """Files that are written at once, JSON and netCDF, and that are verified when they are read."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import xarray
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The numbers of the errors of a full disk, an exhausted quota, and a limit of a file's size."""
 
 SHA256 = "sha256"
 """The key of a JSON file's own checksum."""
@@ -30,6 +34,9 @@ def atomic(path: Path) -> Iterator[Path]:
     """Gives a temporary name in the same folder, which becomes ``path`` when the block ends.
 
     A reader, and a process that is killed at any moment, sees the old file or the new one.
+
+    Raises:
+      OSError: If the file cannot be written, such as on a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = temporary(path)
@@ -38,6 +45,13 @@ def atomic(path: Path) -> Iterator[Path]:
         with open(draft, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(draft, path)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(
+            f"Expected room for {path}, got: {error.strerror}. Free some space and run the same "
+            "command again; it resumes."
+        ) from None
     finally:
         draft.unlink(missing_ok=True)
 

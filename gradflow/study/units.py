@@ -62,7 +62,7 @@ class Units:
         if number != jax.device_count() and number not in others:
             others.add(number)
             _LOG.warning(
-                "Stored units of %s were computed on %d devices, and this process has %d: its "
+                "Stored units of %s were computed on %d device(s), and this process has %d: its "
                 "results are equal up to rounding, not bit for bit.",
                 self.record.folder,
                 number,

@@ -130,23 +130,33 @@ class Keeper:
           logs: All that has been found so far.
           row: What was found now, by name: numbers or arrays.
           seconds: The seconds that were spent, by name.
+
+        Raises:
+          OSError: If they cannot be written, such as on a full disk.
         """
-        self._checksum.update(_append(self.folder / METRICS, {"update": update, **row}))
-        _append(self.folder / TIMINGS, {"update": update, **seconds})
         shapes = {group: {n: a.shape for n, a in log.items()} for group, log in logs.items()}
-        notes = {
-            "metrics_bytes": (self.folder / METRICS).stat().st_size,
-            "metrics_sha256": self._checksum.hexdigest(),
-            "num_devices": jax.device_count(),
-            "logs": shapes,
-        }
-        self._checkpoints.save(update, (state, logs), notes)
+        try:
+            self._checksum.update(_append(self.folder / METRICS, {"update": update, **row}))
+            _append(self.folder / TIMINGS, {"update": update, **seconds})
+            notes = {
+                "metrics_bytes": (self.folder / METRICS).stat().st_size,
+                "metrics_sha256": self._checksum.hexdigest(),
+                "num_devices": jax.device_count(),
+                "logs": shapes,
+            }
+            self._checkpoints.save(update, (state, logs), notes)
+        except (OSError, ValueError) as error:  # of three libraries, most likely for a full disk
+            reason = " ".join(str(error).split())[-200:]
+            raise OSError(
+                f"Expected to write update {update} to {self.folder}, got: {reason}. Make sure "
+                "that its disk has room, and run the same command again; the training resumes."
+            ) from error
 
 
 def _report_devices(number: int) -> None:
     if number != jax.device_count():
         _LOG.warning(
-            "The training began on %d devices and resumes on %d: its results are equal up to "
+            "The training began on %d device(s) and resumes on %d: its results are equal up to "
             "rounding, not bit for bit.",
             number,
             jax.device_count(),

@@ -308,5 +308,5 @@ def test_units_of_another_number_of_devices_are_reported_once(tmp_path, monkeypa
         again.once(name, Work())
     number = again.other_devices.pop()
     (line,) = caplog.messages
-    assert f"were computed on {number} devices, and this process has 7: its results are" in line
+    assert f"were computed on {number} device(s), and this process has 7: its results are" in line
     assert "\n" not in line and not first.other_devices
