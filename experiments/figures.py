@@ -23,6 +23,7 @@ from _kit.gallery import ROOT, gallery
 from _kit.tables import documents, gallery_page
 
 from gradflow import study
+from gradflow.study.experiment import check_docstrings
 from gradflow.study.settings import compile_quickly
 from gradflow.study.store import write_bytes
 
@@ -96,6 +97,11 @@ def main(flags: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 2
+    try:
+        check_docstrings()
+    except ValueError as error:
+        print("error:", error, file=sys.stderr)
+        return 1
     if "--tables" in flags:
         write_tables()
         return 0

@@ -128,7 +128,7 @@ def write_dataset(path: Path, dataset: "xarray.Dataset") -> None:
     write_bytes(path, content + _SEAL + hashlib.sha256(content).hexdigest().encode())
 
 
-def read_dataset(path: Path) -> "xarray.Dataset":
+def read_dataset(path: str | Path) -> "xarray.Dataset":
     """Reads a dataset into memory. A file that others wrote has no checksum, and is not verified.
 
     Raises:
@@ -137,7 +137,7 @@ def read_dataset(path: Path) -> "xarray.Dataset":
     import xarray
 
     try:
-        content = path.read_bytes()
+        content = Path(path).read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist") from None
     body, seal = content[: -len(_SEAL) - 64], content[-len(_SEAL) - 64 :]
