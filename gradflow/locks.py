@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-LOCK, OWNER = ".lock", ".lock-owner"
+LOCK, OWNER = ".gradflow.lock", ".gradflow.lock-owner"
 """The names of the lock's file, and of the file that says who holds it."""
 
 PATIENCE = 0.5  # seconds: longer than another process needs to release a lock and remove its file
@@ -59,13 +59,20 @@ def _acquire(folder: Path, seconds: float) -> tuple[FileLock, Sequence[Path]]:
         except FileNotFoundError:
             continue  # the process that had made the folder has just removed it
         except Timeout:
-            raise OSError(
-                f"Expected {folder} to be free, but another run{_owner(folder)} is using this "
-                "folder. Wait until that run has ended, or choose another folder."
-            ) from None
+            raise OSError(_refusal(folder)) from None
 
 
-def _owner(folder: Path) -> str:
-    with contextlib.suppress(OSError, ValueError):
-        return f" ({(folder / OWNER).read_text(encoding='utf-8')})"
-    return ""
+def _refusal(folder: Path) -> str:
+    owner = ""
+    with contextlib.suppress(OSError, ValueError):  # the lock has just been taken, or released
+        owner = f" ({(folder / OWNER).read_text(encoding='utf-8')})"
+    if owner.startswith(f" (pid {os.getpid()},"):
+        # Such as an interrupted loop over `gradflow.train.fit`, whose iterator a notebook keeps.
+        return (
+            f"Expected {folder} to be free, but this process is using this folder in a run that "
+            "has not ended. Delete its iterator, or choose another folder."
+        )
+    return (
+        f"Expected {folder} to be free, but another run{owner} is using this folder. Wait until "
+        "that run has ended, or choose another folder."
+    )

@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 
 from gradflow import study
+from gradflow.locks import LOCK, OWNER
 
 TESTS = Path(__file__).parents[1]
 TINY, ECHO = TESTS / "study" / "tiny.py", TESTS / "train" / "echo.py"
@@ -202,7 +203,7 @@ def killed(choose: random.Random, folder: Path) -> str:
     assert code == 0, f"it cannot be resumed: {said!r}"
     names = {path.name for path in (folder / "run").iterdir()}
     for name in names - set(FINISHED):  # killed after the last file and before the lock's end
-        assert name in (".lock", ".lock-owner"), f"{name} is left over"
+        assert name in (LOCK, OWNER), f"{name} is left over"
         (folder / "run" / name).unlink()
     check(folder / "run")
     return "survived"
@@ -261,7 +262,7 @@ def killed_training(choose: random.Random, folder: Path) -> str:
     process.send_signal(choose.choice(SIGNALS))
     process.communicate(timeout=120)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
-    files = [path for path in files if path.name not in (".lock", ".lock-owner", "timings.jsonl")]
+    files = [path for path in files if path.name not in (LOCK, OWNER, "timings.jsonl")]
     if choose.random() < 0.7:
         damage(choose.choice(files), choose)
     found = _train(folder)

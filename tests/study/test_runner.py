@@ -349,7 +349,7 @@ def test_two_runs_in_one_folder_exclude_each_other(tmp_path, capsys):
 
     assert main(f"--workdir={tmp_path}/run", **{**BARE, "run": run}) == 0
     shown = capsys.readouterr()
-    assert re.search(r"run \(pid \d+, since .*\) is using this folder\. Wait until", shown.err)
+    assert "run to be free, but this process is using this folder in a run that has" in shown.err
     assert shown.err.count("\n") == 1
     assert {path.name for path in (tmp_path / "run").iterdir()} == RECORD
     with locked(tmp_path / "run"):  # what is finished is only read
