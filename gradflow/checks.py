@@ -7,6 +7,7 @@ _RANGES = {
     "positive": lambda value: 0 < value < math.inf,
     "non-negative": lambda value: 0 <= value < math.inf,
     "between 0 and 1": lambda value: 0 <= value <= 1,
+    "between 0.5 and 10": lambda value: 0.5 <= value <= 10,
 }
 
 
@@ -16,8 +17,8 @@ def check_number(name: str, value: object, wanted: str, *, example: float) -> No
     Args:
       name: The option's name.
       value: Its value.
-      wanted: ``finite``, ``positive``, ``non-negative`` or ``between 0 and 1``. NaN and the
-        infinities are in none of these ranges.
+      wanted: ``finite``, ``positive``, ``non-negative``, ``between 0 and 1`` or ``between 0.5 and
+        10``. NaN and the infinities are in none of these ranges.
       example: A valid value, for the error.
 
     Raises:
