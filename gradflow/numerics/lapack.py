@@ -57,9 +57,9 @@ def singular_values(matrix: Float[Array, "n m"]) -> Float[Array, " k"]:
     return _singular_values(matrix)
 
 
-def decomposed_shapes(function: Callable[..., Any], *arguments: Any) -> list[tuple[int, ...]]:
-    """Finds the shapes of all arrays that a function, traced but not run, passes to LAPACK."""
-    return list(_lapack_operands(jax.make_jaxpr(function)(*arguments).jaxpr))
+def decomposed_shapes(jaxpr: Any) -> list[tuple[int, ...]]:
+    """Finds the shapes of all arrays that a traced function passes to LAPACK."""
+    return list(_lapack_operands(jaxpr))
 
 
 def _lapack_operands(jaxpr: Any) -> Iterator[tuple[int, ...]]:
