@@ -25,6 +25,7 @@ LAPACK_PRIMITIVES = frozenset(
 def _one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
     sequential = sequential_vmap(function)
 
+    @jax.jit  # else each call outside of a compiled program would lower it anew, in 0.1 s
     def call(matrix: Array) -> Any:
         return (sequential if jax.default_backend() == "cpu" else function)(matrix)
 
