@@ -9,7 +9,7 @@ import pytest
 
 from gradflow.data.ag_news import read_ag_news
 from gradflow.data.corpus import make_corpus
-from gradflow.data.files import official_file, read_gzip
+from gradflow.data.files import official_file, opened
 from gradflow.data.imdb import read_imdb
 from gradflow.data.texts import Texts
 from gradflow.data.trec import CLASSES, read_trec
@@ -51,13 +51,17 @@ def test_official_file_of_another_size_raises(tmp_path):
 
 
 def test_corrupt_gzip_file_raises(tmp_path):
+    def read():
+        with opened(tmp_path / "a.gz", source="the web") as file:
+            return file.read()
+
     whole = gzip.compress(bytes(range(256)) * 9)
     written(tmp_path / "a.gz", whole)
-    assert read_gzip(tmp_path / "a.gz", source="the web") == bytes(range(256)) * 9
+    assert read() == bytes(range(256)) * 9
     for broken in (whole[:-9], whole[:-8] + b"12345678", b"plain"):
         written(tmp_path / "a.gz", broken)
         with pytest.raises(ValueError, match="Expected a gzip file .* corrupt: .* the web"):
-            read_gzip(tmp_path / "a.gz", source="the web")
+            read()
 
 
 @pytest.mark.parametrize(
