@@ -84,6 +84,18 @@ def check_flag(name: str, value: object) -> None:
         )
 
 
+def check_text(name: str, value: object) -> None:
+    """Checks that an option is a string.
+
+    Raises:
+      TypeError: If it is not.
+    """
+    if not isinstance(value, str):
+        raise TypeError(
+            f"Expected {name} to be a text, got {shorten(repr(value))}. Write it in quotes."
+        )
+
+
 def check_sizes(input_size: int, hidden_size: int) -> None:
     """Checks the sizes of a cell. An input size of 0 is valid: the cell is autonomous.
 

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradflow.paths import user_path
+
 if TYPE_CHECKING:
     import xarray
 
@@ -16,7 +18,7 @@ def digests(spec: str) -> dict[str, str]:
     for place in re.findall(r"([^,'\"(={]+):\w", spec):
         place = place.strip()
         module = None if place.endswith(".py") else importlib.util.find_spec(place)
-        path = Path(place if module is None else module.origin or "")
+        path = user_path(place) if module is None else Path(module.origin or "")
         if path.is_file():
             found[f"contents of {place}"] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return found
