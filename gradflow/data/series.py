@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from gradflow.checks import shorten
 from gradflow.data.files import decode
 
 DELIMITERS = ",;\t"
@@ -113,7 +114,7 @@ def _place(column: str, known: Sequence[str], has_header: bool, path: Path) -> i
         which = ", ".join(known) if has_header else f"numbered 1 to {len(known)}"
         fix = "Rename all but one of them" if column in known else "Choose one of these"
         raise ValueError(
-            f"Expected a column of {str(path)!r}, which are {which}, got {column!r}"
+            f"Expected a column of {str(path)!r}, which are {shorten(which)}, got {column!r}"
             f"{', the name of several' * (column in known)}. {fix}."
         )
     return known.index(column)
@@ -130,7 +131,8 @@ def _is_number(text: str) -> bool:
 def _number(text: str, place: _Row) -> float:
     if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
         raise ValueError(
-            f"Expected a finite number in {place}, got {text!r}. Correct or remove that row."
+            f"Expected a finite number in {place}, got {shorten(repr(text))}. "
+            "Correct or remove that row."
         )
     return float(text)
 
@@ -143,7 +145,8 @@ def _time(fields: Sequence[str], place: _Row) -> np.datetime64:
     except ValueError:  # such as the 31st of February
         pass
     raise ValueError(
-        f"Expected a date such as 2014-01-31 in {place}, got {text!r}. Write it in this format."
+        f"Expected a date such as 2014-01-31 in {place}, got "
+        f"{shorten(repr(text))}. Write it in this format."
     )
 
 

@@ -100,14 +100,15 @@ def read_params(path: str | os.PathLike[str], like: Params) -> Params:
                     f"the type {stored}. Convert the file to {leaf.dtype}."
                 )
         arrays = {name: file.get_tensor(name) for name in expected}
-    leaves = [jnp.asarray(arrays[name], leaf.dtype) for name, leaf in expected.items()]
+    with np.errstate(over="ignore"):  # an overflow becomes an inf, which is reported below
+        leaves = [arrays[name].astype(leaf.dtype) for name, leaf in expected.items()]
     for name, leaf in zip(expected, leaves, strict=True):
-        if not jnp.isfinite(leaf).all():
+        if not np.isfinite(leaf).all():
             raise ValueError(
                 f"Expected finite numbers for {name} in {str(path)!r}, got NaN or an infinity in "
                 f"{leaf.dtype}. Use parameters from before the training diverged."
             )
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    return jax.tree.unflatten(jax.tree.structure(like), map(jnp.asarray, leaves))
 
 
 def read_description(path: str | os.PathLike[str], *, trusted: Collection[str] = ()) -> Description:
@@ -180,7 +181,7 @@ def _check_shapes(
         if expected.get(name) != found.get(name)
     ]
     if wrong:
-        shown = "; ".join(wrong[:10]) + "; ..." * (len(wrong) > 10)
+        shown = "; ".join(wrong[:10]) + "; and more" * (len(wrong) > 10)
         raise ValueError(
             f"Expected the names and shapes of the cell's parameters in {place}: {shown}. Pass the "
             "cell and the sizes of these parameters."

@@ -4,20 +4,10 @@ import inspect
 import math
 
 import jax
-import jaxtyping
 import pytest
 
 from gradflow.cell import param_shapes
 from gradflow.cells import CELLS, resolve
-
-
-@pytest.fixture(autouse=True)
-def as_users_run():
-    """Without the checks of types that tests add, which would raise before the cell's own."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
 
 NUMBERS = [3, -1, 0, 2.5]
 """Values that may be right, which depends on the option."""
@@ -50,7 +40,7 @@ def failure(name: str, option: str, value: object) -> str | None:
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_value_that_cannot_be_right_raises(name):
+def test_a_value_that_cannot_be_right_raises(name, without_checks_of_types):
     options = {
         option: parameter.default
         for option, parameter in inspect.signature(CELLS[name]).parameters.items()
@@ -83,6 +73,6 @@ def test_a_value_that_cannot_be_right_raises(name):
         ("scrn(context_size=9999999999)", "Expected context_size to be at most 2147483647"),
     ],
 )
-def test_the_error_says_what_is_expected(spec, message):
+def test_the_error_says_what_is_expected(spec, message, without_checks_of_types):
     with pytest.raises((TypeError, ValueError), match=message):
         resolve(spec)(2, 8)

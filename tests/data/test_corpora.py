@@ -216,3 +216,11 @@ def test_bad_arguments_of_a_corpus_raise(train, share, message):
         make_corpus(
             train, texts_of("x", "y"), seed=0, validation_fraction=share, max_length=3, max_words=9
         )
+
+
+def test_an_archive_that_is_too_large_once_decompressed_raises(tmp_path, monkeypatch):
+    monkeypatch.setattr("gradflow.data.imdb.MAX_BYTES", 1 << 20)
+    whole = archive(REVIEWS | {"train/unsup/1_0.txt": "x" * (2 << 20)})
+    written(tmp_path / "aclImdb_v1.tar.gz", whole)
+    with pytest.raises(ValueError, match="Expected a tar .*: more than 1048576 bytes once decomp"):
+        read_imdb(tmp_path, "train")
