@@ -91,7 +91,12 @@ def own_imports(path: Path) -> set[str]:
 
 def test_the_sources_are_found():
     assert {"gradflow", "gradflow.cell", "gradflow.cells.lstm", "gradflow.testing"} <= set(MODULES)
-    assert own_imports(MODULES["gradflow.cells.lstm"]) == {"cell", "cells", "initializers"}
+    assert own_imports(MODULES["gradflow.cells.lstm"]) == {
+        "cell",
+        "cells",
+        "checks",
+        "initializers",
+    }
     assert own_imports(MODULES["gradflow"]) == {"cell", "flow", "unroll"}
     assert "cells" in importers("jax") and "tasks" in importers("sklearn")
 

@@ -5,6 +5,7 @@ reading of the same bytes.
 """
 
 import csv
+import functools
 import gzip
 import io
 import json
@@ -207,6 +208,11 @@ def attack_imdb(data: bytes, folder: Path) -> str:
     return outcome(lambda: read_imdb(folder, "train"), check)
 
 
+@functools.cache
+def lstm_shapes() -> Any:
+    return param_shapes(lstm(2, 3))
+
+
 def attack_params(data: bytes, folder: Path) -> str:
     path = written(folder, "p.safetensors", data)
 
@@ -219,7 +225,7 @@ def attack_params(data: bytes, folder: Path) -> str:
                 assert array.dtype.kind == "f" and np.isfinite(array).all()
                 same(leaf, array.astype(leaf.dtype))
 
-    return outcome(lambda: read_params(path, param_shapes(lstm(2, 3))), check)
+    return outcome(lambda: read_params(path, lstm_shapes()), check)
 
 
 def attack_description(data: bytes, folder: Path) -> str:
@@ -283,7 +289,7 @@ def archived(files: dict[str, str]) -> bytes:
 
 
 def parameters() -> bytes:
-    rng, shapes = np.random.default_rng(0), param_shapes(lstm(2, 3))
+    rng, shapes = np.random.default_rng(0), lstm_shapes()
     description = {"cell": "lstm(forget_bias=2)", "input_size": 2, "hidden_size": 3}
     arrays = {
         f"{gate}.{name}": rng.normal(size=leaf.shape)
