@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from char_lm.config import Config
 from char_lm.writing import write as write_symbols
 from gradflow import study
 from gradflow.cells import resolve
@@ -79,6 +80,7 @@ def train_and_write(experiment: study.Experiment, arguments: Sequence[str]) -> i
     request = parse(experiment, rest)
     options = request.options
     config = experiment.resolve(request.given, quick=options.quick, full=options.full)
+    assert isinstance(config, Config)  # the experiment is the study of this folder
     folder = user_path(options.workdir or default_workdir(experiment.name, config))
     try:
         with study.precision(config):

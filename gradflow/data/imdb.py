@@ -105,13 +105,13 @@ def _members(archive: Path, split: str) -> Iterator[tuple[str, bytes]]:
         raise damaged_file(archive, "a tar archive under gzip", error, SOURCE) from None
 
 
-class _Limited:
+class _Limited(io.RawIOBase):
     """A compressed file that is read up to `MAX_BYTES`: beyond that it is no data set."""
 
     def __init__(self, packed: io.BufferedIOBase) -> None:
         self.packed, self.left = packed, MAX_BYTES
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         data = self.packed.read(size)
         self.left -= len(data)
         if self.left < 0:

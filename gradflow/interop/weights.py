@@ -11,19 +11,17 @@ import json
 import math
 import os
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from gradflow.cell import Params, param_shapes
 from gradflow.cells import resolve
 from gradflow.checks import check_sizes, shorten
-from gradflow.paths import user_path
+from gradflow.interop.safetensors_files import opened, write
 
 _KINDS = {"BOOL": "b", "C64": "c", "F16": "f", "F32": "f", "F64": "f"} | {
     f"{sign}{bits}": kind for sign, kind in (("I", "i"), ("U", "u")) for bits in (8, 16, 32, 64)
@@ -71,7 +69,7 @@ def save_params(
     _check_shapes({name: leaf.shape for name, leaf in like.items()}, shapes, place)
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in given.items()}
     description = Description(cell, input_size, hidden_size)._asdict()
-    _write(user_path(path), save(arrays, {METADATA: json.dumps(description)}))
+    write(path, save(arrays, {METADATA: json.dumps(description)}))
 
 
 def read_params(path: str | os.PathLike[str], like: Params) -> Params:
@@ -87,7 +85,7 @@ def read_params(path: str | os.PathLike[str], like: Params) -> Params:
       OSError: If there is no such file.
     """
     expected = _named(like, "the cell")
-    with _opened(path) as file:
+    with opened(path) as file:
         found = {name: file.get_slice(name) for name in file.keys()}
         shapes = {name: leaf.shape for name, leaf in expected.items()}
         sizes = {name: tuple(array.get_shape()) for name, array in found.items()}
@@ -126,7 +124,7 @@ def read_description(path: str | os.PathLike[str], *, trusted: Collection[str] =
         or is code that is not trusted.
       OSError: If there is no such file.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         metadata = file.metadata() or {}
         num_numbers = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
     found = _description(metadata)
@@ -186,35 +184,3 @@ def _check_shapes(
             f"Expected the names and shapes of the cell's parameters in {place}: {shown}. Pass the "
             "cell and the sizes of these parameters."
         )
-
-
-@contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Any:
-    path = user_path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected a file with parameters of a cell at {str(path)!r}, got none. Check the path."
-        )
-    try:
-        with safe_open(path, framework="numpy") as file:
-            yield file
-    except SafetensorError as error:
-        raise ValueError(
-            f"Expected a safetensors file at {str(path)!r}, but it cannot be read "
-            f"({shorten(error)}). Write "
-            "it with gradflow.interop.save_params."
-        ) from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    # A rename is atomic: the file appears only after its content is on the disk.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
