@@ -52,6 +52,14 @@ def forget_what_was_compiled() -> Iterator[None]:
 
 
 @pytest.fixture
+def without_checks_of_types() -> Iterator[None]:
+    """As users run: a value of another type reaches the code, whose own error is then tested."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)
 

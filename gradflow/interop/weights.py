@@ -8,18 +8,25 @@ Source: the format, https://huggingface.co/docs/safetensors.
 
 import contextlib
 import json
+import math
 import os
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from gradflow.cell import Params, param_shapes
 from gradflow.cells import resolve
+from gradflow.checks import check_sizes, shorten
+from gradflow.interop.safetensors_files import opened, write
+
+_KINDS = {"BOOL": "b", "C64": "c", "F16": "f", "F32": "f", "F64": "f"} | {
+    f"{sign}{bits}": kind for sign, kind in (("I", "i"), ("U", "u")) for bits in (8, 16, 32, 64)
+}
+"""NumPy's kind of each type that it can read."""
 
 METADATA = "gradflow"
 """The only key of the metadata: the format does not fix the order of several keys."""
@@ -62,7 +69,7 @@ def save_params(
     _check_shapes({name: leaf.shape for name, leaf in like.items()}, shapes, place)
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in given.items()}
     description = Description(cell, input_size, hidden_size)._asdict()
-    _write(Path(path), save(arrays, {METADATA: json.dumps(description)}))
+    write(path, save(arrays, {METADATA: json.dumps(description)}))
 
 
 def read_params(path: str | os.PathLike[str], like: Params) -> Params:
@@ -73,36 +80,80 @@ def read_params(path: str | os.PathLike[str], like: Params) -> Params:
       like: Parameters of the cell, or their shapes as `gradflow.cell.param_shapes` returns them.
 
     Raises:
-      ValueError: If it is not a safetensors file, or its names and shapes are not those of
-        ``like``; the message lists both.
+      ValueError: If it is not a safetensors file, its names and shapes are not those of ``like``
+        (the message lists both), or a number is not finite or of another kind, such as complex.
       OSError: If there is no such file.
     """
     expected = _named(like, "the cell")
-    with _opened(path) as file:
-        found = {name: file.get_tensor(name) for name in file.keys()}
-    shapes = {name: leaf.shape for name, leaf in expected.items()}
-    _check_shapes(shapes, {name: array.shape for name, array in found.items()}, str(path))
-    leaves = [jnp.asarray(found[name], leaf.dtype) for name, leaf in expected.items()]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    with opened(path) as file:
+        found = {name: file.get_slice(name) for name in file.keys()}
+        shapes = {name: leaf.shape for name, leaf in expected.items()}
+        sizes = {name: tuple(array.get_shape()) for name, array in found.items()}
+        _check_shapes(shapes, sizes, str(path))
+        for name, leaf in expected.items():
+            stored = found[name].get_dtype()
+            if _KINDS.get(stored) != np.dtype(leaf.dtype).kind:
+                raise ValueError(
+                    f"Expected numbers of the kind {leaf.dtype} for {name} in {str(path)!r}, got "
+                    f"the type {stored}. Convert the file to {leaf.dtype}."
+                )
+        arrays = {name: file.get_tensor(name) for name in expected}
+    with np.errstate(over="ignore"):  # an overflow becomes an inf, which is reported below
+        leaves = [arrays[name].astype(leaf.dtype) for name, leaf in expected.items()]
+    for name, leaf in zip(expected, leaves, strict=True):
+        if not np.isfinite(leaf).all():
+            raise ValueError(
+                f"Expected finite numbers for {name} in {str(path)!r}, got NaN or an infinity in "
+                f"{leaf.dtype}. Use parameters from before the training diverged."
+            )
+    return jax.tree.unflatten(jax.tree.structure(like), map(jnp.asarray, leaves))
 
 
-def read_description(path: str | os.PathLike[str]) -> Description:
+def read_description(path: str | os.PathLike[str], *, trusted: Collection[str] = ()) -> Description:
     """Reads the cell to which the parameters of a file belong.
 
+    A file can name any cell. One that is code, in a file or in a module, is accepted only if it is
+    trusted: otherwise whoever wrote the file would decide what is executed here.
+
+    Args:
+      path: Path of the file.
+      trusted: The specs of cells that may be code, such as those that a user typed.
+
     Raises:
-      ValueError: If it is not a safetensors file that `save_params` wrote.
+      ValueError: If it is not a safetensors file that `save_params` wrote, or its cell is unknown
+        or is code that is not trusted.
       OSError: If there is no such file.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         metadata = file.metadata() or {}
-    with contextlib.suppress(KeyError, TypeError, ValueError):
+        num_numbers = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
+    found = _description(metadata)
+    if found is None:
+        raise ValueError(
+            f"Expected the cell and its sizes in the metadata of {str(path)!r} under {METADATA!r}, "
+            f"got {shorten(metadata)}. Write the file with gradflow.interop.save_params."
+        )
+    if found.cell in trusted:
+        return found
+    try:
+        resolve(found.cell, allow_code=False)
+    except ValueError as error:
+        raise ValueError(f"Cannot use the cell of {str(path)!r}. {error}") from None
+    if max(found.input_size, found.hidden_size) > num_numbers:
+        raise ValueError(
+            f"Expected at least as many numbers in {str(path)!r} as it has inputs and hidden "
+            f"units, {found.input_size} and {found.hidden_size}, got {num_numbers}. Write the file "
+            "with gradflow.interop.save_params."
+        )
+    return found
+
+
+def _description(metadata: dict[str, str]) -> Description | None:
+    with contextlib.suppress(KeyError, TypeError, ValueError, RecursionError):
         found = Description(**json.loads(metadata[METADATA]))
-        if all(map(isinstance, found, (str, int, int))):
-            return found
-    raise ValueError(
-        f"Expected the cell and its sizes in the metadata of {str(path)!r} under {METADATA!r}, "
-        f"got {metadata}. Write the file with gradflow.interop.save_params."
-    )
+        check_sizes(found.input_size, found.hidden_size)
+        return found if isinstance(found.cell, str) else None
+    return None
 
 
 def _named(tree: Any, place: str) -> dict[str, Any]:
@@ -128,37 +179,8 @@ def _check_shapes(
         if expected.get(name) != found.get(name)
     ]
     if wrong:
+        shown = "; ".join(wrong[:10]) + "; and more" * (len(wrong) > 10)
         raise ValueError(
-            f"Expected the names and shapes of the cell's parameters in {place}: "
-            f"{'; '.join(wrong)}. Pass the cell and the sizes of these parameters."
+            f"Expected the names and shapes of the cell's parameters in {place}: {shown}. Pass the "
+            "cell and the sizes of these parameters."
         )
-
-
-@contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Any:
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"Expected a file with parameters of a cell at {str(path)!r}, got none. Check the path."
-        )
-    try:
-        with safe_open(path, framework="numpy") as file:
-            yield file
-    except SafetensorError as error:
-        raise ValueError(
-            f"Expected a safetensors file at {str(path)!r}, but it cannot be read ({error}). Write "
-            "it with gradflow.interop.save_params."
-        ) from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    # A rename is atomic: the file appears only after its content is on the disk.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import jax
 from absl import flags
 
+from gradflow.paths import user_path
 from gradflow.study import provenance
 from gradflow.study.config import Config, identity
 from gradflow.study.experiment import Experiment
@@ -81,15 +82,15 @@ def _perform(experiment: Experiment, request: Request, command: str) -> None:
         request.given, quick=request.options.quick, full=request.options.full
     )
     workdir = request.options.workdir
-    folder = Path(workdir) if workdir else default_workdir(experiment.name, config)
+    folder = user_path(workdir or default_workdir(experiment.name, config))
     compile_sooner()
     cores_as_devices()
     caching = compilation_cache(request.options.compilation_cache_dir)
     with precision(config, **{**caching, **request.jax}):
         if request.options.replot:
-            _replot(experiment, folder.expanduser(), command)
+            _replot(experiment, folder, command)
         else:
-            record = Record(folder.expanduser(), identity(experiment.name, config))
+            record = Record(folder, identity(experiment.name, config))
             record.overwrite = request.options.overwrite
             _run(experiment, config, record, command)
 
