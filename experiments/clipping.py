@@ -111,7 +111,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     for (task, kind), training in study.progress(list(units.items()), "task and clipping"):
         train = partial(_train, config, (task, kind, rates[task]), training)
         name = f"task={task},clipping={kind}"
-        parts[task].append(trained.unit(once, name, config.cell, train))
+        parts[task].append(trained.unit(once, name, train))
     how: dict[str, Any] = {"data_vars": "all", "join": "exact"}
     by_task = [xarray.concat(of_task, dim="setting", **how) for of_task in parts.values()]
     return xarray.concat(by_task, dim="task", **how)
@@ -165,7 +165,7 @@ def _train(
         trained.begin(training, runs.keys(config), [(rate, level) for level in thresholds]),
         config.schedule,
         folder=folder,
-        identity=trained.identity(config, config.cell, task=task, kind=kind),
+        identity=trained.identity(config, task=task, kind=kind),
     )
     names = [f"{kind} {threshold:g}" for threshold in thresholds] if levels else [kind]
     found = _dataset(config, last, names, thresholds)

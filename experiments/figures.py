@@ -10,16 +10,20 @@ Figures of real sequences need the official files in data/, and stay unchanged w
 
 import json
 import multiprocessing
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing.connection import wait
 from pathlib import Path
 
 from _kit.gallery import ROOT, gallery
 from _kit.tables import documents, gallery_page
 
 from gradflow import study
+from gradflow.study.experiment import check_docstrings
 from gradflow.study.settings import compile_quickly
 from gradflow.study.store import write_bytes
 
@@ -40,9 +44,13 @@ def draw(name: str, folder: Path, flags: Sequence[str]) -> int:
     code = study.main(experiment, [*given, *flags, f"--workdir={workdir}"])
     if code:
         return code
-    dataset = study.read_dataset(workdir / "result.nc")
+    try:
+        dataset = study.read_dataset(workdir / "result.nc")
+        seconds = study.read_environment(workdir)["seconds"]
+    except (OSError, ValueError) as error:
+        print("error:", error, file=sys.stderr)
+        return 1
     config = experiment.config(**_tuples(json.loads(dataset.attrs["config"])))
-    seconds = json.loads((workdir / "env.json").read_text())["seconds"]
     study.export(experiment, dataset, folder, name, config=config, seconds=seconds)
     return 0
 
@@ -55,9 +63,23 @@ def draw_side_by_side(folder: Path, flags: Sequence[str]) -> list[int]:
     """Draws the pictures in two processes: most of a quick run is compiling, on one core."""
     compile_quickly()
     one = partial(draw, folder=folder, flags=flags)
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, context, initializer=end_with_parent) as pool:
         drawn = [pool.submit(one, name) for name in gallery()]
         return [each.result() for each in study.progress(drawn, "figures")]
+
+
+def end_with_parent() -> None:
+    """Ends this process as soon as the one that started it has ended, even if that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)  # from this thread nothing else ends a process that computes
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def write_tables() -> None:
@@ -75,6 +97,11 @@ def main(flags: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 2
+    try:
+        check_docstrings()
+    except ValueError as error:
+        print("error:", error, file=sys.stderr)
+        return 1
     if "--tables" in flags:
         write_tables()
         return 0

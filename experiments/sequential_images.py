@@ -41,6 +41,7 @@ import optax
 from _kit import cells, curves, decisions, fields, outcomes, probes, runs, trained
 
 from gradflow import flow, statistics, study
+from gradflow.data.idx import mnist_files
 from gradflow.devices import map_runs
 from gradflow.interop import save_params
 from gradflow.spec import check_name, parse_spec
@@ -149,7 +150,6 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
             trained.unit(
                 once,
                 f"{order}, cell={name}",
-                specs[name],
                 partial(_measure, config, (order, name), cell, found),
             )
             for name, cell in made.items()
@@ -211,7 +211,7 @@ def _measure(
         begun,
         config.schedule,
         folder=folder,
-        identity=trained.identity(config, one, order=order, cell=name),
+        identity=trained.identity(config, order=order, cell=name),
         probing=probing,
         description=f"{order}, {name}, evaluations",
     )
@@ -423,6 +423,7 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+    files=lambda config: mnist_files(config.data_dir) if config.data == "mnist" else (),
     section="sequences",
     order=2,
     gallery={"sequential_images": study.Picture()},

@@ -123,7 +123,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     trainings = {spec: _training(spec, config) for spec in cells.specs(config.cell, "gru")}
     _schedule(config)
     parts = [
-        trained.unit(once, f"cell={spec}", spec, partial(_train, config, spec, training))
+        trained.unit(once, f"cell={spec}", partial(_train, config, spec, training))
         for spec, training in trainings.items()
     ]
     return xarray.concat(parts, dim="cell", join="outer", coords="minimal")
@@ -203,7 +203,7 @@ def _train(config: Config, spec: str, training: Training, folder: Path | None) -
         runs,
         _schedule(config),
         folder=folder,
-        identity=trained.identity(config, spec, cell=spec),
+        identity=trained.identity(config, cell=spec),
         probing=Probing(names, k_probe, config.probe_sequences) if names else None,
         description=f"{spec}, evaluations",
     )

@@ -169,7 +169,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     parts: dict[str, list[xarray.Dataset]] = {}
     for (name, k), training in study.progress(list(units.items()), "windows"):
         train = partial(_measure, config, name, k, training)
-        part = trained.unit(once, f"task={name},k={k}", config.cell, train)
+        part = trained.unit(once, f"task={name},k={k}", train)
         parts.setdefault(name, []).append(part)
     found = [xarray.concat(of_task, dim="window") for of_task in parts.values()]
     return xarray.concat(found, dim="task", join="outer")
@@ -203,7 +203,7 @@ def _measure(
         begun,
         config.schedule,
         folder=folder,
-        identity=trained.identity(config, config.cell, task=name, k=k),
+        identity=trained.identity(config, task=name, k=k),
     )
     bias = _bias(config, training)
     biases = [jax.device_get(bias(params)) for params in (first, last.state.params)]

@@ -22,6 +22,7 @@ FOUNDATION = {"cell", "checks", "paths", "spec"}
 RUNNING = FOUNDATION | {"cells", "initializers", "unroll"}
 MAY_IMPORT = {
     "spec": {"checks"},
+    "locks": set(),
     "cell": set(),
     "paths": set(),
     "numerics": set(),
@@ -37,11 +38,11 @@ MAY_IMPORT = {
     "testing": FOUNDATION | {"structure"},
     "data": {"checks", "paths", "spec"},
     "tasks": FOUNDATION | {"data"},
-    "study": {"paths", "spec", "statistics"},
+    "study": {"locks", "paths", "spec", "statistics"},
     "flow": RUNNING | {"devices", "numerics", "padding", "statistics"},
     "interop": RUNNING,
     "models": RUNNING,
-    "train": RUNNING | {"devices", "flow", "numerics", "tasks"},
+    "train": RUNNING | {"devices", "flow", "locks", "numerics", "tasks"},
     "gradflow": FOUNDATION | {"flow", "unroll"},  # what the package itself re-exports
 }
 

@@ -68,34 +68,6 @@ def test_outcomes_of_the_runs_of_a_setting():
     assert np.isnan(outcomes.final_loss(data.isel(seed=[2])))
 
 
-def test_a_stored_part_of_a_changed_cell_is_refused(tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text("one")
-    spec, cell_files = f"zoneout(cell='{path}:mine')", trained.cell_files
-    part = xarray.Dataset(attrs=cell_files.digests(spec))
-    assert list(part.attrs) == [f"contents of {path}"]
-    assert cell_files.check_unchanged(spec, part) is part
-    path.write_text("two")
-    with pytest.raises(ValueError, match="mine.py have changed since. Run with --overwrite"):
-        cell_files.check_unchanged(spec, part)
-    assert cell_files.digests("lstm(forget_bias='chrono(max_lag=5)')") == {}
-
-
-def test_a_stored_part_of_a_cell_with_a_changed_neighbour_is_refused(tmp_path):
-    (tmp_path / "parts").mkdir()
-    (tmp_path / "mine.py").write_text("import numpy\nfrom parts import gains")
-    (tmp_path / "parts" / "gains.py").write_text("import helper, mine")
-    (tmp_path / "helper.py").write_text("one")
-    spec, cell_files = f"{tmp_path}/mine.py:mine", trained.cell_files
-    part = xarray.Dataset(attrs=cell_files.digests(spec))
-    assert cell_files.check_unchanged(spec, part) is part
-    (tmp_path / "other.py").write_text("not imported")
-    assert cell_files.check_unchanged(spec, part) is part
-    (tmp_path / "helper.py").write_text("two")
-    with pytest.raises(ValueError, match="mine.py have changed since. Run with --overwrite"):
-        cell_files.check_unchanged(spec, part)
-
-
 def test_names_are_joined_to_the_id_of_a_claim():
     assert decisions.identifier("helps", "adding(num_steps=6)") == "helps-adding-num-steps-6"
 

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from _kit import cell_files
 from gradflow import study
 from gradflow.train import Progress, Runs, Schedule, Training, fit, fresh_sequences
 from gradflow.train import begin as begin_runs
@@ -30,26 +29,19 @@ Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]
 
 
 def unit(
-    once: study.Once, name: str, spec: str, train: "Callable[[Path | None], xarray.Dataset]"
+    once: study.Once, name: str, train: "Callable[[Path | None], xarray.Dataset]"
 ) -> "xarray.Dataset":
-    """Computes or reads a unit of work that trains the cell of a spec.
+    """Computes or reads a unit of work that trains.
 
     Args:
       train: The folder for checkpoints -> the unit's part of the record.
-
-    Raises:
-      ValueError: If the file of a user's cell has changed since the stored part was trained.
     """
-
-    def thunk() -> "xarray.Dataset":
-        return train(once.folder(name)).assign_attrs(cell_files.digests(spec))
-
-    return cell_files.check_unchanged(spec, once(name, thunk))
+    return once(name, lambda: train(once.folder(name)))
 
 
-def identity(config: study.Config, spec: str, **what: Any) -> dict[str, Any]:
-    """Tells one training from any other: the configuration, the cell's files, and what is given."""
-    return {**dataclasses.asdict(config), **what, **cell_files.digests(spec)}
+def identity(config: study.Config, **what: Any) -> dict[str, Any]:
+    """Returns what distinguishes one training from another: the configuration and what is given."""
+    return {**dataclasses.asdict(config), **what}
 
 
 def begin(

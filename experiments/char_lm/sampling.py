@@ -17,7 +17,8 @@ from gradflow.paths import user_path
 from gradflow.spec import split_specs
 from gradflow.study.config import sanitise
 from gradflow.study.flags import parse
-from gradflow.study.record import PARAMS, default_workdir
+from gradflow.study.folder import PARAMS
+from gradflow.study.record import default_workdir
 
 
 def params_file(folder: Path, spec: str) -> Path:
@@ -81,7 +82,7 @@ def train_and_write(experiment: study.Experiment, arguments: Sequence[str]) -> i
     options = request.options
     config = experiment.resolve(request.given, quick=options.quick, full=options.full)
     assert isinstance(config, Config)  # the experiment is the study of this folder
-    folder = user_path(options.workdir or default_workdir(experiment.name, config))
+    folder = user_path(options.workdir or default_workdir(config, experiment.identity(config)))
     try:
         with study.precision(config):
             how = asked.temperature, asked.num_characters, config.seed

@@ -83,7 +83,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
 def _unit(config: Config, reader: Reader, seed: int, once: study.Once) -> "xarray.Dataset":
     name, measure = f"cell={reader.spec},seed={seed}", partial(_measure, config, reader, seed)
-    return trained.unit(once, name, reader.spec, measure)
+    return trained.unit(once, name, measure)
 
 
 def _measure(config: Config, reader: Reader, seed: int, folder: Path | None) -> "xarray.Dataset":
@@ -160,6 +160,7 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+    files=lambda config: () if config.text is None else (config.text,),
     section="sequences",
     order=5,
     gallery={"char_lm": study.Picture(("--text=data/input.txt",), ("data/input.txt",))},

@@ -76,7 +76,7 @@ def _language(config: Config, spec: str, num_symbols: int) -> Language:
 def train(config: Config, reader: Reader, seed: int, folder: Path | None) -> Progress:
     """Trains a cell from a seed; a killed training resumes from its last evaluation."""
     spec, language, text = reader[:3]
-    identity = trained.identity(config, spec, cell=spec, seed=seed)
+    identity = trained.identity(config, cell=spec, seed=seed)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 0), seed)
     state = initial_state(language, key, config.num_streams)
     source = streams(language, state, text, measure=reader.measure)

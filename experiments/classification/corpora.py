@@ -1,10 +1,23 @@
 """Reads the corpora of the study."""
 
+import os
+
 from classification.config import Config
 from gradflow.data.ag_news import read_ag_news
 from gradflow.data.corpus import Corpus, make_corpus
-from gradflow.data.imdb import read_imdb
-from gradflow.data.trec import read_trec
+from gradflow.data.imdb import find_imdb, read_imdb
+from gradflow.data.trec import FILES, read_trec
+
+
+def files(config: Config) -> list[str]:
+    """Lists the files of the corpus; of IMDb the archive, or the folder of all reviews."""
+    if config.data_dir is None:
+        return []
+    if config.data == "imdb":
+        return [str(find_imdb(config.data_dir))]
+    news = (config.train_file or "train.csv", "test.csv")
+    names = news if config.data == "ag_news" else FILES.values()
+    return [os.path.join(config.data_dir, name) for name in names]
 
 
 def read_corpus(config: Config) -> Corpus:

@@ -43,7 +43,7 @@ import numpy as np
 from _kit import rates, trained
 
 from classification.config import Config
-from classification.corpora import read_corpus
+from classification.corpora import files, read_corpus
 from classification.figure import PUBLISHED, figure
 from classification.measuring import measure
 from classification.nets import resolve_net
@@ -82,9 +82,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     for spec, net in study.progress(list(nets.items()), "models"):
         trainer = Trainer(config, net, corpus)
         seeds = [
-            trained.unit(
-                once, f"model={spec},seed={seed}", spec, partial(measure, trainer, spec, seed)
-            )
+            trained.unit(once, f"model={spec},seed={seed}", partial(measure, trainer, spec, seed))
             for seed in range(config.num_seeds)
         ]
         parts.append(xarray.concat(seeds, dim="seed"))
@@ -159,6 +157,7 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+    files=files,
     section="sequences",
     order=4,
     gallery={

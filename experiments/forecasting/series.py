@@ -1,5 +1,6 @@
 """Forecasts of real series from rolling origins."""
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -47,6 +48,15 @@ class Real(NamedTuple):
     unit: str = "units of the file"
     step: str = "step"
     period: int | None = None
+
+
+def files(config: Config) -> list[str]:
+    """Lists the file of a real series."""
+    if config.series is not None:
+        return [config.series.rpartition(":")[0]]
+    if config.data_dir is None or not config.is_real:
+        return []
+    return [os.path.join(config.data_dir, PUBLISHED[config.data].file)]
 
 
 def real(config: Config) -> Real:

@@ -39,7 +39,7 @@ from forecasting.config import Config
 from forecasting.figure import figure
 from forecasting.generated import run_generated
 from forecasting.measuring import PLAIN, make_net
-from forecasting.series import run_real
+from forecasting.series import files, run_real
 from gradflow import study
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ EXPERIMENT = study.Experiment(
     figure=figure,
     summary=summary,
     claims=claims,
+    files=files,
     section="sequences",
     order=1,
     gallery={

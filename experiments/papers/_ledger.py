@@ -27,8 +27,18 @@ SIZES = ("quick", "default", "full")
 
 
 def read(path: Path) -> Ledger:
-    """Reads the ledger in a file; an empty one if there is no file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """Reads the ledger in a file; an empty one if there is no file.
+
+    Raises:
+      ValueError: If the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise ValueError(
+            f"Expected the ledger in {path}, but it is damaged ({error}). Restore it with git "
+            "checkout, or remove it and run all papers again."
+        ) from None
 
 
 def write(path: Path, ledger: Ledger) -> None:

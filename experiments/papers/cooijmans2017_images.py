@@ -33,6 +33,7 @@ from _paper import Paper
 
 from gradflow import Cell, flow, statistics, study
 from gradflow.cells.layer_norm import normalise
+from gradflow.data.idx import mnist_files
 from gradflow.initializers import orthogonal
 from gradflow.study import Claim, Measured, statement
 from gradflow.tasks.image_tasks import Sequences, digit_sequences, mnist_sequences
@@ -253,6 +254,7 @@ EXPERIMENT = Paper(
     config=Config,
     run=run,
     figure=figure,
+    files=lambda config: mnist_files(config.data_dir) if config.data == "mnist" else (),
     claims=claims,
     quick={"gammas": (0.1, 0.5, 1.0), "hidden_size": 8, "batch_size": 12, "num_seeds": 2},
     full={"data": "mnist", "data_dir": "data"},

@@ -13,7 +13,6 @@ A finished run of the same code is not repeated, except by ``--overwrite``.
 import contextlib
 import importlib
 import io
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from _page import page, picture
 from _paper import Paper
 
 from gradflow import study
+from gradflow.locks import locked
 from gradflow.spec import check_name
 from gradflow.study import Claim
 from gradflow.study.figure import render
@@ -118,8 +118,12 @@ def reproduce(
         failed = study.main(paper, [*flags, *again, f"--workdir={workdir}"])
     if failed:
         return None
-    dataset = study.read_dataset(workdir / "result.nc")
-    environment = json.loads((workdir / "env.json").read_text(encoding="utf-8"))
+    try:
+        dataset = study.read_dataset(workdir / "result.nc")
+        environment = study.read_environment(workdir)
+    except (OSError, ValueError) as error:
+        print("error:", error, file=sys.stderr)
+        return None
     entry = {
         "citation": paper.citation,
         "title": paper.title,
@@ -184,9 +188,10 @@ def keep(
     if accepted and _ledger.replaces(before, entry["code"], request.size):
         draw(name, paper, dataset, places.gallery)
         # Read again: another process may have written its own paper in the meantime.
-        ledger = {**_ledger.read(places.ledger), name: entry}
-        _ledger.write(places.ledger, ledger)
-        write_bytes(places.page, page(ledger, _ledger.changed_since(ledger, HERE)).encode())
+        with locked(places.gallery, wait=True):
+            ledger = {**_ledger.read(places.ledger), name: entry}
+            _ledger.write(places.ledger, ledger)
+            write_bytes(places.page, page(ledger, _ledger.changed_since(ledger, HERE)).encode())
     return [] if request.accept else lost
 
 

@@ -38,7 +38,7 @@ def measure(
         first,
         measure=_prober(config, net, data),
         folder=folder,
-        identity=trained.identity(config, spec, cell=spec),
+        identity=trained.identity(config, cell=spec),
     )
     *_, last = study.progress(steps, f"{spec}, evaluations")
     params = jax.device_get(last.state.params)

@@ -35,7 +35,7 @@ from gradflow.cells.schur import nnrnn
 from gradflow.cells.scrn import scrn
 from gradflow.cells.unitary import full_unitary, unitary
 from gradflow.checks import shorten
-from gradflow.spec import check_name, check_options, parse_spec
+from gradflow.spec import check_name, check_options, parse_spec, split_specs
 
 CellFactory = Callable[..., Cell]
 
@@ -69,9 +69,7 @@ def resolve(spec: str, *, allow_code: bool = True) -> CellFactory:
       ValueError: If there is no such cell, file, module or factory, the factory does not take an
         option given, or the spec names a file or a module and allow_code is False.
     """
-    # A cell inside another is a string in its options. A file or a module has a colon in its name,
-    # which a string can have only as it is or by a backslash, and no cell of CELLS needs these.
-    if not allow_code and (":" in spec or "\\" in spec):
+    if not allow_code and _names_code(spec):
         raise ValueError(
             f"Expected only cells of this package, because the name was read from a file, got "
             f"{shorten(repr(spec))}, which names code that would be executed. If you trust "
@@ -92,3 +90,22 @@ def resolve(spec: str, *, allow_code: bool = True) -> CellFactory:
     make.__name__ = spec
     functools.update_wrapper(make, factory, assigned=("__doc__",))
     return make
+
+
+def _names_code(spec: str) -> bool:
+    """Whether a spec, or one within its options, names a file or a module.
+
+    A cell inside another is a string in its options, possibly one of several; a file or a module
+    has a colon in its name.
+    """
+    name, options = parse_spec(spec)
+    strings = [text for value in options.values() for text in _strings(value)]
+    return ":" in name or any(_names_code(one) for text in strings for one in split_specs(text))
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return [s for v in value for s in _strings(v)] if isinstance(value, list | tuple | set) else []

@@ -8,6 +8,7 @@
 """
 
 import math
+import os
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -116,6 +117,14 @@ def read_idx(path: Path, *, num_axes: int) -> Shaped[np.ndarray, "..."]:
             f"{shape}, got {found}. Download it again from {SOURCE}."
         )
     return np.frombuffer(data, dtype).reshape(shape)
+
+
+def mnist_files(data_dir: str | Path | None) -> list[str]:
+    """Lists the paths that the official files of MNIST can have in a folder."""
+    stems = ("images-idx3-ubyte", "labels-idx1-ubyte")
+    names = [f"{prefix}-{stem}" for prefix in PREFIXES.values() for stem in stems]
+    folder = "" if data_dir is None else str(data_dir)
+    return [os.path.join(folder, name + end) for name in names for end in ("", ".gz") if folder]
 
 
 def _find(data_dir: str | Path | None, stem: str) -> Path:

@@ -53,12 +53,17 @@ def read_imdb(data_dir: str | Path | None, split: str) -> Texts:
     Source: Maas et al. 2011, https://aclanthology.org/P11-1015.
     """
     check_split(split)
-    place = _find(data_dir)
+    place = find_imdb(data_dir)
     reviews = sorted(_streamed(place, split) if place.is_file() else _listed(place, split))
     return collect_texts(((name, text) for name, _, text in reviews), CLASSES, place, SOURCE)
 
 
-def _find(data_dir: str | Path | None) -> Path:
+def find_imdb(data_dir: str | Path | None) -> Path:
+    """Finds the archive of the reviews, or the folder that it was unpacked to.
+
+    Raises:
+      ValueError: If the folder has neither.
+    """
     if data_dir is None:
         raise ValueError(
             "Expected a folder with aclImdb/ or aclImdb_v1.tar.gz, got none. Download the archive "

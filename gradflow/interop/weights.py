@@ -7,10 +7,11 @@ Source: the format, https://huggingface.co/docs/safetensors.
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +31,10 @@ _KINDS = {"BOOL": "b", "C64": "c", "F16": "f", "F32": "f", "F64": "f"} | {
 
 METADATA = "gradflow"
 """The only key of the metadata: the format does not fix the order of several keys."""
+
+
+SHA256 = "sha256"
+"""The key of the digest in the JSON; files that others wrote have none and are not verified."""
 
 
 class Description(NamedTuple):
@@ -69,7 +74,8 @@ def save_params(
     _check_shapes({name: leaf.shape for name, leaf in like.items()}, shapes, place)
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in given.items()}
     description = Description(cell, input_size, hidden_size)._asdict()
-    write(path, save(arrays, {METADATA: json.dumps(description)}))
+    about = {**description, SHA256: _digest(description, arrays)}
+    write(path, save(arrays, {METADATA: json.dumps(about)}))
 
 
 def read_params(path: str | os.PathLike[str], like: Params) -> Params:
@@ -81,7 +87,8 @@ def read_params(path: str | os.PathLike[str], like: Params) -> Params:
 
     Raises:
       ValueError: If it is not a safetensors file, its names and shapes are not those of ``like``
-        (the message lists both), or a number is not finite or of another kind, such as complex.
+        (the message lists both), a number is not finite or of another kind, such as complex, or
+        the digest that the file has is not that of its content.
       OSError: If there is no such file.
     """
     expected = _named(like, "the cell")
@@ -97,6 +104,7 @@ def read_params(path: str | os.PathLike[str], like: Params) -> Params:
                     f"Expected numbers of the kind {leaf.dtype} for {name} in {str(path)!r}, got "
                     f"the type {stored}. Convert the file to {leaf.dtype}."
                 )
+        _check_digest(file, path)
         arrays = {name: file.get_tensor(name) for name in expected}
     with np.errstate(over="ignore"):  # an overflow becomes an inf, which is reported below
         leaves = [arrays[name].astype(leaf.dtype) for name, leaf in expected.items()]
@@ -127,7 +135,7 @@ def read_description(path: str | os.PathLike[str], *, trusted: Collection[str] =
     with opened(path) as file:
         metadata = file.metadata() or {}
         num_numbers = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
-    found = _description(metadata)
+        found = _description(_check_digest(file, path))
     if found is None:
         raise ValueError(
             f"Expected the cell and its sizes in the metadata of {str(path)!r} under {METADATA!r}, "
@@ -148,12 +156,37 @@ def read_description(path: str | os.PathLike[str], *, trusted: Collection[str] =
     return found
 
 
-def _description(metadata: dict[str, str]) -> Description | None:
-    with contextlib.suppress(KeyError, TypeError, ValueError, RecursionError):
-        found = Description(**json.loads(metadata[METADATA]))
+def _description(about: Mapping[str, Any]) -> Description | None:
+    with contextlib.suppress(TypeError, ValueError):
+        found = Description(**about)
         check_sizes(found.input_size, found.hidden_size)
         return found if isinstance(found.cell, str) else None
     return None
+
+
+def _digest(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """The digest of the description and of the arrays with their names, types and shapes."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def _check_digest(file: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Verifies the digest of a file, if it has one, and returns the description in its metadata."""
+    about: dict[str, Any] = {}
+    # Others write files without it.
+    with contextlib.suppress(KeyError, TypeError, ValueError, RecursionError):
+        about = dict(json.loads((file.metadata() or {})[METADATA]))
+    digest = about.pop(SHA256, None)
+    if digest is not None:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}
+        if digest != _digest(about, arrays):
+            raise ValueError(
+                f"Expected the parameters that were written to {str(path)!r}, but the file is "
+                "damaged: its digest is another one. Train the cell again, or copy the file again."
+            )
+    return about
 
 
 def _named(tree: Any, place: str) -> dict[str, Any]:

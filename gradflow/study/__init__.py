@@ -18,7 +18,7 @@ from gradflow.study.console import progress, table
 from gradflow.study.decide import claim, numbers, statement
 from gradflow.study.experiment import Experiment, Once, Picture, call
 from gradflow.study.gallery import export
-from gradflow.study.record import params_folder
+from gradflow.study.record import params_folder, read_environment
 from gradflow.study.runner import main
 from gradflow.study.settings import precision
 from gradflow.study.store import read_dataset, write_dataset
@@ -44,6 +44,7 @@ __all__ = [
     "precision",
     "progress",
     "read_dataset",
+    "read_environment",
     "statement",
     "table",
     "to_record",

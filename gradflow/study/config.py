@@ -95,9 +95,16 @@ class Config:
                 raise ValueError(f"{one.name}={text(value)}: {error}") from None
 
 
-def identity(name: str, config: Config) -> dict[str, Any]:
-    """Returns what distinguishes one run from another: the experiment's name and configuration."""
-    return {"experiment": name, "config": dataclasses.asdict(config)}
+def identity(name: str, config: Config, files: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Returns what distinguishes one run from another.
+
+    Args:
+      name: The experiment's name.
+      config: Its configuration.
+      files: The digests of the files that it reads, by name (`gradflow.study.sources`).
+    """
+    about = {"experiment": name, "config": dataclasses.asdict(config)}
+    return {**about, "files": dict(files)} if files else about
 
 
 def digest(*parts: Any) -> str:

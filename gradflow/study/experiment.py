@@ -1,15 +1,17 @@
 """An experiment: a value that names its parts."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gradflow.spec import check_name
 from gradflow.study.claims import Claim
-from gradflow.study.config import Config
+from gradflow.study.config import Config, identity
 from gradflow.study.figure import style
+from gradflow.study.sources import digests
 
 if TYPE_CHECKING:
     import xarray
@@ -60,10 +62,29 @@ def no_summary(dataset: "xarray.Dataset") -> str:
     return ""
 
 
+def no_files(config: Config) -> Sequence[str]:
+    """Names no file: those of an experiment whose configuration spells out the paths of all."""
+    del config
+    return ()
+
+
 def no_claims(dataset: "xarray.Dataset") -> list[Claim]:
     """Claims nothing."""
     del dataset
     return []
+
+
+def check_docstrings() -> None:
+    """Refuses a Python that removes docstrings: titles and help are taken from them.
+
+    Raises:
+      ValueError: If this Python was started with -OO, or by PYTHONOPTIMIZE=2.
+    """
+    if sys.flags.optimize > 1:
+        raise ValueError(
+            "Expected Python with docstrings, from which titles and help are taken, got "
+            f"optimisation level {sys.flags.optimize}. Remove -OO, or unset PYTHONOPTIMIZE."
+        )
 
 
 @dataclass(frozen=True)
@@ -75,6 +96,9 @@ class Experiment:
       config: The dataclass of its configuration, a `Config`.
       run: (config, once) -> Dataset, pure.
       figure: dataset -> Figure, pure.
+      files: config -> the paths of files and folders that it reads besides those that the values
+        of the configuration spell out, such as the files in a ``data_dir``, and specs of cells in
+        such files. A run counts as finished only as long as the contents of its files are the same.
       summary: dataset -> the lines that are printed at the end of a run.
       claims: dataset -> its claims with their verdicts.
       section: The section of the tables of studies that it belongs to.
@@ -93,6 +117,7 @@ class Experiment:
     config: type[Config]
     run: "Callable[[Any, Once], xarray.Dataset]"
     figure: "Callable[[xarray.Dataset], Figure]"
+    files: Callable[[Any], Sequence[str]] = no_files
     summary: "Callable[[xarray.Dataset], str]" = no_summary
     claims: "Callable[[xarray.Dataset], list[Claim]]" = no_claims
     section: str = ""
@@ -119,6 +144,10 @@ class Experiment:
         """Builds the configuration from the given fields, the form's, and the defaults."""
         form = {**(self.quick if quick else {}), **(self.full if full else {})}
         return self.config(**{**form, **given})
+
+    def identity(self, config: Config) -> dict[str, Any]:
+        """Returns what distinguishes a run: name, configuration, and digests of the files read."""
+        return identity(self.name, config, digests(config, self.files(config)))
 
     def report(self, dataset: "xarray.Dataset") -> str:
         """Writes the end of a run: the summary, then each claim with its verdict."""

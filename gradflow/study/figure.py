@@ -6,6 +6,8 @@ A figure of 3.5 inches is one column of a paper and 7 inches is its whole width.
 import contextlib
 import io
 import itertools
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -100,11 +102,28 @@ def _other_style(index: int) -> dict[str, Any]:
     return {"color": color, "linestyle": linestyle, "marker": marker}
 
 
+def _import_matplotlib() -> Any:
+    """Imports matplotlib; its own import fails where MPLBACKEND has a name that it does not know.
+
+    The backend shows windows, and nothing here does. A name that it knows is set afterwards, for a
+    notebook that draws too.
+    """
+    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
+    return matplotlib
+
+
 @contextlib.contextmanager
 def style() -> Iterator[None]:
     """Draws and saves everything within the block in this style, and nothing after it."""
-    import matplotlib
-
+    matplotlib = _import_matplotlib()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's own settings would change the bytes
         matplotlib.rcParams.update(cast(Any, STYLE))

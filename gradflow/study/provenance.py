@@ -66,9 +66,10 @@ def checkout(root: Path = ROOT) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Returns the device that JAX computes on, and its numerical settings."""
+    """Returns the devices that JAX computes on, and its numerical settings."""
     return {
         "backend": jax.default_backend(),
+        "num_devices": jax.device_count(),
         "device_kind": jax.devices()[0].device_kind,
         "x64": jax.config.values["jax_enable_x64"],
         "matmul_precision": jax.config.values["jax_default_matmul_precision"],

@@ -10,34 +10,47 @@
     result.nc     what was measured
     figure.pdf    figure.png
     DONE          the mark of a finished run, last
+
+While a process writes to the folder, it holds the lock on it (`gradflow.locks`). Every file that is
+read again has a checksum.
 """
 
 import contextlib
-import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradflow.study.config import Config, differences, digest, identity, label
-from gradflow.study.store import plain, read_dataset, write_bytes, write_dataset, write_json
-from gradflow.study.units import PARTS, UNITS, Units
+from gradflow.study.config import Config, digest, label
+from gradflow.study.folder import (
+    CONFIG,
+    DONE,
+    ENVIRONMENT,
+    PARAMS,
+    RESULT,
+    check_same,
+    check_writable,
+    clear,
+    clear_parts,
+    stored_identity,
+)
+from gradflow.study.store import (
+    plain,
+    read_dataset,
+    read_verified,
+    write_bytes,
+    write_dataset,
+    write_verified,
+)
+from gradflow.study.units import Units
 
 if TYPE_CHECKING:
     import xarray
 
-CONFIG, RESULT, ENVIRONMENT, DONE = "config.json", "result.nc", "env.json", "DONE"
-PARAMS = "params"
-# In the order of removal: without its marks first, and nameable as a run of ours until the end.
-_FILES = (DONE, ENVIRONMENT, "figure.pdf", "figure.png", RESULT, CONFIG)
-_FIX = "Choose another --workdir"
 
-
-def default_workdir(name: str, config: Config) -> Path:
-    """The folder of a run that is given none: the same one for the same configuration."""
-    return Path("results", name, f"{label(config)}-{digest(identity(name, config))}")
+def default_workdir(config: Config, identity: Mapping[str, Any]) -> Path:
+    """The folder of a run that is given none: the same one for the same configuration and files."""
+    return Path("results", identity["experiment"], f"{label(config)}-{digest(identity)}")
 
 
 @dataclass
@@ -46,11 +59,13 @@ class Record:
 
     Attributes:
       folder: Where it is; it need not exist.
-      identity: The experiment's name and its configuration.
+      identity: The experiment's name, its configuration, and the digests of the files it reads.
       overwrite: Whether to ignore, and to remove, what an earlier run left there.
       reused: How many stored datasets it has reused.
       reused_seconds: How long the units of these took, in the processes that computed them.
       units: The names of the units of work that it has asked for.
+      other_devices: The numbers of devices of processes that computed these datasets, where they
+        differ from that of this one.
     """
 
     folder: Path
@@ -59,26 +74,20 @@ class Record:
     reused: int = 0
     reused_seconds: float = 0.0
     units: set[str] = field(default_factory=set)
+    other_devices: set[int] = field(default_factory=set)
 
     def check(self) -> None:
         """Checks before any work that the run can be recorded in the folder.
 
         Raises:
-          ValueError: If there is another run, or files that are no run of ours.
+          ValueError: If there is another run, a run that read other contents of its files, a
+            damaged one, or files that are no run of ours.
           OSError: If the folder cannot be written to.
         """
-        stored = _stored_identity(self.folder)
-        wanted = plain(self.identity)
-        if stored and not self.overwrite and stored != wanted:
-            found = differences(
-                {"experiment": stored["experiment"], **stored["config"]},
-                {"experiment": wanted["experiment"], **wanted["config"]},
-            )
-            raise ValueError(
-                f"{self.folder} holds a run of another configuration: {', '.join(found)}. "
-                f"{_FIX}, or replace that run with --overwrite."
-            )
-        _check_writable(self.folder)
+        stored = stored_identity(self.folder, self.overwrite)
+        if stored and not self.overwrite:
+            check_same(self.folder, stored, plain(self.identity))
+        check_writable(self.folder)
 
     @property
     def done(self) -> bool:
@@ -111,20 +120,20 @@ class Record:
     def begin(self) -> None:
         """Writes which run this is, before anything else is written to the folder."""
         if self.overwrite:
-            _clear(self.folder)
+            clear(self.folder)
             self.overwrite = False
         if not (self.folder / CONFIG).exists():
-            write_json(self.folder / CONFIG, self.identity)
+            write_verified(self.folder / CONFIG, self.identity)
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Writes where and how the result came about."""
         self.begin()
-        write_json(self.folder / ENVIRONMENT, environment)
+        write_verified(self.folder / ENVIRONMENT, environment)
 
     def finish(self) -> None:
         """Marks the run as finished, and removes what only an unfinished one needs."""
         write_bytes(self.folder / DONE, b"")
-        _clear_parts(self.folder)
+        clear_parts(self.folder)
 
 
 def params_folder(unit: Path) -> Path:
@@ -133,49 +142,19 @@ def params_folder(unit: Path) -> Path:
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
-    """Reads where and how a result came about; nothing if that was not recorded."""
+    """Reads where and how a result came about.
+
+    Raises:
+      FileNotFoundError: If that was not recorded.
+      ValueError: If the file is damaged.
+    """
     path = folder / ENVIRONMENT
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _stored_identity(folder: Path) -> dict[str, Any] | None:
-    found = [name for name in (*_FILES, PARTS, UNITS, PARAMS) if (folder / name).exists()]
-    if not found:
-        return None
-    with contextlib.suppress(OSError, ValueError):
-        stored = json.loads((folder / CONFIG).read_text())
-        if isinstance(stored, dict) and stored.keys() == {"experiment", "config"}:
-            return stored
-    raise ValueError(
-        f"Expected {folder} to hold a run or nothing, got {', '.join(found)} and no {CONFIG} of a "
-        f"run. {_FIX}."
-    )
-
-
-def _check_writable(folder: Path) -> None:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
     try:
-        with tempfile.TemporaryDirectory(dir=existing):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"{folder} cannot be written, {existing}: {error.strerror}. {_FIX}."
+        return read_verified(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"Expected {path} with where the result came about, got no such file. Run again with "
+            "--overwrite."
         ) from None
-
-
-def _clear(folder: Path) -> None:
-    for name in _FILES[:-1]:
-        (folder / name).unlink(missing_ok=True)
-    _clear_parts(folder)
-    for name in (UNITS, PARAMS):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / CONFIG).unlink(missing_ok=True)
-
-
-def _clear_parts(folder: Path) -> None:
-    """Removes the stored units and what a killed process was writing, and no other file."""
-    drafts = [path for name in _FILES for path in folder.glob(f".{name}.*.tmp")]
-    for path in [*drafts, *folder.glob(f"{PARTS}/*.nc"), *folder.glob(f"{PARTS}/.*.tmp")]:
-        path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # there are none, or a file that is not ours
-        (folder / PARTS).rmdir()
+    except ValueError as error:
+        raise ValueError(f"{error} Remove that file, or run again with --overwrite.") from None

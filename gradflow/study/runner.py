@@ -1,20 +1,22 @@
 """Runs an experiment as a command line asks, and records it."""
 
+import contextlib
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 from absl import flags
 
+from gradflow.locks import locked
 from gradflow.paths import user_path
 from gradflow.study import provenance
-from gradflow.study.config import Config, identity
-from gradflow.study.experiment import Experiment
+from gradflow.study.config import Config
+from gradflow.study.experiment import Experiment, check_docstrings
 from gradflow.study.figure import save
 from gradflow.study.flags import Request, help_text, parse
 from gradflow.study.record import RESULT, Record, default_workdir, read_environment
@@ -78,21 +80,32 @@ def _fail(error: Exception, code: int) -> int:
 
 
 def _perform(experiment: Experiment, request: Request, command: str) -> None:
+    check_docstrings()
     config = experiment.resolve(
         request.given, quick=request.options.quick, full=request.options.full
     )
-    workdir = request.options.workdir
-    folder = user_path(workdir or default_workdir(experiment.name, config))
     compile_sooner()
     cores_as_devices()
     caching = compilation_cache(request.options.compilation_cache_dir)
     with precision(config, **{**caching, **request.jax}):
         if request.options.replot:
-            _replot(experiment, folder, command)
+            _replot(experiment, _folder(experiment, config, request), command)
         else:
-            record = Record(folder, identity(experiment.name, config))
+            identity = experiment.identity(config)
+            record = Record(_folder(experiment, config, request, identity), identity)
             record.overwrite = request.options.overwrite
             _run(experiment, config, record, command)
+
+
+def _folder(
+    experiment: Experiment,
+    config: Config,
+    request: Request,
+    identity: Mapping[str, Any] | None = None,
+) -> Path:
+    if request.options.workdir:
+        return user_path(request.options.workdir)
+    return default_workdir(config, identity or experiment.identity(config))
 
 
 def _run(experiment: Experiment, config: Config, record: Record, command: str) -> None:
@@ -102,7 +115,9 @@ def _run(experiment: Experiment, config: Config, record: Record, command: str) -
         dataset = _recorded(record.folder, "Run it again with --overwrite.")
     else:
         _check_backend()
-        dataset = _record(experiment, config, record, command)
+        with locked(record.folder):
+            record.check()  # again: another process may have used the folder until now
+            dataset = _record(experiment, config, record, command)
         print(f"recorded in {record.folder}")
     print(experiment.report(dataset))
 
@@ -148,6 +163,7 @@ def _measure(
         "command": command,
         "seconds": round(time.perf_counter() - start + record.reused_seconds, 3),
         "reused_units": record.reused,
+        "other_num_devices": sorted(record.other_devices),
         "precision": config.precision,
         **provenance.machine(),
         **provenance.memory(),
@@ -156,20 +172,24 @@ def _measure(
     }
     # Before the result: a later process must not record itself as the origin of a stored result.
     record.write_environment(environment)
-    about = identity(experiment.name, config)
     return dataset.assign_attrs(
-        title=experiment.title, experiment=experiment.name, config=to_json(about["config"])
+        title=experiment.title,
+        experiment=experiment.name,
+        config=to_json(record.identity["config"]),
     )
 
 
 def _replot(experiment: Experiment, folder: Path, command: str) -> None:
     dataset = _recorded(folder, "Run the experiment without --replot.")
-    _save(experiment, dataset, folder, command)
+    with locked(folder):
+        _save(experiment, dataset, folder, command)
     print(f"drawn again in {folder}")
 
 
 def _save(experiment: Experiment, dataset: "xarray.Dataset", folder: Path, command: str) -> None:
-    environment = {"command": command, "git_commit": "unknown", **read_environment(folder)}
+    environment = {"command": command, "git_commit": "unknown"}
+    with contextlib.suppress(FileNotFoundError):  # it has been removed, or was never there
+        environment |= read_environment(folder)
     metadata = {
         "Title": experiment.title,
         "Subject": environment["command"],

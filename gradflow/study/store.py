@@ -1,6 +1,9 @@
-"""Atomic files: JSON and netCDF."""
+"""Files that are written at once, JSON and netCDF, and that are verified when they are read."""
 
 import contextlib
+import errno
+import hashlib
+import io
 import json
 import math
 import os
@@ -10,6 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import xarray
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The numbers of the errors of a full disk, an exhausted quota, and a limit of a file's size."""
+
+SHA256 = "sha256"
+"""The key of a JSON file's own checksum."""
+
+_SEAL = b"\nsha256:"
+"""What stands between a netCDF file and its checksum. Readers of HDF5 ignore bytes at the end."""
 
 
 def temporary(path: Path) -> Path:
@@ -22,6 +34,9 @@ def atomic(path: Path) -> Iterator[Path]:
     """Gives a temporary name in the same folder, which becomes ``path`` when the block ends.
 
     A reader, and a process that is killed at any moment, sees the old file or the new one.
+
+    Raises:
+      OSError: If the file cannot be written, such as on a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = temporary(path)
@@ -30,6 +45,13 @@ def atomic(path: Path) -> Iterator[Path]:
         with open(draft, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(draft, path)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(
+            f"Expected room for {path}, got: {error.strerror}. Free some space and run the same "
+            "command again; it resumes."
+        ) from None
     finally:
         draft.unlink(missing_ok=True)
 
@@ -69,24 +91,63 @@ def plain(value: Any) -> Any:
     return value
 
 
-def write_dataset(path: Path, dataset: "xarray.Dataset") -> None:
-    """Writes a dataset as netCDF, atomically; equal datasets give equal bytes."""
-    with atomic(path) as draft:
-        dataset.to_netcdf(draft, engine="h5netcdf")
+def write_verified(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a mapping as JSON with its own checksum, atomically."""
+    write_json(path, {**value, SHA256: _checksum(value)})
 
 
-def read_dataset(path: Path) -> "xarray.Dataset":
-    """Reads a dataset into memory and closes its file.
+def read_verified(path: Path) -> dict[str, Any]:
+    """Reads the mapping that `write_verified` wrote; a file without a checksum is not verified.
 
     Raises:
-      OSError: If there is no such file, or it cannot be read as netCDF.
+      FileNotFoundError: If there is no such file.
+      ValueError: If the file is not what was written.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"Expected JSON in {path}, but it is damaged ({error}).") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"Expected a JSON object in {path}, got {json.dumps(value)[:40]}.")
+    checksum = value.pop(SHA256, None)
+    if checksum is not None and checksum != _checksum(value):
+        raise ValueError(f"Expected {path} as it was written, but its checksum is another one.")
+    return value
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(to_json(value).encode()).hexdigest()
+
+
+def write_dataset(path: Path, dataset: "xarray.Dataset") -> None:
+    """Writes a dataset as netCDF with a checksum, atomically; equal datasets give equal bytes.
+
+    The file is made in memory: on a full disk, HDF5 crashes when it closes a file.
+    """
+    content = bytes(dataset.to_netcdf(engine="h5netcdf"))
+    write_bytes(path, content + _SEAL + hashlib.sha256(content).hexdigest().encode())
+
+
+def read_dataset(path: str | Path) -> "xarray.Dataset":
+    """Reads a dataset into memory. A file that others wrote has no checksum, and is not verified.
+
+    Raises:
+      OSError: If there is no such file, it is not what was written, or it cannot be read as netCDF.
     """
     import xarray
 
     try:
-        # Without the encoding of the file, the same dataset is always written in the same bytes.
-        return xarray.load_dataset(path, engine="h5netcdf").drop_encoding()
+        content = Path(path).read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist") from None
+    body, seal = content[: -len(_SEAL) - 64], content[-len(_SEAL) - 64 :]
+    if seal.startswith(_SEAL):
+        if hashlib.sha256(body).hexdigest().encode() != seal[len(_SEAL) :]:
+            raise OSError(f"{path} cannot be read: its checksum is another one")
+        content = body
+    try:
+        # Without the encoding of the file, the same dataset is always written in the same bytes.
+        return xarray.load_dataset(io.BytesIO(content), engine="h5netcdf").drop_encoding()
     except Exception as error:  # a damaged file fails anywhere in three libraries
-        raise OSError(f"{path} cannot be read as netCDF ({error})") from error
+        reason = " ".join(str(error).split())
+        raise OSError(f"{path} cannot be read as netCDF ({reason})") from error

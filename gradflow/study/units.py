@@ -1,23 +1,26 @@
 """The units of work of a run with a record: each is computed once and stored."""
 
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jax
+
 from gradflow.study.config import digest, sanitise
+from gradflow.study.folder import PARTS, UNITS
 
 if TYPE_CHECKING:
     import xarray
 
     from gradflow.study.record import Record
 
-PARTS, UNITS = "parts", "units"
-"""The folders of stored units, and of what long units keep while they run."""
+SECONDS, NUM_DEVICES = "seconds", "num_devices"
+"""The attributes of a stored unit that hold how long it took, and on how many devices."""
 
-SECONDS = "seconds"
-"""The attribute of a stored unit that holds how long it took."""
+_LOG = logging.getLogger(__name__)
 
 
 class Units:
@@ -41,8 +44,10 @@ class Units:
         reused = self.record.reused
         dataset = self.record.keep(f"{PARTS}/{self._stem(name)}.nc", partial(_timed, thunk))
         seconds = dataset.attrs.pop(SECONDS, 0.0)
+        num_devices = int(dataset.attrs.pop(NUM_DEVICES, jax.device_count()))
         if self.record.reused > reused:
             self.record.reused_seconds += seconds
+            self._report_devices(num_devices)
         return dataset
 
     def folder(self, name: str, /) -> Path:
@@ -52,6 +57,18 @@ class Units:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def _report_devices(self, number: int) -> None:
+        others = self.record.other_devices
+        if number != jax.device_count() and number not in others:
+            others.add(number)
+            _LOG.warning(
+                "Stored units of %s were computed on %d device(s), and this process has %d: its "
+                "results are equal up to rounding, not bit for bit.",
+                self.record.folder,
+                number,
+                jax.device_count(),
+            )
+
     def _stem(self, name: str) -> str:
         return f"{sanitise(name)}-{digest(self.record.identity, name)}"
 
@@ -59,4 +76,5 @@ class Units:
 def _timed(thunk: "Callable[[], xarray.Dataset]") -> "xarray.Dataset":
     start = time.perf_counter()
     dataset = thunk()
-    return dataset.assign_attrs({SECONDS: time.perf_counter() - start})
+    seconds = time.perf_counter() - start
+    return dataset.assign_attrs({SECONDS: seconds, NUM_DEVICES: jax.device_count()})

@@ -6,6 +6,7 @@ training nor a damaged one is restored.
 """
 
 import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
@@ -79,6 +80,7 @@ class Checkpoints:
 
         leaves = _leaves(tree)
         about = {"identity": self.identity, "digest": _digest(leaves), "notes": dict(notes)}
+        about["sha256"] = _digest_of_fields(about)
         items = {"arrays": ocp.args.StandardSave(leaves), "about": ocp.args.JsonSave(about)}
         self._manager.save(step, args=ocp.args.Composite(**items))
 
@@ -116,7 +118,11 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         restored = self._manager.restore(step, args=_composite(about=ocp.args.JsonRestore()))
-        return restored["about"]
+        about = restored["about"]
+        digest = about.pop("sha256", None)  # absent in checkpoints of earlier versions
+        if digest is not None and digest != _digest_of_fields(about):
+            raise ValueError("its fields are not those that were saved")
+        return about
 
     def _check_identity(self, stored: Mapping[str, Any]) -> None:
         wanted = self.identity
@@ -195,6 +201,10 @@ def _of_kind(old: Any, new: np.ndarray | None) -> Any:
         array = jax.random.wrap_key_data(array, impl=jax.random.key_impl(old))
     # Arrays on a single device stay uncommitted, so that a program may still distribute them.
     return jax.device_put(array, old.sharding) if len(old.sharding.device_set) > 1 else array
+
+
+def _digest_of_fields(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(leaves: Mapping[str, np.ndarray]) -> str:

@@ -132,6 +132,7 @@ def fit(
 
     Raises:
       ValueError: If the folder holds the checkpoints of another training.
+      OSError: If another process is using the folder, or the folder cannot be written to.
     """
     keeping = contextlib.nullcontext() if folder is None else Keeper(folder, identity or {})
     with keeping as keeper:

@@ -5,18 +5,28 @@
     metrics.jsonl   one line an evaluation; the same bytes however often the training was killed
     checkpoints/    the two newest states
     timings.jsonl   one line an evaluation: the seconds that it, and the updates before it, took
+
+A checkpoint has the checksum of the metrics up to it: a training never resumes with lines that are
+not those that it wrote.
 """
 
+import contextlib
+import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from gradflow.locks import locked
 from gradflow.train.checkpoint import Checkpoints
+
+_LOG = logging.getLogger(__name__)
 
 METRICS, TIMINGS, CHECKPOINTS = "metrics.jsonl", "timings.jsonl", "checkpoints"
 
@@ -44,18 +54,25 @@ class Keeper:
     Args:
       folder: The folder; it need not exist.
       identity: The fields that distinguish this training from others, as JSON holds them.
+
+    Raises:
+      OSError: If another training is using the folder.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._checkpoints = Checkpoints(folder / CHECKPOINTS, json.loads(json.dumps(identity)))
+        self._checksum = hashlib.sha256()  # of the metrics
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(folder))
+            checkpoints = Checkpoints(folder / CHECKPOINTS, json.loads(json.dumps(identity)))
+            self._checkpoints = stack.enter_context(checkpoints)
+            self._open = stack.pop_all()
 
     def __enter__(self) -> "Keeper":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._checkpoints.__exit__()
+        self._open.close()
 
     def restore(self, state: Any) -> Kept | None:
         """Reads the newest checkpoint that is intact, and cuts the metrics back to it.
@@ -69,7 +86,7 @@ class Keeper:
           ValueError: If the checkpoints are of another training; the message has the fields.
         """
         metrics = self.folder / METRICS
-        there = metrics.stat().st_size if metrics.exists() else 0
+        there = metrics.read_bytes() if metrics.exists() else b""
 
         def like(notes: Mapping[str, Any]) -> tuple[Any, Any]:
             return state, {
@@ -78,12 +95,23 @@ class Keeper:
             }
 
         while restored := self._checkpoints.restore(like):
-            size = restored.notes["metrics_bytes"]
-            if size <= there:
+            notes = restored.notes
+            size = notes["metrics_bytes"]
+            self._checksum = hashlib.sha256(there[:size])
+            if size > len(there):
+                reason = f"its lines are not all in {METRICS}"
+            elif (
+                notes.get("metrics_sha256", self._checksum.hexdigest())
+                != self._checksum.hexdigest()
+            ):
+                reason = f"the lines in {METRICS} are not those that were written"
+            else:
                 os.truncate(metrics, size)
+                _report_devices(notes.get("num_devices", jax.device_count()))
                 return Kept(restored.tree[0], restored.step, restored.tree[1])
-            self._checkpoints.discard(restored.step, f"its lines are not all in {METRICS}")
+            self._checkpoints.discard(restored.step, reason)
         metrics.write_bytes(b"")
+        self._checksum = hashlib.sha256()
         return None
 
     def keep(
@@ -102,21 +130,48 @@ class Keeper:
           logs: All that has been found so far.
           row: What was found now, by name: numbers or arrays.
           seconds: The seconds that were spent, by name.
+
+        Raises:
+          OSError: If they cannot be written, such as on a full disk.
         """
-        _append(self.folder / METRICS, {"update": update, **row})
-        _append(self.folder / TIMINGS, {"update": update, **seconds})
         shapes = {group: {n: a.shape for n, a in log.items()} for group, log in logs.items()}
-        size = (self.folder / METRICS).stat().st_size
-        notes = {"metrics_bytes": size, "logs": shapes}
-        self._checkpoints.save(update, (state, logs), notes)
+        try:
+            self._checksum.update(_append(self.folder / METRICS, {"update": update, **row}))
+            _append(self.folder / TIMINGS, {"update": update, **seconds})
+            notes = {
+                "metrics_bytes": (self.folder / METRICS).stat().st_size,
+                "metrics_sha256": self._checksum.hexdigest(),
+                "num_devices": jax.device_count(),
+                "logs": shapes,
+            }
+            self._checkpoints.save(update, (state, logs), notes)
+        except (OSError, ValueError) as error:  # of three libraries, most likely for a full disk
+            reason = " ".join(str(error).split())[-200:]
+            raise OSError(
+                f"Expected to write update {update} to {self.folder}, got: {reason}. Make sure "
+                "that its disk has room, and run the same command again; the training resumes."
+            ) from error
 
 
-def _append(path: Path, row: Mapping[str, Any]) -> None:
-    line = json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False)
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(line + "\n")
+def _report_devices(number: int) -> None:
+    if number != jax.device_count():
+        _LOG.warning(
+            "The training began on %d device(s) and resumes on %d: its results are equal up to "
+            "rounding, not bit for bit.",
+            number,
+            jax.device_count(),
+        )
+
+
+def _append(path: Path, row: Mapping[str, Any]) -> bytes:
+    """Appends a row as a line, and returns that line."""
+    fields = {name: _plain(value) for name, value in row.items()}
+    line = (json.dumps(fields, allow_nan=False) + "\n").encode()
+    with open(path, "ab") as file:
+        file.write(line)
         file.flush()
         os.fsync(file.fileno())
+    return line
 
 
 def _plain(value: Any) -> Any:

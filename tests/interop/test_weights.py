@@ -185,3 +185,32 @@ def test_many_wrong_names_are_cut_in_the_error(tmp_path):
     with pytest.raises(ValueError, match="; and more. Pass the cell") as error:
         read_params(tmp_path / "p", {"b": jnp.zeros(1)})
     assert len(str(error.value)) < 1000
+
+
+def test_a_flipped_bit_is_never_another_parameter(tmp_path):
+    path = tmp_path / "rnn"
+    params = saved(path, "rnn")
+    whole, refused = path.read_bytes(), 0
+    for bit in range(0, 8 * len(whole), 3):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        try:
+            assert read_description(path) == Description("rnn", 2, 3)
+            read = read_params(path, shapes_of("rnn"))
+            jax.tree.map(np.testing.assert_array_equal, read, params)
+        except ValueError:
+            refused += 1
+    assert refused > 0.9 * len(range(0, 8 * len(whole), 3))
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match="Expected the parameters that were written to .* digest"):
+        read_params(path, shapes_of("rnn"))
+
+
+def test_a_file_of_others_has_no_digest_and_is_read(tmp_path):
+    about = {"cell": "rnn", "input_size": 2, "hidden_size": 3}
+    arrays = {name: np.ones(leaf.shape) for name, leaf in shapes_of("rnn").items()}
+    for metadata in (None, {"gradflow": json.dumps(about)}, {"by": "others"}):
+        save_file(arrays, tmp_path / "rnn", metadata)
+        read = read_params(tmp_path / "rnn", shapes_of("rnn"))
+        jax.tree.map(np.testing.assert_array_equal, read, arrays)

@@ -1,6 +1,8 @@
 """The command: what it takes, what it prints, and when its exit code is 1."""
 
 import re
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import xarray
 from _paper import Paper
 
 from gradflow import study
+from gradflow.locks import locked
 from gradflow.study import numbers
 
 
@@ -80,6 +83,43 @@ def test_a_run_is_recorded_and_a_lost_claim_fails(call, capsys):
     assert call("--all", "--accept", value=3.0) == 0
     assert call("--all", value=3.0) == 0
     assert call.places.ledger.read_bytes() != memory
+
+
+def test_the_ledger_is_written_by_one_process_at_a_time(call):
+    order = []
+
+    def hold() -> None:
+        with locked(call.places.gallery):
+            held.set()
+            time.sleep(0.5)
+            order.append(call.places.ledger.exists())
+
+    held, thread = threading.Event(), threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(30) and call("--all") == 0
+    thread.join()
+    assert order == [False] and call.places.ledger.exists()
+    assert not list(call.places.gallery.glob(".*"))
+
+
+def test_a_damaged_ledger_is_named_with_its_cure(call, capsys):
+    assert call("--all") == 0
+    call.places.ledger.write_text("")
+    assert call("--all") == 2
+    error = capsys.readouterr().err
+    assert re.search(r"error: Expected the ledger in .*ledger.json, but it is damaged", error)
+    call.places.ledger.unlink()
+    assert call("--all") == 0
+
+
+def test_a_damaged_record_of_a_paper_fails_and_can_be_overwritten(call, capsys):
+    assert call("--all") == 0
+    (environment,) = call.places.runs.glob("*/*/env.json")
+    environment.write_text("")
+    assert call("--all") == 1
+    error = capsys.readouterr().err
+    assert f"{environment}, but it is damaged" in error and "--overwrite" in error
+    assert call("--all", "--overwrite") == 0
 
 
 def test_a_quick_run_checks_the_exact_claims_and_writes_nothing(call, capsys):

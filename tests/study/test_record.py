@@ -1,16 +1,19 @@
+import contextlib
 import dataclasses
 import json
 import os
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import xarray
 
+from gradflow.study.config import identity
 from gradflow.study.experiment import call
 from gradflow.study.record import Record, default_workdir, params_folder, read_environment
-from gradflow.study.store import read_dataset
+from gradflow.study.store import read_dataset, read_verified
 
 IDENTITY = {"experiment": "tiny", "config": {"size": 3, "gains": (0.5, 1.0)}}
 OTHER = {"experiment": "tiny", "config": {"size": 4, "gains": (0.5, 1.0)}}
@@ -39,7 +42,7 @@ def test_a_unit_is_done_once_for_all_runs_of_the_same_configuration(tmp_path):
         np.testing.assert_array_equal(record.once("cell=lstm(b=2)", work).a, [2.5] * 3)
         assert record.reused == reused
     assert work.count == 1
-    assert json.loads((tmp_path / "run" / "config.json").read_text()) == {
+    assert read_verified(tmp_path / "run" / "config.json") == {
         "experiment": "tiny",
         "config": {"size": 3, "gains": [0.5, 1.0]},
     }
@@ -167,7 +170,8 @@ def test_finishing_marks_the_run_and_removes_the_units(tmp_path):
     assert files(tmp_path) == {"DONE", "config.json", "result.nc", "env.json"}
     assert not (tmp_path / "parts").exists()
     assert read_environment(tmp_path) == {"seconds": 1.5}
-    assert read_environment(tmp_path / "elsewhere") == {}
+    with pytest.raises(FileNotFoundError, match="env.json .*, got no such file. Run again with"):
+        read_environment(tmp_path / "elsewhere")
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path):
@@ -194,11 +198,13 @@ def test_the_default_folder_is_that_of_the_configuration():
     import tiny
 
     config = tiny.Config(num_steps=9)
-    folder = default_workdir("tiny", config)
+    folder = default_workdir(config, identity("tiny", config))
     assert folder.parts[:2] == ("results", "tiny")
     assert folder.name.startswith("num_steps=9-") and len(folder.name) == len("num_steps=9-") + 8
-    assert folder == default_workdir("tiny", dataclasses.replace(config))
-    assert folder != default_workdir("tiny", dataclasses.replace(config, seed=1))
+    same, other = dataclasses.replace(config), dataclasses.replace(config, seed=1)
+    assert folder == default_workdir(same, identity("tiny", same))
+    assert folder != default_workdir(other, identity("tiny", other))
+    assert folder != default_workdir(config, identity("tiny", config, {"mine.py": "0f"}))
 
 
 def test_a_unit_under_way_has_a_folder_of_its_own_until_the_run_is_overwritten(tmp_path):
@@ -215,3 +221,92 @@ def test_a_unit_under_way_has_a_folder_of_its_own_until_the_run_is_overwritten(t
 def test_a_unit_without_a_record_has_no_folder():
     assert call.folder("a") is None
     assert float(call("a", Work(2.0)).a[0]) == 2.0
+
+
+FILES = {**IDENTITY, "files": {"mine.py": "0a", "x.csv": "0b"}}
+
+
+def test_a_run_that_read_another_content_of_its_file_is_refused(tmp_path):
+    record = Record(tmp_path, FILES)
+    record.once("a", Work())
+    Record(tmp_path, FILES).check()
+    changed = {**FILES, "files": {"mine.py": "0a", "x.csv": "0c"}}
+    message = r"the file x.csv as it was when .* \(digest 0b\), got 0c[.] Run with --overwrite, or"
+    for finish in (False, True):
+        if finish:
+            record.result(Work())
+            record.finish()
+        with pytest.raises(ValueError, match=message):
+            Record(tmp_path, changed).check()
+    with pytest.raises(ValueError, match=r"mine.py .*digest 0a\), got no such file[.] Run"):
+        Record(tmp_path, IDENTITY).check()
+    Record(tmp_path, changed, overwrite=True).check()
+
+
+def test_a_record_from_before_there_were_digests_is_that_of_no_content(tmp_path):
+    Record(tmp_path, IDENTITY).once("a", Work())
+    with pytest.raises(ValueError, match=r"mine.py .*\(digest not recorded\), got 0a"):
+        Record(tmp_path, FILES).check()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"null", b"\xff\0", b'{"experiment": "tiny", "conf', b"[]"]
+)
+def test_a_damaged_configuration_is_named_and_can_be_overwritten(tmp_path, content):
+    old = Record(tmp_path, IDENTITY)
+    old.once("a", Work(1.0))
+    (tmp_path / ".config.json.99.tmp").write_bytes(b"left by a killed run")
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(
+        ValueError, match="config.json.*Replace that run with --overwrite, or choose"
+    ):
+        Record(tmp_path, IDENTITY).check()
+    record = Record(tmp_path, IDENTITY, overwrite=True)
+    record.check()
+    assert float(record.once("a", Work(2.0)).a[0]) == 2.0
+    Record(tmp_path, IDENTITY).check()
+    (tmp_path / "config.json").write_bytes(content)
+    (tmp_path / "notes.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(
+            ValueError, match="Beside it are other files, notes.txt. Choose another"
+        ):
+            Record(tmp_path, IDENTITY, overwrite).check()
+    assert "notes.txt" in files(tmp_path) and len(list(tmp_path.glob("parts/*.nc"))) == 1
+
+
+def test_a_flipped_bit_of_the_configuration_is_never_another_run(tmp_path):
+    Record(tmp_path, FILES).begin()
+    path = tmp_path / "config.json"
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with contextlib.suppress(ValueError):
+            Record(tmp_path, FILES).check()  # it may pass: the checksum alone has lost its name
+        Record(tmp_path, OTHER, overwrite=True).check()
+        with pytest.raises(ValueError, match="config.json|another configuration|as it was"):
+            Record(tmp_path, OTHER).check()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"seconds": 1', b'{"seconds": 2, "sha256": "0f"}'])
+def test_a_damaged_environment_is_named_with_what_to_do(tmp_path, content):
+    Record(tmp_path, IDENTITY).write_environment({"seconds": 1.5})
+    (tmp_path / "env.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"env.json.*[.] Remove that file, or run again with --ov"):
+        read_environment(tmp_path)
+
+
+def test_units_of_another_number_of_devices_are_reported_once(tmp_path, monkeypatch, caplog):
+    first = Record(tmp_path, IDENTITY)
+    for name in ("a", "b"):
+        assert first.once(name, Work()).attrs == {}
+    monkeypatch.setattr(jax, "device_count", lambda: 7)
+    again = Record(tmp_path, IDENTITY)
+    for name in ("a", "b", "c"):
+        again.once(name, Work())
+    number = again.other_devices.pop()
+    (line,) = caplog.messages
+    assert f"were computed on {number} device(s), and this process has 7: its results are" in line
+    assert "\n" not in line and not first.other_devices

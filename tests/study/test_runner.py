@@ -18,7 +18,9 @@ import xarray
 from absl import logging
 
 from gradflow import study
+from gradflow.locks import LOCK, OWNER, locked
 from gradflow.study.settings import PATIENCE, SOONER
+from gradflow.study.store import read_verified
 
 RECORD = {"config.json", "env.json", "result.nc", "figure.pdf", "figure.png", "DONE"}
 QUICK = ("--quick", "--cells=lstm")
@@ -284,14 +286,14 @@ def test_the_record_knows_the_machine_but_nobodys_name(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "planted-host")
     monkeypatch.setattr(platform, "node", lambda: "planted-host")
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/home/planted-user/dump --xla_x=1")
-    log = tmp_path / "planted-folder" / "log.txt"
-    log.parent.mkdir()
+    log = tmp_path / "planted-folder" / "log"
+    log.mkdir(parents=True)
     assert main(*QUICK, f"--log={log}", f"--workdir={tmp_path}/planted-folder/run") == 0
     text = (log.parent / "run" / "env.json").read_text()
     assert "planted" not in text and str(tmp_path) not in text
     assert not re.search(r"(?<![\w.])/\w", text)
     found = json.loads(text)
-    assert found["command"] == "tiny --quick --cells=lstm --log=log.txt --workdir=run"
+    assert found["command"] == "tiny --quick --cells=lstm --log=log --workdir=run"
     assert found["xla_flags"] == f"--xla_dump_to=dump --xla_x=1 {SOONER} {PATIENCE}"
     assert found["backend"] == "cpu" and found["x64"] is True
     assert found["matmul_precision"] == "highest" and found["precision"] == "float64"
@@ -301,8 +303,8 @@ def test_the_record_knows_the_machine_but_nobodys_name(tmp_path, monkeypatch):
     assert {"git_commit", "git_dirty", "device_kind", "host_peak_bytes"} <= found.keys()
 
 
-def script(hash_seed: int, *argv: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
+def script(hash_seed: int, *argv: str, **variables: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed), **variables}
     command = [sys.executable, tiny.__file__, *argv]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
@@ -310,10 +312,10 @@ def script(hash_seed: int, *argv: str) -> subprocess.CompletedProcess:
 def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_bytes(tmp_path):
     log, run = tmp_path / "log.txt", tmp_path / "run"
     log.write_text("")
-    argv = ("--cells=lstm,gru,rnn", f"--log={log}", "--kill_at=gru")
+    argv = ("--cells=lstm,gru,rnn", f"--log={tmp_path}", "--kill_at=gru")
     killed = script(1, *argv, f"--workdir={run}")
     assert killed.returncode == -signal.SIGKILL
-    assert {path.name for path in run.iterdir()} == {"config.json", "parts"}
+    assert {path.name for path in run.iterdir()} == {"config.json", "parts", LOCK, OWNER}
     assert log.read_text() == "computed lstm\nkilled gru\n"
 
     resumed = script(2, *argv, f"--workdir={run}")
@@ -338,3 +340,97 @@ def test_a_file_that_is_run_ends_with_the_exit_code(tmp_path):
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: the gain is expected to be small")
     assert "Traceback" not in failed.stderr
+
+
+def test_two_runs_in_one_folder_exclude_each_other(tmp_path, capsys):
+    def run(config: tiny.Config, once: study.Once) -> xarray.Dataset:
+        assert main(f"--workdir={tmp_path}/run", **BARE) == 1
+        return bare(config, once)
+
+    assert main(f"--workdir={tmp_path}/run", **{**BARE, "run": run}) == 0
+    shown = capsys.readouterr()
+    assert "run to be free, but this process is using this folder in a run that has" in shown.err
+    assert shown.err.count("\n") == 1
+    assert {path.name for path in (tmp_path / "run").iterdir()} == RECORD
+    with locked(tmp_path / "run"):  # what is finished is only read
+        assert main(f"--workdir={tmp_path}/run", **BARE) == 0
+        assert main(f"--workdir={tmp_path}/run", "--overwrite", **BARE) == 1
+        assert main(f"--workdir={tmp_path}/run", "--replot", **BARE) == 1
+
+
+def test_a_changed_file_is_another_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("one")
+    argv = ("--quick", "--cells=mine.py:cell")
+    assert main(*argv, **BARE) == 0
+    assert main(*argv, "--workdir=run", **BARE) == 0
+    stored = read_verified(tmp_path / "run" / "config.json")
+    assert list(stored["files"]) == ["mine.py"]
+    (tmp_path / "mine.py").write_text("two")
+    capsys.readouterr()
+    assert main(*argv, "--workdir=run", **BARE) == 1
+    assert re.search(
+        r"error: Expected the file mine.py as it was when the run in run began \(digest \w{16}\), "
+        r"got \w{16}. Run with --overwrite, or choose another --workdir.",
+        capsys.readouterr().err,
+    )
+    assert main(*argv, "--workdir=run", "--overwrite", **BARE) == 0
+    assert main(*argv, **BARE) == 0
+    assert len(os.listdir(tmp_path / "results" / "tiny")) == 2
+    (tmp_path / "mine.py").write_text("one")
+    capsys.readouterr()
+    assert main(*argv, **BARE) == 0
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_what_a_study_reads_besides_is_a_part_of_the_run(tmp_path):
+    data = tmp_path / "data"
+    data.write_text("one")
+    parts = {**BARE, "files": lambda config: [str(data)]}
+    assert main(f"--workdir={tmp_path}/run", **parts) == 0
+    assert main(f"--workdir={tmp_path}/run", **parts) == 0
+    data.write_text("two")
+    assert main(f"--workdir={tmp_path}/run", **parts) == 1
+    text = (tmp_path / "run" / "config.json").read_text()
+    assert '"data":' in text and str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"\xff"])
+def test_a_damaged_record_has_a_cure_that_works(tmp_path, capsys, content):
+    def interrupt(dataset: xarray.Dataset) -> None:
+        raise KeyboardInterrupt
+
+    for name, cure in (("env.json", ()), ("config.json", ("--overwrite",))):
+        folder = tmp_path / name.partition(".")[0]
+        assert main(f"--workdir={folder}", **{**BARE, "figure": interrupt}) == 130
+        (folder / name).write_bytes(content)
+        capsys.readouterr()
+        assert main(f"--workdir={folder}", **BARE) == 1
+        shown = capsys.readouterr().err
+        assert f"{folder}/{name}" in shown and "--overwrite" in shown and shown.count("\n") == 1
+        if not cure:  # the other cure that the message has, which keeps the numbers
+            (folder / name).unlink()
+        assert main(f"--workdir={folder}", *cure, **BARE) == 0
+        assert (folder / "DONE").exists()
+
+
+def test_a_name_of_a_backend_that_matplotlib_does_not_know_does_no_harm(tmp_path, finished):
+    argv = ["--num_steps=4", f"--workdir={tmp_path}/run"]
+    done = script(0, *argv, MPLBACKEND="nonsense")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "figure.png").exists()
+    assert (tmp_path / "run" / "result.nc").read_bytes() == (finished / "result.nc").read_bytes()
+
+
+def test_a_python_without_docstrings_is_refused_in_one_line(tmp_path):
+    done = script(0, f"--workdir={tmp_path}/run", PYTHONOPTIMIZE="2")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "error: Expected Python with docstrings" in done.stderr
+    assert "Remove -OO, or unset PYTHONOPTIMIZE." in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_record_has_the_number_of_devices(finished):
+    environment = read_verified(finished / "env.json")
+    assert environment["num_devices"] == jax.device_count()
+    assert environment["other_num_devices"] == []

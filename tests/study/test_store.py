@@ -3,12 +3,22 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray
 
-from gradflow.study.store import atomic, read_dataset, to_json, write_bytes, write_dataset
+from gradflow.study.store import (
+    atomic,
+    read_dataset,
+    read_verified,
+    to_json,
+    write_bytes,
+    write_dataset,
+    write_verified,
+)
 
 
 def dataset() -> xarray.Dataset:
@@ -106,3 +116,86 @@ def test_json_is_strict_and_takes_numpy():
     assert "é" in to_json(value)
     with pytest.raises(TypeError, match="not JSON serializable"):
         to_json({"a": object()})
+
+
+def flips(path: Path, number: int = 400) -> Iterator[int]:
+    """Yields as often as a bit of a file was flipped, of all bits evenly; restores the file."""
+    whole = path.read_bytes()
+    for bit in np.unique(np.linspace(0, 8 * len(whole) - 1, number).astype(int)).tolist():
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        yield bit
+    path.write_bytes(whole)
+
+
+def test_a_flipped_bit_of_a_dataset_is_never_another_number(tmp_path):
+    write_dataset(path := tmp_path / "a.nc", dataset())
+    refused = 0
+    for _ in flips(path):
+        try:
+            xarray.testing.assert_identical(read_dataset(path), dataset())
+        except OSError as error:
+            assert "a.nc cannot be read" in str(error)
+            refused += 1
+    assert refused > 380
+    with pytest.raises(OSError, match="its checksum is another one"):
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        read_dataset(path)
+
+
+def test_a_dataset_without_a_checksum_is_read_and_any_reader_reads_one_with_it(tmp_path):
+    dataset().to_netcdf(tmp_path / "theirs.nc", engine="h5netcdf")
+    xarray.testing.assert_identical(read_dataset(tmp_path / "theirs.nc"), dataset())
+    write_dataset(tmp_path / "ours.nc", dataset())
+    ours = xarray.load_dataset(tmp_path / "ours.nc", engine="h5netcdf")
+    xarray.testing.assert_identical(ours, dataset())
+
+
+def test_a_full_disk_is_an_error_and_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "a.nc"
+    write_dataset(path, dataset())
+    code = f"""
+import resource, signal, xarray
+from pathlib import Path
+from gradflow.study.store import write_dataset
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
+try:
+    write_dataset(Path({str(path)!r}), xarray.Dataset({{"a": ("x", range(1000))}}))
+except OSError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        f"Expected room for {path}, got: File too large. Free some space and run the same command "
+        "again; it resumes.\n"
+    )
+    assert os.listdir(tmp_path) == ["a.nc"]
+    xarray.testing.assert_identical(read_dataset(path), dataset())
+
+
+def test_a_flipped_bit_of_a_mapping_is_never_another_value(tmp_path):
+    value = {"experiment": "tiny", "config": {"size": 3, "rates": [0.1, -2e-300], "é": None}}
+    write_verified(path := tmp_path / "a.json", value)
+    assert read_verified(path) == value
+    for _ in flips(path, 10_000):
+        try:
+            found = read_verified(path)
+        except ValueError as error:
+            assert "a.json" in str(error)
+        else:  # the checksum has lost its name
+            assert {key: found[key] for key in value} == value
+
+
+@pytest.mark.parametrize("content", ["", "null", "[1]", '{"a": 1', "[" * 100_000, "\xff"])
+def test_a_damaged_mapping_names_its_file(tmp_path, content):
+    (tmp_path / "a.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"Expected .*JSON .*in .*a\.json"):
+        read_verified(tmp_path / "a.json")
+
+
+def test_a_mapping_without_a_checksum_is_read(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": 1}')
+    assert read_verified(tmp_path / "a.json") == {"a": 1}

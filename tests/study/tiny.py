@@ -5,14 +5,16 @@ import signal
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from matplotlib.figure import Figure
 
 from gradflow import study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,18 @@ class Config(study.Config):
     norm: Literal["spectral", "frobenius"] = study.field("spectral", help="Which norm.")
     bias: float | None = study.field(None, help="A bias, if any.")
     centre: bool = study.field(False, help="Whether to centre.")
-    log: str = study.field("", help="A file that gets a line for each unit computed.")
+    log: str = study.field("", help="A folder whose log.txt gets a line a unit.")
     kill_at: str = study.field("", help="The unit that kills its process the first time.")
     fail: str = study.field("", help="The stage that fails: run, figure or none.")
 
 
 def measure(config: Config, cell: str) -> xarray.Dataset:
-    if config.kill_at == cell and cell not in Path(config.log).read_text():
-        Path(config.log).write_text(Path(config.log).read_text() + f"killed {cell}\n")
+    log = Path(config.log, "log.txt")
+    if config.kill_at == cell and cell not in log.read_text():
+        log.write_text(log.read_text() + f"killed {cell}\n")
         os.kill(os.getpid(), signal.SIGKILL)
     if config.log:
-        with open(config.log, "a") as file:
+        with log.open("a") as file:
             file.write(f"computed {cell}\n")
     log_norm = jnp.arange(config.num_steps) * jnp.log(jnp.asarray(config.gains))[:, None]
     dims = ("gain", "lag")
@@ -47,7 +50,9 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     return xarray.concat(parts, dim="cell", join="exact")
 
 
-def figure(dataset: xarray.Dataset) -> Figure:
+def figure(dataset: xarray.Dataset) -> "Figure":
+    from matplotlib.figure import Figure
+
     if "figure" in dataset.attrs["config"].split('"fail": ')[1]:
         raise ValueError("the figure is expected to be simple")
     drawn = Figure()

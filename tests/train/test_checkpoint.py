@@ -136,6 +136,63 @@ def test_the_metrics_are_cut_back_to_the_checkpoint_that_counts_on_them(tmp_path
     assert metrics.read_text() == "".join(lines[:2])
 
 
+def kept(folder: Path) -> None:
+    """Keeps three evaluations of a training."""
+    with Keeper(folder, IDENTITY) as keeper:
+        assert keeper.restore(tree(0)) is None
+        for update in (0, 5, 10):
+            logs = {"metrics": {"loss": np.arange(update + 1.0)}, "probes": {}}
+            keeper.keep(update, tree(update), logs, {"loss": 0.5 + update}, {"seconds": 1.0})
+
+
+def test_lines_that_are_not_those_that_were_written_are_not_built_upon(tmp_path, caplog):
+    kept(tmp_path)
+    metrics = tmp_path / "metrics.jsonl"
+    lines = metrics.read_bytes()
+    metrics.write_bytes(lines.replace(b"10.5", b"10.7"))
+    with Keeper(tmp_path, IDENTITY) as keeper:
+        found = keeper.restore(tree(0))
+    assert found is not None and found.update == 5
+    assert "the lines in metrics.jsonl are not those that were written" in caplog.text
+    assert metrics.read_bytes() == b"".join(lines.splitlines(keepends=True)[:2])
+    metrics.write_bytes(metrics.read_bytes().replace(b"0.5", b"0.7"))
+    with Keeper(tmp_path, IDENTITY) as keeper:
+        assert keeper.restore(tree(0)) is None
+        keeper.keep(0, tree(0), {"metrics": {}, "probes": {}}, {"loss": 0.5}, {})
+    with Keeper(tmp_path, IDENTITY) as keeper:
+        assert keeper.restore(tree(0)) is not None
+    assert metrics.read_bytes() == lines.splitlines(keepends=True)[0]
+
+
+def test_a_checkpoint_whose_fields_were_changed_is_left_out(copied, caplog):
+    (path,) = copied.glob("10/about/metadata")
+    path.write_bytes(path.read_bytes().replace(b'"hidden_size": 4', b'"hidden_size": 6'))
+    assert b'"hidden_size": 6' in path.read_bytes()
+    with Checkpoints(copied, IDENTITY) as checkpoints:
+        restored = checkpoints.restore(like)
+    assert restored is not None and restored.step == 5
+    assert "its fields are not those that were saved" in caplog.text
+
+
+def test_two_trainings_in_one_folder_exclude_each_other(tmp_path):
+    with Keeper(tmp_path, IDENTITY), pytest.raises(OSError, match="is using this folder"):
+        Keeper(tmp_path, IDENTITY)
+    with Keeper(tmp_path, IDENTITY):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints"}
+
+
+def test_a_training_that_resumes_on_another_number_of_devices_says_so(
+    tmp_path, monkeypatch, caplog
+):
+    kept(tmp_path)
+    monkeypatch.setattr(jax, "device_count", lambda: 7)
+    with Keeper(tmp_path, IDENTITY) as keeper:
+        assert keeper.restore(tree(0)) is not None
+    (line,) = caplog.messages
+    assert line.endswith("and resumes on 7: its results are equal up to rounding, not bit for bit.")
+
+
 def kill_somewhere(folder: Path) -> None:
     """Trains in another process, and kills that at a random moment."""
     cache = {"JAX_COMPILATION_CACHE_DIR": os.environ["GRADFLOW_TEST_CACHE"]}
