@@ -20,6 +20,7 @@ from _kit.gallery import ROOT, gallery
 from _kit.tables import documents, gallery_page
 
 from gradflow import study
+from gradflow.study.process import run_process
 from gradflow.study.settings import compile_quickly
 from gradflow.study.store import write_bytes
 
@@ -91,4 +92,4 @@ def main(flags: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_process(partial(main, sys.argv[1:]))

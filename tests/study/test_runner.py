@@ -3,6 +3,7 @@ import json
 import os
 import platform
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -258,14 +259,68 @@ def test_without_a_device_the_run_stops_in_one_line(tmp_path, capsys, monkeypatc
     assert message in capsys.readouterr().err
 
 
+def test_without_a_gpu_the_run_stops_in_one_line(tmp_path):
+    shown = script(0, "--jax_platforms=cuda", f"--workdir={tmp_path}/run")
+    assert shown.returncode == 1 and shown.stderr.count("\n") == 1
+    assert "error: JAX finds no device: " in shown.stderr
+
+
+def test_a_number_of_devices_can_be_given(tmp_path):
+    shown = script(0, "--quick", "--jax_num_cpu_devices=1", f"--workdir={tmp_path}/run")
+    assert (shown.returncode, shown.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError("Unable to allocate 7.28 TiB"), "error: This run needs more memory than this"),
+        (OverflowError("too large for int32"), "error: too large for int32 (--verbosity=1"),
+        (RecursionError("maximum depth"), "error: maximum depth (--verbosity=1"),
+        (jax.errors.JaxRuntimeError("INTERNAL: x"), "error: INTERNAL: x (--verbosity=1"),
+        (FloatingPointError("nan in mul"), "error: nan in mul (--verbosity=1"),
+    ],
+)
+def test_a_limit_of_the_machine_is_one_line(tmp_path, capsys, error, line):
+    def fail(config: tiny.Config, once: study.Once) -> xarray.Dataset:
+        raise error
+
+    assert main(f"--workdir={tmp_path}/run", run=fail) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(line) and shown.count("\n") == 1
+
+
+def test_an_allocation_that_fails_names_what_to_reduce(tmp_path, capsys):
+    def fail(config: tiny.Config, once: study.Once) -> xarray.Dataset:
+        return bare(dataclasses.replace(config, num_steps=2**43 // 10**4))  # 7 GB, of 4
+
+    def limited(config: tiny.Config, once: study.Once) -> xarray.Dataset:
+        before = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (4 * 10**9, before[1]))
+        try:
+            return fail(config, once)
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, before)
+
+    assert main(f"--workdir={tmp_path}/run", run=limited) == 1
+    shown = capsys.readouterr().err
+    assert "This run needs more memory than this machine has, " in shown
+    assert "(RESOURCE_EXHAUSTED: Out of memory allocating" in shown
+    assert shown.endswith(" Reduce --num_seeds or --num_steps. (--verbosity=1 shows where)\n")
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(tmp_path):
+    with pytest.raises(KeyError, match="lstm"):
+        main(f"--workdir={tmp_path}/run", run=lambda config, once: {}["lstm"])
+
+
 def test_an_interrupted_run_can_be_resumed(tmp_path, capsys):
     def interrupt(config: tiny.Config, once: study.Once) -> xarray.Dataset:
         once("a", lambda: bare(config))
         raise KeyboardInterrupt
 
-    assert main(f"--workdir={tmp_path}", run=interrupt) == 130
-    shown = capsys.readouterr().err
-    assert shown == "Interrupted. The same command without --overwrite resumes.\n"
+    with pytest.raises(KeyboardInterrupt):
+        main(f"--workdir={tmp_path}", run=interrupt)
+    assert capsys.readouterr().err == ""
     assert main(f"--workdir={tmp_path}", **BARE) == 0
     assert {path.name for path in tmp_path.iterdir()} == RECORD
 
