@@ -10,6 +10,7 @@ Figures of real sequences need the official files in data/, and stay unchanged w
 
 import json
 import multiprocessing
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -56,9 +57,17 @@ def draw_side_by_side(folder: Path, flags: Sequence[str]) -> list[int]:
     """Draws the pictures in two processes: most of a quick run is compiling, on one core."""
     compile_quickly()
     one = partial(draw, folder=folder, flags=flags)
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    # An interrupt at a terminal reaches every process; this one ends the others.
+    ignored = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(2, spawn, initializer=signal.signal, initargs=ignored) as pool:
         drawn = [pool.submit(one, name) for name in gallery()]
-        return [each.result() for each in study.progress(drawn, "figures")]
+        try:
+            return [each.result() for each in study.progress(drawn, "figures")]
+        except BaseException:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
 
 
 def write_tables() -> None:

@@ -1,4 +1,4 @@
-"""The memory that a run needs at least, compared with what there is before anything is allocated."""
+"""The memory that a run needs at least, compared with the machine's before it allocates any."""
 
 import contextlib
 import dataclasses

@@ -58,7 +58,10 @@ def test_optional_may_be_written_either_way_round():
             "--seed=4294967296",
             "flag --seed=4294967296: Expected a whole number from 0 to 42949",
         ),
-        ("--num_steps=1000000000000", "flag --num_steps=10*: Expected an integer up to 2147483647, "),
+        (
+            "--num_steps=1000000000000",
+            "flag --num_steps=10*: Expected an integer up to 2147483647, ",
+        ),
         ("--num_steps=-1000000000000", "flag --num_steps=-10*: Expected a number above zero, for "),
         ("--bias=inf", "flag --bias=inf: Expected a finite number[.]"),
         ("--bias=1e400", "flag --bias=1e400: Expected a finite number[.]"),
