@@ -58,16 +58,11 @@ def draw_side_by_side(folder: Path, flags: Sequence[str]) -> list[int]:
     compile_quickly()
     one = partial(draw, folder=folder, flags=flags)
     spawn = multiprocessing.get_context("spawn")
-    # An interrupt at a terminal reaches every process; this one ends the others.
+    # An interrupt at a terminal reaches every process, and this one ends the others.
     ignored = (signal.SIGINT, signal.SIG_IGN)
     with ProcessPoolExecutor(2, spawn, initializer=signal.signal, initargs=ignored) as pool:
         drawn = [pool.submit(one, name) for name in gallery()]
-        try:
-            return [each.result() for each in study.progress(drawn, "figures")]
-        except BaseException:
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            raise
+        return [each.result() for each in study.progress(drawn, "figures")]
 
 
 def write_tables() -> None:

@@ -8,23 +8,21 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-RESUMES = "The same command without --overwrite resumes."
+ENDS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}
+"""The signals that end a command, with the word for it."""
 
 
 def run_process(program: Callable[[], int]) -> NoReturn:
     """Runs a program as the whole process, and exits with its code.
 
     A reader that closes the output early, such as ``head``, ends it quietly; an interrupt or
-    SIGTERM ends it with one line. The exit code is then that of other commands, 128 plus the
-    signal's number.
+    SIGTERM ends it at once, with one line. The exit code is then that of other commands, 128 plus
+    the signal's number.
     """
-    _end_on_sigterm()
+    _end_on_signals()
     try:
         code = program()
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print(f"Interrupted. {RESUMES}", file=sys.stderr)
-        code = 128 + signal.SIGINT
     except BrokenPipeError:
         code = 128 + signal.SIGPIPE
         _discard_output()
@@ -42,23 +40,27 @@ def _discard_output() -> None:
         os.dup2(nowhere, stream.fileno())
 
 
-def _end_on_sigterm() -> None:
-    """Lets SIGTERM end this process and its workers at once, with one line.
+def _end_on_signals() -> None:
+    """Lets an interrupt or SIGTERM end this process and its workers at once, with one line.
 
-    A handler of Python's alone would wait until a compiled program returns, for minutes. Python
-    writes the number of a signal to the wake-up file at once, where a thread waits for it.
+    A handler of Python's alone would wait until a compiled program returns, for minutes, and a
+    KeyboardInterrupt that is raised within a callback of JAX's is lost. Python writes the number
+    of a signal to the wake-up file at once, where a thread waits for it. Records are safe: they are
+    made for processes that are killed at any moment.
     """
     read, write = os.pipe()
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    for number in ENDS:
+        signal.signal(number, lambda *_: None)
     threading.Thread(target=_wait, args=(read,), daemon=True).start()
 
 
 def _wait(read: int) -> None:
-    while os.read(read, 1) != bytes([signal.SIGTERM]):
+    while (number := os.read(read, 1)[0]) not in ENDS:
         pass
     for worker in multiprocessing.active_children():
         worker.terminate()
-    os.write(2, f"Terminated. {RESUMES}\n".encode())
-    os._exit(128 + signal.SIGTERM)
+    line = f"{ENDS[number]}. The same command without --overwrite resumes.\n"
+    os.write(2, line.encode())
+    os._exit(128 + number)

@@ -21,18 +21,28 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = ROOT / "experiments"
-sys.path[:0] = [str(path) for path in (ROOT, EXPERIMENTS, EXPERIMENTS / "papers")]
+sys.path[:0] = [
+    str(path) for path in (ROOT, EXPERIMENTS, EXPERIMENTS / "papers", ROOT / "tests" / "study")
+]
 
 import run as papers_run  # noqa: E402  (after the path)
+import tiny  # noqa: E402  (after the path)
 from _kit.gallery import studies  # noqa: E402  (after the path)
 
 from gradflow import study  # noqa: E402  (after the path)
 from gradflow.data.trec import CLASSES  # noqa: E402  (after the path)
 from gradflow.study.process import run_process  # noqa: E402  (after the path)
 
+COPY = "checkout"
+"""The folder of a checkout of two studies, whose gallery is drawn."""
+
+LAZY = ("xarray", "h5netcdf", "matplotlib.figure", "optax", "flax.linen", "orbax.checkpoint")
+"""What a run imports when it is needed."""
+
 LONGEST = 600.0  # seconds: of a command that has to end
 
 FLAGS = {
+    "tiny": ("--cells=lstm,gru,rnn",),
     "vanishing": (),
     "flow_map": (),
     "lyapunov": (),
@@ -67,13 +77,15 @@ class Running:
     """A command in a process."""
 
     def __init__(self, name: str, folder: Path, data: Path, file_size: int | None = None) -> None:
+        os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # where the server looks for these
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["commands"])
+        context.set_forkserver_preload(["commands", *LAZY])
         self.errors = data / f"stderr-{time.monotonic_ns()}"
         arguments = (name, folder, data, self.errors, file_size)
         self.process = context.Process(target=perform, args=arguments)
         self.process.start()
-        while not self.errors.exists():  # the process is about to run the command
+        begun = [self.errors] if name != "figures" else [self.errors, data / COPY / "results"]
+        while not all(path.exists() for path in begun) and self.process.is_alive():
             time.sleep(0.002)
 
     def send(self, number: int) -> None:
@@ -102,7 +114,7 @@ def perform(name: str, folder: Path, data: Path, errors: Path, file_size: int | 
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     if name == "figures":
-        program = str(data / "checkout" / "experiments" / "figures.py")
+        program = str(data / COPY / "experiments" / "figures.py")
         os.chdir(folder.parent)
         os.execv(sys.executable, [sys.executable, program, *FLAGS[name]])
     if name == "papers/run":
@@ -116,7 +128,7 @@ def experiment(name: str) -> study.Experiment:
     """A study or a paper, by its name."""
     if name.startswith("papers/"):
         return importlib.import_module(name.removeprefix("papers/")).EXPERIMENT
-    return studies()[name]
+    return tiny.EXPERIMENT if name == "tiny" else studies()[name]
 
 
 def flags(name: str, data: Path) -> list[str]:
@@ -134,15 +146,19 @@ def make_data(folder: Path) -> None:
         (folder / name).write_text("".join(lines))
     line = "the quick brown fox jumps over the lazy dog.\n"
     (folder / "text.txt").write_text("".join(line[rng.randrange(20) :] for _ in range(30)))
-    copy = folder / "checkout" / "experiments"
+    copy = folder / COPY / "experiments"
     shutil.copytree(EXPERIMENTS / "_kit", copy / "_kit")
     for name in ("figures", "flow_map", "constant_error_carousel"):
         shutil.copy(EXPERIMENTS / f"{name}.py", copy)
 
 
-def results(name: str, folder: Path, data: Path) -> dict[str, bytes]:
-    """The result of each run that a command has made, by its place."""
-    root = data / "checkout" / "results" if name == "figures" else folder
+def written(name: str, folder: Path, data: Path) -> Path:
+    """The folder that a command writes to."""
+    return data / COPY / "results" if name == "figures" else folder
+
+
+def results(root: Path) -> dict[str, bytes]:
+    """The result of each run in a folder, by its place."""
     return {
         str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("result.nc"))
     }
@@ -157,7 +173,7 @@ def cleared(name: str, folder: Path, data: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if name == "figures":
-            shutil.rmtree(data / "checkout" / "results", ignore_errors=True)
+            shutil.rmtree(written(name, folder, data), ignore_errors=True)
 
 
 def interrupted(number: int) -> int:

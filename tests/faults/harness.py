@@ -49,7 +49,7 @@ class Kind(NamedTuple):
     weight: float
 
 
-def kinds(folder: Path, names: Sequence[str] = tuple(commands.FLAGS)) -> dict[str, Kind]:
+def kinds(folder: Path, names: Sequence[str]) -> dict[str, Kind]:
     """All kinds of attack, by name."""
     whole = Commands(folder, tuple(names))
     return {
@@ -92,8 +92,8 @@ def one_try(name: str, kind: Kind, seed: int) -> tuple[str, str]:
 class Tally:
     """What has come of the tries, by kind."""
 
-    def __init__(self, kinds: dict[str, Kind], seed: int) -> None:
-        self.kinds, self.seed = kinds, seed
+    def __init__(self, kinds: dict[str, Kind], seed: int, option: str = "") -> None:
+        self.kinds, self.seed, self.option = kinds, seed, option
         self.counts: dict[str, Counter[str]] = {name: Counter() for name in kinds}
         self.seconds = dict.fromkeys(kinds, 0.0)
 
@@ -110,9 +110,8 @@ class Tally:
             self.seconds[name] = float("inf")
         self.counts[name].update(["tried", outcome])
         if outcome == "wrong":
-            print(
-                f"./run.sh faults --only='{name}' --seed={seed} --tries=1\n  {reason}", flush=True
-            )
+            repeat = f"./run.sh faults --only='{name}' --seed={seed} --tries=1{self.option}"
+            print(f"{repeat}\n  {reason}", flush=True)
 
     @property
     def wrong(self) -> int:
@@ -147,15 +146,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="the seed of the first try of a kind")
     parser.add_argument("--tries", type=int, help="tries of each kind, in place of --minutes")
     parser.add_argument("--only", help="one kind, or the beginning of the names of several")
+    parser.add_argument("--command", choices=commands.FLAGS, help="the command that is attacked")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("GRADFLOW_COMPILATION_CACHE", f"{folder}/compiled")
         compile_quickly()
-        found = kinds(Path(folder))
+        found = kinds(Path(folder), [given.command] if given.command else [*commands.FLAGS])
         chosen = {name: k for name, k in found.items() if name.startswith(given.only or "")}
         if not chosen:
             parser.error(f"expected one of {', '.join(found)}, got --only={given.only}")
-        tally = Tally(chosen, given.seed)
+        option = f" --command={given.command}" if given.command else ""
+        tally = Tally(chosen, given.seed, option)
         attack(tally, minutes=given.minutes, tries=given.tries)
     print(tally)
     return 1 if tally.wrong else 0

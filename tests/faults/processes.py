@@ -15,11 +15,14 @@ from random import Random
 from typing import NamedTuple
 
 import pytest
-from commands import FLAGS, Running, cleared, interrupted, make_data, results
+from commands import Running, cleared, interrupted, make_data, results, written
 from damage import damage
 
 READ_BACK = (".nc", ".json", "")
 """The endings of the files that a run reads back; figures are only written."""
+
+
+BEGUN = 0.05  # seconds from the start of a command's process to its handling of signals
 
 
 class Place(NamedTuple):
@@ -43,6 +46,11 @@ class Place(NamedTuple):
         """Starts the command."""
         return Running(self.name, self.folder, self.data, file_size)
 
+    @property
+    def written(self) -> Path:
+        """The folder that the command writes to."""
+        return written(self.name, self.folder, self.data)
+
     def resume(self) -> None:
         """Runs the command again, which must end with the results of an undisturbed run."""
         self.start().end().check(0)
@@ -50,7 +58,7 @@ class Place(NamedTuple):
 
     def check(self) -> None:
         """Raises an AssertionError if the results are not those of an undisturbed run."""
-        found = results(self.name, self.folder, self.data)
+        found = results(self.written)
         assert found.keys() == self.expected.keys(), f"results {[*found]}, not {[*self.expected]}"
         wrong = [name for name, content in found.items() if content != self.expected[name]]
         assert not wrong, f"other results in {wrong}"
@@ -64,7 +72,7 @@ def signalled(number: int) -> Attack:
 
     def attack(place: Place, rng: Random) -> str:
         running = place.start()
-        time.sleep(rng.uniform(0, place.seconds))
+        time.sleep(BEGUN + rng.uniform(0, place.seconds))
         running.send(number)
         ended = running.end()
         ended.check(0, interrupted(number))
@@ -99,11 +107,17 @@ def vanishing(place: Place, rng: Random) -> str:
     """The folder is removed at a random moment."""
     running = place.start()
     time.sleep(rng.uniform(0, place.seconds))
-    shutil.rmtree(place.folder, ignore_errors=True)
+    shutil.rmtree(place.written, ignore_errors=True)
     ended = running.end()
     ended.check(0, 1)
+    if ended.code == 0:
+        place.check()
+    again = place.start().end()
+    again.check(0, 1)
+    if again.code:  # what is left is no run, such as a figure alone
+        shutil.rmtree(place.written)
     place.resume()
-    return "refused" if ended.code else "survived"
+    return "refused" if ended.code or again.code else "survived"
 
 
 def small_disk(place: Place, rng: Random) -> str:
@@ -157,8 +171,7 @@ def damaged(place: Place, rng: Random) -> str:
         time.sleep(rng.uniform(0, place.seconds))
         running.send(signal.SIGKILL)
     running.end()
-    root = place.data / "checkout" / "results" if place.name == "figures" else place.folder
-    files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    files = [path for path in sorted(place.written.rglob("*")) if path.is_file()]
     files = [path for path in files if path.suffix in READ_BACK and path.stat().st_size]
     if files:
         chosen = rng.choice(files)
@@ -187,7 +200,7 @@ ATTACKS: dict[str, Attack] = {
 class Commands:
     """The attacked commands, whose undisturbed runs are made when they are first needed."""
 
-    def __init__(self, folder: Path, names: tuple[str, ...] = tuple(FLAGS)) -> None:
+    def __init__(self, folder: Path, names: tuple[str, ...]) -> None:
         self.folder, self.names = folder, names
         self.known: dict[str, tuple[float, dict[str, bytes]]] = {}
         make_data(folder)
@@ -210,5 +223,5 @@ class Commands:
                 start = time.monotonic()
                 Running(name, run, self.folder).end().check(0)
                 seconds = time.monotonic() - start
-                found = results(name, run, self.folder)
+                found = results(written(name, run, self.folder))
         return seconds, found

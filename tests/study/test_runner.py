@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -217,6 +218,16 @@ def test_a_fault_of_the_figure_does_not_cost_the_result(tmp_path, capsys):
     assert main("--fail=figure", f"--workdir={tmp_path}", run=fail, figure=plain) == 0
     assert (tmp_path / "DONE").exists()
     assert (tmp_path / "env.json").read_text() == environment
+
+
+def test_a_record_that_is_removed_during_the_run_is_not_reported_as_finished(tmp_path, capsys):
+    def remove(dataset: xarray.Dataset):
+        shutil.rmtree(tmp_path / "run")
+        return plain(dataset)
+
+    assert main(f"--workdir={tmp_path}/run", run=bare, figure=remove) == 1
+    assert "Expected config.json, result.nc in " in capsys.readouterr().err
+    assert not (tmp_path / "run" / "DONE").exists()
 
 
 def test_a_bad_configuration_is_one_line(tmp_path, capsys):
