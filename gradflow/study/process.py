@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-ENDS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}
+ENDS: dict[int, str] = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}
 """The signals that end a command, with the word for it."""
 
 

@@ -141,7 +141,8 @@ def attack(tally: Tally, *, minutes: float, tries: int | None = None) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Attacks as the command line asks. Returns 1 if anything was wrong."""
-    parser = argparse.ArgumentParser(prog="./run.sh faults", description=__doc__.splitlines()[0])
+    about = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("./run.sh faults", None, __doc__, formatter_class=about)
     parser.add_argument("--minutes", type=float, default=10.0, help="how long to attack")
     parser.add_argument("--seed", type=int, default=0, help="the seed of the first try of a kind")
     parser.add_argument("--tries", type=int, help="tries of each kind, in place of --minutes")
