@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
+RESUMES = "The same command without --overwrite resumes."
+
 ENDS: dict[int, str] = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}
 """The signals that end a command, with the word for it."""
 
@@ -61,6 +63,5 @@ def _wait(read: int) -> None:
         pass
     for worker in multiprocessing.active_children():
         worker.terminate()
-    line = f"{ENDS[number]}. The same command without --overwrite resumes.\n"
-    os.write(2, line.encode())
+    os.write(2, f"{ENDS[number]}. {RESUMES}\n".encode())
     os._exit(128 + number)

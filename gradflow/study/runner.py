@@ -17,7 +17,7 @@ from gradflow.study.experiment import Experiment
 from gradflow.study.figure import save
 from gradflow.study.flags import Request, help_text, parse
 from gradflow.study.memory import advice, check_memory, out_of_memory
-from gradflow.study.process import run_process
+from gradflow.study.process import RESUMES, run_process
 from gradflow.study.record import RESULT, Record, default_workdir, read_environment
 from gradflow.study.settings import (
     compilation_cache,
@@ -76,6 +76,9 @@ def _main(experiment: Experiment, program: str, argv: Sequence[str]) -> int:
             traceback.print_exc()
         message = advice(experiment.config, error) if out_of_memory(error) else error
         return _fail(message, 1)
+    except KeyboardInterrupt:
+        print(f"Interrupted. {RESUMES}", file=sys.stderr)
+        return 130
     return 0
 
 

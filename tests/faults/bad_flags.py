@@ -125,7 +125,7 @@ def attack(rng: Random, folder: Path) -> str:
             warnings.simplefilter("ignore")
             try:
                 with at_most(SECONDS):
-                    code = study.main(experiment, ["--quick", f"--workdir={folder}", *flags])
+                    code = study.main(experiment, ["--quick", f"--workdir={folder}/run", *flags])
             except Late:
                 return "survived"
             except Exception as error:

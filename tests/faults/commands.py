@@ -46,7 +46,7 @@ FLAGS = {
     "vanishing": (),
     "flow_map": (),
     "lyapunov": (),
-    "training": ("--probe=spectrum", "--probe_every=10"),
+    "training": ("--probe=spectrum", "--probe_every=20"),
     "sequential_images": (),
     "forecasting": ("--models=naive,linear,gru", "--num_epochs=2"),
     "classification": ("--models=gru", "--max_length=9", "--num_epochs=4", "--batch_size=8"),

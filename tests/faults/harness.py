@@ -10,6 +10,7 @@ command that repeats it, and the exit code is then 1.
 
 import argparse
 import importlib
+import importlib.util
 import os
 import sys
 import tempfile
@@ -29,9 +30,6 @@ from processes import ATTACKS, Commands
 
 from gradflow import study
 from gradflow.study.settings import compile_quickly
-
-TABLES = ("loaders", "records")
-"""The modules beside this one with a table of attacks on bytes, of the module's name."""
 
 KILLS = ("kill", "interrupt", "terminate")
 COLUMNS = ("tried", "survived", "refused", "skipped", "wrong")
@@ -54,7 +52,7 @@ def kinds(folder: Path, names: Sequence[str]) -> dict[str, Kind]:
     whole = Commands(folder, tuple(names))
     return {
         "flags": Kind(bad_flags.attack, 8),
-        **{name: Kind(attack, 1) for name, attack in on_bytes()},
+        **{name: Kind(attack, 1) for name, attack in beside()},
         **{
             name: Kind(
                 lambda rng, _, name=name: whole.attack(name, rng), 20 if name in KILLS else 8
@@ -64,13 +62,14 @@ def kinds(folder: Path, names: Sequence[str]) -> dict[str, Kind]:
     }
 
 
-def on_bytes() -> Iterator[tuple[str, Callable[[Random, Path], str]]]:
-    """The attacks of the tables, each on damaged bytes of its example."""
-    here = Path(__file__).parent
-    for module in (name for name in TABLES if (here / f"{name}.py").exists()):
-        table = getattr(importlib.import_module(module), module.upper())
-        for name, attack in table.items():
-            yield f"{module}: {name}", partial(on_example, attack)
+def beside() -> Iterator[tuple[str, Callable[[Random, Path], str]]]:
+    """The attacks on readers of files, with damaged bytes, and those on records."""
+    if importlib.util.find_spec("loaders"):
+        for name, attack in importlib.import_module("loaders").LOADERS.items():
+            yield f"loaders: {name}", partial(on_example, attack)
+    if importlib.util.find_spec("records"):
+        for name, attack in importlib.import_module("records").ATTACKS.items():
+            yield f"records: {name}", attack
 
 
 def on_example(attack: Any, rng: Random, folder: Path) -> str:
@@ -82,11 +81,11 @@ def one_try(name: str, kind: Kind, seed: int) -> tuple[str, str]:
     """Tries a kind once. Returns the outcome, and the reason if it is wrong."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return kind.run(Random(f"{name} {seed}"), Path(folder) / "try"), ""
-        except AssertionError as error:
-            return "wrong", " ".join(str(error).split())
+            return kind.run(Random(f"{name} {seed}"), Path(folder)), ""
         except pytest.skip.Exception as reason:
             return "skipped", str(reason)
+        except Exception as error:
+            return "wrong", " ".join(f"{type(error).__name__}: {error}".split())
 
 
 class Tally:

@@ -209,13 +209,13 @@ class Commands:
         """Attacks a random command. Returns "survived" or "refused"."""
         name = rng.choice(self.names)
         folder = self.folder / "attack"
-        if name not in self.known:
-            self.known[name] = self._undisturbed(name, folder)
-        with cleared(name, folder, self.folder) as run:
-            try:
+        try:
+            if name not in self.known:
+                self.known[name] = self._undisturbed(name, folder)
+            with cleared(name, folder, self.folder) as run:
                 return ATTACKS[kind](Place(name, run, self.folder, *self.known[name]), rng)
-            except AssertionError as error:
-                raise AssertionError(f"{name}: {error}") from None
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from None
 
     def _undisturbed(self, name: str, folder: Path) -> tuple[float, dict[str, bytes]]:
         with cleared(name, folder, self.folder) as run:

@@ -47,7 +47,9 @@ def test_what_goes_wrong_is_counted_and_can_be_repeated(tmp_path, capsys):
         *("all", "40", str(40 - tally.wrong), "0", "0", str(tally.wrong))
     ]
     shown = capsys.readouterr().out.splitlines()
-    assert shown[1] == "  the value is another one" and len(shown) == 2 * tally.wrong
+    assert (
+        shown[1] == "  AssertionError: the value is another one" and len(shown) == 2 * tally.wrong
+    )
     seed = int(shown[0].partition("--seed=")[2].split()[0])
     assert tried(seed, 1).wrong == 1
 
@@ -70,6 +72,9 @@ def test_the_exit_code_says_whether_anything_was_wrong(monkeypatch, capsys):
     assert harness.main(["--only=damaged", "--tries=0"]) == 0
     monkeypatch.setattr(harness, "kinds", lambda folder: {"bad": harness.Kind(attack, 1)})
     assert harness.main(["--tries=1"]) == 1
-    assert "./run.sh faults --only='bad' --seed=0 --tries=1\n  no\n" in capsys.readouterr().out
+    assert (
+        "./run.sh faults --only='bad' --seed=0 --tries=1\n  AssertionError: no\n"
+        in capsys.readouterr().out
+    )
     with pytest.raises(SystemExit):
         harness.main(["--only=none"])

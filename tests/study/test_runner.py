@@ -329,9 +329,9 @@ def test_an_interrupted_run_can_be_resumed(tmp_path, capsys):
         once("a", lambda: bare(config))
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        main(f"--workdir={tmp_path}", run=interrupt)
-    assert capsys.readouterr().err == ""
+    assert main(f"--workdir={tmp_path}", run=interrupt) == 130
+    shown = capsys.readouterr().err
+    assert shown == "Interrupted. The same command without --overwrite resumes.\n"
     assert main(f"--workdir={tmp_path}", **BARE) == 0
     assert {path.name for path in tmp_path.iterdir()} == RECORD
 
