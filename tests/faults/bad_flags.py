@@ -1,11 +1,5 @@
-"""Attacks on command lines: flags with bad values, and flags crossed at random, in this process."""
+"""Attacks on command lines: flags with bad values, and flags crossed at random."""
 
-import contextlib
-import io
-import signal
-import traceback
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -15,7 +9,7 @@ from _kit.gallery import studies
 
 from gradflow import study
 
-SECONDS = 2.0  # after which a run that has begun counts as survived
+SECONDS = 2.0  # after which a run that goes on counts as survived: its flags were accepted
 
 PAPERS = sorted(path.stem for path in commands.EXPERIMENTS.glob("papers/[a-z]*.py"))
 NUMBERS = ("0", "-1", "1", "2", "3", "5", "7", "1.5", "1e400", "-inf", "nan", "1_0", "0x10", " 4")
@@ -75,10 +69,6 @@ STRAY += (
 )
 
 
-class Late(BaseException):
-    """A run that takes long has begun: its flags were accepted."""
-
-
 def value(hint: object, rng: Random) -> str:
     """A value for a field, rarely a good one."""
     if get_origin(hint) is Literal and rng.random() < 0.7:
@@ -97,45 +87,16 @@ def line(experiment: study.Experiment, rng: Random) -> list[str]:
     return flags
 
 
-@contextlib.contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    """Raises `Late` in the block after a time."""
-
-    def late(*_: object) -> None:
-        raise Late
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def attack(rng: Random, folder: Path) -> str:
     """Tries one command line. Returns "survived" or "refused"."""
-    names = [*studies(), *(f"papers/{name}" for name in PAPERS if name != "run")]
-    experiment = commands.experiment(rng.choice(names))
-    flags = line(experiment, rng)
-    command = f"{experiment.name} --quick {flags}"
-    shown, code = io.StringIO(), 0
-    with contextlib.redirect_stderr(shown), contextlib.redirect_stdout(io.StringIO()):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                with at_most(SECONDS):
-                    code = study.main(experiment, ["--quick", f"--workdir={folder}/run", *flags])
-            except Late:
-                return "survived"
-            except Exception as error:
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                reason = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
-                raise AssertionError(f"{command}: {reason}") from error
-    lines = shown.getvalue().splitlines()
-    if code == 0:
+    name = rng.choice([*studies(), *(f"papers/{name}" for name in PAPERS if name != "run")])
+    flags = ["--quick", *line(commands.experiment(name), rng)]
+    ended = commands.Running(name, folder / "run", folder, flags).end_within(SECONDS)
+    if ended is None or ended.code == 0:
         return "survived"
-    good = code in (1, 2) and len(lines) == 1 and lines[0].startswith("error: ") and lines[0][7:]
-    assert good, f"{command}: exit code {code}, {lines}"
-    assert len(lines[0]) < 20_000, f"{command}: a line of {len(lines[0])} characters"
+    try:
+        ended.check(1, 2)
+        assert ended.shown.startswith("error: ") and len(ended.shown) < 20_000
+    except AssertionError as error:
+        raise AssertionError(f"{name} {flags}: {error}") from None
     return "refused"

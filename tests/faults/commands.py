@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -74,14 +74,29 @@ class Ended(NamedTuple):
 
 
 class Running:
-    """A command in a process."""
+    """A command in a process.
 
-    def __init__(self, name: str, folder: Path, data: Path, file_size: int | None = None) -> None:
+    Args:
+      name: The command.
+      folder: Its workdir.
+      data: The folder of the files that it reads.
+      given: Its flags; by default those of `FLAGS`.
+      file_size: The bytes that a file can have.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        data: Path,
+        given: Sequence[str] | None = None,
+        file_size: int | None = None,
+    ) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # where the server looks for these
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["commands", *LAZY])
+        context.set_forkserver_preload(["processes", "bad_flags", *LAZY])
         self.errors = data / f"stderr-{time.monotonic_ns()}"
-        arguments = (name, folder, data, self.errors, file_size)
+        arguments = (name, folder, data, self.errors, given, file_size)
         self.process = context.Process(target=perform, args=arguments)
         self.process.start()
         begun = [self.errors] if name != "figures" else [self.errors, data / COPY / "results"]
@@ -96,17 +111,30 @@ class Running:
 
     def end(self) -> Ended:
         """Waits until the command has ended."""
-        self.process.join(LONGEST)
+        ended = self.end_within(LONGEST)
+        assert ended, f"it has not ended in {LONGEST:.0f} s"
+        return ended
+
+    def end_within(self, seconds: float) -> Ended | None:
+        """Waits until the command has ended; if that takes longer, kills it and returns None."""
+        self.process.join(seconds)
         code = self.process.exitcode
         if code is None:
             self.process.kill()
-            raise AssertionError(f"it has not ended in {LONGEST:.0f} s")
+            self.process.join()
         shown = self.errors.read_text(errors="replace")
         self.errors.unlink()
-        return Ended(code, shown)
+        return None if code is None else Ended(code, shown)
 
 
-def perform(name: str, folder: Path, data: Path, errors: Path, file_size: int | None) -> None:
+def perform(
+    name: str,
+    folder: Path,
+    data: Path,
+    errors: Path,
+    given: Sequence[str] | None,
+    file_size: int | None,
+) -> None:
     """Runs a command in this process, which ends with it."""
     output = os.open(data / "stdout", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -120,7 +148,8 @@ def perform(name: str, folder: Path, data: Path, errors: Path, file_size: int | 
     if name == "papers/run":
         places = papers_run.Places(folder / "gallery", folder / "papers.md", folder / "runs")
         run_process(partial(papers_run.main, FLAGS[name], places))
-    sys.argv = [name, *flags(name, data), f"--workdir={folder}"]
+    given = flags(name, data) if given is None else given
+    sys.argv = [name, f"--workdir={folder}", *given]
     study.main(experiment(name))
 
 

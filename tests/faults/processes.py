@@ -44,7 +44,7 @@ class Place(NamedTuple):
 
     def start(self, file_size: int | None = None) -> Running:
         """Starts the command."""
-        return Running(self.name, self.folder, self.data, file_size)
+        return Running(self.name, self.folder, self.data, None, file_size)
 
     @property
     def written(self) -> Path:
