@@ -51,7 +51,7 @@ def kinds(folder: Path, names: Sequence[str]) -> dict[str, Kind]:
     """All kinds of attack, by name."""
     whole = Commands(folder, tuple(names))
     return {
-        "flags": Kind(bad_flags.attack, 8),
+        "flags": Kind(bad_flags.attack, 16),
         **{name: Kind(attack, 1) for name, attack in beside()},
         **{
             name: Kind(
