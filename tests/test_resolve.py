@@ -130,7 +130,15 @@ def test_options_of_a_factory_without_any_are_refused(tmp_path):
         resolve(f"{path}:bare(gain=1)")
 
 
-@pytest.mark.parametrize("spec", ["lstm", "stack(cells='lstm(forget_bias=2),gru')"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "lstm",
+        "stack(cells='lstm(forget_bias=2),gru')",
+        "zoneout(cell='lstm', rate={'h': 0.1, 'c': 0.2})",  # a colon that names no file
+        "stack(cells='gru,zoneout(cell=\\'lstm\\', rate={\\'h\\': 0.1, \\'c\\': 0.2})')",
+    ],
+)
 def test_without_code_the_cells_of_the_package_are_found(spec):
     assert resolve(spec, allow_code=False)(2, 3).init is not None
 
