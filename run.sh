@@ -13,6 +13,7 @@ usage: ./run.sh <experiment> [flags]    runs it; --helpshort lists its flags, --
        ./run.sh figures [--quick]       draws the gallery again
        ./run.sh tables                  generates the documentation's tables from the records
        ./run.sh test [--slow] [pytest arguments]   --slow includes the tests that take minutes
+       ./run.sh faults [--minutes=N] [--seed=S] [--only=KIND]   attacks everything at random
        ./run.sh lint
        ./run.sh setup                   makes the environment, in .venv, and installs the project
 PYTHON=python3.12 ./run.sh setup makes it with that Python.
@@ -126,6 +127,12 @@ run_tests() {
   exec "$python" -m pytest ${chosen[@]+"${chosen[@]}"} ${workers[@]+"${workers[@]}"} ${given[@]+"${given[@]}"}
 }
 
+run_faults() {
+  prepare test
+  cd -- "$root"
+  exec "$python" tests/faults/harness.py "$@"
+}
+
 run_linters() {
   prepare dev
   cd -- "$root"
@@ -147,6 +154,7 @@ case "${1:-}" in
   "" | -h | --help | help) usage ;;
   setup) prepare "" ;;
   test) run_tests "${@:2}" ;;
+  faults) run_faults "${@:2}" ;;
   lint) run_linters ;;
   figures | tables)
     [[ -f $root/experiments/figures.py ]] || fail "there is no experiments/figures.py" 2

@@ -11,6 +11,7 @@ Figures of real sequences need the official files in data/, and stay unchanged w
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from _kit.tables import documents, gallery_page
 
 from gradflow import study
 from gradflow.study.experiment import check_docstrings
+from gradflow.study.process import run_process
 from gradflow.study.settings import compile_quickly
 from gradflow.study.store import write_bytes
 
@@ -71,6 +73,8 @@ def draw_side_by_side(folder: Path, flags: Sequence[str]) -> list[int]:
 
 def end_with_parent() -> None:
     """Ends this process as soon as the one that started it has ended, even if that was killed."""
+    # An interrupt at a terminal reaches every process, and the one that started these ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -118,4 +122,4 @@ def main(flags: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_process(partial(main, sys.argv[1:]))

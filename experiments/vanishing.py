@@ -16,7 +16,7 @@ Mikolov, Bengio 2013, arXiv:1211.5063.
 
 With --params the cells are trained ones, from files of `gradflow.interop.save_params`, as studies
 on real data write them: the files name the cells and their sizes, and the seed gives the inputs
-alone.
+alone. A cell of a user's own has to be named by --cell as well, because its code is executed.
 
 Takes a few seconds a cell on two cores at the defaults.
 """
@@ -124,7 +124,8 @@ def _trained(config: Config) -> dict[str, Subject]:
 def _descriptions(config: Config) -> "list[Description]":
     from gradflow.interop import read_description  # imports Flax, which takes half a second
 
-    return [read_description(path) for path in config.params or ()]
+    trusted = split_specs(config.cell or "")
+    return [read_description(path, trusted=trusted) for path in config.params or ()]
 
 
 def _files(config: Config) -> list[str]:

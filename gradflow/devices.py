@@ -42,12 +42,11 @@ def map_runs(function: Callable[..., Any], *, sequential: bool | None = None) ->
         return function(*run)
 
     def over_runs(*runs: Any) -> Any:
-        on_cpu = jax.default_backend() == "cpu"
-        placement = _placement(one_run, runs)
-        in_sequence = on_cpu if sequential is None else sequential
-        in_sequence |= placement is not None and placement.decomposes
-        mapped = (lambda runs: jax.lax.map(one_run, runs)) if in_sequence else jax.vmap(one_run)
-        return mapped(runs) if placement is None else _distributed(mapped, runs, placement)
+        in_sequence = jax.default_backend() == "cpu" if sequential is None else sequential
+        placement = _placement(one_run, runs, in_sequence)
+        if placement is None:
+            return _mapped(one_run, in_sequence)(runs)
+        return _first(_length(runs), placement.program(_padded(runs, placement.mesh)))
 
     return over_runs
 
@@ -59,10 +58,10 @@ def place_runs(function: Callable[[Any], Any], runs: PyTree) -> PyTree:
       function: Computes one run, from a single argument.
       runs: That argument, with the runs on the leading axis of each leaf.
     """
-    placement = _placement(function, runs)
+    placement = _placement(function, runs, in_sequence=True)
     if placement is None:
         return runs
-    is_even = placement.mesh.size * placement.share == _length(runs)
+    is_even = _length(runs) % placement.mesh.size == 0
     along = PartitionSpec(_RUNS) if is_even else PartitionSpec()
     return jax.device_put(runs, NamedSharding(placement.mesh, along))
 
@@ -133,40 +132,53 @@ class _Placement(NamedTuple):
 
     Attributes:
       mesh: The devices.
-      share: The number of runs on each.
-      decomposes: Whether a run decomposes matrices on a CPU. Mapped by `jax.vmap` they would be
-        batches, and several devices could deadlock.
+      program: Maps the function over the runs, of which each device has an equal number.
     """
 
     mesh: Mesh
-    share: int
-    decomposes: bool
+    program: Callable[[Any], Any]
 
 
-def _placement(one_run: Callable[[Any], Any], runs: Any) -> _Placement | None:
+def _placement(one_run: Callable[[Any], Any], runs: Any, in_sequence: bool) -> _Placement | None:
     """The distribution of the runs, or None if they stay on one device."""
     devices = jax.local_devices()
     share = -(-_length(runs) // len(devices))
     if share == _length(runs) or jax.sharding.get_abstract_mesh().axis_names:
         return None
-    shapes = []
-    if jax.default_backend() == "cpu":
-        first = jax.eval_shape(lambda runs: jax.tree.map(lambda leaf: leaf[0], runs), runs)
-        shapes = decomposed_shapes(one_run, first)
-    if has_batches(shapes):
-        return None
     mesh = Mesh(np.array(devices[: -(-_length(runs) // share)]), (_RUNS,))
-    return _Placement(mesh, share, bool(shapes))
+    program = _distributed(one_run, mesh, in_sequence)
+    if jax.default_backend() == "cpu":
+        # The program is traced here as it is when it runs, so that JAX does not trace it again.
+        padded = jax.eval_shape(lambda runs: _padded(runs, mesh), runs)
+        shapes = decomposed_shapes(program.trace(padded).jaxpr)
+        if shapes and not in_sequence:  # of several runs at once: batches, which could deadlock
+            return _placement(one_run, runs, in_sequence=True)
+        if has_batches(shapes):
+            return None
+    return _Placement(mesh, program)
 
 
-def _distributed(mapped: Callable[[Any], Any], runs: Any, placement: _Placement) -> Any:
+def _distributed(one_run: Callable[[Any], Any], mesh: Mesh, in_sequence: bool) -> Any:
     along = PartitionSpec(_RUNS)
-    shared = jax.shard_map(
-        mapped, mesh=placement.mesh, in_specs=along, out_specs=along, check_vma=False
+    mapped = _mapped(one_run, in_sequence)
+    return jax.jit(
+        jax.shard_map(mapped, mesh=mesh, in_specs=along, out_specs=along, check_vma=False)
     )
-    padded = jnp.arange(placement.mesh.size * placement.share) % _length(runs)
-    found = shared(jax.tree.map(lambda leaf: jnp.asarray(leaf)[padded], runs))
-    return jax.tree.map(lambda leaf: leaf[: _length(runs)], found)
+
+
+def _mapped(one_run: Callable[[Any], Any], in_sequence: bool) -> Callable[[Any], Any]:
+    return (lambda runs: jax.lax.map(one_run, runs)) if in_sequence else jax.vmap(one_run)
+
+
+def _padded(runs: Any, mesh: Mesh) -> Any:
+    """The runs, of which the first are repeated until every device has as many as the others."""
+    share = -(-_length(runs) // mesh.size)
+    padded = jnp.arange(mesh.size * share) % _length(runs)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[padded], runs)
+
+
+def _first(number: int, runs: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[:number], runs)
 
 
 def _length(runs: Any) -> int:
@@ -184,6 +196,8 @@ def _batch_mesh(function: Callable, params: Any, batch: Any, axes: Any) -> Mesh 
     number = next((n for n in range(most, 1, -1) if batch_size % n == 0), 1)
     if number == 1 or jax.sharding.get_abstract_mesh().axis_names:
         return None
-    if jax.default_backend() == "cpu" and has_batches(decomposed_shapes(function, params, batch)):
+    if jax.default_backend() == "cpu" and has_batches(
+        decomposed_shapes(jax.make_jaxpr(function)(params, batch).jaxpr)
+    ):
         return None
     return Mesh(np.array(devices[:number]), (_BATCH,))

@@ -35,7 +35,7 @@ def copying_step(
 
 
 def fill_padding(
-    inputs: Float[Array, "steps *batch input"], valid: Bool[Array, "steps *batch"]
+    inputs: Float[Array, "steps *batch input"], valid: Bool[Array, " steps *batch"]
 ) -> Float[Array, "steps *batch input"]:
     """Replaces the input at every padded step by the first real input of the same sequence.
 

@@ -10,6 +10,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from gradflow.checks import check_text, shorten
+
 Made = TypeVar("Made")
 
 
@@ -17,17 +19,22 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     """Splits ``name(option=literal, ...)`` into the name and a dictionary of its options.
 
     Raises:
+      TypeError: If the spec is not a string.
       ValueError: If the options are not keyword literals.
     """
+    check_text("a name with options", spec)
     name, bracket, options = spec.strip().partition("(")
     if not name.strip():
-        raise ValueError(f"Expected a name, got {spec!r}. Write name or name(option=...).")
+        raise ValueError(
+            f"Expected a name, got {shorten(repr(spec))}. Write name or name(option=...)."
+        )
     if not bracket:
         return name, {}
-    fix = f"got {spec!r}. Write name(option=literal, ...), for example lstm(forget_bias=2)."
+    got = f"got {shorten(repr(spec))}"
+    fix = f"{got}. Write name(option=literal, ...), for example lstm(forget_bias=2)."
     try:
         call = ast.parse(f"f({options}", mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # some for too deep a nesting
         raise ValueError(f"Expected options between brackets, {fix}") from None
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
         raise ValueError(f"Expected options by keyword, {fix}")
@@ -37,12 +44,17 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     try:
         values = [ast.literal_eval(keyword.value) for keyword in call.keywords]
         return name.strip(), dict(zip(names, values, strict=True))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError, MemoryError):
         raise ValueError(f"Expected a literal as the value of each option, {fix}") from None
 
 
 def split_specs(specs: str) -> list[str]:
-    """Splits a list of specs at the commas that stand outside brackets and quotes."""
+    """Splits a list of specs at the commas that stand outside brackets and quotes.
+
+    Raises:
+      TypeError: If it is not a string.
+    """
+    check_text("a list of names", specs)
     parts, depth, quote = [""], 0, ""
     for char in specs:
         if quote:
@@ -67,8 +79,10 @@ def check_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") ->
       hint: A sentence that ends the error's message.
 
     Raises:
+      TypeError: If it is not a string.
       ValueError: If it is not known, with the nearest known name and the list of all.
     """
+    check_text(f"the name of the {kind}", name)
     if name not in (names := sorted(known)):
         raise ValueError(" ".join(filter(None, (_unknown(kind, name, names), hint))))
 
@@ -115,6 +129,6 @@ def make_from_spec(kind: str, spec: str, table: Mapping[str, Callable[..., Made]
 
 
 def _unknown(kind: str, name: str, known: Sequence[str], of: str = "") -> str:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
     hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
-    return f"Unknown {kind} {name!r}{of}. {hint}Known: {', '.join(known) or 'none'}."
+    return f"Unknown {kind} {shorten(repr(name))}{of}. {hint}Known: {', '.join(known) or 'none'}."

@@ -1,6 +1,7 @@
 """What every test runs under: float64, shapes checked at run time, one compilation cache."""
 
 import os
+import resource
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ jaxtyping.install_import_hook("gradflow", "typechecker.check")
 
 from gradflow import study  # noqa: E402  (after the hook)
 from gradflow.study.settings import compile_quickly  # noqa: E402  (after the hook)
+
+ENOUGH = 4 * 2**20
+"""KiB of memory from which a worker forgets what it has compiled after each module."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _remove(folder: Path) -> None:
@@ -43,7 +47,16 @@ def _remove(folder: Path) -> None:
 def forget_what_was_compiled() -> Iterator[None]:
     """A worker that kept every compiled program of every module would fill the memory."""
     yield
-    jax.clear_caches()
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > ENOUGH:
+        jax.clear_caches()
+
+
+@pytest.fixture
+def without_checks_of_types() -> Iterator[None]:
+    """As users run: a value of another type reaches the code, whose own error is then tested."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

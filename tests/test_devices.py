@@ -52,6 +52,15 @@ np.testing.assert_allclose(found, large, atol=1e-4)
 batches = jax.jit(map_runs(jnp.linalg.inv))(large.reshape(3, 2, 256, 256))
 assert len(batches.devices()) == 1, "a run has batches of its own"
 
+traced = []
+
+def counted(a):
+    traced.append(a)
+    return jnp.linalg.qr(a)[1]
+
+jax.jit(map_runs(counted))(large)
+assert len(traced) == 1, "tracing is much of the time of a small study"
+
 seen = []
 
 def share(params, batch):

@@ -128,3 +128,95 @@ def test_options_of_a_factory_without_any_are_refused(tmp_path):
     path.write_text("def bare(input_size, hidden_size): ...")
     with pytest.raises(ValueError, match="Unknown option 'gain' of cell '.*'. Known: none."):
         resolve(f"{path}:bare(gain=1)")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "lstm",
+        "stack(cells='lstm(forget_bias=2),gru')",
+        "zoneout(cell='lstm', rate={'h': 0.1, 'c': 0.2})",  # a colon that names no file
+        "stack(cells='gru,zoneout(cell=\\'lstm\\', rate={\\'h\\': 0.1, \\'c\\': 0.2})')",
+    ],
+)
+def test_without_code_the_cells_of_the_package_are_found(spec):
+    assert resolve(spec, allow_code=False)(2, 3).init is not None
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "{path}:mine",
+        "evil:mine",
+        "stack(cells='lstm,{path}:mine')",
+        "stack(cells='lstm,{path}\\x3amine')",
+        "stack(cells='lstm,{path}\\N{{COLON}}mine')",
+        "residual(cell='zoneout(cell=\\'{path}:mine\\')')",
+        *(f"{name}(cell='{{path}}:mine')" for name in ("dropout", "feedback", "masked", "zoneout")),
+    ],
+)
+def test_code_is_not_executed_where_it_is_not_allowed(tmp_path, monkeypatch, spec):
+    path = tmp_path / "evil.py"
+    path.write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()\n" + MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="Expected only cells of this package, .* by --cell"):
+        resolve(spec.format(path=path), allow_code=False)(2, 3)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_imports_its_neighbours_and_each_folder_has_its_own(tmp_path):
+    for folder, gain in (("a", 0.5), ("b", 0.25)):
+        (tmp_path / folder / "parts").mkdir(parents=True)
+        (tmp_path / folder / "helper.py").write_text("from parts.gains import GAIN")
+        (tmp_path / folder / "parts" / "gains.py").write_text(f"GAIN = {gain}")
+        text = MINE.replace("gain=1.0", "gain=GAIN").replace("net", "net_of", 1)
+        (tmp_path / folder / "mine.py").write_text("from helper import GAIN\n" + text)
+    path, modules = sys.path.copy(), set(sys.modules)
+    for _ in range(2):
+        assert recurrent_gain(resolve(f"{tmp_path}/a/mine.py:tanh_net_of")) == 0.5
+        assert recurrent_gain(resolve(f"{tmp_path}/b/mine.py:tanh_net_of")) == 0.25
+    assert (sys.path, set(sys.modules)) == (path, modules)
+
+
+def test_a_library_that_a_file_imports_first_stays_imported(tmp_path, monkeypatch):
+    (tmp_path / "library.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "mine.py").write_text("import library\n" + MINE)
+    resolve(f"{tmp_path}/deep/mine.py:tanh_net")
+    assert sys.modules.pop("library").__file__ == str(tmp_path / "library.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\ndef f(:\n", "got SyntaxError in line 2 of '.*mine.py': invalid syntax. Correct"),
+        (
+            "\nimport no_such_name\n",
+            "got ModuleNotFoundError in line 2 of .* Install no_such_name.$",
+        ),
+        ("import sys\nsys.exit(3)", "got SystemExit in line 2 of '.*mine.py': 3. Correct that"),
+        ("def f():\n  1 / 0\n\nf()", "got ZeroDivisionError in line 2 of .*: division by zero."),
+        ("import numpy\nnumpy.zeros('x')", "got TypeError in line 2 of '.*mine.py': "),
+        ("import helper", "got RuntimeError in line 1 of '.*helper.py': two lines. Correct"),
+        ("x = " + "(" * 1000, "got (Syntax|Memory)Error in "),
+        ("\0", "got (Syntax|Value)Error in "),
+    ],
+)
+def test_a_file_that_cannot_be_executed_is_refused_in_one_line(tmp_path, text, message):
+    (tmp_path / "mine.py").write_text(text)
+    (tmp_path / "helper.py").write_text("raise RuntimeError('two\\nlines')")
+    path = sys.path.copy()
+    with pytest.raises(ValueError, match=f"Expected the cell .*mine.py:f to be .*, {message}") as e:
+        resolve(f"{tmp_path}/mine.py:f")
+    assert len(str(e.value).splitlines()) == 1
+    assert sys.path == path and "helper" not in sys.modules
+
+
+@pytest.mark.parametrize("place", ["", ".relative", "a..b", "broken_module"])
+def test_a_module_that_cannot_be_imported_is_refused_in_one_line(tmp_path, monkeypatch, place):
+    (tmp_path / "broken_module.py").write_text("import json\njson.loads('{')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="^Expected (the cell|a name)") as error:
+        resolve(f"{place}:f")
+    assert len(str(error.value).splitlines()) == 1

@@ -270,6 +270,14 @@ def test_fast_tests_run_on_all_cores_by_default(checkout, arguments, called):
     assert checkout.done[-1] == f"my project: -m pytest {called}".rstrip()
 
 
+def test_the_attacks_run_in_the_checkout_with_the_users_flags(checkout):
+    assert checkout.run("faults", "--minutes=2", "--only=flags").returncode == 0
+    assert checkout.done[1:] == [
+        "user folder: pip my project[test]",
+        "my project: tests/faults/harness.py --minutes=2 --only=flags",
+    ]
+
+
 def test_lint_runs_the_three_linters_and_stops_at_a_failure(checkout):
     assert checkout.run("lint").returncode == 0
     assert checkout.done[2:] == [

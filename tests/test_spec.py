@@ -109,3 +109,23 @@ def test_a_spec_is_made_by_the_factory_that_it_names():
         make_from_spec("number", "maid", {"made": made_of})
     with pytest.raises(ValueError, match="^Unknown option 'sise' of number 'made'"):
         make_from_spec("number", "made(sise=2)", {"made": made_of})
+
+
+@pytest.mark.parametrize("deep", ["(" * 10_000, "[" * 150, "-" * 100_000 + "1", "1+" * 100_000])
+def test_deep_nesting_is_refused_in_one_short_line(deep):
+    with pytest.raises(ValueError, match="^Expected .*, got 'stack") as error:
+        parse_spec(f"stack(cells={deep})")
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("value", [3, None, b"lstm", ("lstm",)])
+def test_what_is_not_a_text_is_refused(value, without_checks_of_types):
+    for read in (parse_spec, split_specs, lambda value: check_name("cell", value, ["lstm"])):
+        with pytest.raises(TypeError, match="Expected .* to be a text, got .* Write it in quotes"):
+            read(value)
+
+
+def test_a_long_name_is_cut_in_the_error():
+    with pytest.raises(ValueError, match="^Unknown cell 'xxx") as error:
+        check_name("cell", "x" * 100_000, ["lstm"])
+    assert len(str(error.value)) < 500

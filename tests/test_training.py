@@ -240,7 +240,7 @@ def test_the_claims_are_decided_by_the_numbers(recorded, solved, at_first, chang
         ("--optimiser=adma", "Unknown optimiser 'adma'. Did you mean 'adam'"),
         ("--optimiser=adam(learning_rate=1)", "Expected one learning rate, got --learning_rate"),
         ("--learning_rate=0.1,-1", "Expected numbers above zero"),
-        ("--clipping=global_norm(threshold=0)", "Expected threshold to be a positive number"),
+        ("--clipping=global_norm(threshold=0)", "Expected threshold to be positive"),
         ("--clip_threshold=1,2", "Expected a clipping with a threshold, and without options"),
         ("--regulariser=omgea", "Unknown regulariser 'omgea'"),
         ("--truncation=5", "Expected --truncation=k1,k2, got (5,). Try --truncation=20,40."),

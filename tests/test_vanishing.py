@@ -14,6 +14,7 @@ import xarray
 from studies import load, one_run, verdicts
 
 from gradflow import flow, study
+from gradflow.cell import param_shapes
 from gradflow.cells import rnn
 from gradflow.interop import save_params
 
@@ -159,6 +160,24 @@ def test_what_does_not_fit_trained_parameters_is_said(tmp_path, trained, capsys,
     assert not (tmp_path / "out").exists()
 
 
+def test_the_code_of_a_cell_in_a_file_of_parameters_is_executed_only_if_it_is_named(
+    tmp_path, capsys
+):
+    code = "from pathlib import Path\nfrom gradflow.cells import rnn as mine\n"
+    code += "Path(__file__).with_name('ran').touch()\n"
+    (tmp_path / "mine.py").write_text(code)
+    spec = f"{tmp_path}/mine.py:mine"
+    params = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.1), param_shapes(rnn(5, 3)))
+    save_params(tmp_path / "p", params, cell=spec, input_size=5, hidden_size=3)
+    (tmp_path / "ran").unlink()  # written when the parameters were saved
+    flags = ["--quick", f"--params={tmp_path}/p", f"--workdir={tmp_path}/out"]
+    assert study.main(EXPERIMENT, flags) == 1
+    assert "names code that would be executed. If you trust" in capsys.readouterr().err
+    assert study.main(EXPERIMENT, [*flags, "--cell=lstm"]) == 1
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
+    assert study.main(EXPERIMENT, [*flags, f"--cell={spec}"]) == 0
+
+
 def record_of(rates, curvature=0.0):
     """A record of cells whose norms change by these rates, with some noise between five seeds."""
     lag, noise = np.arange(41.0), 1e-3 * np.arange(-2, 3)
@@ -212,7 +231,7 @@ def npy(path, array, **kwargs):
         (["--inputs=series:data.csv:price"], "price"),
         (["--inputs=series:data.csv:word"], "row 2"),
         (["--inputs=npy:nan.npy"], "NaN|nan"),
-        (["--inputs=npy:object.npy"], "pickl"),
+        (["--inputs=npy:object.npy"], "got object. Save one array of numbers"),
         (["--inputs=digits", "--num_steps=65"], "64"),
         (["--hidden_size=0"], "hidden_size"),
         (["--num_steps=-1"], "num_steps"),

@@ -8,10 +8,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from char_lm.config import Config
 from char_lm.writing import write as write_symbols
 from gradflow import study
 from gradflow.cells import resolve
 from gradflow.data.characters import encode
+from gradflow.paths import user_path
+from gradflow.spec import split_specs
 from gradflow.study.config import sanitise
 from gradflow.study.flags import parse
 from gradflow.study.folder import PARAMS
@@ -24,9 +27,17 @@ def params_file(folder: Path, spec: str) -> Path:
 
 
 def write(
-    record: Path, start: str, temperature: float, num_characters: int, seed: int
+    record: Path,
+    start: str,
+    temperature: float,
+    num_characters: int,
+    seed: int,
+    *,
+    trusted: Sequence[str] = (),
 ) -> Iterator[str]:
     """Yields, piece by piece, the text that each network of a finished run continues.
+
+    The record names the cells; one that is code is executed only if it is among those in trusted.
 
     Raises:
       ValueError: If the text is empty or has a character that the network has not seen, or the
@@ -40,7 +51,7 @@ def write(
     codes = encode(start, alphabet)
     for spec in map(str, dataset.cell.values):
         path = params_file(record / PARAMS, spec)
-        about = read_description(path)
+        about = read_description(path, trusted=trusted)
         cell = resolve(about.cell)(about.input_size, about.hidden_size)
         own = read_params(path, jax.eval_shape(cell.init, jax.eval_shape(jax.random.key, 0)))
         data = dataset.sel(cell=spec).isel(seed=0)
@@ -70,13 +81,12 @@ def train_and_write(experiment: study.Experiment, arguments: Sequence[str]) -> i
     request = parse(experiment, rest)
     options = request.options
     config = experiment.resolve(request.given, quick=options.quick, full=options.full)
-    folder = Path(
-        options.workdir or default_workdir(config, experiment.identity(config))
-    ).expanduser()
+    assert isinstance(config, Config)  # the experiment is the study of this folder
+    folder = user_path(options.workdir or default_workdir(config, experiment.identity(config)))
     try:
         with study.precision(config):
             how = asked.temperature, asked.num_characters, config.seed
-            for piece in write(folder, asked.sample, *how):
+            for piece in write(folder, asked.sample, *how, trusted=split_specs(config.cell)):
                 print(piece, end="", flush=True)
     except (ValueError, OSError) as error:
         print("error:", *str(error).split(), file=sys.stderr)

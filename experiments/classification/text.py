@@ -63,7 +63,7 @@ def text_classifier(
 
     def apply(
         params: Params,
-        ids: Int[Array, "steps *batch"],
+        ids: Int[Array, " steps *batch"],
         *,
         lengths: Lengths | None = None,
         key: Key | None = None,

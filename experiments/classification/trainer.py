@@ -15,7 +15,7 @@ from classification.nets import Net
 from classification.probing import WholeText, alike
 from classification.text import text_classifier
 from gradflow import flow, study
-from gradflow.data.batches import Batch, batches_in_order, bucket_sizes, shuffled_batches
+from gradflow.data.batches import PaddedBatch, batches_in_order, bucket_sizes, shuffled_batches
 from gradflow.data.corpus import Corpus, Part
 from gradflow.devices import map_runs
 from gradflow.interop import save_params
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gradflow import Params
 
 
-def cross_entropy(model: Model, params: "Params", batch: Batch, key: jax.Array) -> jax.Array:
+def cross_entropy(model: Model, params: "Params", batch: PaddedBatch, key: jax.Array) -> jax.Array:
     """Computes the mean of -log p(class) over the examples of a batch, with dropout."""
     scores = model.apply(params, batch.ids, lengths=batch.lengths, key=key)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(scores), batch.labels[:, None], axis=1)[:, 0]

@@ -2,7 +2,6 @@
 
 import os
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -26,6 +25,7 @@ from forecasting.training import Forecasting
 from gradflow import study
 from gradflow.data.published_series import PUBLISHED, read_published
 from gradflow.data.series import Series, read_series
+from gradflow.paths import user_path
 from gradflow.tasks import forecasting as f
 
 if TYPE_CHECKING:
@@ -62,13 +62,13 @@ def files(config: Config) -> list[str]:
 def real(config: Config) -> Real:
     """Reads the series that the configuration names; of Bitcoin the years 2014 to 2019."""
     if config.series is not None:
-        path, _, column = config.series.rpartition(":")
-        if not Path(path).expanduser().is_file():
+        place, _, column = config.series.rpartition(":")
+        path = user_path(place)
+        if not path.is_file():
             raise ValueError(
                 f"Expected PATH:COLUMN of a CSV file, got {config.series!r}. There is no such file."
             )
-        series = read_series(Path(path).expanduser(), column)
-        return Real(series, f"{Path(path).stem}: {column}", period=config.period)
+        return Real(read_series(path, column), f"{path.stem}: {column}", period=config.period)
     series, known = read_published(config.data, config.data_dir), PUBLISHED[config.data]
     if config.data == "bitcoin" and series.times is not None:
         years = series.times.astype("datetime64[Y]").astype(int) + 1970

@@ -15,6 +15,7 @@ import importlib
 import io
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +29,7 @@ from gradflow.locks import locked
 from gradflow.spec import check_name
 from gradflow.study import Claim
 from gradflow.study.figure import render
+from gradflow.study.process import run_process
 from gradflow.study.provenance import versions
 from gradflow.study.store import write_bytes
 
@@ -233,4 +235,4 @@ def main(arguments: Sequence[str], places: Places | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_process(partial(main, sys.argv[1:]))

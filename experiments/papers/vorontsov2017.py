@@ -60,7 +60,7 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(128)
     batch_size: int = fields.batch_size(50)
     num_updates: int = study.field(1000, help="Updates.", positive=True)
-    look_every: int = fields.eval_every(20)
+    eval_every: int = fields.eval_every(20)
     num_seeds: int = fields.num_seeds(1)
     precision: Literal["float64", "float32"] = fields.training_precision()
 
@@ -85,7 +85,7 @@ def measure(config: Config, train: Callable[..., Evaluation], name: str) -> "xar
             "accuracy": (("seed", "update"), found.accuracy),
         },
         coords={
-            "update": np.arange(times[1]) * config.look_every,
+            "update": np.arange(times[1]) * config.eval_every,
             "step": np.arange(1, logs.shape[1] + 1),
         },
     )
@@ -97,7 +97,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
     for name in config.margins:
         margin_of(name)
-    task, schedule = scalar_copy(config.lag), Schedule(config.num_updates, config.look_every)
+    task, schedule = scalar_copy(config.lag), Schedule(config.num_updates, config.eval_every)
     train = trainer(task, config.hidden_size, config.batch_size, schedule)
     names = study.progress(config.margins, "margins")
     parts = [once(f"margin={name}", partial(measure, config, train, name)) for name in names]
@@ -286,10 +286,10 @@ EXPERIMENT = Paper(
         "hidden_size": 6,
         "batch_size": 4,
         "num_updates": 20,
-        "look_every": 5,
+        "eval_every": 5,
         "num_seeds": 2,
     },
-    full={"num_seeds": 5, "num_updates": 5000, "look_every": 50},
+    full={"num_seeds": 5, "num_updates": 5000, "eval_every": 50},
     doc=__doc__,
     citation="Vorontsov, Trabelsi, Kadoury, Pal 2017, On orthogonality and learning recurrent "
     "networks with long term dependencies, arXiv:1702.00071",

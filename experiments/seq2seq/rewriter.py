@@ -150,7 +150,7 @@ class Rewriter(NamedTuple):
         before = self._before(target)
         return Half(self.decoder, params["decoder"], before, _last(carries), of_outputs)
 
-    def _before(self, targets: Int[Array, "written_steps *batch"]) -> Array:
+    def _before(self, targets: Int[Array, " written_steps *batch"]) -> Array:
         """The decoder's inputs under teacher forcing: zeros, then the true symbols."""
         before = jax.nn.one_hot(targets[:-1], self.num_written)
         return jnp.concatenate([jnp.zeros((1, *before.shape[1:])), before])

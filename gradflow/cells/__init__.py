@@ -1,12 +1,9 @@
 """Recurrent cells, one file for each family, and the table from which they are found by name."""
 
 import functools
-import importlib
-import importlib.util
 import inspect
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from gradflow.cell import Cell
 from gradflow.cells.antisymmetric import antisymmetric, gated_antisymmetric
@@ -26,6 +23,7 @@ from gradflow.cells.janet import janet
 from gradflow.cells.layer_norm import gru_layer_norm, lstm_layer_norm
 from gradflow.cells.lem import lem
 from gradflow.cells.lipschitz import lipschitz
+from gradflow.cells.loading import load_factory
 from gradflow.cells.lru import lru
 from gradflow.cells.lstm import LSTMCarry, lstm
 from gradflow.cells.mingru import mingru, minlstm
@@ -36,7 +34,8 @@ from gradflow.cells.rnn import irnn, rnn
 from gradflow.cells.schur import nnrnn
 from gradflow.cells.scrn import scrn
 from gradflow.cells.unitary import full_unitary, unitary
-from gradflow.spec import check_name, check_options, parse_spec
+from gradflow.checks import shorten
+from gradflow.spec import check_name, check_options, parse_spec, split_specs
 
 CellFactory = Callable[..., Cell]
 
@@ -53,23 +52,32 @@ CELLS: dict[str, CellFactory] = {
 """All cells by name: the factories that this file imports. A new cell is added by its import."""
 
 
-def resolve(spec: str) -> CellFactory:
+def resolve(spec: str, *, allow_code: bool = True) -> CellFactory:
     """Finds the factory (input_size, hidden_size, **options) -> Cell that a spec names.
 
     Args:
       spec: A name in `CELLS`, with options or without: ``lstm``, ``lstm(forget_bias=2)``; a
         factory in a file: ``path/to/mine.py:factory``; or one in a module: ``pkg.mod:factory``.
+      allow_code: Whether the spec may name a file or a module, which is then executed. False is
+        for a spec that was read from a file: only the cells of `CELLS` are found, also inside of
+        others, as in ``stack(cells='lstm,gru')``.
 
     Returns:
       The factory with the options of the spec as defaults.
 
     Raises:
-      ValueError: If there is no such cell, file, module or factory, or the factory does not
-        take an option given.
+      ValueError: If there is no such cell, file, module or factory, the factory does not take an
+        option given, or the spec names a file or a module and allow_code is False.
     """
+    if not allow_code and _names_code(spec):
+        raise ValueError(
+            f"Expected only cells of this package, because the name was read from a file, got "
+            f"{shorten(repr(spec))}, which names code that would be executed. If you trust "
+            "this code, give the same cell yourself, for example by --cell."
+        )
     name, options = parse_spec(spec)
     if ":" in name:
-        factory = _load(*name.rsplit(":", 1))
+        factory = load_factory(*name.rsplit(":", 1))
     else:
         hint = "A cell of your own is path/to/file.py:factory or package.module:factory."
         check_name("cell", name, CELLS, hint=hint)
@@ -84,35 +92,20 @@ def resolve(spec: str) -> CellFactory:
     return make
 
 
-def _load(place: str, attribute: str) -> CellFactory:
-    if place.endswith(".py"):
-        module = _load_file(Path(place))
-    else:
-        try:
-            module = importlib.import_module(place)
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"Expected the cell {place}:{attribute} in an importable module, got "
-                f"{error.name!r}, which cannot be found. Check its name and PYTHONPATH."
-            ) from None
-    factory = getattr(module, attribute, None)
-    if not callable(factory):
-        found = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise ValueError(
-            f"Expected the name of a factory in {place}, got {attribute!r}. "
-            f"Choose one of its callables: {', '.join(found)}."
-        )
-    return cast(CellFactory, factory)
+def _names_code(spec: str) -> bool:
+    """Whether a spec, or one within its options, names a file or a module.
+
+    A cell inside another is a string in its options, possibly one of several; a file or a module
+    has a colon in its name.
+    """
+    name, options = parse_spec(spec)
+    strings = [text for value in options.values() for text in _strings(value)]
+    return ":" in name or any(_names_code(one) for text in strings for one in split_specs(text))
 
 
-def _load_file(path: Path):
-    if not path.is_file():
-        raise ValueError(
-            f"Expected the file of a cell, got {str(path)!r}, which does not exist. "
-            "Give an absolute path or one relative to the current directory."
-        )
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert module_spec is not None and module_spec.loader is not None  # the suffix is .py
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    return module
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return [s for v in value for s in _strings(v)] if isinstance(value, list | tuple | set) else []

@@ -46,7 +46,7 @@ def cfn(
         hidden_size,
         recurrent_init=recurrent_init,
         input_init=input_init,
-        biases={"f": forget_bias, "i": input_bias},
+        biases={"f": forget_bias} | ({} if input_bias is None else {"i": input_bias}),
     )
     init_x = resolve_initializer(input_init)
 

@@ -53,7 +53,7 @@ def clockwork(
       input_init: Initialiser of W_x; b is initialised at zero.
 
     Raises:
-      TypeError: If a period is not an integer.
+      TypeError: If the periods are not a tuple or a list, or a period is not an integer.
       ValueError: If there is no period, a period is not positive, or there are more modules
         than units.
 
@@ -91,6 +91,8 @@ def clockwork(
 
 
 def _check_periods(periods: Sequence[int], hidden_size: int) -> None:
+    if not isinstance(periods, tuple | list):
+        raise TypeError(f"Expected periods to be a tuple, got {periods!r}. Write (1, 2, 4, 8).")
     if not periods:
         raise ValueError("Expected at least one period, got (). Set periods to (1, 2, 4, 8).")
     for period in periods:

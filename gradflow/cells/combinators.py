@@ -11,7 +11,7 @@ from gradflow.cells.dropout import Rate, with_dropout, with_noise, zoneout
 from gradflow.cells.masks import recurrent_mask, with_recurrent_mask
 from gradflow.cells.parts import RecurrentInit
 from gradflow.cells.stack import stack
-from gradflow.checks import check_number, check_sizes
+from gradflow.checks import check_flag, check_number, check_sizes
 from gradflow.spec import split_specs
 
 
@@ -152,6 +152,7 @@ def zoneout_of(
     With ``sampled`` a step on an input of size input_size uses the expectation. A step whose input
     contains the noise as well, as in training, is random.
     """
+    check_flag("sampled", sampled)
     inner = _make(cell, input_size, hidden_size, recurrent_init)
     mean, random = zoneout(inner, rate=rate), zoneout(inner, rate=rate, sampled=True)
     if not sampled:

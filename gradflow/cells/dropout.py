@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Key, Params, param_shapes
 from gradflow.cells.masks import map_matrices
+from gradflow.checks import check_flag, check_number
 
 Rate = float | Mapping[str, float]
 """A probability, or a probability for each field of the carry."""
@@ -36,13 +37,13 @@ def with_dropout(cell: Cell, *, rate_x: float = 0.0, rate_h: float = 0.0) -> Cel
       rate_h: Probability that a unit's recurrent output is dropped.
 
     Raises:
+      TypeError: If a rate is not a number.
       ValueError: If a rate is not in [0, 1), or the cell has no W_x and W_h.
 
     Source: Gal & Ghahramani 2016, arXiv:1512.05287.
     """
     for name, rate in (("rate_x", rate_x), ("rate_h", rate_h)):
-        if not 0 <= rate < 1:
-            raise ValueError(f"Expected {name} in [0, 1), got {rate}. Set {name} to 0 for none.")
+        check_number(name, rate, "at least 0 and below 1", example=0.25)
     input_size, hidden_size = _sizes(cell)
 
     def init(key: Key) -> Params:
@@ -113,10 +114,12 @@ def zoneout(cell: Cell, *, rate: Rate = 0.1, sampled: bool = False) -> Cell:
         A negative u_t selects the expectation. The cell's ``noise`` appends u to the inputs.
 
     Raises:
+      TypeError: If a rate is not a number, or sampled is neither True nor False.
       ValueError: If a rate is not in [0, 1], or the fields are not those of the carry.
 
     Source: Krueger et al. 2016, arXiv:1606.01305.
     """
+    check_flag("sampled", sampled)
     carry = jax.eval_shape(cell.initial_carry)
     rates = _rates(rate, carry)
     num_noise = sum(leaf.size for leaf in jax.tree.leaves(carry))
@@ -154,13 +157,11 @@ def _rates(rate: Rate, carry: Any) -> Any:
                 f"Expected a rate for each field of the carry, {list(fields)}, got "
                 f"{dict(rate)}. Give a rate for each of these fields, or one number."
             )
-        rates = type(carry)(**rate)
-    else:
-        rates = jax.tree.map(lambda leaf: rate, carry)
-    for value in jax.tree.leaves(rates):
-        if not 0 <= value <= 1:
-            raise ValueError(f"Expected rate in [0, 1], got {value}. Set rate to 0 for no zoneout.")
-    return rates
+        for field, value in rate.items():
+            check_number(f"the rate of {field}", value, "between 0 and 1", example=0.1)
+        return type(carry)(**rate)
+    check_number("rate", rate, "between 0 and 1", example=0.1)
+    return jax.tree.map(lambda leaf: rate, carry)
 
 
 def _mask(u: Float[Array, " n"], rate: float) -> Float[Array, " n"]:

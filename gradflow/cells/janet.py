@@ -6,6 +6,7 @@ from jaxtyping import Array
 
 from gradflow.cell import Cell, Params
 from gradflow.cells.parts import RecurrentInit, affine, init_gates
+from gradflow.checks import check_number
 from gradflow.initializers import BiasSpec, InitSpec
 
 
@@ -37,8 +38,13 @@ def janet(
       recurrent_init: Initialiser of each gate's W_h separately.
       input_init: Initialiser of each gate's W_x.
 
+    Raises:
+      TypeError: If beta is not a number.
+      ValueError: If it is not finite.
+
     Source: van der Westhuizen & Lasenby 2018, arXiv:1804.04849.
     """
+    check_number("beta", beta, "finite", example=1.0)
 
     def gates(params: Params, h: Array, x: Array) -> dict[str, Array]:
         a = affine(params["f"], h, x)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.lstm import LSTMCarry
 from gradflow.cells.parts import RecurrentInit, init_gates
-from gradflow.checks import check_integer, check_number
+from gradflow.checks import check_flag, check_integer, check_number
 from gradflow.initializers import BiasSpec, InitSpec
 
 Norm = Callable[[Array], Array]
@@ -50,11 +50,12 @@ def lstm_layer_norm(
       input_init: Initialiser of each gate's W_x.
 
     Raises:
+      TypeError: If per_gate is neither True nor False.
       ValueError: If there are fewer than 2 units, or eps is not positive.
 
     Source: Ba, Kiros, Hinton 2016, arXiv:1607.06450, supplementary material.
     """
-    _check_options(hidden_size, eps)
+    _check_options(hidden_size, eps, per_gate)
     norm = partial(normalise, eps=eps, axis=-1 if per_gate else None)
     init_shared = init_gates(
         "ifgo",
@@ -120,11 +121,12 @@ def gru_layer_norm(
       input_init: Initialiser of each gate's W_x.
 
     Raises:
+      TypeError: If per_gate is neither True nor False.
       ValueError: If there are fewer than 2 units, or eps is not positive.
 
     Source: Ba, Kiros, Hinton 2016, arXiv:1607.06450, supplementary material.
     """
-    _check_options(hidden_size, eps)
+    _check_options(hidden_size, eps, per_gate)
     norm = partial(normalise, eps=eps, axis=-1 if per_gate else None)
     init_shared = init_gates(
         "rzn", input_size, hidden_size, recurrent_init=recurrent_init, input_init=input_init
@@ -174,8 +176,9 @@ def _with_gains(init: Callable[[Key], Params], hidden_size: int) -> Callable[[Ke
     return init_with_gains
 
 
-def _check_options(hidden_size: int, eps: float) -> None:
+def _check_options(hidden_size: int, eps: float, per_gate: bool) -> None:
     # The deviation of a single unit from its mean is always zero: no signal would be left.
     check_integer("hidden_size", hidden_size, 2)
     # With eps = 0 the gradient at the zero carry is not finite.
     check_number("eps", eps, "positive", example=1e-5)
+    check_flag("per_gate", per_gate)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.parts import RecurrentInit, affine, init_gates
+from gradflow.checks import check_flag
 from gradflow.initializers import BiasSpec, InitSpec
 
 
@@ -56,6 +57,7 @@ def lstm(
       input_init: Initialiser of each gate's W_x: LeCun's, as in Flax; Keras uses Glorot's.
 
     Raises:
+      TypeError: If an option has another type.
       ValueError: If the options contradict each other, or a peephole is at a gate that does not
         exist.
 
@@ -64,6 +66,8 @@ def lstm(
     bias 1); Greff et al. 2015, arXiv:1503.04069 (coupled gates, there CIFG); Tallec & Ollivier
     2018, arXiv:1804.11188 (chrono).
     """
+    check_flag("coupled", coupled)
+    check_flag("forget_gate", forget_gate)
     if not forget_gate and (coupled or forget_bias is not None):
         raise ValueError(
             "Expected neither coupled nor forget_bias with forget_gate=False, got "
@@ -82,7 +86,8 @@ def lstm(
         hidden_size,
         recurrent_init=recurrent_init,
         input_init=input_init,
-        biases={"f": 1.0 if forget_bias is None else forget_bias, "i": input_bias},
+        biases={"f": 1.0 if forget_bias is None else forget_bias}
+        | ({} if input_bias is None else {"i": input_bias}),
     )
     advance = _equations(names, peepholes)
 
@@ -102,14 +107,16 @@ def lstm(
 
 def _peephole_gates(peephole: bool | str, names: str) -> str:
     possible = names.replace("g", "")
-    gates = peephole if isinstance(peephole, str) else possible * peephole
-    for gate in gates:
+    if not isinstance(peephole, str):
+        check_flag("peephole", peephole)
+        return possible if peephole else ""
+    for gate in peephole:
         if gate not in possible:
             raise ValueError(
                 f"Expected peephole gates among {possible!r} with these options, got {gate!r} in "
                 f"peephole={peephole!r}. Remove {gate!r}, or set peephole=True for all gates."
             )
-    return gates
+    return peephole
 
 
 def _equations(names: str, peepholes: str) -> Callable[..., tuple[dict[str, Array], Array]]:

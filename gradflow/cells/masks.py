@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gradflow.cell import Cell, Params, param_shapes
-from gradflow.checks import check_integer
+from gradflow.checks import check_integer, check_text
 from gradflow.spec import check_name
 
 
@@ -101,9 +101,10 @@ def recurrent_mask(
         full       every unit
 
     Raises:
-      TypeError: If num_layers is not an integer.
+      TypeError: If the pattern is not a text or num_layers is not an integer.
       ValueError: For an unknown kind, more layers than units, or a pattern without connections.
     """
+    check_text("pattern", pattern)
     check_integer("num_layers", num_layers, 1, hidden_size)
     layer = np.arange(hidden_size) * num_layers // hidden_size
     mask = np.zeros((hidden_size, hidden_size), bool)

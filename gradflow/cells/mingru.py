@@ -94,7 +94,7 @@ def _init_gates(
     input_size: int,
     hidden_size: int,
     input_init: InitSpec,
-    biases: dict[str, BiasSpec | None] | None = None,
+    biases: dict[str, BiasSpec] | None = None,
 ) -> Callable[[Key], Params]:
     check_sizes(input_size, hidden_size)
     init_x = resolve_initializer(input_init)

@@ -6,7 +6,7 @@ from jaxtyping import Array
 
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.parts import RecurrentInit, affine, init_gates, init_matrices
-from gradflow.checks import check_sizes
+from gradflow.checks import check_number, check_sizes
 from gradflow.initializers import BiasSpec, InitSpec, resolve_initializer
 
 
@@ -123,9 +123,14 @@ def minimal_rnn(
       recurrent_init: Initialiser of W_h^u.
       input_init: Initialiser of W_x^z and of W_z^u (hidden, hidden).
 
+    Raises:
+      TypeError: If update_bias is not a number.
+      ValueError: If it is not finite.
+
     Source: Chen 2017, arXiv:1711.06788.
     """
     check_sizes(input_size, hidden_size)
+    check_number("update_bias", update_bias, "finite", example=0.0)
     init_h, init_x = resolve_initializer(recurrent_init), resolve_initializer(input_init)
     square = (hidden_size, hidden_size)
 

@@ -84,7 +84,7 @@ def orthogonal(
     check_sizes(input_size, hidden_size)
     check_integer("num_negative", num_negative, 0, hidden_size)
     transform = resolve_method(method)
-    init_blocks = resolve_skew_init(skew_init or DEFAULT_SKEW_INIT[method])
+    init_blocks = resolve_skew_init(DEFAULT_SKEW_INIT[method] if skew_init is None else skew_init)
     init_input = resolve_initializer(input_init)
     phi = resolve_biased_activation(activation)
     positive = np.arange(hidden_size) < hidden_size - num_negative

@@ -27,7 +27,7 @@ def init_gates(
     *,
     recurrent_init: RecurrentInit,
     input_init: InitSpec,
-    biases: Mapping[str, BiasSpec | None] | None = None,
+    biases: Mapping[str, BiasSpec] | None = None,
 ) -> Callable[[Key], Params]:
     """Makes the init function of a gated cell: ``params[gate] = {"W_x", "W_h", "b"}``.
 
@@ -51,16 +51,15 @@ def init_gates(
 
 
 def init_biases(
-    gates: Sequence[str], biases: Mapping[str, BiasSpec | None]
+    gates: Sequence[str], biases: Mapping[str, BiasSpec]
 ) -> Callable[[Array, tuple[int], Any], dict[str, Array]]:
     """Makes the function (a key for each gate, shape, dtype) -> the bias of each gate.
 
     A bias is initialised as given, else at zero. If the initialiser of the forget gate f has
     `BiasInitializer.opposite_input`, and none is given for the input gate i, then b_i = -b_f.
     """
-    given = {gate: spec for gate, spec in biases.items() if spec is not None}
-    inits = {gate: resolve_bias(given.get(gate, 0.0)) for gate in gates}
-    is_opposite = "f" in inits and inits["f"].opposite_input and "i" in inits and "i" not in given
+    inits = {gate: resolve_bias(biases.get(gate, 0.0)) for gate in gates}
+    is_opposite = "f" in inits and inits["f"].opposite_input and "i" in inits and "i" not in biases
 
     def init(keys: Array, shape: tuple[int], dtype: Any) -> dict[str, Array]:
         # The matrices of a gate use the keys 0 and 1 of a split; fold_in(key, 2) is independent of

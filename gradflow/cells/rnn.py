@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.parts import RecurrentInit, affine, init_gates
-from gradflow.checks import check_number
+from gradflow.checks import check_flag, check_number
 from gradflow.initializers import InitSpec, identity
 from gradflow.spec import check_name
 
@@ -58,11 +58,13 @@ def rnn(
       input_init: Initialiser of W_x: LeCun's, as in Flax; Keras uses Glorot's.
 
     Raises:
+      TypeError: If residual is neither True nor False.
       ValueError: For an unknown activation.
 
     Source: Elman 1990, doi:10.1207/s15516709cog1402_1; Hu et al. 2018, arXiv:1801.06105
     (residual).
     """
+    check_flag("residual", residual)
     phi = resolve_activation(activation)
     init_gate = init_gates(
         ["rnn"],

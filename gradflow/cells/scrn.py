@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.parts import init_matrices
-from gradflow.checks import check_integer, check_sizes
+from gradflow.checks import check_integer, check_number, check_sizes
 from gradflow.initializers import InitSpec, resolve_initializer
 
 
@@ -55,8 +55,8 @@ def scrn(
     check_sizes(input_size, hidden_size)
     context = hidden_size if context_size is None else context_size
     check_integer("context_size", context, 1)
-    if not 0 <= alpha < 1:  # at 1 the context would not depend on the input
-        raise ValueError(f"Expected alpha in [0, 1), got {alpha}. Set alpha to, for example, 0.95.")
+    # At 1 the context would not depend on the input.
+    check_number("alpha", alpha, "at least 0 and below 1", example=0.95)
     init_h, init_x = resolve_initializer(recurrent_init), resolve_initializer(input_init)
 
     def init(key: Key) -> Params:

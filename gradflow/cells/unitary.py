@@ -126,7 +126,7 @@ def full_unitary(
     """
     check_sizes(input_size, hidden_size)
     transform = resolve_method(method)
-    init_angles = resolve_skew_init(skew_init or DEFAULT_SKEW_INIT[method])
+    init_angles = resolve_skew_init(DEFAULT_SKEW_INIT[method] if skew_init is None else skew_init)
     init_input = _complex_input(input_size, hidden_size, input_init)
     diagonal = np.flatnonzero(np.equal(*np.triu_indices(hidden_size)))
 

@@ -12,7 +12,7 @@ POOL = 32
 """Number of batches that are sorted by length together. A larger pool needs less padding."""
 
 
-class Batch(NamedTuple):
+class PaddedBatch(NamedTuple):
     """Padded sequences, time-major.
 
     Attributes:
@@ -49,7 +49,7 @@ def shuffled_batches(
     *,
     sizes: Sequence[int],
     seed: Sequence[int],
-) -> Iterator[Batch]:
+) -> Iterator[PaddedBatch]:
     """Yields every sequence once, in random batches of sequences with similar lengths.
 
     The sequences are shuffled. Then pools of `POOL` batches are sorted by length and cut into
@@ -79,7 +79,7 @@ def batches_in_order(
     batch_size: int,
     *,
     sizes: Sequence[int],
-) -> Iterator[tuple[Int[np.ndarray, " rows"], Batch]]:
+) -> Iterator[tuple[Int[np.ndarray, " rows"], PaddedBatch]]:
     """Yields every sequence once, by increasing length, with the indices of a batch's rows.
 
     Raises:
@@ -96,7 +96,7 @@ def padded(
     rows: Int[np.ndarray, " rows"],
     batch_size: int,
     sizes: Sequence[int],
-) -> Batch:
+) -> PaddedBatch:
     """Makes a batch of the given rows, padded to the smallest size that fits the longest one.
 
     Raises:
@@ -113,7 +113,7 @@ def padded(
             f"Expected sequences of at most {max(sizes)} steps, got one of {longest}. Truncate it, "
             "or add a larger size."
         )
-    batch = Batch(
+    batch = PaddedBatch(
         ids=np.zeros((min(size for size in sizes if size >= longest), batch_size), np.int32),
         lengths=np.ones(batch_size, np.int32),
         labels=np.zeros(batch_size, np.int32),

@@ -1,5 +1,6 @@
 """Text as character ids, for models that predict the next character."""
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from gradflow.data.files import missing_file, read_text_file
+from gradflow.paths import user_path
 
 TINY_SHAKESPEARE = "https://github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt"
 """Source of the text of the character-level experiments."""
@@ -55,7 +57,7 @@ def read_characters(path: str | Path, *, source: str = TINY_SHAKESPEARE) -> Char
       ValueError: If there is no such file, it is not UTF-8, or it has fewer than `MIN_LENGTH`
         characters.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_file():
         raise missing_file(path, source)
     text = read_text_file(path)
@@ -64,9 +66,16 @@ def read_characters(path: str | Path, *, source: str = TINY_SHAKESPEARE) -> Char
             f"Expected a text of at least {MIN_LENGTH} characters in {str(path)!r}, got "
             f"{len(text)}. Download the file again from {source}."
         )
+    return as_characters(text)
+
+
+def as_characters(text: str) -> Characters:
+    """Converts a text to character ids, in a time that is linear in its length."""
     points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    distinct, codes = np.unique(points, return_inverse=True)
-    return Characters(codes.astype(np.int32), "".join(map(chr, distinct)))
+    occurs = np.zeros(sys.maxunicode + 1, bool)
+    occurs[points] = True
+    ids = np.cumsum(occurs, dtype=np.int32) - 1
+    return Characters(ids[points], "".join(map(chr, np.flatnonzero(occurs))))
 
 
 def encode(text: str, alphabet: str) -> Int[np.ndarray, " characters"]:

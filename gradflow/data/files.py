@@ -1,9 +1,17 @@
 """Published files: their lookup and verification, and errors that name their source."""
 
+import contextlib
 import gzip
 import io
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+
+from gradflow.checks import shorten
+from gradflow.paths import check_inside, user_path
+
+MAX_BYTES = 1 << 30
+"""Largest decompressed size of a file. The largest published one is an archive of 0.5 GB."""
 
 
 def official_file(
@@ -25,16 +33,19 @@ def official_file(
       The path of the file.
 
     Raises:
-      ValueError: If the folder or the file is missing, or the file is not the published one.
+      ValueError: If the folder or the file is missing, the file is a link to a place outside of
+        the folder, or it is not the published one.
     """
     if data_dir is None:
         raise ValueError(
             f"Expected a folder with the file {name!r}, got none. Download the file from {source} "
             "and set data_dir to its folder."
         )
-    path = Path(data_dir).expanduser() / name
+    folder = user_path(data_dir)
+    path = folder / name
     if not path.is_file():
         raise missing_file(path, source)
+    check_inside(path, folder)
     found = path.stat().st_size
     if size is not None and found != size:
         raise ValueError(
@@ -55,19 +66,29 @@ def missing_file(path: Path, source: str) -> ValueError:
 def damaged_file(path: Path, kind: str, error: object, source: str) -> ValueError:
     """Makes the error for a published file that cannot be read in its format."""
     return ValueError(
-        f"Expected {kind} at {str(path)!r}, but it is truncated or corrupt: {error}. Download it "
-        f"again from {source}."
+        f"Expected {kind} at {str(path)!r}, but it is truncated or corrupt: "
+        f"{shorten(error)}. Download it again from {source}."
     )
 
 
-def read_gzip(path: Path, *, source: str) -> bytes:
-    """Reads and decompresses a gzip file.
+@contextlib.contextmanager
+def opened(path: Path, *, source: str) -> Iterator[io.BufferedIOBase]:
+    """Opens a file for reading; a name that ends in .gz means gzip compression.
+
+    The format's checksum is verified when the end of the file is read. Read at most `MAX_BYTES`: a
+    compressed file can be a thousand times larger than it looks.
 
     Raises:
-      ValueError: If it is truncated, its checksum is wrong, or it is not a gzip file.
+      ValueError: If a compressed file is truncated, its checksum is wrong, or it is not a gzip
+        file.
     """
+    if path.suffix != ".gz":
+        with path.open("rb") as file:
+            yield file
+        return
     try:
-        return gzip.decompress(path.read_bytes())  # verifies the checksum of the format
+        with gzip.open(path) as file:
+            yield file
     except (EOFError, OSError, zlib.error) as error:
         raise damaged_file(path, "a gzip file", error, source) from None
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from gradflow.data.files import check_split, official_file, read_gzip
+from gradflow.data.files import MAX_BYTES, check_split, official_file, opened
+from gradflow.paths import user_path
 
 KINDS = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
@@ -60,6 +61,12 @@ def read_mnist(data_dir: str | Path | None, split: str) -> Images:
     images = _find(data_dir, f"{prefix}-images-idx3-ubyte")
     labels = _find(data_dir, f"{prefix}-labels-idx1-ubyte")
     found = Images(read_idx(images, num_axes=3), read_idx(labels, num_axes=1))
+    for path, array in zip((images, labels), found, strict=True):
+        if array.dtype != np.uint8:
+            raise ValueError(
+                f"Expected unsigned bytes in {str(path)!r}, got {array.dtype}. Download it from "
+                f"{SOURCE}."
+            )
     if len(found.pixels) != len(found.labels):
         raise ValueError(
             f"Expected a label for each image, got {len(found.pixels)} images in {images.name!r} "
@@ -85,23 +92,31 @@ def read_idx(path: Path, *, num_axes: int) -> Shaped[np.ndarray, "..."]:
       ValueError: If the file is damaged, has another format or number of axes, or does not have
         the size that its header gives.
     """
-    data = read_gzip(path, source=SOURCE) if path.suffix == ".gz" else path.read_bytes()
-    kind, axes = (data[2], data[3]) if data[:2] == b"\0\0" and len(data) > 3 else (None, None)
-    if kind not in KINDS or axes != num_axes:
+    with opened(path, source=SOURCE) as file:
+        start = file.read(4)
+        kind, axes = start[2:] if start[:2] == b"\0\0" and len(start) == 4 else (None, None)
+        if kind not in KINDS or axes != num_axes:
+            raise ValueError(
+                f"Expected an idx file of {num_axes} axes, which begins with the bytes 0, 0, 8, "
+                f"{num_axes}, got {', '.join(map(str, start)) or 'nothing'} in {str(path)!r}. "
+                f"Download it from {SOURCE}."
+            )
+        sizes, dtype = file.read(4 * num_axes), np.dtype(KINDS[kind])
+        shape = struct.unpack(f">{num_axes}I", sizes.ljust(4 * num_axes, b"\0"))
+        expected = math.prod(shape) * dtype.itemsize
+        if expected > MAX_BYTES:
+            raise ValueError(
+                f"Expected an array of at most {MAX_BYTES} bytes in {str(path)!r}, got the shape "
+                f"{shape} of {expected} bytes. Download it again from {SOURCE}."
+            )
+        data = file.read(expected + 1)  # one more byte than expected, which should not exist
+    if len(sizes) < 4 * num_axes or len(data) != expected:
+        found = f"more than {expected}" if len(data) > expected else len(data)
         raise ValueError(
-            f"Expected an idx file of {num_axes} axes, which begins with the bytes 0, 0, 8, "
-            f"{num_axes}, got {', '.join(map(str, data[:4])) or 'nothing'} in {str(path)!r}. "
-            f"Download it from {SOURCE}."
+            f"Expected {expected} bytes after the header of {str(path)!r} for an array of shape "
+            f"{shape}, got {found}. Download it again from {SOURCE}."
         )
-    start, dtype = 4 + 4 * num_axes, np.dtype(KINDS[kind])
-    shape = struct.unpack(f">{num_axes}I", data[4:start].ljust(4 * num_axes, b"\0"))
-    expected = start + math.prod(shape) * dtype.itemsize
-    if len(data) != expected:
-        raise ValueError(
-            f"Expected {expected} bytes in {str(path)!r} for an array of shape {shape}, got "
-            f"{len(data)}. Download it again from {SOURCE}."
-        )
-    return np.frombuffer(data, dtype, offset=start).reshape(shape)
+    return np.frombuffer(data, dtype).reshape(shape)
 
 
 def mnist_files(data_dir: str | Path | None) -> list[str]:
@@ -113,7 +128,5 @@ def mnist_files(data_dir: str | Path | None) -> list[str]:
 
 
 def _find(data_dir: str | Path | None, stem: str) -> Path:
-    plain = None if data_dir is None else Path(data_dir).expanduser() / stem
-    if plain is not None and plain.is_file():
-        return plain
-    return official_file(data_dir, f"{stem}.gz", source=SOURCE)
+    is_plain = data_dir is not None and (user_path(data_dir) / stem).is_file()
+    return official_file(data_dir, stem if is_plain else f"{stem}.gz", source=SOURCE)

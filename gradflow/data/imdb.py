@@ -1,15 +1,16 @@
 """The Large Movie Review Dataset (IMDb), from its folder or directly from its archive."""
 
 import gzip
+import io
 import re
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gradflow.data.files import check_split, damaged_file, decode, missing_file
+from gradflow.data.files import MAX_BYTES, check_split, damaged_file, decode, missing_file
 from gradflow.data.texts import Texts, collect_texts
+from gradflow.paths import check_inside, user_path
 
 SOURCE = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 
@@ -68,36 +69,59 @@ def find_imdb(data_dir: str | Path | None) -> Path:
             "Expected a folder with aclImdb/ or aclImdb_v1.tar.gz, got none. Download the archive "
             f"from {SOURCE} and set data_dir to its folder."
         )
-    folder = Path(data_dir).expanduser()
+    folder = user_path(data_dir)
     for place in (folder / "aclImdb", folder):
         if (place / "train").is_dir() or (place / "test").is_dir():
-            return place
+            return check_inside(place, folder)
     for pattern in ARCHIVES:
         for place in sorted(folder.glob(pattern)):
-            return place
+            return check_inside(place, folder)
     raise missing_file(folder / "aclImdb_v1.tar.gz", SOURCE)
 
 
 def _listed(folder: Path, split: str) -> Iterator[Review]:
     for path in folder.glob(f"{split}/*/*.txt"):
-        if place := _PLACE.search(path.as_posix()):
-            yield _review(place, path.read_bytes(), str(path))
+        if (place := _PLACE.search(path.as_posix())) and path.is_file():
+            yield _review(place, check_inside(path, folder).read_bytes(), str(path))
 
 
 def _streamed(archive: Path, split: str) -> Iterator[Review]:
+    for name, data in _members(archive, split):
+        if place := _PLACE.search(name):
+            yield _review(place, data, name)
+
+
+def _members(archive: Path, split: str) -> Iterator[tuple[str, bytes]]:
+    """Yields the name and the content of the files of a split."""
     try:
-        with gzip.open(archive) as packed, tarfile.open(fileobj=packed, mode="r|") as stream:
-            for member in stream:
-                place = _PLACE.search(member.name)
-                file = stream.extractfile(member) if place and place[1] == split else None
-                if place and file:
-                    yield _review(place, file.read(), member.name)
-            # A truncated tar archive may go unnoticed; reading to its end verifies the checksum of
-            # the gzip format.
-            while packed.read(CHUNK):
-                pass
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        with gzip.open(archive) as packed:
+            limited = _Limited(packed)
+            with tarfile.open(fileobj=limited, mode="r|") as stream:
+                for member in stream:
+                    place = _PLACE.search(member.name)
+                    file = stream.extractfile(member) if place and place[1] == split else None
+                    if file:
+                        yield member.name, file.read()
+                # A truncated tar archive may go unnoticed; reading to its end verifies the checksum
+                # of the gzip format.
+                while limited.read(CHUNK):
+                    pass
+    except Exception as error:  # a damaged tar header raises errors of many types
         raise damaged_file(archive, "a tar archive under gzip", error, SOURCE) from None
+
+
+class _Limited(io.RawIOBase):
+    """A compressed file that is read up to `MAX_BYTES`: beyond that it is no data set."""
+
+    def __init__(self, packed: io.BufferedIOBase) -> None:
+        self.packed, self.left = packed, MAX_BYTES
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self.packed.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise ValueError(f"more than {MAX_BYTES} bytes once decompressed")
+        return data
 
 
 def _review(place: re.Match, data: bytes, path: str) -> Review:

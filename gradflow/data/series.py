@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from gradflow.checks import shorten
 from gradflow.data.files import decode
 
 DELIMITERS = ",;\t"
+
+# float() also takes 1_000, infinity and digits of other scripts, and NumPy takes "now" as a date
+# and an empty one as "not a time".
+_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
+_DATE = re.compile(r"[0-9]{4}(-[0-9]{2}(-[0-9]{2}([ T][0-9]{2}(:[0-9]{2}(:[0-9]{2})?)?)?)?)?")
 
 
 class Series(NamedTuple):
@@ -43,7 +50,8 @@ def read_series(path: Path, column: str, *, times: Sequence[str] = ()) -> Series
     """Reads one column of a CSV file.
 
     The separator is the most frequent of comma, semicolon and tab in the first line. Blank lines
-    are skipped.
+    are skipped. All other rows must have the same number of fields. Numbers have a decimal point
+    and no thousands separators.
 
     Args:
       path: Path of the file.
@@ -52,8 +60,9 @@ def read_series(path: Path, column: str, *, times: Sequence[str] = ()) -> Series
         joined by ``-`` to an ISO 8601 date.
 
     Raises:
-      ValueError: If the file is not UTF-8 or not CSV, has no such column, or a row has no finite
-        number, no date, or a date that is not after the previous one.
+      ValueError: If the file is not UTF-8 or not CSV, has no such column, two of this name or no
+        rows, or a row has another number of fields, no finite number, no date, or a date that is
+        not after the previous one.
     """
     # The csv module needs the line breaks as they are, because a quoted field may contain some.
     file = io.StringIO(decode(path.read_bytes(), str(path)), newline="")
@@ -64,6 +73,10 @@ def read_series(path: Path, column: str, *, times: Sequence[str] = ()) -> Series
             f"Expected a CSV file, but {str(path)!r} cannot be read as CSV: {error}. Close any "
             "open quote."
         ) from None
+    if not rows:
+        raise ValueError(
+            f"Expected rows of numbers in {str(path)!r}, got none. Choose another file."
+        )
     values = np.array([_number(fields[0], place) for fields, place in rows], float)
     if not times:
         return Series(values)
@@ -76,25 +89,35 @@ def _fields(
     """Yields the fields of the given columns for each row, and the position of the row."""
     first = file.readline()
     file.seek(0)
-    rows = csv.reader(file, delimiter=max(DELIMITERS, key=first.count))
+    rows = csv.reader(file, delimiter=max(DELIMITERS, key=first.count), strict=True)
     names = [name.strip() for name in next(rows, [])]
     numbered = all(column.isdecimal() for column in columns)
     has_header = not (numbered and all(map(_is_number, names)))
     known = names if has_header else [str(number + 1) for number in range(len(names))]
-    for column in columns:
-        if column not in known:
-            which = ", ".join(names) if has_header else f"numbered 1 to {len(names)}"
-            raise ValueError(
-                f"Expected a column of {str(path)!r}, which are {which}, got {column!r}. Choose "
-                "one of these."
-            )
-    places = [known.index(column) for column in columns]
+    places = [_place(column, known, has_header, path) for column in columns]
     if not has_header:
         yield [names[place] for place in places], _Row(path, rows.line_num, has_header)
     for row in rows:
-        if row:
-            where = _Row(path, rows.line_num, has_header)
-            yield [row[place] if place < len(row) else "" for place in places], where
+        if not row:
+            continue
+        where = _Row(path, rows.line_num, has_header)
+        if len(row) != len(names):
+            raise ValueError(
+                f"Expected {len(names)} fields in {where}, as in row 1, got {len(row)}. Write "
+                "decimal points, not commas, and put texts that contain a separator in quotes."
+            )
+        yield [row[place] for place in places], where
+
+
+def _place(column: str, known: Sequence[str], has_header: bool, path: Path) -> int:
+    if known.count(column) != 1:
+        which = ", ".join(known) if has_header else f"numbered 1 to {len(known)}"
+        fix = "Rename all but one of them" if column in known else "Choose one of these"
+        raise ValueError(
+            f"Expected a column of {str(path)!r}, which are {shorten(which)}, got {column!r}"
+            f"{', the name of several' * (column in known)}. {fix}."
+        )
+    return known.index(column)
 
 
 def _is_number(text: str) -> bool:
@@ -106,9 +129,10 @@ def _is_number(text: str) -> bool:
 
 
 def _number(text: str, place: _Row) -> float:
-    if not _is_number(text) or not math.isfinite(float(text)):
+    if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
         raise ValueError(
-            f"Expected a finite number in {place}, got {text!r}. Correct or remove that row."
+            f"Expected a finite number in {place}, got {shorten(repr(text))}. "
+            "Correct or remove that row."
         )
     return float(text)
 
@@ -116,11 +140,14 @@ def _number(text: str, place: _Row) -> float:
 def _time(fields: Sequence[str], place: _Row) -> np.datetime64:
     text = "-".join(field.strip() for field in fields)
     try:
-        return np.datetime64(text, "s")
-    except ValueError:
-        raise ValueError(
-            f"Expected a date such as 2014-01-31 in {place}, got {text!r}. Write it in this format."
-        ) from None
+        if _DATE.fullmatch(text):
+            return np.datetime64(text, "s")
+    except ValueError:  # such as the 31st of February
+        pass
+    raise ValueError(
+        f"Expected a date such as 2014-01-31 in {place}, got "
+        f"{shorten(repr(text))}. Write it in this format."
+    )
 
 
 def _ascending(times: list[np.datetime64], path: Path) -> Shaped[np.ndarray, " steps"]:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from gradflow.checks import shorten
+
 
 class Texts(NamedTuple):
     """One split of a corpus.
@@ -40,7 +42,8 @@ def collect_texts(
     for name, text in labelled:
         if name not in known:
             raise ValueError(
-                f"Expected one of the classes {', '.join(classes)}, got {name!r} at text "
+                f"Expected one of the classes {', '.join(classes)}, got "
+                f"{shorten(repr(name))} at text "
                 f"{len(texts) + 1} of {str(place)!r}. Download it again from {source}."
             )
         if not text.strip():

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
@@ -123,12 +124,12 @@ def leading_singular_values(
     """Computes log σ_i of ∂target_T/∂source_k at a few lags, those that rounding leaves.
 
     One singular value decomposition a lag, of the rescaled product. No search is involved: each
-    value has an absolute error of about (256 + 8 lag) eps σ_1, that of the rounded product, so a
-    relative error of σ_1/σ_i times as much. That is no bound: the error grows with the size of the
-    carry, and was 1.3 times as large for an LSTM of 64 units at lag 40. (Rounding accumulates
-    beyond that only where directions that lead at one lag are cut at a later one.) What is not
-    above that error is NaN; `log_singular_values` has all of them, at every lag, for a
-    decomposition a step. The arguments are those common to all measurements (`gradflow.flow`), and
+    value has an absolute error of about (256 + 8 lag + 4 n √lag) eps σ_1 with n the size of the
+    carry, that of the rounded product, so a relative error of σ_1/σ_i times as much. That is an
+    estimate and no bound; LSTMs of 40 and 64 units reached a fifth of it. (Rounding accumulates
+    beyond it only where directions that lead at one lag are cut at a later one.) What is not above
+    that error is NaN; `log_singular_values` has all of them, at every lag, for a decomposition a
+    step. The arguments are those common to all measurements (`gradflow.flow`), and
 
     Args:
       lags: Ascending lags T - k, within 0 ... T.
@@ -154,6 +155,8 @@ def leading_singular_values(
 
 @compiled("blocks", "lags")
 def _leading(blocks: Blocks, lags: tuple[int, ...], trace: Trace) -> Float[Array, "lags values"]:
+    carry_size = ravel_pytree(trace.last)[0].size
+
     def back(lag: Array, product: Scaled) -> Scaled:
         return trace.pull(trace.num_steps - lag - 1, product)
 
@@ -161,7 +164,8 @@ def _leading(blocks: Blocks, lags: tuple[int, ...], trace: Trace) -> Float[Array
         product = jax.lax.fori_loop(*span, back, product)
         matrix = blocks.cut_scaled(trace, product)
         values = singular_values(matrix.value)
-        error = (256 + 8 * span[1]) * jnp.finfo(values.dtype).eps
+        units = 256 + 8 * span[1] + 4 * carry_size * jnp.sqrt(span[1])
+        error = units.astype(values.dtype) * jnp.finfo(values.dtype).eps
         lost = values <= error * values[0]
         kept = jnp.where(lost & (values[0] > 0), jnp.nan, values)
         return product, log_scaled(kept, matrix.exponent)

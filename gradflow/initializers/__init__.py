@@ -68,6 +68,7 @@ def resolve_bias(spec: BiasSpec) -> BiasInitializer:
     """Returns the initialiser of a bias, from a number, a name with options, or an initialiser.
 
     Raises:
+      TypeError: If it is none of these.
       ValueError: For an unknown name, an unknown option, or an invalid value.
     """
     if isinstance(spec, BiasInitializer):
@@ -81,6 +82,7 @@ def resolve_initializer(spec: InitSpec) -> Initializer:
     """Returns the initialiser for a name with options; returns an initialiser unchanged.
 
     Raises:
+      TypeError: If it is neither.
       ValueError: For an unknown name, an unknown option, or an invalid value.
     """
     if callable(spec):

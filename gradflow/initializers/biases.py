@@ -1,6 +1,5 @@
 """Initialisers of biases, some of which also set the bias of the input gate."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from gradflow.cell import Key
+from gradflow.checks import check_number
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,13 @@ class BiasInitializer:
 
 
 def constant(value: float) -> BiasInitializer:
-    """Initialises every entry of the bias at the same number."""
+    """Initialises every entry of the bias at the same number.
+
+    Raises:
+      TypeError: If the value is not a number.
+      ValueError: If it is not finite.
+    """
+    check_number("a constant bias", value, "finite", example=1.0)
     return BiasInitializer(lambda key, shape, dtype: jnp.full(shape, value, dtype))
 
 
@@ -49,7 +55,8 @@ def chrono(max_lag: int) -> BiasInitializer:
 
     Source: Tallec & Ollivier 2018, arXiv:1804.11188, eq. 16.
     """
-    if not (math.isfinite(max_lag) and max_lag > 2):
+    check_number("max_lag", max_lag, "finite", example=100)
+    if max_lag <= 2:
         raise ValueError(
             f"Expected max_lag above 2 steps, got {max_lag!r}. Set max_lag to, for example, 100."
         )

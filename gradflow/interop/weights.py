@@ -9,19 +9,25 @@ Source: the format, https://huggingface.co/docs/safetensors.
 import contextlib
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from gradflow.cell import Params, param_shapes
 from gradflow.cells import resolve
+from gradflow.checks import check_sizes, shorten
+from gradflow.interop.safetensors_files import opened, write
+
+_KINDS = {"BOOL": "b", "C64": "c", "F16": "f", "F32": "f", "F64": "f"} | {
+    f"{sign}{bits}": kind for sign, kind in (("I", "i"), ("U", "u")) for bits in (8, 16, 32, 64)
+}
+"""NumPy's kind of each type that it can read."""
 
 METADATA = "gradflow"
 """The only key of the metadata: the format does not fix the order of several keys."""
@@ -69,7 +75,7 @@ def save_params(
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in given.items()}
     description = Description(cell, input_size, hidden_size)._asdict()
     about = {**description, SHA256: _digest(description, arrays)}
-    _write(Path(path), save(arrays, {METADATA: json.dumps(about)}))
+    write(path, save(arrays, {METADATA: json.dumps(about)}))
 
 
 def read_params(path: str | os.PathLike[str], like: Params) -> Params:
@@ -80,39 +86,82 @@ def read_params(path: str | os.PathLike[str], like: Params) -> Params:
       like: Parameters of the cell, or their shapes as `gradflow.cell.param_shapes` returns them.
 
     Raises:
-      ValueError: If it is not a safetensors file, it has a digest that is not that of its content,
-        or its names and shapes are not those of ``like``; the message lists both.
+      ValueError: If it is not a safetensors file, its names and shapes are not those of ``like``
+        (the message lists both), a number is not finite or of another kind, such as complex, or
+        the digest that the file has is not that of its content.
       OSError: If there is no such file.
     """
     expected = _named(like, "the cell")
-    with _opened(path) as file:
-        found = _read_arrays(file, path)
-    shapes = {name: leaf.shape for name, leaf in expected.items()}
-    _check_shapes(shapes, {name: array.shape for name, array in found.items()}, str(path))
-    leaves = [jnp.asarray(found[name], leaf.dtype) for name, leaf in expected.items()]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    with opened(path) as file:
+        found = {name: file.get_slice(name) for name in file.keys()}
+        shapes = {name: leaf.shape for name, leaf in expected.items()}
+        sizes = {name: tuple(array.get_shape()) for name, array in found.items()}
+        _check_shapes(shapes, sizes, str(path))
+        for name, leaf in expected.items():
+            stored = found[name].get_dtype()
+            if _KINDS.get(stored) != np.dtype(leaf.dtype).kind:
+                raise ValueError(
+                    f"Expected numbers of the kind {leaf.dtype} for {name} in {str(path)!r}, got "
+                    f"the type {stored}. Convert the file to {leaf.dtype}."
+                )
+        _check_digest(file, path)
+        arrays = {name: file.get_tensor(name) for name in expected}
+    with np.errstate(over="ignore"):  # an overflow becomes an inf, which is reported below
+        leaves = [arrays[name].astype(leaf.dtype) for name, leaf in expected.items()]
+    for name, leaf in zip(expected, leaves, strict=True):
+        if not np.isfinite(leaf).all():
+            raise ValueError(
+                f"Expected finite numbers for {name} in {str(path)!r}, got NaN or an infinity in "
+                f"{leaf.dtype}. Use parameters from before the training diverged."
+            )
+    return jax.tree.unflatten(jax.tree.structure(like), map(jnp.asarray, leaves))
 
 
-def read_description(path: str | os.PathLike[str]) -> Description:
+def read_description(path: str | os.PathLike[str], *, trusted: Collection[str] = ()) -> Description:
     """Reads the cell to which the parameters of a file belong.
 
+    A file can name any cell. One that is code, in a file or in a module, is accepted only if it is
+    trusted: otherwise whoever wrote the file would decide what is executed here.
+
+    Args:
+      path: Path of the file.
+      trusted: The specs of cells that may be code, such as those that a user typed.
+
     Raises:
-      ValueError: If it is not a safetensors file that `save_params` wrote.
+      ValueError: If it is not a safetensors file that `save_params` wrote, or its cell is unknown
+        or is code that is not trusted.
       OSError: If there is no such file.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         metadata = file.metadata() or {}
-        _read_arrays(file, path)  # so that the description is verified too
-    with contextlib.suppress(KeyError, TypeError, ValueError):
-        about = json.loads(metadata[METADATA])
-        about.pop(SHA256, None)
+        num_numbers = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
+        found = _description(_check_digest(file, path))
+    if found is None:
+        raise ValueError(
+            f"Expected the cell and its sizes in the metadata of {str(path)!r} under {METADATA!r}, "
+            f"got {shorten(metadata)}. Write the file with gradflow.interop.save_params."
+        )
+    if found.cell in trusted:
+        return found
+    try:
+        resolve(found.cell, allow_code=False)
+    except ValueError as error:
+        raise ValueError(f"Cannot use the cell of {str(path)!r}. {error}") from None
+    if max(found.input_size, found.hidden_size) > num_numbers:
+        raise ValueError(
+            f"Expected at least as many numbers in {str(path)!r} as it has inputs and hidden "
+            f"units, {found.input_size} and {found.hidden_size}, got {num_numbers}. Write the file "
+            "with gradflow.interop.save_params."
+        )
+    return found
+
+
+def _description(about: Mapping[str, Any]) -> Description | None:
+    with contextlib.suppress(TypeError, ValueError):
         found = Description(**about)
-        if all(map(isinstance, found, (str, int, int))):
-            return found
-    raise ValueError(
-        f"Expected the cell and its sizes in the metadata of {str(path)!r} under {METADATA!r}, "
-        f"got {metadata}. Write the file with gradflow.interop.save_params."
-    )
+        check_sizes(found.input_size, found.hidden_size)
+        return found if isinstance(found.cell, str) else None
+    return None
 
 
 def _digest(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
@@ -123,18 +172,21 @@ def _digest(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
     return digest.hexdigest()
 
 
-def _read_arrays(file: Any, path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Reads all arrays of a file, and verifies its digest if it has one."""
-    arrays, about = {name: file.get_tensor(name) for name in file.keys()}, {}
-    with contextlib.suppress(KeyError, TypeError, ValueError):  # a file that others wrote
+def _check_digest(file: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Verifies the digest of a file, if it has one, and returns the description in its metadata."""
+    about: dict[str, Any] = {}
+    # Others write files without it.
+    with contextlib.suppress(KeyError, TypeError, ValueError, RecursionError):
         about = dict(json.loads((file.metadata() or {})[METADATA]))
     digest = about.pop(SHA256, None)
-    if digest is not None and digest != _digest(about, arrays):
-        raise ValueError(
-            f"Expected the parameters that were written to {str(path)!r}, but the file is damaged: "
-            "its digest is another one. Train the cell again, or copy the file again."
-        )
-    return arrays
+    if digest is not None:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}
+        if digest != _digest(about, arrays):
+            raise ValueError(
+                f"Expected the parameters that were written to {str(path)!r}, but the file is "
+                "damaged: its digest is another one. Train the cell again, or copy the file again."
+            )
+    return about
 
 
 def _named(tree: Any, place: str) -> dict[str, Any]:
@@ -160,37 +212,8 @@ def _check_shapes(
         if expected.get(name) != found.get(name)
     ]
     if wrong:
+        shown = "; ".join(wrong[:10]) + "; and more" * (len(wrong) > 10)
         raise ValueError(
-            f"Expected the names and shapes of the cell's parameters in {place}: "
-            f"{'; '.join(wrong)}. Pass the cell and the sizes of these parameters."
+            f"Expected the names and shapes of the cell's parameters in {place}: {shown}. Pass the "
+            "cell and the sizes of these parameters."
         )
-
-
-@contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Any:
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"Expected a file with parameters of a cell at {str(path)!r}, got none. Check the path."
-        )
-    try:
-        with safe_open(path, framework="numpy") as file:
-            yield file
-    except SafetensorError as error:
-        raise ValueError(
-            f"Expected a safetensors file at {str(path)!r}, but it cannot be read ({error}). Write "
-            "it with gradflow.interop.save_params."
-        ) from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    # A rename is atomic: the file appears only after its content is on the disk.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

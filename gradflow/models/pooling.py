@@ -64,7 +64,7 @@ def convolution(input_size: int, channels: int, width: int) -> Model:
     return Model(init, apply)
 
 
-def real_steps(inputs: Sequence, lengths: Lengths | None) -> Bool[Array, "steps *batch"]:
+def real_steps(inputs: Sequence, lengths: Lengths | None) -> Bool[Array, " steps *batch"]:
     """Marks the steps that are not padding."""
     steps, *batch = inputs.shape[:-1]
     if lengths is None:

@@ -25,6 +25,7 @@ LAPACK_PRIMITIVES = frozenset(
 def _one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
     sequential = sequential_vmap(function)
 
+    @jax.jit  # else each call outside of a compiled program would lower it anew, in 0.1 s
     def call(matrix: Array) -> Any:
         return (sequential if jax.default_backend() == "cpu" else function)(matrix)
 
@@ -57,9 +58,9 @@ def singular_values(matrix: Float[Array, "n m"]) -> Float[Array, " k"]:
     return _singular_values(matrix)
 
 
-def decomposed_shapes(function: Callable[..., Any], *arguments: Any) -> list[tuple[int, ...]]:
-    """Finds the shapes of all arrays that a function, traced but not run, passes to LAPACK."""
-    return list(_lapack_operands(jax.make_jaxpr(function)(*arguments).jaxpr))
+def decomposed_shapes(jaxpr: Any) -> list[tuple[int, ...]]:
+    """Finds the shapes of all arrays that a traced function passes to LAPACK."""
+    return list(_lapack_operands(jaxpr))
 
 
 def _lapack_operands(jaxpr: Any) -> Iterator[tuple[int, ...]]:

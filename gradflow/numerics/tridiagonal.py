@@ -25,8 +25,8 @@ class Tridiagonal(NamedTuple):
         to whatever comes after it.
     """
 
-    diagonal: Float[Array, "most *matrices"]
-    beside: Float[Array, "most *matrices"]
+    diagonal: Float[Array, " most *matrices"]
+    beside: Float[Array, " most *matrices"]
 
 
 class _Pivots(NamedTuple):
@@ -102,7 +102,7 @@ def is_below_extended(
 
 def leading_eigenvectors(
     matrix: Tridiagonal, counts: Int[Array, "*matrices"], values: Float[Array, "*matrices"]
-) -> Float[Array, "most *matrices"]:
+) -> Float[Array, " most *matrices"]:
     """Computes unit eigenvectors of the largest eigenvalues, with a row count for each matrix.
 
     By T's rows one after the other: s_2 β_1 = -p_1 s_1 and so on, with p the pivots of T - value,

@@ -40,6 +40,23 @@ def example(default: Any) -> str:
     return "." if default is None else f", for example {text(default)}."
 
 
+def check(field: dataclasses.Field[Any], value: Any) -> None:
+    """Refuses a number that no run can have in a field.
+
+    Raises:
+      ValueError: If the value, or a number of the tuple, is not finite, not within 32 bits, not
+        above zero though it was declared positive, or no seed in the field of that name.
+    """
+    check_positive(field, value)
+    check_seed(field, value)
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ValueError(f"Expected a finite number{example(field.default)}")
+        # JAX counts in 32 bits, unless 64-bit types are on.
+        if field.name != "seed" and isinstance(number, int) and not -(2**31) <= number < 2**31:
+            raise ValueError(f"Expected an integer up to {2**31 - 1}{example(field.default)}")
+
+
 def check_positive(field: dataclasses.Field[Any], value: Any) -> None:
     """Refuses a number that is not above zero, in a field that was declared positive.
 
@@ -75,8 +92,8 @@ class Config:
     tuple of any length of one of these.
 
     Raises:
-      ValueError: If a field declared positive holds a number that is not above zero, or the seed
-        is not a whole number of 32 bits.
+      ValueError: If a field declared positive holds a number that is not above zero, or any holds
+        a number that is not finite or has more than 32 bits.
     """
 
     seed: int = field(0, help="Seed of all random numbers of the run.")
@@ -89,8 +106,7 @@ class Config:
         for one in dataclasses.fields(self):
             value = getattr(self, one.name)
             try:
-                check_positive(one, value)
-                check_seed(one, value)
+                check(one, value)
             except ValueError as error:
                 raise ValueError(f"{one.name}={text(value)}: {error}") from None
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, get_origin, get_type_hints
 import jax
 from absl import flags
 
-from gradflow.study.config import check_positive, check_seed, example, field, text
+from gradflow.study.config import check, example, field, text
 from gradflow.study.experiment import Experiment
 from gradflow.study.kinds import Kind, kind_of
 
@@ -60,8 +60,7 @@ class _Parser(flags.ArgumentParser):
         except (KeyError, ValueError):
             message = f"Expected {self.kind.words}{example(self.field.default)}"
             raise ValueError(message) from None
-        check_positive(self.field, value)
-        check_seed(self.field, value)
+        check(self.field, value)
         return value
 
 

@@ -131,7 +131,16 @@ class Record:
         write_verified(self.folder / ENVIRONMENT, environment)
 
     def finish(self) -> None:
-        """Marks the run as finished, and removes what only an unfinished one needs."""
+        """Marks the run as finished, and removes what only an unfinished one needs.
+
+        Raises:
+          OSError: If the record has been removed since it was written.
+        """
+        if lost := [name for name in (CONFIG, RESULT) if not (self.folder / name).exists()]:
+            raise OSError(
+                f"Expected {', '.join(lost)} in {self.folder}, but it has been removed during the "
+                "run. Run it again in another --workdir."
+            )
         write_bytes(self.folder / DONE, b"")
         clear_parts(self.folder)
 

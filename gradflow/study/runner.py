@@ -13,11 +13,14 @@ import jax
 from absl import flags
 
 from gradflow.locks import locked
+from gradflow.paths import user_path
 from gradflow.study import provenance
 from gradflow.study.config import Config
 from gradflow.study.experiment import Experiment, check_docstrings
 from gradflow.study.figure import save
 from gradflow.study.flags import Request, help_text, parse
+from gradflow.study.memory import advice, check_memory, out_of_memory
+from gradflow.study.process import RESUMES, run_process
 from gradflow.study.record import RESULT, Record, default_workdir, read_environment
 from gradflow.study.settings import (
     compilation_cache,
@@ -31,6 +34,16 @@ from gradflow.study.store import read_dataset, to_json
 if TYPE_CHECKING:
     import xarray
 
+FAULTS = (
+    *(ValueError, TypeError, OSError),
+    *(MemoryError, OverflowError, FloatingPointError, RuntimeError),
+)
+"""The errors that flags, files and the machine cause, which are reported in one line.
+
+Among them are those of JAX's runtime and of a nesting that is too deep. Any other is a fault of the
+code, whose traceback is shown.
+"""
+
 
 def main(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
     """Runs an experiment as its command line asks, and records it.
@@ -42,12 +55,9 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code: 0; 1 if the configuration or the run is at fault; 2 for a flag that is.
     """
-    program = sys.argv[0] if argv is None else experiment.name
-    arguments = sys.argv[1:] if argv is None else argv
-    code = _main(experiment, program, arguments)
     if argv is None:
-        sys.exit(code)
-    return code
+        run_process(partial(_main, experiment, sys.argv[0], sys.argv[1:]))
+    return _main(experiment, experiment.name, argv)
 
 
 def _main(experiment: Experiment, program: str, argv: Sequence[str]) -> int:
@@ -62,19 +72,22 @@ def _main(experiment: Experiment, program: str, argv: Sequence[str]) -> int:
     try:
         with log_level(request.options.verbosity):
             _perform(experiment, request, command)
-    except (ValueError, TypeError, OSError) as error:
+    except BrokenPipeError:  # nobody reads the output any more
+        raise
+    except FAULTS as error:
         if request.options.verbosity > 0:
             traceback.print_exc()
-        return _fail(error, 1)
+        message = advice(experiment.config, error) if out_of_memory(error) else error
+        return _fail(message, 1)
     except KeyboardInterrupt:
-        print("Interrupted. The same command without --overwrite resumes.", file=sys.stderr)
+        print(f"Interrupted. {RESUMES}", file=sys.stderr)
         return 130
     return 0
 
 
-def _fail(error: Exception, code: int) -> int:
+def _fail(message: Exception | str, code: int) -> int:
     hint = [] if code == 2 else ["(--verbosity=1 shows where)"]
-    print("error:", *str(error).split(), *hint, file=sys.stderr)
+    print("error:", *(str(message) or repr(message)).split(), *hint, file=sys.stderr)
     return code
 
 
@@ -103,7 +116,7 @@ def _folder(
     identity: Mapping[str, Any] | None = None,
 ) -> Path:
     if request.options.workdir:
-        return Path(request.options.workdir).expanduser()
+        return user_path(request.options.workdir)
     return default_workdir(config, identity or experiment.identity(config))
 
 
@@ -114,6 +127,7 @@ def _run(experiment: Experiment, config: Config, record: Record, command: str) -
         dataset = _recorded(record.folder, "Run it again with --overwrite.")
     else:
         _check_backend()
+        check_memory(config)
         with locked(record.folder):
             record.check()  # again: another process may have used the folder until now
             dataset = _record(experiment, config, record, command)
@@ -124,9 +138,10 @@ def _run(experiment: Experiment, config: Config, record: Record, command: str) -
 def _check_backend() -> None:
     try:
         jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # the latter for --jax_platforms=cuda
+        reason = str(error) or f"it looked for {jax.config.values['jax_platforms']}"
         raise ValueError(
-            f"JAX finds no device: {error}. Choose others with --jax_platforms."
+            f"JAX finds no device: {reason}. Choose others with --jax_platforms."
         ) from None
 
 

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +51,13 @@ def precision(config: Config, **options: Any) -> Iterator[None]:
     }
     before = {name: jax.config.values[name] for name in wanted}
     try:
-        _update(wanted)
+        for name, value in wanted.items():
+            jax.config.update(name, value)
         yield
     finally:
-        _update(before)
-
-
-def _update(options: Mapping[str, Any]) -> None:
-    for name, value in options.items():
-        jax.config.update(name, value)
+        for name, value in before.items():
+            with contextlib.suppress(RuntimeError):  # devices cannot be changed once JAX has them
+                jax.config.update(name, value)
 
 
 def cores_as_devices() -> None:

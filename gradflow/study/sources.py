@@ -5,6 +5,7 @@ A configuration names files in its values: a path, or a path within a spec, such
 options, ``stack(cells='mine.py:a,mine.py:b')``; or a module, ``package.module:factory``.
 """
 
+import ast
 import dataclasses
 import hashlib
 import importlib.util
@@ -20,6 +21,7 @@ from gradflow.study.config import Config
 LENGTH = 16
 """Hexadecimal digits of a digest."""
 
+_FORMS = ("{}.py", "{}/__init__.py")  # where a module is, relative to a folder
 _SEPARATORS = re.compile(r"[,='\"()\[\]{}\\]")
 _MODULE = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*")
 
@@ -27,8 +29,9 @@ _MODULE = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*")
 def digests(config: Config, others: Iterable[str] = ()) -> dict[str, str]:
     """Computes the digest of every file that a configuration names, by the file's name.
 
-    The digest of a cell's file or module covers that file alone, not the modules that it imports.
-    A value that could be a plain name, such as ``lstm``, is not taken for a path.
+    The digest of a cell's file covers the files beside it that it imports, too; that of a module
+    covers the module alone. A value that could be a plain name, such as ``lstm``, is not taken for
+    a path.
 
     Args:
       config: The configuration.
@@ -46,10 +49,34 @@ def digests(config: Config, others: Iterable[str] = ()) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, path in places.items():
         short = os.path.basename(name.rstrip("/")) if name.startswith(("/", "~")) else name
-        digest = _digest(path)
+        sources = _with_neighbours(path) if name.endswith(".py") else [path]
+        digest = "+".join(map(_digest, sources))
         # Two absolute paths may end in the same name.
         found[short] = f"{found[short]}+{digest}" if short in found else digest
     return dict(sorted(found.items()))
+
+
+def _with_neighbours(path: Path) -> dict[Path, None]:
+    """A file and the files of its folder that it imports, directly or by others, in order."""
+    folder, found, left = path.parent, {}, [path]
+    while left:
+        path = left.pop()
+        if path not in found and path.is_file():
+            found[path] = None
+            left += [folder / form.format(name) for name in _imports(path) for form in _FORMS]
+    return found
+
+
+def _imports(path: Path) -> list[str]:
+    """The names that a file imports, as paths: module, and module/attribute, which may be one."""
+    names = []
+    with suppress(SyntaxError, ValueError, RecursionError, MemoryError):  # reported by its import
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [name.replace(".", "/") for name in names]
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -61,7 +88,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _existing(paths: Iterable[str]) -> Iterator[tuple[str, Path]]:
-    return ((path, found) for path in paths if (found := Path(path).expanduser()).exists())
+    return ((path, found) for path in paths if (found := Path(os.path.expanduser(path))).exists())
 
 
 def _named(value: str) -> Iterator[tuple[str, Path]]:

@@ -1,32 +1,40 @@
 """Input sequences from files: text, a column of a table, an array."""
 
+import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from gradflow.cell import Key
+from gradflow.checks import shorten
+from gradflow.data.characters import as_characters
 from gradflow.data.files import read_text_file
 from gradflow.data.series import read_series as read_column
+from gradflow.paths import user_path
 from gradflow.tasks.windows import sample_windows
+
+MAX_BYTES = 1 << 32
+"""Largest size of the inputs in memory: 4 GiB."""
 
 
 def read_text(place: str, key: Key, num_sequences: int, num_steps: int) -> Float[Array, "n t v"]:
     """Reads windows of a UTF-8 text as one-hot vectors over its distinct characters, sorted.
 
     Raises:
-      ValueError: If the file is missing, empty, not UTF-8 or shorter than the steps.
+      ValueError: If the file is missing, empty, not UTF-8 or shorter than the steps, or has so many
+        distinct characters that the inputs are larger than `MAX_BYTES`.
     """
     path = _existing("text:PATH", place)
-    text = read_text_file(path)
-    characters = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    vocabulary, codes = np.unique(characters, return_inverse=True)
-    windows = sample_windows(
-        key, codes, num_sequences, num_steps, what=f"characters in {str(path)!r}"
-    )
-    return jnp.asarray(np.eye(len(vocabulary))[windows])
+    codes, vocabulary = as_characters(read_text_file(path))
+    what = f"characters in {str(path)!r}"
+    windows = sample_windows(key, codes, num_sequences, num_steps, what=what)
+    _check_memory((*windows.shape, len(vocabulary)), path)
+    return jax.nn.one_hot(windows, len(vocabulary), dtype=jnp.result_type(float))
 
 
 def read_series(place: str, key: Key, num_sequences: int, num_steps: int) -> Float[Array, "n t 1"]:
@@ -75,6 +83,7 @@ def read_npy(place: str, key: Key, num_sequences: int, num_steps: int) -> Float[
                 f"Expected {name} of at most {available}, all that {str(path)!r} has, got "
                 f"{requested}. Reduce {name}."
             )
+    _check_memory((num_sequences, num_steps, array.shape[2]), path)
     with np.errstate(over="ignore"):  # an overflow becomes an inf, which is reported below
         inputs = array[:num_sequences, :num_steps].astype(jnp.result_type(float))
     _check_finite(inputs, path)
@@ -84,7 +93,7 @@ def read_npy(place: str, key: Key, num_sequences: int, num_steps: int) -> Float[
 def _existing(form: str, place: str) -> Path:
     if not place:
         raise ValueError(f"Expected the path of a file, got none. Write {form}.")
-    path = Path(place).expanduser()
+    path = user_path(place)
     if not path.is_file():
         raise ValueError(
             f"Expected a file at {str(path)!r} for {form}, got none. Check the path, which is "
@@ -95,16 +104,49 @@ def _existing(form: str, place: str) -> Path:
     return path
 
 
+def _check_memory(shape: tuple[int, ...], path: Path) -> None:
+    size = math.prod(shape) * jnp.result_type(float).itemsize
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"Expected inputs of at most {MAX_BYTES / 2**30:g} GiB from {str(path)!r}, got "
+            f"{size / 2**30:.1f} GiB for the shape (sequences, steps, channels) = {shape}. Reduce "
+            "num_sequences or num_steps, or use a file with fewer channels (of a text: fewer "
+            "distinct characters)."
+        )
+
+
 def _load(path: Path) -> Shaped[np.ndarray, "..."]:
-    fix = "Save numbers with numpy.save(path, array)."
-    try:
-        with path.open("rb") as file:
-            array = np.lib.format.read_array(file, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"Expected an array in {str(path)!r}, got: {error}. {fix}") from None
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"Expected real numbers in {str(path)!r}, got {array.dtype}. {fix}")
-    return array
+    """Maps the array into memory, so that only the part that is used is read."""
+    fix = "Save one array of numbers with numpy.save(path, array)."
+    with path.open("rb") as file:
+        try:
+            shape, is_fortran, dtype = _read_header(file)
+        except Exception as error:  # NumPy raises errors of many types for a damaged header
+            raise ValueError(
+                f"Expected an array in {str(path)!r}, got: {shorten(error)}. {fix}"
+            ) from None
+        start = file.tell()
+    if dtype.kind not in "biuf":
+        raise ValueError(f"Expected real numbers in {str(path)!r}, got {dtype}. {fix}")
+    found, expected = path.stat().st_size - start, math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or found != expected:
+        raise ValueError(
+            f"Expected {expected} bytes in {str(path)!r} for its array of shape {shape}, got "
+            f"{found}. {fix}"
+        )
+    if not expected:  # nothing cannot be mapped
+        return np.zeros(shape, dtype)
+    return np.memmap(path, dtype, "r", start, shape, "F" if is_fortran else "C")
+
+
+def _read_header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Reads the shape, the order and the type of an array in the npy format."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(file)
+    raise ValueError(f"version {version} of the format, which is not for arrays of numbers")
 
 
 def _check_finite(inputs: Float[np.ndarray, "n t input"], path: Path) -> None:

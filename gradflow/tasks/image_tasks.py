@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from gradflow.cell import Key
+from gradflow.checks import check_flag
 from gradflow.data.files import check_split
 from gradflow.data.idx import read_mnist
 from gradflow.tasks.task import Batch, Stored, Task, at_end, classified
@@ -124,10 +125,7 @@ def _task(sequences: Any, split: str) -> Task:
 def _ordered(
     pixels: UInt8[np.ndarray, "images steps"], permuted: Any
 ) -> UInt8[np.ndarray, "images steps"]:
-    if not isinstance(permuted, bool):
-        raise TypeError(
-            f"Expected permuted to be True or False, got {permuted!r}. Set it to one of these."
-        )
+    check_flag("permuted", permuted)
     if not permuted:
         return pixels
     return pixels[:, np.random.default_rng(0).permutation(pixels.shape[1])]

@@ -103,7 +103,7 @@ def at_step(step: Int[Array, " batch"], num_steps: int) -> Float[Array, "steps b
     return jax.nn.one_hot(step, num_steps, axis=0)
 
 
-def at_every_step(target: Num[Array, "*target"], num_steps: int) -> Num[Array, "steps *target"]:
+def at_every_step(target: Num[Array, "*target"], num_steps: int) -> Num[Array, " steps *target"]:
     """Repeats the target of a sequence at all of its steps; the weights select the step."""
     return jnp.broadcast_to(target, (num_steps, *target.shape))
 

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array
 
 from gradflow.cell import Cell, Params
+from gradflow.checks import check_number
 from gradflow.spec import make_from_spec, parse_spec
 from gradflow.train.adjoint_clipping import AdjointEffect, adjoint_effect, count_clipped
 from gradflow.train.average_clipping import clip_by_average
@@ -61,13 +62,13 @@ def global_norm(*, threshold: float = 1.0) -> Clipping:
 
     Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, algorithm 1.
     """
-    _check_positive("threshold", threshold)
+    check_number("threshold", threshold, "positive", example=1.0)
     return _on_gradient(optax.clip_by_global_norm, threshold)
 
 
 def per_leaf(*, threshold: float = 1.0) -> Clipping:
     """g_i <- g_i · min(1, threshold / ‖g_i‖), for each array of parameters on its own."""
-    _check_positive("threshold", threshold)
+    check_number("threshold", threshold, "positive", example=1.0)
 
     def make(threshold: Any) -> optax.GradientTransformation:
         clip = optax.clip_by_global_norm(threshold)
@@ -81,7 +82,7 @@ def value(*, threshold: float = 1.0) -> Clipping:
 
     Source: Mikolov 2012, "Statistical language models based on neural networks", thesis.
     """
-    _check_positive("threshold", threshold)
+    check_number("threshold", threshold, "positive", example=1.0)
     return _on_gradient(optax.clip, threshold)
 
 
@@ -96,7 +97,7 @@ def agc(*, clipping: float = 0.01) -> Clipping:
 
     Source: Brock, De, Smith, Simonyan 2021, arXiv:2102.06171, eq. 3.
     """
-    _check_positive("clipping", clipping)
+    check_number("clipping", clipping, "positive", example=0.01)
 
     def make(clipping: Any) -> optax.GradientTransformation:
         # optax expects units along the last axis; in W_x @ x they are along the first.
@@ -109,7 +110,7 @@ def agc(*, clipping: float = 0.01) -> Clipping:
 
 def normalise(*, size: float = 1.0) -> Clipping:
     """g <- size · g / ‖g‖: keeps only the direction. A zero gradient stays zero."""
-    _check_positive("size", size)
+    check_number("size", size, "positive", example=1.0)
     smallest = float(jnp.finfo(jnp.float32).tiny)
     return _on_gradient(partial(optax.normalize_by_update_norm, eps=smallest), size)
 
@@ -124,8 +125,7 @@ def pascanu(*, factor: float = 1.0) -> Clipping:
 
     Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, section 3.2.
     """
-    if not _is_number(factor) or not 0.5 <= factor <= 10:
-        raise ValueError(f"Expected factor to be between 0.5 and 10, got {factor!r}.")
+    check_number("factor", factor, "between 0.5 and 10", example=1.0)
     return _on_gradient(clip_by_average, factor)
 
 
@@ -138,7 +138,7 @@ def adjoint(*, threshold: float = 1.0) -> Clipping:
 
     Source: Graves 2013, arXiv:1308.0850, section 2.1.
     """
-    _check_positive("threshold", threshold)
+    check_number("threshold", threshold, "positive", example=1.0)
     return none()._replace(threshold=threshold, wrap=count_clipped)
 
 
@@ -198,12 +198,3 @@ def _leaf_by_leaf(
         return jax.tree.map(clip, *trees), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_positive(name: str, value: Any) -> None:
-    if not _is_number(value) or not 0 < value < math.inf:
-        raise ValueError(f"Expected {name} to be a positive number, got {value!r}.")

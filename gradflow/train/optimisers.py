@@ -1,6 +1,5 @@
 """optax's optimisers by name, with an open learning rate so that it can be swept."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gradflow.checks import check_number
 from gradflow.spec import check_name, check_options, parse_spec
 
 OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -61,13 +61,10 @@ def check_learning_rate(value: Any) -> float:
     """Checks a learning rate.
 
     Raises:
-      ValueError: If it is not a finite number above zero.
+      TypeError: If it is not a number.
+      ValueError: If it is not finite and above zero.
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value < math.inf:
-        raise ValueError(
-            f"Expected a positive learning_rate, got {value!r}. Use for example 0.001."
-        )
+    check_number("learning_rate", value, "positive", example=0.001)
     return float(value)
 
 

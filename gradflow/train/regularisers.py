@@ -1,6 +1,5 @@
 """Losses on the gradient flow itself, which are added to the loss of a task."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from jaxtyping import Array, Float
 
 from gradflow import flow
 from gradflow.cell import Cell, Params
+from gradflow.checks import check_integer, check_number
 from gradflow.spec import make_from_spec
 from gradflow.train.omega import Loss, preserve_norm
 
@@ -28,12 +28,12 @@ def omega(*, weight: float = 1.0, squared: Any = False) -> Regulariser:
       squared: Whether to use the ratio of the squared norms, as the paper's code does.
 
     Raises:
-      TypeError: If squared is not a bool.
-      ValueError: If the weight is not a positive number.
+      TypeError: If the weight is not a number, or squared is not a bool.
+      ValueError: If the weight is not positive.
 
     Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, eq. 9 and 10.
     """
-    _check_weight(weight)
+    check_number("weight", weight, "positive", example=1.0)
     if not isinstance(squared, bool):
         raise TypeError(f"Expected squared to be True or False, got {squared!r}.")
 
@@ -62,21 +62,19 @@ def flossing(
       num_sequences: Sequences of the batch; the cost grows with it.
 
     Raises:
-      ValueError: If the weight is not a positive number, or a count is too small; and, when it is
-        called, if there are fewer exponents, steps or sequences than asked for.
+      TypeError: If the weight is not a number, or a count is not an integer.
+      ValueError: If the weight is not positive, or a count is too small; and, when it is called,
+        if there are fewer exponents, steps or sequences than asked for.
 
     Source: Engelken 2023, arXiv:2312.17306.
     """
-    _check_weight(weight)
+    check_number("weight", weight, "positive", example=1.0)
     for name, count, least in (
         ("num_exponents", num_exponents, 1),
         ("burn_in", burn_in, 0),
         ("num_sequences", num_sequences, 1),
     ):
-        if isinstance(count, bool) or not isinstance(count, int) or count < least:
-            raise ValueError(
-                f"Expected {name} to be an integer of at least {least}, got {count!r}."
-            )
+        check_integer(name, count, least)
 
     def regulariser(loss: Loss, cell: Cell, params: Params, inputs: Array) -> Float[Array, ""]:
         del loss  # the exponents depend on the network alone
@@ -107,9 +105,3 @@ def resolve_regulariser(spec: str) -> Regulariser:
       ValueError: For an unknown regulariser or option, or an invalid value.
     """
     return make_from_spec("regulariser", spec, REGULARISERS)
-
-
-def _check_weight(weight: Any) -> None:
-    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-    if not is_number or not 0 < weight < math.inf:
-        raise ValueError(f"Expected weight to be a positive number, got {weight!r}.")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from gradflow.cell import Carry, Cell, Params
+from gradflow.checks import check_integer
 from gradflow.unroll import start, unroll
 
 StepLosses = Callable[[Params, Float[Array, "steps batch hidden"], PyTree], Float[Array, " steps"]]
@@ -125,10 +126,7 @@ def check_stream(inputs: Array, k1: int, k2: int) -> None:
       ValueError: If one is below 1, or the inputs are not (T, B, input).
     """
     for name, value in (("k1", k1), ("k2", k2)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"Expected {name} to be an integer, got {value!r}.")
-        if value < 1:
-            raise ValueError(f"Expected {name} to be at least 1 step, got {value}.")
+        check_integer(name, value, 1)
     if inputs.ndim != 3 or not len(inputs):
         raise ValueError(
             f"Expected inputs of shape (T, B, input), got {inputs.shape}. Add a batch axis to a "

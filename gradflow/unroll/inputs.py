@@ -13,7 +13,7 @@ from gradflow.cell import Carry, Cell, Params
 from gradflow.padding import copying_step, fill_padding
 
 Lengths = Int[Array, "*batch"] | Sequence[int] | int
-Mask = Bool[Array, "steps *batch"]
+Mask = Bool[Array, " steps *batch"]
 
 
 def start(cell: Cell, params: Params, inputs: Array, carry: Carry | None) -> Carry:
@@ -105,7 +105,7 @@ def check_step(cell: Cell, params: Params, carry: Carry, xs: Any, *, batched: bo
 
 def valid_steps(
     inputs: Array, lengths: Lengths | None, mask: Mask | None
-) -> Bool[Array, "steps *batch"] | None:
+) -> Bool[Array, " steps *batch"] | None:
     """Returns a mask that is True at real steps and False at padding, or None without padding.
 
     Raises:

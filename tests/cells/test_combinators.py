@@ -332,9 +332,15 @@ def test_masks_are_sampled_with_the_rate_and_resampled(key):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: dropout_of(3, 4, rate_h=1.0), r"Expected rate_h in \[0, 1\), got 1.0"),
-        (lambda: dropout_of(3, 4, rate_x=-0.5), r"Expected rate_x in \[0, 1\), got -0.5"),
-        (lambda: zoneout_of(3, 4, rate=1.5), r"Expected rate in \[0, 1\], got 1.5"),
+        (
+            lambda: dropout_of(3, 4, rate_h=1.0),
+            r"Expected rate_h to be at least 0 and below 1, got 1.0",
+        ),
+        (
+            lambda: dropout_of(3, 4, rate_x=-0.5),
+            r"Expected rate_x to be at least 0 and below 1, got -0.5",
+        ),
+        (lambda: zoneout_of(3, 4, rate=1.5), r"Expected rate to be between 0 and 1, got 1.5"),
         (
             lambda: zoneout_of(3, 4, rate={"h": 0.5}),
             r"Expected a rate for each field of the carry, \['h', 'c'\], got \{'h': 0.5\}",

@@ -61,9 +61,12 @@ def test_hidden_excludes_the_context():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"alpha": 1.0}, r"Expected alpha in \[0, 1\), got 1.0. Set alpha to, for example, 0.95."),
-        ({"alpha": -0.1}, r"Expected alpha in \[0, 1\), got -0.1"),
-        ({"alpha": float("nan")}, r"Expected alpha in \[0, 1\), got nan"),
+        (
+            {"alpha": 1.0},
+            r"Expected alpha to be at least 0 and below 1, got 1.0. Set alpha to",
+        ),
+        ({"alpha": -0.1}, r"Expected alpha to be at least 0 and below 1, got -0.1"),
+        ({"alpha": float("nan")}, r"Expected alpha to be at least 0 and below 1, got nan"),
         ({"context_size": 0}, "Expected context_size to be at least 1, got 0. Set"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from gradflow.data.ag_news import read_ag_news
 from gradflow.data.corpus import make_corpus
-from gradflow.data.files import official_file, read_gzip
+from gradflow.data.files import official_file, opened
 from gradflow.data.imdb import read_imdb
 from gradflow.data.texts import Texts
 from gradflow.data.trec import CLASSES, read_trec
@@ -51,13 +51,17 @@ def test_official_file_of_another_size_raises(tmp_path):
 
 
 def test_corrupt_gzip_file_raises(tmp_path):
+    def read():
+        with opened(tmp_path / "a.gz", source="the web") as file:
+            return file.read()
+
     whole = gzip.compress(bytes(range(256)) * 9)
     written(tmp_path / "a.gz", whole)
-    assert read_gzip(tmp_path / "a.gz", source="the web") == bytes(range(256)) * 9
+    assert read() == bytes(range(256)) * 9
     for broken in (whole[:-9], whole[:-8] + b"12345678", b"plain"):
         written(tmp_path / "a.gz", broken)
         with pytest.raises(ValueError, match="Expected a gzip file .* corrupt: .* the web"):
-            read_gzip(tmp_path / "a.gz", source="the web")
+            read()
 
 
 @pytest.mark.parametrize(
@@ -212,3 +216,11 @@ def test_bad_arguments_of_a_corpus_raise(train, share, message):
         make_corpus(
             train, texts_of("x", "y"), seed=0, validation_fraction=share, max_length=3, max_words=9
         )
+
+
+def test_an_archive_that_is_too_large_once_decompressed_raises(tmp_path, monkeypatch):
+    monkeypatch.setattr("gradflow.data.imdb.MAX_BYTES", 1 << 20)
+    whole = archive(REVIEWS | {"train/unsup/1_0.txt": "x" * (2 << 20)})
+    written(tmp_path / "aclImdb_v1.tar.gz", whole)
+    with pytest.raises(ValueError, match="Expected a tar .*: more than 1048576 bytes once decomp"):
+        read_imdb(tmp_path, "train")

@@ -56,14 +56,38 @@ def test_numbers_of_every_type_are_read_as_big_endian(tmp_path, kind, dtype):
         (b"\x89PNG1234", "0, 0, 8, 1, got 137, 80, 78, 71 in"),
         (idx(PIXELS), "Expected an idx file of 1 axes, .* got 0, 0, 8, 3 in"),
         (idx(LABELS, kind=10), "an idx file .* got 0, 0, 10, 1 in"),
-        (idx(LABELS)[:-1], r"Expected 10 bytes .* of shape \(2,\), got 9. Download"),
-        (idx(LABELS) + b"x", "Expected 10 bytes .* got 11. Download"),
-        (idx(LABELS)[:6], "bytes in .* got 6. Download"),
+        (idx(LABELS)[:-1], r"Expected 2 bytes after .* of shape \(2,\), got 1. Download"),
+        (idx(LABELS) + b"x", "Expected 2 bytes .* got more than 2. Download"),
+        (idx(LABELS)[:6], "Expected 0 bytes after the header .* got 0. Download"),
     ],
 )
 def test_malformed_file_raises(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         read_idx(put(tmp_path, "file", content), num_axes=1)
+
+
+def test_labels_and_images_of_other_types_raise(folder):
+    for name, array, kind in (
+        (NAMES[1], np.array([-1, 1], np.int8), 9),
+        (NAMES[0], PIXELS.astype(">f4"), 13),
+    ):
+        put(folder, f"t10k-{name}", idx(array, kind=kind))
+        with pytest.raises(ValueError, match=f"Expected unsigned bytes in .*{name}', got "):
+            read_mnist(folder, "test")
+
+
+def test_a_compressed_file_is_read_only_as_far_as_its_header_says(tmp_path):
+    bomb = gzip.compress(idx(LABELS) + bytes(100 << 20), 1)
+    with pytest.raises(ValueError, match="Expected 2 bytes .*, got more than 2"):
+        read_idx(put_packed(tmp_path, bomb), num_axes=1)
+    claim = gzip.compress(bytes([0, 0, 8, 1]) + struct.pack(">I", 2**32 - 1))
+    with pytest.raises(ValueError, match="at most 1073741824 bytes in .* of 4294967295 bytes"):
+        read_idx(put_packed(tmp_path, claim), num_axes=1)
+
+
+def put_packed(folder, packed):
+    (folder / "a.gz").write_bytes(packed)
+    return folder / "a.gz"
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "not compressed"])

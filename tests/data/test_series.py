@@ -64,6 +64,9 @@ def test_column_is_found_by_name_before_number_if_there_is_a_header(tmp_path):
             "1749;01;1;5\n1749;13;1;5\n",
             "Expected a date such as 2014-01-31 .* row 2 .*, got '1749-13'",
         ),
+        ("1749;01;1;5\nNaT;;1;5\n", "Expected a date such as 2014-01-31 in row 2 .*, got 'NaT-'"),
+        ("999999999999;01;1;5\n", "Expected a date such as .*, got '999999999999-01'"),
+        ("1749;01;1;5\n1749;02;1\n", "Expected 4 fields in row 2 of .*, as in row 1, got 3"),
         ("1749;02;1;5\n1749;01;1;5\n", "ascending order .*, got 1749-01-01.* after 1749-02-01"),
         ("1749;02;1;5\n1749;02;1;5\n", "Sort the rows and remove repeated dates"),
         ("1;2\n\xff\n", "Expected UTF-8 text in .*, got the byte 0xff at 4"),
@@ -74,6 +77,28 @@ def test_malformed_file_raises(tmp_path, content, message):
     (tmp_path / PUBLISHED["sunspots"].file).write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match=message):
         read_published("sunspots", tmp_path)
+
+
+@pytest.mark.parametrize("date", ["", " ", "NaT", "now", "today", "20140131", "2014-02-30", "٢٠١٤"])
+def test_what_is_no_date_raises(tmp_path, date):
+    (tmp_path / "s.csv").write_text(f"t,x\n{date},1\n")
+    with pytest.raises(ValueError, match="Expected a date such as 2014-01-31 in row 2 of .*s.csv'"):
+        read_series(tmp_path / "s.csv", "x", times=["t"])
+
+
+@pytest.mark.parametrize(
+    "number", ["1_0", "infinity", "1e999", "0x1", "1.5.2", "1'000", "٣", "--1"]
+)
+def test_what_is_no_plain_number_raises(tmp_path, number):
+    (tmp_path / "s.csv").write_text(f"t,x\n2014,{number}\n")
+    with pytest.raises(ValueError, match="Expected a finite number in row 2 of .*s.csv'"):
+        read_series(tmp_path / "s.csv", "x")
+
+
+@pytest.mark.parametrize("number", ["1", "+1.", "-.5", "1e5", "2.5E-3", " 7 "])
+def test_numbers_in_every_usual_form_are_read(tmp_path, number):
+    (tmp_path / "s.csv").write_text(f"t,x\n2014,{number}\n")
+    assert read_series(tmp_path / "s.csv", "x").values == [float(number)]
 
 
 def test_missing_file_raises_with_its_source(tmp_path):

@@ -1,6 +1,7 @@
 """Parameters in files: load returns what save wrote, and errors for files that do not match."""
 
 import json
+import struct
 
 import jax
 import jax.numpy as jnp
@@ -104,6 +105,86 @@ def test_file_of_another_format_raises(tmp_path):
         save_file({"W_h": np.zeros((3, 3))}, path, metadata)
         with pytest.raises(ValueError, match="Expected the cell and its sizes in the metadata"):
             read_description(path)
+
+
+EVIL = """
+from pathlib import Path
+from gradflow.cells import rnn
+Path(__file__).with_name("ran").touch()
+def mine(n, m):
+    return rnn(n, m)
+"""
+
+
+@pytest.mark.parametrize(
+    "form", ["{}/evil.py:mine", "evil:mine", "stack(cells='rnn,{}/evil.py:mine')"]
+)
+def test_code_in_a_description_is_executed_only_if_it_is_trusted(tmp_path, monkeypatch, form):
+    (tmp_path / "evil.py").write_text(EVIL)
+    monkeypatch.syspath_prepend(tmp_path)
+    path, spec = tmp_path / "p", form.format(tmp_path)
+    description = {"cell": spec, "input_size": 2, "hidden_size": 3}
+    save_file({"W_h": np.zeros((3, 3))}, path, {"gradflow": json.dumps(description)})
+    for trusted in ([], ["rnn"], [f"{spec} "]):
+        with pytest.raises(
+            ValueError, match="Cannot use the cell of .*/p'. Expected only cells of"
+        ):
+            read_description(path, trusted=trusted)
+    assert not (tmp_path / "ran").exists()
+    assert read_description(path, trusted=["rnn", spec]) == Description(spec, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda W: np.where(W > 0, np.nan, W), "finite numbers for b in .*, got NaN or an inf"),
+        (lambda W: W + np.inf, "Expected finite numbers for b"),
+        (lambda W: W * 1e300, "Expected finite numbers for b in .* in float32. Use parameters"),
+        (lambda W: W > 0, "Expected numbers of the kind float32 for b in .*, got the type BOOL"),
+        (lambda W: W.astype(np.complex64), "got the type C64. Convert the file to float32"),
+        (lambda W: W.astype(int), "got the type I64"),
+    ],
+)
+def test_weights_that_are_not_finite_or_not_real_raise(tmp_path, change, message):
+    arrays = {name: np.zeros((3, 3)) for name in ("W_x", "W_h")} | {"b": np.arange(1.0, 4)}
+    like = {name: jax.ShapeDtypeStruct(array.shape, np.float32) for name, array in arrays.items()}
+    save_file(arrays | {"b": change(arrays["b"])}, tmp_path / "p")
+    with pytest.raises(ValueError, match=message):
+        read_params(tmp_path / "p", like)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("BF16", 2), ("F8_E4M3", 1), ("F8_E5M2", 1)])
+def test_types_that_numpy_has_not_raise(tmp_path, dtype, size):
+    header = json.dumps({"b": {"dtype": dtype, "shape": [1], "data_offsets": [0, size]}}).encode()
+    (tmp_path / "p").write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
+    with pytest.raises(ValueError, match=f"for b in .*, got the type {dtype}. Convert the file"):
+        read_params(tmp_path / "p", {"b": jnp.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ("[" * 100_000, "Expected the cell and its sizes in the metadata"),
+        ({"cell": "rnn", "input_size": True, "hidden_size": 3}, "Expected the cell and its sizes"),
+        ({"cell": "rnn", "input_size": -1, "hidden_size": 3}, "Expected the cell and its sizes"),
+        ({"cell": 3, "input_size": 2, "hidden_size": 3}, "Expected the cell and its sizes"),
+        ({"cell": "rnm", "input_size": 2, "hidden_size": 3}, "the cell of .*Unknown cell 'rnm'"),
+        ({"cell": "rnn", "input_size": 2, "hidden_size": 10**8}, "as many numbers in .*, got 9"),
+    ],
+)
+def test_a_description_that_cannot_be_true_raises(tmp_path, description, message):
+    text = description if isinstance(description, str) else json.dumps(description)
+    save_file({"W_h": np.zeros((3, 3))}, tmp_path / "p", {"gradflow": text})
+    with pytest.raises(ValueError, match=message) as error:
+        read_description(tmp_path / "p")
+    assert len(str(error.value)) < 1000
+
+
+def test_many_wrong_names_are_cut_in_the_error(tmp_path):
+    save_file({f"a{i}": np.zeros(1) for i in range(1000)}, tmp_path / "p")
+    with pytest.raises(ValueError, match="; and more. Pass the cell") as error:
+        read_params(tmp_path / "p", {"b": jnp.zeros(1)})
+    assert len(str(error.value)) < 1000
 
 
 def test_a_flipped_bit_is_never_another_parameter(tmp_path):

@@ -3,6 +3,8 @@ import json
 import os
 import platform
 import re
+import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -220,6 +222,16 @@ def test_a_fault_of_the_figure_does_not_cost_the_result(tmp_path, capsys):
     assert (tmp_path / "env.json").read_text() == environment
 
 
+def test_a_record_that_is_removed_during_the_run_is_not_reported_as_finished(tmp_path, capsys):
+    def remove(dataset: xarray.Dataset):
+        shutil.rmtree(tmp_path / "run")
+        return plain(dataset)
+
+    assert main(f"--workdir={tmp_path}/run", run=bare, figure=remove) == 1
+    assert "Expected config.json, result.nc in " in capsys.readouterr().err
+    assert not (tmp_path / "run" / "DONE").exists()
+
+
 def test_a_bad_configuration_is_one_line(tmp_path, capsys):
     assert main(f"--workdir={tmp_path}/run", "--quick", quick={"num_steps": 0}) == 1
     assert "error: num_steps=0: Expected a number above zero" in capsys.readouterr().err
@@ -258,6 +270,60 @@ def test_without_a_device_the_run_stops_in_one_line(tmp_path, capsys, monkeypatc
     assert main(f"--workdir={tmp_path}/run") == 1
     message = "JAX finds no device: Unable to initialize backend 'tpu'. Choose others with --jax_pl"
     assert message in capsys.readouterr().err
+
+
+def test_without_a_gpu_the_run_stops_in_one_line(tmp_path):
+    shown = script(0, "--jax_platforms=cuda", f"--workdir={tmp_path}/run")
+    assert shown.returncode == 1 and shown.stderr.count("\n") == 1
+    assert "error: JAX finds no device: " in shown.stderr
+
+
+def test_a_number_of_devices_can_be_given(tmp_path):
+    shown = script(0, "--quick", "--jax_num_cpu_devices=1", f"--workdir={tmp_path}/run")
+    assert (shown.returncode, shown.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError("Unable to allocate 7.28 TiB"), "error: This run needs more memory than this"),
+        (OverflowError("too large for int32"), "error: too large for int32 (--verbosity=1"),
+        (RecursionError("maximum depth"), "error: maximum depth (--verbosity=1"),
+        (jax.errors.JaxRuntimeError("INTERNAL: x"), "error: INTERNAL: x (--verbosity=1"),
+        (FloatingPointError("nan in mul"), "error: nan in mul (--verbosity=1"),
+    ],
+)
+def test_a_limit_of_the_machine_is_one_line(tmp_path, capsys, error, line):
+    def fail(config: tiny.Config, once: study.Once) -> xarray.Dataset:
+        raise error
+
+    assert main(f"--workdir={tmp_path}/run", run=fail) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(line) and shown.count("\n") == 1
+
+
+def test_an_allocation_that_fails_names_what_to_reduce(tmp_path, capsys):
+    def fail(config: tiny.Config, once: study.Once) -> xarray.Dataset:
+        return bare(dataclasses.replace(config, num_steps=2**43 // 10**4))  # 7 GB, of 4
+
+    def limited(config: tiny.Config, once: study.Once) -> xarray.Dataset:
+        before = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (4 * 10**9, before[1]))
+        try:
+            return fail(config, once)
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, before)
+
+    assert main(f"--workdir={tmp_path}/run", run=limited) == 1
+    shown = capsys.readouterr().err
+    assert "This run needs more memory than this machine has, " in shown
+    assert "(RESOURCE_EXHAUSTED: Out of memory allocating" in shown
+    assert shown.endswith(" Reduce --num_seeds or --num_steps. (--verbosity=1 shows where)\n")
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(tmp_path):
+    with pytest.raises(KeyError, match="lstm"):
+        main(f"--workdir={tmp_path}/run", run=lambda config, once: {}["lstm"])
 
 
 def test_an_interrupted_run_can_be_resumed(tmp_path, capsys):

@@ -93,3 +93,15 @@ def test_no_absolute_path_is_in_a_name(files):
 def test_a_module_whose_package_is_broken_is_left_to_its_import(files):
     (files / "pack" / "__init__.py").write_text("raise RuntimeError('broken')")
     assert digests(Config(one="pack.m:cell")) == {}
+
+
+def test_the_digest_of_a_cell_s_file_covers_the_files_beside_it_that_it_imports(files):
+    (files / "parts").mkdir()
+    (files / "mine.py").write_text("import numpy\nfrom parts import gains")
+    (files / "parts" / "gains.py").write_text("import helper, mine")
+    (files / "helper.py").write_text("one")
+    before = digests(Config(one="mine.py:cell"))
+    (files / "other.py").write_text("not imported")
+    assert digests(Config(one="mine.py:cell")) == before
+    (files / "helper.py").write_text("two")
+    assert digests(Config(one="mine.py:cell")) != before

@@ -1,5 +1,7 @@
 """Inputs from files: windows of the data, and an error for every malformed file."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,11 +140,19 @@ def test_text_shorter_than_num_steps_raises(tmp_path):
             "Expected a finite number in row 4 of .*header is row 1.*got 'high'",
         ),
         (b"day,x\n1,2\n2,\n", "Expected a finite number in row 3 of .*, got ''. Correct or remove"),
-        (b"day,x\n1,2\n2\n", "Expected a finite number in row 3 of .*, got ''"),
+        (b"day,x\n1,2\n2\n", "Expected 2 fields in row 3 of .*, as in row 1, got 1. Write dec"),
         (b"x\n1\nnan\n", "Expected a finite number in row 3 of .*, got 'nan'"),
         (b"x\n-inf\n1\n", "Expected a finite number in row 2 of .*, got '-inf'"),
         (b"x\n0.1\n0.1\n0.1\n", "Expected the column 'x' of .* to vary, got 3 rows of one value"),
-        (b"x\n", "Expected the column 'x' of .* to vary, got 0 rows"),
+        (b"x\n", "Expected rows of numbers in .*, got none"),
+        (b"x,x\n1,2\n3,4\n", "which are x, x, got 'x', the name of several. Rename all but one"),
+        (b"x;y\n1,5;2\n", "Expected a finite number in row 2 .*, got '1,5'"),
+        (b"y,x\n1,1,5\n", "Expected 2 fields in row 2 .*, got 3. Write decimal points"),
+        (b"x\n1,000\n", "Expected 1 fields in row 2 .*, got 2. Write decimal points"),
+        (b"x\n1_000\n", "Expected a finite number in row 2 of .*, got '1_000'"),
+        (b'x,y\n"1,000",2\n', "Expected a finite number in row 2 of .*, got '1,000'"),
+        (b'x,y\n1,"a\n2,b\n3,c\n', "cannot be read as CSV: unexpected end of data. Close any"),
+        (b'x,y\n1,"a"b\n', "cannot be read as CSV: ',' expected after '\"'. Close any"),
         (b"x\n1\n2\n", "Expected num_steps of at most 2, the number of rows in .*, got 3"),
         (
             b'x\n1\n"' + b"2" * 140_000,
@@ -160,7 +170,7 @@ def test_bad_table_raises(tmp_path, content, message):
     "content, message",
     [
         (b"hello, this is no array", "Expected an array in .*magic string.*numpy.save"),
-        (np.array([{"a": 1}], dtype=object), "Expected an array in .*Object arrays cannot"),
+        (np.array([{"a": 1}], dtype=object), "Expected real numbers in .*, got object"),
         (np.zeros((2, 2), complex), "Expected real numbers in .*, got complex128"),
         (np.array([["a"]]), "Expected real numbers in .*, got <U1"),
         (np.zeros(3), r"\(T, input\) or \(N, T, input\) in .*, got shape \(3,\)"),
@@ -178,6 +188,71 @@ def test_bad_array_raises(tmp_path, content, message):
     path = written(tmp_path / "a.npy", content)
     with pytest.raises(ValueError, match=message):
         inputs_of(f"npy:{path}", 2, 3)
+
+
+def npy(header, data=b"", version=1):
+    """The bytes of an array with a header of one's own."""
+    text = header.encode()
+    return b"\x93NUMPY" + bytes([version, 0]) + len(text).to_bytes(2, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 1)}", bytes(8)),
+            r"Expected 8000000000000 bytes in .* of shape \(1000000000000, 1\), got 8. Save one",
+        ),
+        (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -1)}", bytes(8)), "got 8"),
+        (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (2, 2)}", bytes(40)), "got 40"),
+        (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (2, "), "Expected an array in"),
+        (npy("(" * 9000), "Expected an array in .* got: .* Save one array of numbers"),
+        (npy('"""'), "Expected an array in"),
+        (npy("{'descr': [[]], 'fortran_order': False, 'shape': (2, 2)}"), "Expected an array in"),
+        (npy("{}", version=3), "got: version \\(3, 0\\) of the format, which is not for arrays"),
+        (npy("{}", version=9), "Expected an array in"),
+        (b"\x93NUMPY\1\0\xff\xff{", "Expected an array in"),
+    ],
+)
+def test_damaged_header_raises_in_one_line(tmp_path, content, message):
+    path = written(tmp_path / "a.npy", content)
+    with pytest.raises(ValueError, match=message) as error:
+        inputs_of(f"npy:{path}", 1, 2)
+    assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 1000
+
+
+def test_only_the_part_that_is_used_is_read(tmp_path):
+    np.lib.format.open_memmap(tmp_path / "a.npy", "w+", shape=(2**29 + 1, 1))  # a hole
+    np.testing.assert_array_equal(inputs_of(f"npy:{tmp_path}/a.npy", 1, 2), np.zeros((1, 2, 1)))
+    with pytest.raises(
+        ValueError, match=r"at most 4 GiB from .* = \(1, 536870913, 1\). Reduce num_seq"
+    ):
+        inputs_of(f"npy:{tmp_path}/a.npy", 1, 2**29 + 1)
+
+
+def test_order_of_the_axes_in_the_file_does_not_matter(tmp_path):
+    array = np.asfortranarray(np.arange(12.0).reshape(4, 3))
+    path = written(tmp_path / "a.npy", array)
+    np.testing.assert_array_equal(inputs_of(f"npy:{path}", 1, 3), array[None, :3])
+
+
+def test_text_with_many_distinct_characters_takes_the_memory_of_its_windows_alone(tmp_path):
+    text = "".join(map(chr, range(0x20, 0xD800)))
+    path = written(tmp_path / "t.txt", text.encode())
+    windows = inputs_of(f"text:{path}", 2, 3)
+    assert windows.shape == (2, 3, len(text))
+    assert all("".join(text[code] for code in row.argmax(-1)) in text for row in windows)
+    with pytest.raises(
+        ValueError, match="got 4117.5 GiB .* = .10000, 1000, 55264.. Reduce num_seq"
+    ):
+        inputs_of(f"text:{path}", 10_000, 1000)
+
+
+def test_a_long_text_is_sampled_in_linear_time(tmp_path):
+    path = written(tmp_path / "t.txt", b"to be or not to be " * 1_000_000)
+    start = time.perf_counter()
+    assert inputs_of(f"text:{path}", 2, 100).shape == (2, 100, 7)
+    assert time.perf_counter() - start < 20  # about 1 s; sorting all starts took over a minute
 
 
 def test_numbers_beyond_the_range_of_the_float_type_raise(tmp_path):

@@ -165,10 +165,10 @@ def test_bad_names_and_options_are_refused(key):
     for spec, message in {
         "omga": "Unknown regulariser 'omga'. Did you mean 'omega'",
         "omega(alpha=2)": "'alpha' of regulariser 'omega'. Known: weight, squared",
-        "omega(weight=0)": "Expected weight to be a positive number, got 0",
-        "flossing(weight=-1)": "Expected weight to be a positive number, got -1",
-        "flossing(num_exponents=0)": "Expected num_exponents to be an integer of at least 1, got 0",
-        "flossing(burn_in=-1)": "Expected burn_in to be an integer of at least 0, got -1",
+        "omega(weight=0)": "Expected weight to be positive, got 0",
+        "flossing(weight=-1)": "Expected weight to be positive, got -1",
+        "flossing(num_exponents=0)": "Expected num_exponents to be at least 1, got 0",
+        "flossing(burn_in=-1)": "Expected burn_in to be at least 0, got -1",
     }.items():
         with pytest.raises(ValueError, match=message):
             resolve_regulariser(spec)

@@ -284,7 +284,7 @@ def test_bad_sizes_are_refused():
         Training(CELL, TASK, ADAM, batch_size=-8)
     with pytest.raises(ValueError, match="Expected eval_size to be at least 1, got 0"):
         Training(CELL, TASK, ADAM, eval_size=0)
-    with pytest.raises(ValueError, match="Expected k2 to be at least 1 step, got 0"):
+    with pytest.raises(ValueError, match="Expected k2 to be at least 1, got 0"):
         Training(CELL, TASK, ADAM, truncation=(5, 0))
     with pytest.raises(
         ValueError, match=r"one learning rate for each key, got .* shape \(2,\) for"

@@ -144,8 +144,8 @@ def test_a_stream_learns_from_window_to_window_with_its_carry_kept(key):
 def test_what_cannot_be_truncated_is_refused(key):
     cell = rnn(2, 3)
     params, inputs, extra = problem(cell, key)
-    for k1, k2, message in ((1, 0, "Expected k2 to be at least 1 step, got 0"),
-                            (0, 1, "Expected k1 to be at least 1 step, got 0")):  # fmt: skip
+    for k1, k2, message in ((1, 0, "Expected k2 to be at least 1, got 0"),
+                            (0, 1, "Expected k1 to be at least 1, got 0")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             truncated_gradient(losses, cell, params, inputs, extra, k1=k1, k2=k2)
     with pytest.raises(TypeError, match="Expected k2 to be an integer, got True"):

@@ -1,0 +1,37 @@
+"""Paths as people type them, and files that have to lie in a folder."""
+
+import os
+from pathlib import Path
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Returns a path whose leading ``~`` or ``~user`` is replaced by the home directory.
+
+    Raises:
+      ValueError: If there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"Expected the home directory of a known user, got {str(path)!r}. Write the whole path "
+            "without ~."
+        ) from None
+
+
+def check_inside(path: Path, folder: Path) -> Path:
+    """Returns the path of a file or folder that lies in another folder, after links are followed.
+
+    A data set from elsewhere may have links to other files of this machine, whose content would
+    be read as data. The outer folder itself may be a link.
+
+    Raises:
+      ValueError: If the path leads out of the folder, by links or by ``..``.
+    """
+    content = Path(os.path.realpath(path))
+    if not content.is_relative_to(os.path.realpath(folder)):
+        raise ValueError(
+            f"Expected files in the folder {str(folder)!r}, got {str(path)!r}, which leads out of "
+            f"it to {str(content)!r}. Replace the link by a copy if it is part of the data."
+        )
+    return path
