@@ -212,8 +212,10 @@ def test_a_unit_under_way_has_a_folder_of_its_own_until_the_run_is_overwritten(t
     assert first == Record(tmp_path, IDENTITY).once.folder("a/b") != second
     (first / "checkpoint").write_text("half way")
     assert files(tmp_path) == {"config.json", str((first / "checkpoint").relative_to(tmp_path))}
-    Record(tmp_path, IDENTITY).check()
-    Record(tmp_path, IDENTITY).finish()
+    record = Record(tmp_path, IDENTITY)
+    record.check()
+    record.result(Work(1.0))
+    record.finish()
     assert (first / "checkpoint").exists()
     assert list(Record(tmp_path, IDENTITY, overwrite=True).once.folder("a/b").iterdir()) == []
 
