@@ -27,6 +27,7 @@ from _paper import Paper
 
 from gradflow import flow, study
 from gradflow.cells import resolve
+from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
 from gradflow.tasks.inputs import make_inputs
 
@@ -111,6 +112,8 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Measures every network; dimensions net, seed, lag."""
     import xarray
 
+    for name in config.nets:
+        check_name("network", name, NETS)
     nets = study.progress(config.nets, "networks")
     parts = [once(f"net={name}", partial(measure, config, name)) for name in nets]
     return xarray.concat(parts, dim="net").assign_coords(net=list(config.nets))

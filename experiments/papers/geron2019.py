@@ -25,6 +25,7 @@ from _paper import Paper
 
 from gradflow import study, unroll
 from gradflow.cells import rnn
+from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import forecasting
 from gradflow.tasks.forecasting import least_squares, two_sines
@@ -160,6 +161,8 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Measures naive, least-squares and trained models; dimensions model, seed, ahead, time."""
     import xarray
 
+    for name in config.models:
+        check_name("model", name, MODELS)
     one, ten = two_sines(10000, STEPS + 1), two_sines(10000, STEPS + 10)
     models = {
         "linear": (linear(1), one),

@@ -15,6 +15,9 @@ from gradflow.study.config import check, example, field, text
 from gradflow.study.experiment import Experiment
 from gradflow.study.kinds import Kind, kind_of
 
+MOST_DEVICES = 1024
+"""The devices of one process: JAX takes minutes to make more, which are then slower than few."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -122,6 +125,12 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Request:
         raise flags.Error(f"Unexpected argument {left[0]!r}. {hint}Write flags as --name=value.")
     if values["jax_enable_x64"].present:
         raise flags.Error("--precision sets --jax_enable_x64. Use --precision=float64.")
+    number = values["jax_num_cpu_devices"]
+    if number.present and number.value not in range(1, MOST_DEVICES + 1):
+        raise flags.Error(
+            f"flag --jax_num_cpu_devices={number.value}: Expected an integer from 1 to "
+            f"{MOST_DEVICES}, for example 1."
+        )
     given: dict[str, Any] = {name: values[name].value for name in values if values[name].present}
     common = {one.name for one in dataclasses.fields(Options)}
     options = Options(**{name: value for name, value in given.items() if name in common})

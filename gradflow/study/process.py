@@ -30,7 +30,7 @@ def run_process(program: Callable[[], int]) -> NoReturn:
         _discard_output()
     except OSError as error:  # for example of a full disk that the output goes to
         code = 1
-        print(f"error: The output cannot be written: {error}.", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         _discard_output()
     sys.exit(code)
 

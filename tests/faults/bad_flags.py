@@ -5,13 +5,11 @@ from random import Random
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import commands
-from _kit.gallery import studies
 
 from gradflow import study
 
 SECONDS = 2.0  # after which a run that goes on counts as survived: its flags were accepted
 
-PAPERS = sorted(path.stem for path in commands.EXPERIMENTS.glob("papers/[a-z]*.py"))
 NUMBERS = ("0", "-1", "1", "2", "3", "5", "7", "1.5", "1e400", "-inf", "nan", "1_0", "0x10", " 4")
 NUMBERS += (
     "1e-320",
@@ -89,8 +87,8 @@ def line(experiment: study.Experiment, rng: Random) -> list[str]:
 
 def attack(rng: Random, folder: Path) -> str:
     """Tries one command line. Returns "survived" or "refused"."""
-    name = rng.choice([*studies(), *(f"papers/{name}" for name in PAPERS if name != "run")])
-    flags = ["--quick", *line(commands.experiment(name), rng)]
+    name = rng.choice([*commands.STUDIES])
+    flags = ["--quick", *line(commands.STUDIES[name], rng)]
     ended = commands.Running(name, folder / "run", folder, flags).end_within(SECONDS)
     if ended is None or ended.code == 0:
         return "survived"

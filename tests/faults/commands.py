@@ -39,6 +39,14 @@ COPY = "checkout"
 LAZY = ("xarray", "h5netcdf", "matplotlib.figure", "optax", "flax.linen", "orbax.checkpoint")
 """What a run imports when it is needed."""
 
+PAPERS = [path.stem for path in EXPERIMENTS.glob("papers/[a-z]*.py") if path.stem != "run"]
+STUDIES: dict[str, study.Experiment] = {
+    "tiny": tiny.EXPERIMENT,
+    **studies(),
+    **{f"papers/{name}": importlib.import_module(name).EXPERIMENT for name in sorted(PAPERS)},
+}
+"""All studies and papers, by name."""
+
 LONGEST = 600.0  # seconds: of a command that has to end
 
 FLAGS = {
@@ -150,14 +158,7 @@ def perform(
         run_process(partial(papers_run.main, FLAGS[name], places))
     given = flags(name, data) if given is None else given
     sys.argv = [name, f"--workdir={folder}", *given]
-    study.main(experiment(name))
-
-
-def experiment(name: str) -> study.Experiment:
-    """A study or a paper, by its name."""
-    if name.startswith("papers/"):
-        return importlib.import_module(name.removeprefix("papers/")).EXPERIMENT
-    return tiny.EXPERIMENT if name == "tiny" else studies()[name]
+    study.main(STUDIES[name])
 
 
 def flags(name: str, data: Path) -> list[str]:

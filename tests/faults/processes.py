@@ -22,7 +22,7 @@ READ_BACK = (".nc", ".json", "")
 """The endings of the files that a run reads back; figures are only written."""
 
 
-BEGUN = 0.05  # seconds from the start of a command's process to its handling of signals
+BEGUN = 0.2  # seconds from the start of a command's process to its handling of signals
 
 
 class Place(NamedTuple):

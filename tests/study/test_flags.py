@@ -88,6 +88,11 @@ def test_optional_may_be_written_either_way_round():
         ),
         ("7", "Unexpected argument '7'[.] Write flags as --name=value"),
         ("--jax_numpy_rank_promotion=no", "flag --jax_numpy_rank_promotion=no: .*allow|warn|raise"),
+        (
+            "--jax_num_cpu_devices=1000000",
+            "jax_num_cpu_devices=1000000: Expected .* from 1 to 1024",
+        ),
+        ("--jax_num_cpu_devices=0", "jax_num_cpu_devices=0: Expected an integer from 1 to 1024"),
         ("--jax_enable_x64", "--precision sets --jax_enable_x64[.] Use --precision=float64"),
     ],
 )

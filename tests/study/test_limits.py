@@ -22,10 +22,13 @@ PAPERS = sorted(path.stem for path in FOLDER.glob("papers/[a-z]*.py") if path.st
 BAD = {"int": ("1000000000000", str(-(2**70))), "float": ("nan", "1e400", "-inf")}
 
 
+def papers() -> list[study.Experiment]:
+    return [importlib.import_module(name).EXPERIMENT for name in PAPERS]
+
+
 def experiments() -> Iterator[study.Experiment]:
     """All studies and papers, which fail if they are run."""
-    papers = [importlib.import_module(name).EXPERIMENT for name in PAPERS]
-    for one in (*studies().values(), *papers):
+    for one in (*studies().values(), *papers()):
         yield dataclasses.replace(one, run=lambda config, once: pytest.fail("it was run"))
 
 
@@ -62,3 +65,15 @@ def test_sizes_beyond_the_memory_are_refused_before_any_work(tmp_path, capsys, m
         assert f"of memory, and this machine has 8 GB. Reduce --{name}=2147483647." in shown
         assert shown.count("\n") == 1
     assert having and not list(tmp_path.iterdir())
+
+
+def test_an_unknown_name_is_refused_in_one_line_wherever_there_are_several(tmp_path, capsys):
+    tried = 0
+    for one in (*studies().values(), *papers()):
+        for name, hint in get_type_hints(one.config).items():
+            if hint == tuple[str, ...]:
+                flags = [f"--{name}=no_such_name", f"--workdir={tmp_path}/run"]
+                assert study.main(one, ["--quick", *flags]) in (1, 2), (one.name, name)
+                assert capsys.readouterr().err.count("\n") == 1
+                tried += 1
+    assert tried > 10
