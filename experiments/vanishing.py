@@ -128,13 +128,6 @@ def _descriptions(config: Config) -> "list[Description]":
     return [read_description(path, trusted=trusted) for path in config.params or ()]
 
 
-def _files(config: Config) -> list[str]:
-    """The files of trained parameters, and the specs of their cells, which may be in files too."""
-    if config.params is None:
-        return []
-    return [*config.params, *(one.cell for one in _descriptions(config))]
-
-
 def _inputs(config: Config) -> jax.Array:
     """x_1 ... x_T of every run, of shape (runs, T, input): num_sequences for each seed."""
     sizes = {one.input_size for one in _descriptions(config)} if config.params else set()
@@ -321,7 +314,7 @@ EXPERIMENT = study.Experiment(
     run=run,
     figure=figure,
     summary=summary,
-    files=_files,
+    files=lambda config: config.params or (),
     claims=claims,
     section="flow",
     order=1,

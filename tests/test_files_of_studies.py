@@ -6,7 +6,6 @@ import pytest
 from studies import load, load_part
 
 from gradflow.data.idx import PREFIXES
-from gradflow.interop import save_params
 from gradflow.study import Experiment
 
 CELL = """
@@ -81,17 +80,7 @@ def test_a_study_knows_its_files(folder, name, given, files):
 
 
 def test_trained_parameters_and_the_file_of_their_cell_are_files_of_a_study(folder):
-    from jax import random
-
-    from gradflow.cells import resolve
-
-    spec = "mine.py:mine"
-    params = resolve(spec)(2, 3).init(random.key(0))
-    save_params(folder / "trained", params, cell=spec, input_size=2, hidden_size=3)
+    (folder / "trained").write_text("parameters")
     study = experiment("vanishing")
-    assert list(study.identity(study.resolve({"params": ("trained",)}))["files"]) == [
-        "mine.py",
-        "trained",
-    ]
-    with pytest.raises(OSError, match="Expected a file with parameters of a cell at 'nowhere'"):
-        study.identity(study.resolve({"params": ("nowhere",)}))
+    config = study.resolve({"params": ("trained", "nowhere"), "cell": "mine.py:mine"})
+    assert list(study.identity(config)["files"]) == ["mine.py", "trained"]
