@@ -3,14 +3,13 @@
     ./run.sh faults                                    # ten minutes
     ./run.sh faults --minutes=120 --seed=1
     ./run.sh faults --only=kill --seed=17 --tries=1    # one attack again
+    ./run.sh faults --guided                           # the readers of files, by atheris
 
 Each try of a kind has a seed of its own, from --seed on. Every wrong one is printed with the
 command that repeats it, and the exit code is then 1.
 """
 
 import argparse
-import importlib
-import importlib.util
 import os
 import sys
 import tempfile
@@ -24,8 +23,11 @@ from typing import Any, NamedTuple
 
 import bad_flags
 import commands
+import guided
 import pytest
+import records
 from damage import damage
+from loaders import LOADERS
 from processes import ATTACKS, Commands
 
 from gradflow import study
@@ -64,12 +66,10 @@ def kinds(folder: Path, names: Sequence[str]) -> dict[str, Kind]:
 
 def beside() -> Iterator[tuple[str, Callable[[Random, Path], str]]]:
     """The attacks on readers of files, with damaged bytes, and those on records."""
-    if importlib.util.find_spec("loaders"):
-        for name, attack in importlib.import_module("loaders").LOADERS.items():
-            yield f"loaders: {name}", partial(on_example, attack)
-    if importlib.util.find_spec("records"):
-        for name, attack in importlib.import_module("records").ATTACKS.items():
-            yield f"records: {name}", attack
+    for name, attack in LOADERS.items():
+        yield f"loaders: {name}", partial(on_example, attack)
+    for name, attack in records.ATTACKS.items():
+        yield f"records: {name}", attack
 
 
 def on_example(attack: Any, rng: Random, folder: Path) -> str:
@@ -138,6 +138,23 @@ def attack(tally: Tally, *, minutes: float, tries: int | None = None) -> None:
         tally.once(tally.next())
 
 
+def attack_guided(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
+    """Attacks the readers of files by inputs that reach new code. Returns 1 if any was wrong."""
+    if not guided.available():
+        parser.error("expected atheris to be installed: pip install 'gradflow-rnn[fuzz]'")
+    names = [name for name in LOADERS if name.startswith(given.only or "")]
+    found = guided.attack_all(names, minutes=given.minutes, seed=given.seed)
+    for name, (_, wrong) in found.items():
+        if wrong:
+            print(f"{name}:\n{wrong}", flush=True)
+    rows = [
+        {"reader": name, "tried": str(tried), "wrong": str(int(bool(wrong)))}
+        for name, (tried, wrong) in found.items()
+    ]
+    print(study.table(rows))
+    return int(any(wrong for _, wrong in found.values()))
+
+
 def main(arguments: Sequence[str]) -> int:
     """Attacks as the command line asks. Returns 1 if anything was wrong."""
     about = argparse.RawDescriptionHelpFormatter
@@ -147,7 +164,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--tries", type=int, help="tries of each kind, in place of --minutes")
     parser.add_argument("--only", help="one kind, or the beginning of the names of several")
     parser.add_argument("--command", choices=commands.FLAGS, help="the command that is attacked")
+    parser.add_argument("--guided", action="store_true", help="attack the readers by coverage")
     given = parser.parse_args(arguments)
+    if given.guided:
+        return attack_guided(parser, given)
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("GRADFLOW_COMPILATION_CACHE", f"{folder}/compiled")
         compile_quickly()

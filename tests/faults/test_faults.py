@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import guided
 import harness
 import pytest
 
@@ -78,3 +79,25 @@ def test_the_exit_code_says_whether_anything_was_wrong(monkeypatch, capsys):
     )
     with pytest.raises(SystemExit):
         harness.main(["--only=none"])
+
+
+def test_the_guided_attack_finds_what_is_wrong(tmp_path, monkeypatch, capsys):
+    tried: dict[str, tuple[int, str]] = {"trec": (900, ""), "npy": (7, "AssertionError: no")}
+    monkeypatch.setattr(guided, "available", lambda: True)
+    monkeypatch.setattr(guided, "attack_all", lambda names, **_: {n: tried[n] for n in names})
+    monkeypatch.setattr(harness, "LOADERS", tried)
+    assert harness.main(["--guided", "--only=trec"]) == 0
+    assert harness.main(["--guided"]) == 1
+    shown = capsys.readouterr().out
+    assert "npy:\nAssertionError: no\n" in shown and ["npy", "7", "1"] in map(
+        str.split, shown.splitlines()
+    )
+    monkeypatch.setattr(guided, "available", lambda: False)
+    with pytest.raises(SystemExit):
+        harness.main(["--guided"])
+
+
+@pytest.mark.skipif(not guided.available(), reason="atheris is not installed")
+def test_a_reader_is_attacked_by_coverage():
+    tried, wrong = guided.attack_all(["trec"], minutes=0.03, seed=0)["trec"]
+    assert tried > 100 and not wrong
