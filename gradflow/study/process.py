@@ -62,6 +62,6 @@ def _wait(read: int) -> None:
     while (number := os.read(read, 1)[0]) not in ENDS:
         pass
     for worker in multiprocessing.active_children():
-        worker.terminate()
+        worker.kill()  # a forked one has inherited the handlers above
     os.write(2, f"{ENDS[number]}. {RESUMES}\n".encode())
     os._exit(128 + number)

@@ -71,6 +71,8 @@ def test_its_workers_end_with_it():
     )
     with start(code) as process:
         assert process.stdout.readline() == "begun\n"
+        began = time.monotonic()
         process.terminate()
         process.stdout.read()  # ends once no process can write to it
     assert process.returncode == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 30  # the worker would have slept for 60
