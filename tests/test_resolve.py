@@ -178,6 +178,42 @@ def test_a_file_imports_its_neighbours_and_each_folder_has_its_own(tmp_path):
     assert (sys.path, set(sys.modules)) == (path, modules)
 
 
+FAULTY = """
+import helper
+def lazy(n, m):
+    from helper import GAIN
+    return gained(n, m, GAIN)
+def gained(n, m, gain):
+    from gradflow.cells import rnn
+    return rnn(n, m, recurrent_init=f"identity(gain={gain})")
+def missing(n, m):
+    import nowhere_to_be_found
+def looked_up(n, m):
+    return {}[n]
+def ended(n, m):
+    raise SystemExit(3)
+def refusing(n, m):
+    raise TypeError("a gain is a number")
+"""
+
+
+def test_faults_of_a_factory_that_is_called_are_reported_with_their_line(tmp_path):
+    (tmp_path / "helper.py").write_text("GAIN = 0.5")
+    (tmp_path / "mine.py").write_text(FAULTY)
+    assert recurrent_gain(resolve(f"{tmp_path}/mine.py:lazy")) == 0.5  # a neighbour, when called
+    for name, message in {
+        "missing": "got ModuleNotFoundError in line 10 of '.*mine.py': .* Install nowhere_",
+        "looked_up": "got KeyError in line 12 of '.*mine.py': 2. Correct that line",
+        "ended": "got SystemExit in line 14 of '.*mine.py': 3. Correct that line",
+    }.items():
+        with pytest.raises(
+            ValueError, match=f"mine.py:{name} to be made without errors, {message}"
+        ):
+            resolve(f"{tmp_path}/mine.py:{name}")(2, 3)
+    with pytest.raises(TypeError, match="^a gain is a number$"):
+        resolve(f"{tmp_path}/mine.py:refusing")(2, 3)
+
+
 def test_a_library_that_a_file_imports_first_stays_imported(tmp_path, monkeypatch):
     (tmp_path / "library.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)

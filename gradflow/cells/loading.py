@@ -1,6 +1,7 @@
 """Cells of a user's own: factories in files and in modules."""
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import os
@@ -14,6 +15,10 @@ from typing import Any
 from gradflow.checks import shorten
 from gradflow.paths import user_path
 
+_FAULTS = (ImportError, LookupError, NameError, AttributeError, ArithmeticError, SyntaxError)
+_FAULTS += (AssertionError, RecursionError, SystemExit)
+"""What a factory raises by mistake."""
+
 
 def load_factory(place: str, attribute: str) -> Callable[..., Any]:
     """Executes a file or imports a module, and returns its attribute of the given name.
@@ -23,12 +28,37 @@ def load_factory(place: str, attribute: str) -> Callable[..., Any]:
 
     Raises:
       ValueError: If there is no such file, module or attribute, or if executing it raises any
-        exception.
+        exception; and, when the factory is called, if that raises one by mistake.
     """
     path = _existing(place) if place.endswith(".py") else None
-    try:
+    with _reported(place, attribute, path, Exception, SystemExit):
         module = _execute(path) if path else importlib.import_module(place)
-    except (Exception, SystemExit) as error:
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        found = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise ValueError(
+            f"Expected the name of a factory in {place}, got {attribute!r}. "
+            f"Choose one of its callables: {', '.join(found)}."
+        )
+
+    @functools.wraps(factory)
+    def make(*arguments: Any, **options: Any) -> Any:
+        neighbours = _first_on_path(str(path.parent)) if path else contextlib.nullcontext()
+        # A factory refuses an option by a ValueError or a TypeError, with a message of its own.
+        with neighbours, _reported(place, attribute, path, *_FAULTS):
+            return factory(*arguments, **options)
+
+    return make
+
+
+@contextlib.contextmanager
+def _reported(
+    place: str, attribute: str, path: Path | None, *kinds: type[BaseException]
+) -> Iterator[None]:
+    """Turns exceptions of the given kinds in a user's code into a ValueError that says where."""
+    try:
+        yield
+    except kinds as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{place}.".startswith(f"{missing}."):
             raise ValueError(
@@ -37,18 +67,10 @@ def load_factory(place: str, attribute: str) -> Callable[..., Any]:
             ) from None
         message = error.msg if isinstance(error, SyntaxError) else error
         raise ValueError(
-            f"Expected the cell {place}:{attribute} to be loaded without errors, got "
+            f"Expected the cell {place}:{attribute} to be made without errors, got "
             f"{type(error).__name__} in {_line(error, path) or place}: {shorten(message)}. "
             f"{f'Install {missing}' if missing else 'Correct that line'}."
         ) from None
-    factory = getattr(module, attribute, None)
-    if not callable(factory):
-        found = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise ValueError(
-            f"Expected the name of a factory in {place}, got {attribute!r}. "
-            f"Choose one of its callables: {', '.join(found)}."
-        )
-    return factory
 
 
 def _existing(place: str) -> Path:
