@@ -223,7 +223,7 @@ BUGS = [
         "content of files left out of the identity of a run",
         "study/sources.py",
         '            whole = hashlib.file_digest(file, "sha256")',
-        '            whole = hashlib.sha256()',
+        "            whole = hashlib.sha256()",
         ["tests/study/test_sources.py"],
     ),
     Bug(

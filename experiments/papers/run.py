@@ -207,19 +207,21 @@ def perform(request: Request, known: dict[str, Paper], places: Places) -> int:
         return 0
     # A file may be edited while another paper runs: take the digests of the imported versions.
     codes = {name: code_digest(HERE / f"{name}.py") for name in chosen}
-    table, faults = [], []
+    table, faults, failed = [], [], []
     for index, (name, paper) in enumerate(chosen.items(), start=1):
         print(f"[{index}/{len(chosen)}] {name}: {paper.title}", flush=True)
         made = reproduce(name, paper, codes[name], request, places)
-        if made is None:
-            faults.append(f"{name} failed")
+        if made is None:  # which has been said; among several papers it is repeated at the end
+            failed.append(name)
             continue
         table += rows(name, made[0], request.figures)
         faults += [f"{name}: {line}" for line in keep(name, paper, *made, request, places)]
     print("", study.table(table), sep="\n")
+    if failed and len(chosen) > 1:
+        faults.append(f"{', '.join(failed)} failed")
     for fault in faults:
         print("error:", fault, file=sys.stderr)
-    return 1 if faults else 0
+    return 1 if faults or failed else 0
 
 
 def main(arguments: Sequence[str], places: Places | None = None) -> int:

@@ -132,12 +132,14 @@ def small_disk(place: Place, rng: Random) -> str:
 
 
 def read_only(place: Place, rng: Random) -> str:
-    """A disk that becomes read-only at a random moment."""
+    """A disk that is read-only when the command of a killed run is repeated."""
     with disk(place.folder.parent, 2**26) as remount:
         running = place.start()
         time.sleep(rng.uniform(0, place.seconds))
+        running.send(signal.SIGKILL)
+        running.end()
         remount("ro")
-        ended = running.end()
+        ended = place.start().end()
         remount("rw")
         ended.check(0, 1)
         place.resume()

@@ -56,11 +56,13 @@ def call(tmp_path, monkeypatch):
     places = run.Places(tmp_path / "gallery", tmp_path / "papers.md", tmp_path / "runs")
     monkeypatch.setattr(run, "HERE", tmp_path)
 
-    def call(*flags, value=1.0, broken=False):
-        (tmp_path / "fake2000.py").write_text(
-            f"VALUE = {value}\n\ndef run():\n    return VALUE\n\nEXPERIMENT = Paper(run=run)\n"
-        )
-        monkeypatch.setattr(run, "papers", lambda: {"fake2000": fake(value, broken=broken)})
+    def call(*flags, value=1.0, broken=False, names=("fake2000",)):
+        for name in names:
+            (tmp_path / f"{name}.py").write_text(
+                f"VALUE = {value}\n\ndef run():\n    return VALUE\n\nEXPERIMENT = Paper(run=run)\n"
+            )
+        made = {name: fake(value, broken=broken) for name in names}
+        monkeypatch.setattr(run, "papers", lambda: made)
         return run.main(flags, places)
 
     call.places = places
@@ -140,8 +142,10 @@ def test_one_figure_shows_its_claims_alone(call, capsys):
 def test_a_run_that_fails_is_said(call, capsys):
     assert call("--all", broken=True) == 1
     error = capsys.readouterr().err
-    assert "nothing comes out" in error and "fake2000 failed" in error
+    assert "nothing comes out" in error and error.count("\n") == 1
     assert not call.places.ledger.exists()
+    assert call("--all", broken=True, names=("fake2000", "fake2001")) == 1
+    assert capsys.readouterr().err.endswith("error: fake2000, fake2001 failed\n")
 
 
 @pytest.mark.parametrize(
