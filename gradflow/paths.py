@@ -1,6 +1,7 @@
-"""Paths as people type them, and files that have to lie in a folder."""
+"""Paths as people type them, files that have to lie in a folder, and the room in one."""
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -35,3 +36,17 @@ def check_inside(path: Path, folder: Path) -> Path:
             f"it to {str(content)!r}. Replace the link by a copy if it is part of the data."
         )
     return path
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Checks that a folder's disk, quotas and limits leave room for ``size`` bytes.
+
+    It is for a library that cannot end well when a disk is full: the bytes are allotted to a
+    temporary file, which is removed. Where the system cannot do that, nothing is checked.
+
+    Raises:
+      OSError: If there is no room.
+    """
+    if size and hasattr(os, "posix_fallocate"):
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)

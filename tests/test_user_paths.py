@@ -6,7 +6,7 @@ import pytest
 from gradflow.data.files import official_file
 from gradflow.data.idx import read_mnist
 from gradflow.data.imdb import read_imdb
-from gradflow.paths import check_inside, user_path
+from gradflow.paths import check_inside, check_room, user_path
 from gradflow.tasks import make_inputs
 
 KEY = jax.random.key(0)
@@ -89,3 +89,10 @@ def test_a_link_among_images_that_leads_out_of_their_folder_raises(outside):
     (folder / "train-images-idx3-ubyte").symlink_to(outside)
     with pytest.raises(ValueError, match="leads out of it to .*secret"):
         read_mnist(folder, "train")
+
+
+def test_room_is_checked_without_leaving_a_file(tmp_path):
+    check_room(tmp_path, 10_000)
+    with pytest.raises(OSError):
+        check_room(tmp_path, 2**60)
+    assert not list(tmp_path.iterdir())

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradflow.paths import check_room
+
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
@@ -75,10 +77,14 @@ class Checkpoints:
           step: Its number.
           tree: Arrays, keys of `jax.random` and numbers.
           notes: What is saved beside them, as JSON holds it.
+
+        Raises:
+          OSError: If the disk has no room for it.
         """
         import orbax.checkpoint as ocp
 
         leaves = _leaves(tree)
+        check_room(Path(self._manager.directory), sum(leaf.nbytes for leaf in leaves.values()))
         about = {"identity": self.identity, "digest": _digest(leaves), "notes": dict(notes)}
         about["sha256"] = _digest_of_fields(about)
         items = {"arrays": ocp.args.StandardSave(leaves), "about": ocp.args.JsonSave(about)}

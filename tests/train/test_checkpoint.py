@@ -224,3 +224,24 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bits(tmp_path):
     rows = [json.loads(line) for line in metrics.splitlines()]
     logged = np.array([row["loss"] for row in rows], float)
     np.testing.assert_array_equal(logged, expected.metrics["loss"])
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from gradflow.train.checkpoint import Checkpoints
+
+with Checkpoints(Path(sys.argv[1]), {}) as checkpoints:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, 2**14))
+    try:
+        checkpoints.save(0, {name: np.random.rand(3000) for name in "abc"}, {})
+    except OSError as error:
+        print(error.strerror)
+"""
+
+
+def test_a_checkpoint_that_has_no_room_is_an_error_without_others(tmp_path):
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "checkpoints")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("File too large\n", "", 0)
