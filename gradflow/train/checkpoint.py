@@ -13,11 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from gradflow.paths import check_room
+from gradflow.train.arrays import array_digest, from_arrays, to_arrays
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
@@ -83,9 +80,9 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
-        leaves = _leaves(tree)
+        leaves = to_arrays(tree)
         check_room(Path(self._manager.directory), sum(leaf.nbytes for leaf in leaves.values()))
-        about = {"identity": self.identity, "digest": _digest(leaves), "notes": dict(notes)}
+        about = {"identity": self.identity, "digest": array_digest(leaves), "notes": dict(notes)}
         about["sha256"] = _digest_of_fields(about)
         items = {"arrays": ocp.args.StandardSave(leaves), "about": ocp.args.JsonSave(about)}
         self._manager.save(step, args=ocp.args.Composite(**items))
@@ -150,13 +147,11 @@ class Checkpoints:
     def _read_tree(self, step: int, like: Any, digest: str) -> Any:
         import orbax.checkpoint as ocp
 
-        wanted = ocp.args.StandardRestore(_leaves(like))
+        wanted = ocp.args.StandardRestore(to_arrays(like))
         leaves = self._manager.restore(step, args=_composite(arrays=wanted))["arrays"]
-        if _digest(leaves) != digest:
+        if array_digest(leaves) != digest:
             raise ValueError("its arrays are not those that were saved")
-        old = jax.tree.leaves(like)
-        new = [_of_kind(leaf, leaves.get(_name(i))) for i, leaf in enumerate(old)]
-        return jax.tree.unflatten(jax.tree.structure(like), new)
+        return from_arrays(leaves, like)
 
 
 class _OtherTraining(Exception):
@@ -174,48 +169,5 @@ def _composite(**items: Any) -> "ocp.args.Composite":
     return ocp.args.Composite(**items)
 
 
-def _name(index: int) -> str:
-    return f"{index:04d}"
-
-
-def _leaves(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves by number on the host, without empty ones, which orbax does not take."""
-    leaves = [np.asarray(_without_keys(leaf)) for leaf in jax.tree.leaves(tree)]
-    return {_name(i): leaf for i, leaf in enumerate(leaves) if leaf.size}
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _without_keys(leaf: Any) -> Any:
-    """The leaf, or of keys of `jax.random`, which no file takes, their data."""
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _of_kind(old: Any, new: np.ndarray | None) -> Any:
-    """A leaf that was read, as the same kind of array or number as the one that was given."""
-    if new is None:  # empty, and so not in the file
-        return old
-    if isinstance(old, int | float):
-        return type(old)(new)
-    if not isinstance(old, jax.Array):
-        return new
-    # A copy: an array that shared the memory of the file's could not be donated to an update.
-    array = jnp.array(new)
-    if _is_key(old):
-        array = jax.random.wrap_key_data(array, impl=jax.random.key_impl(old))
-    # Arrays on a single device stay uncommitted, so that a program may still distribute them.
-    return jax.device_put(array, old.sharding) if len(old.sharding.device_set) > 1 else array
-
-
 def _digest_of_fields(about: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(leaves: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(leaves):
-        leaf = np.asarray(leaves[name])
-        digest.update(f"{name} {leaf.dtype} {leaf.shape} ".encode() + leaf.tobytes())
-    return digest.hexdigest()
