@@ -206,12 +206,14 @@ class Commands:
     def __init__(self, folder: Path, names: tuple[str, ...]) -> None:
         self.folder, self.names = folder, names
         self.known: dict[str, tuple[float, dict[str, bytes]]] = {}
+        self.tries = 0
         make_data(folder)
 
     def attack(self, kind: str, rng: Random) -> str:
         """Attacks a random command. Returns "survived" or "refused"."""
         name = rng.choice(self.names)
-        folder = self.folder / "attack"
+        self.tries += 1
+        folder = self.folder / f"attack-{self.tries}"  # what one leaves concerns no other
         try:
             if name not in self.known:
                 self.known[name] = self._undisturbed(name, folder)
