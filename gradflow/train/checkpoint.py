@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 NUM_KEPT = 2
 
+OVERHEAD = 2**16
+"""Bytes that a checkpoint can take besides its arrays and a quarter of their size."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -81,7 +84,8 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         leaves = to_arrays(tree)
-        check_room(Path(self._manager.directory), sum(leaf.nbytes for leaf in leaves.values()))
+        size = sum(leaf.nbytes for leaf in leaves.values())
+        check_room(Path(self._manager.directory), size + size // 4 + OVERHEAD)
         about = {"identity": self.identity, "digest": array_digest(leaves), "notes": dict(notes)}
         about["sha256"] = _digest_of_fields(about)
         items = {"arrays": ocp.args.StandardSave(leaves), "about": ocp.args.JsonSave(about)}
