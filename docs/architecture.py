@@ -10,8 +10,8 @@ import ast
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradflow.paths import write_bytes
 from gradflow.study.figure import render, style
-from gradflow.study.store import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

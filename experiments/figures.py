@@ -24,10 +24,10 @@ from _kit.gallery import ROOT, gallery
 from _kit.tables import documents, gallery_page
 
 from gradflow import study
+from gradflow.paths import write_bytes
 from gradflow.study.experiment import check_docstrings
 from gradflow.study.process import run_process
 from gradflow.study.settings import compile_quickly
-from gradflow.study.store import write_bytes
 
 FLAGS = ("--quick", "--overwrite", "--tables")
 

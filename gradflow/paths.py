@@ -1,8 +1,13 @@
-"""Paths as people type them, files that have to lie in a folder, and the room in one."""
+"""Paths as people type them, files that have to lie in a folder, atomic writes, and free room."""
 
+import contextlib
+import errno
 import os
 import tempfile
 from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The numbers of the errors of a full disk, an exhausted quota, and a limit of a file's size."""
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
@@ -36,6 +41,34 @@ def check_inside(path: Path, folder: Path) -> Path:
             f"it to {str(content)!r}. Replace the link by a copy if it is part of the data."
         )
     return path
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file atomically, in a new folder if there is none.
+
+    A reader, and a process that is killed at any moment, sees the old file or the new one.
+
+    Raises:
+      OSError: If the file cannot be written, such as on a full disk.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(draft, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(
+            f"Expected room for {path}, got: {error.strerror}. Free some space and run it again: a "
+            "study resumes."
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):  # the disk has become read-only
+            draft.unlink(missing_ok=True)
 
 
 def check_room(folder: Path, size: int) -> None:

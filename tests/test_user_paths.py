@@ -1,4 +1,8 @@
-"""Paths as people type them, and links that lead out of a folder."""
+"""Paths as people type them, links that lead out of a folder, atomic writes, and free room."""
+
+import os
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -6,7 +10,7 @@ import pytest
 from gradflow.data.files import official_file
 from gradflow.data.idx import read_mnist
 from gradflow.data.imdb import read_imdb
-from gradflow.paths import check_inside, check_room, user_path
+from gradflow.paths import check_inside, check_room, user_path, write_bytes
 from gradflow.tasks import make_inputs
 
 KEY = jax.random.key(0)
@@ -96,3 +100,44 @@ def test_room_is_checked_without_leaving_a_file(tmp_path):
     with pytest.raises(OSError):
         check_room(tmp_path, 2**60)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write_bytes(path, b"old")
+
+    def fail(descriptor: int) -> None:
+        raise RuntimeError("half way")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="half way"):
+        patch.setattr(os, "fsync", fail)
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_process_killed_while_it_writes_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "a.txt"
+    write_bytes(path, b"old")
+    code = f"""
+import os, signal
+from pathlib import Path
+from gradflow.paths import write_bytes
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+write_bytes(Path({str(path)!r}), b"new")
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert path.read_bytes() == b"old"
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    calls = []
+    replace, fsync = os.replace, os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(
+        os, "replace", lambda a, b: (calls.append(a.parent == b.parent), replace(a, b))
+    )
+    write_bytes(tmp_path / "new" / "a.txt", b"x")
+    assert calls == ["fsync", True]

@@ -26,12 +26,12 @@ from _paper import Paper
 
 from gradflow import study
 from gradflow.locks import locked
+from gradflow.paths import write_bytes
 from gradflow.spec import check_name
 from gradflow.study import Claim
 from gradflow.study.figure import render
 from gradflow.study.process import run_process
 from gradflow.study.provenance import versions
-from gradflow.study.store import write_bytes
 
 if TYPE_CHECKING:
     import xarray

@@ -88,7 +88,7 @@ CATALOGUE: dict[str, Measurement] = {
     ),
     "leading_singular_values": Measurement(
         leading_singular_values,
-        "the same at a few lags, with an error of (256 + 8 lag + 4 n √lag) eps σ_1; NaN below it",
+        "the same at a few lags; the error is about (256 + 8 lag + 4 n √lag) eps σ_1, NaN below it",
         (Variable("leading_singular_values", ("at_lag", "index")),),
         "curves",
         "lags",

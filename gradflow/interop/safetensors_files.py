@@ -1,4 +1,4 @@
-"""Files in the safetensors format: opened for reading, and written as a whole."""
+"""Files in the safetensors format, opened for reading."""
 
 import contextlib
 import os
@@ -32,23 +32,3 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
             f"Expected a safetensors file at {str(path)!r}, but it cannot be read "
             f"({shorten(error)}). Write it with gradflow.interop.save_params."
         ) from None
-
-
-def write(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file, in a new folder if there is none. An interrupted write leaves no part of it.
-
-    Raises:
-      OSError: If it cannot be written.
-    """
-    path = user_path(path)
-    # A rename is atomic: the file appears only after its content is on the disk.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -22,7 +22,8 @@ from safetensors.numpy import save
 from gradflow.cell import Params, param_shapes
 from gradflow.cells import resolve
 from gradflow.checks import check_sizes, shorten
-from gradflow.interop.safetensors_files import opened, write
+from gradflow.interop.safetensors_files import opened
+from gradflow.paths import user_path, write_bytes
 
 _KINDS = {"BOOL": "b", "C64": "c", "F16": "f", "F32": "f", "F64": "f"} | {
     f"{sign}{bits}": kind for sign, kind in (("I", "i"), ("U", "u")) for bits in (8, 16, 32, 64)
@@ -75,7 +76,7 @@ def save_params(
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in given.items()}
     description = Description(cell, input_size, hidden_size)._asdict()
     about = {**description, SHA256: _digest(description, arrays)}
-    write(path, save(arrays, {METADATA: json.dumps(about)}))
+    write_bytes(user_path(path), save(arrays, {METADATA: json.dumps(about)}))
 
 
 def read_params(path: str | os.PathLike[str], like: Params) -> Params:

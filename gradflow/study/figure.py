@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gradflow.study.store import write_bytes
+from gradflow.paths import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

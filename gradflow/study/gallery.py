@@ -4,12 +4,13 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradflow.paths import write_bytes
 from gradflow.study.claims import to_record
 from gradflow.study.config import Config
 from gradflow.study.experiment import Experiment
 from gradflow.study.figure import render
 from gradflow.study.provenance import shorten, versions
-from gradflow.study.store import write_bytes, write_json
+from gradflow.study.store import write_json
 
 if TYPE_CHECKING:
     import xarray

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradflow.paths import write_bytes
 from gradflow.study.config import Config, digest, label
 from gradflow.study.folder import (
     CONFIG,
@@ -38,7 +39,6 @@ from gradflow.study.store import (
     plain,
     read_dataset,
     read_verified,
-    write_bytes,
     write_dataset,
     write_verified,
 )

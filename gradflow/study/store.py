@@ -1,65 +1,23 @@
-"""Files that are written at once, JSON and netCDF, and that are verified when they are read."""
+"""JSON and netCDF files, which are verified when they are read."""
 
-import contextlib
-import errno
 import hashlib
 import io
 import json
 import math
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradflow.paths import write_bytes
+
 if TYPE_CHECKING:
     import xarray
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""The numbers of the errors of a full disk, an exhausted quota, and a limit of a file's size."""
 
 SHA256 = "sha256"
 """The key of a JSON file's own checksum."""
 
 _SEAL = b"\nsha256:"
 """What stands between a netCDF file and its checksum. Readers of HDF5 ignore bytes at the end."""
-
-
-def temporary(path: Path) -> Path:
-    """Returns the temporary name under which this process writes a file."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Gives a temporary name in the same folder, which becomes ``path`` when the block ends.
-
-    A reader, and a process that is killed at any moment, sees the old file or the new one.
-
-    Raises:
-      OSError: If the file cannot be written, such as on a full disk.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = temporary(path)
-    try:
-        yield draft
-        with open(draft, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise OSError(
-            f"Expected room for {path}, got: {error.strerror}. Free some space and run the same "
-            "command again; it resumes."
-        ) from None
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file atomically."""
-    with atomic(path) as draft:
-        draft.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
