@@ -40,7 +40,8 @@ from _kit import curves, decisions, fields, gain_sweep, outcomes, rates, runs, t
 
 from gradflow import flow, statistics, study, unroll
 from gradflow.cells import rnn
-from gradflow.cells.rnn import resolve_activation, switched_rnn, with_each_activation
+from gradflow.cells.activations import resolve_activation
+from gradflow.cells.rnn import switched_rnn, with_each_activation
 from gradflow.numerics.exact_slopes import exact_slopes
 from gradflow.spec import split_specs
 from gradflow.tasks import resolve_task

@@ -1,5 +1,6 @@
 """gradflow measures how gradients flow through recurrent networks, for any cell."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from gradflow.cell import Carry, Cell, Params
@@ -7,14 +8,15 @@ from gradflow.unroll import Trajectory, unroll
 
 if TYPE_CHECKING:
     from gradflow.flow import measure
+    from gradflow.interop import Net, load
 
-__all__ = ["Carry", "Cell", "Params", "Trajectory", "measure", "unroll"]
+__all__ = ["Carry", "Cell", "Net", "Params", "Trajectory", "load", "measure", "unroll"]
+
+_LATER = {"Net": "interop", "load": "interop", "measure": "flow"}
+"""Names by the part that has them, which a program that only runs cells need not wait for."""
 
 
 def __getattr__(name: str) -> Any:
-    # `measure` loads all measurements, which a program that only runs cells need not wait for.
-    if name == "measure":
-        from gradflow.flow import measure
-
-        return measure
+    if name in _LATER:
+        return getattr(importlib.import_module(f"gradflow.{_LATER[name]}"), name)
     raise AttributeError(f"module 'gradflow' has no attribute {name!r}")

@@ -1,10 +1,10 @@
 """The gated recurrent unit (GRU), in its two common forms."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from gradflow.cell import Cell, Key, Params
+from gradflow.cells.activations import clipped
 from gradflow.cells.parts import RecurrentInit, affine, init_gates
 from gradflow.initializers import InitSpec
 
@@ -13,6 +13,9 @@ def gru(
     input_size: int,
     hidden_size: int,
     *,
+    activation: str = "tanh",
+    gate_activation: str = "sigmoid",
+    clip: float | None = None,
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
@@ -29,18 +32,23 @@ def gru(
     zero, as in Flax and Keras; PyTorch initialises all parameters from U(±1/√hidden).
 
     Args:
+      activation: The function in place of tanh.
+      gate_activation: The function in place of σ.
+      clip: Largest absolute value of the arguments of these functions, as in ONNX; by default
+        there is none.
       recurrent_init: Initialiser of each gate's W_h separately, as in Flax Linen. Keras
         initialises one orthogonal matrix for all gates.
       input_init: Initialiser of each gate's W_x: LeCun's, as in Flax; Keras uses Glorot's.
 
     Source: Cho et al. 2014, arXiv:1406.1078, in the variant of its version 1 that cuDNN adopted.
     """
+    sigma, phi = clipped(gate_activation, clip), clipped(activation, clip)
 
     def gates(params: Params, h: Array, x: Array) -> dict[str, Array]:
-        r = jax.nn.sigmoid(affine(params["r"], h, x))
-        z = jax.nn.sigmoid(affine(params["z"], h, x))
+        r = sigma(affine(params["r"], h, x))
+        z = sigma(affine(params["z"], h, x))
         p = params["n"]
-        n = jnp.tanh(p["W_x"] @ x + p["b"] + r * (p["W_h"] @ h + p["b_h"]))
+        n = phi(p["W_x"] @ x + p["b"] + r * (p["W_h"] @ h + p["b_h"]))
         return {"r": r, "z": z, "n": n}
 
     init_shared = init_gates(
@@ -58,6 +66,9 @@ def gru_reset_before(
     input_size: int,
     hidden_size: int,
     *,
+    activation: str = "tanh",
+    gate_activation: str = "sigmoid",
+    clip: float | None = None,
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
@@ -73,17 +84,22 @@ def gru_reset_before(
     a^z. Biases are initialised at zero, as in both.
 
     Args:
+      activation: The function in place of tanh.
+      gate_activation: The function in place of σ.
+      clip: Largest absolute value of the arguments of these functions, as in ONNX; by default
+        there is none.
       recurrent_init: Initialiser of each gate's W_h separately. Keras initialises one orthogonal
         matrix for all gates, Haiku uses a truncated normal distribution.
       input_init: Initialiser of each gate's W_x: LeCun's; Keras uses Glorot's.
 
     Source: Cho et al. 2014, arXiv:1406.1078, eq. 5 to 8 (z = 1 keeps the old state there as well).
     """
+    sigma, phi = clipped(gate_activation, clip), clipped(activation, clip)
 
     def gates(params: Params, h: Array, x: Array) -> dict[str, Array]:
-        r = jax.nn.sigmoid(affine(params["r"], h, x))
-        z = jax.nn.sigmoid(affine(params["z"], h, x))
-        return {"r": r, "z": z, "n": jnp.tanh(affine(params["n"], r * h, x))}
+        r = sigma(affine(params["r"], h, x))
+        z = sigma(affine(params["z"], h, x))
+        return {"r": r, "z": z, "n": phi(affine(params["n"], r * h, x))}
 
     init = init_gates(
         "rzn", input_size, hidden_size, recurrent_init=recurrent_init, input_init=input_init

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from gradflow.cell import Cell, Key, Params
+from gradflow.cells.activations import resolve_activation
 from gradflow.cells.parts import init_matrices
-from gradflow.cells.rnn import resolve_activation
 from gradflow.checks import check_number, check_sizes
 from gradflow.initializers import InitSpec, resolve_initializer
 

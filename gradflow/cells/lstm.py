@@ -9,15 +9,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Cell, Key, Params
+from gradflow.cells.activations import clipped
 from gradflow.cells.parts import RecurrentInit, affine, init_gates
-from gradflow.checks import check_flag
-from gradflow.initializers import BiasSpec, InitSpec
+from gradflow.checks import check_flag, check_integer
+from gradflow.initializers import BiasSpec, InitSpec, lecun
+
+Init = Callable[[Key], Params]
 
 
 class LSTMCarry(NamedTuple):
-    """The two states of an LSTM: the hidden state h and the cell state c."""
+    """The two states of an LSTM: the hidden state h, or its projection, and the cell state c."""
 
-    h: Float[Array, " hidden"]
+    h: Float[Array, " output"]
     c: Float[Array, " hidden"]
 
 
@@ -30,6 +33,11 @@ def lstm(
     peephole: bool | str = False,
     coupled: bool = False,
     forget_gate: bool = True,
+    projection_size: int | None = None,
+    activation: str = "tanh",
+    output_activation: str | None = None,
+    gate_activation: str = "sigmoid",
+    clip: float | None = None,
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
@@ -52,6 +60,12 @@ def lstm(
         for each gate, initialised from N(0, 0.1²), as in Lasagne.
       coupled: Whether i_t = 1 - f_t. The input gate then has no parameters.
       forget_gate: False gives the LSTM of 1997: f_t = 1, and no parameters for f.
+      projection_size: Size of h where it is a projection, h_t = W (o_t ∘ tanh(c_t)). The parameter
+        W is then ``params["projection"]["W"]``, and hidden_size is the size of c alone.
+      activation: The function in place of tanh, in g.
+      output_activation: The function in place of tanh in h, by default that of g.
+      gate_activation: The function in place of σ.
+      clip: Largest absolute value of each a_t^q, as in ONNX; by default there is none.
       recurrent_init: Initialiser of each gate's W_h separately, as in Flax Linen. Keras
         initialises one orthogonal matrix for all four gates.
       input_init: Initialiser of each gate's W_x: LeCun's, as in Flax; Keras uses Glorot's.
@@ -64,7 +78,7 @@ def lstm(
     Source: Hochreiter & Schmidhuber 1997; Gers, Schmidhuber, Cummins 2000 (forget gate);
     Gers, Schraudolph, Schmidhuber 2002 (peepholes); Jozefowicz, Zaremba, Sutskever 2015 (forget
     bias 1); Greff et al. 2015, arXiv:1503.04069 (coupled gates, there CIFG); Tallec & Ollivier
-    2018, arXiv:1804.11188 (chrono).
+    2018, arXiv:1804.11188 (chrono); Sak, Senior, Beaufays 2014, arXiv:1402.1128 (projection).
     """
     check_flag("coupled", coupled)
     check_flag("forget_gate", forget_gate)
@@ -88,18 +102,30 @@ def lstm(
         input_init=input_init,
         biases={"f": 1.0 if forget_bias is None else forget_bias}
         | ({} if input_bias is None else {"i": input_bias}),
+        recurrent_size=projection_size,
     )
-    advance = _equations(names, peepholes)
+    if peepholes:
+        init = _with_peepholes(init, peepholes, hidden_size)
+    if projection_size is not None:
+        init = _with_projection(init, projection_size, hidden_size)
+    advance = _equations(
+        names, peepholes, clipped(gate_activation, clip), clipped(activation, clip)
+    )
+    squash = clipped(output_activation or activation)
 
     def step(params: Params, carry: LSTMCarry, x: Array) -> tuple[LSTMCarry, Array]:
         gates, c = advance(params, carry, x)
-        h = gates["o"] * jnp.tanh(c)
+        h = gates["o"] * squash(c)
+        if projection_size is not None:
+            h = params["projection"]["W"] @ h
         return LSTMCarry(h, c), h
 
     return Cell(
-        init=_with_peepholes(init, peepholes, hidden_size) if peepholes else init,
+        init=init,
         step=step,
-        initial_carry=lambda: LSTMCarry(jnp.zeros(hidden_size), jnp.zeros(hidden_size)),
+        initial_carry=lambda: LSTMCarry(
+            jnp.zeros(projection_size or hidden_size), jnp.zeros(hidden_size)
+        ),
         hidden=lambda carry: carry.h,
         gates=lambda params, carry, x: advance(params, carry, x)[0],
     )
@@ -119,17 +145,19 @@ def _peephole_gates(peephole: bool | str, names: str) -> str:
     return peephole
 
 
-def _equations(names: str, peepholes: str) -> Callable[..., tuple[dict[str, Array], Array]]:
+def _equations(
+    names: str, peepholes: str, sigma: Callable[[Array], Array], phi: Callable[[Array], Array]
+) -> Callable[..., tuple[dict[str, Array], Array]]:
     """Makes the function that computes the gates and c_t, for gates with parameters `names`."""
 
     def sigmoid(params: Params, a: dict[str, Array], gate: str, c: Array) -> Array:
-        return jax.nn.sigmoid(a[gate] + params[gate]["p"] * c if gate in peepholes else a[gate])
+        return sigma(a[gate] + params[gate]["p"] * c if gate in peepholes else a[gate])
 
     def advance(params: Params, carry: LSTMCarry, x: Array) -> tuple[dict[str, Array], Array]:
         a = {gate: affine(params[gate], carry.h, x) for gate in names}
         f = sigmoid(params, a, "f", carry.c) if "f" in names else jnp.ones_like(carry.c)
         i = sigmoid(params, a, "i", carry.c) if "i" in names else 1 - f
-        g = jnp.tanh(a["g"])
+        g = phi(a["g"])
         c = f * carry.c + i * g
         o = sigmoid(params, a, "o", c)
         return {"i": i, "f": f, "g": g, "o": o}, c
@@ -137,9 +165,18 @@ def _equations(names: str, peepholes: str) -> Callable[..., tuple[dict[str, Arra
     return advance
 
 
-def _with_peepholes(
-    init: Callable[[Key], Params], peepholes: str, hidden_size: int
-) -> Callable[[Key], Params]:
+def _with_projection(init: Init, projection_size: int, hidden_size: int) -> Init:
+    check_integer("projection_size", projection_size, 1)
+
+    def init_with_projection(key: Key) -> Params:
+        # The gates use the keys that split(key) gives; fold_in gives one independent of them.
+        W = lecun()(jax.random.fold_in(key, 100), (projection_size, hidden_size), float)
+        return init(key) | {"projection": {"W": W}}
+
+    return init_with_projection
+
+
+def _with_peepholes(init: Init, peepholes: str, hidden_size: int) -> Init:
     def init_with_peepholes(key: Key) -> Params:
         params = init(key)
         # `init` uses the keys that split(key) gives; fold_in gives one that is independent of them.

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradflow.cell import Cell, Key, Params
+from gradflow.cells.activations import ACTIVATIONS
 from gradflow.cells.parts import init_matrices
-from gradflow.cells.rnn import ACTIVATIONS
 from gradflow.checks import check_integer, check_sizes
 from gradflow.initializers import InitSpec, resolve_initializer
 from gradflow.spec import check_name

@@ -28,10 +28,12 @@ def init_gates(
     recurrent_init: RecurrentInit,
     input_init: InitSpec,
     biases: Mapping[str, BiasSpec] | None = None,
+    recurrent_size: int | None = None,
 ) -> Callable[[Key], Params]:
     """Makes the init function of a gated cell: ``params[gate] = {"W_x", "W_h", "b"}``.
 
-    Every matrix is initialised separately, from its own key, and the biases by `init_biases`.
+    Every matrix is initialised separately, from its own key, and the biases by `init_biases`. The
+    size of the h that W_h multiplies is recurrent_size, where it is not hidden_size.
     """
     check_sizes(input_size, hidden_size)
     recurrent = per_gate(recurrent_init, gates)
@@ -43,7 +45,7 @@ def init_gates(
         keys_x, keys_h = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
         dtype = jnp.zeros(()).dtype  # the default float: 64 bits if x64 is on
         W_x = _init_each(inputs, keys_x, (hidden_size, input_size), dtype)
-        W_h = _init_each(recurrent, keys_h, (hidden_size, hidden_size), dtype)
+        W_h = _init_each(recurrent, keys_h, (hidden_size, recurrent_size or hidden_size), dtype)
         b = init_b(keys, (hidden_size,), dtype)
         return {gate: {"W_x": W_x[gate], "W_h": W_h[gate], "b": b[gate]} for gate in gates}
 

@@ -1,37 +1,16 @@
 """The vanilla RNN with any activation, and the identity RNN."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from gradflow.cell import Cell, Key, Params
+from gradflow.cells.activations import clipped
 from gradflow.cells.parts import RecurrentInit, affine, init_gates
 from gradflow.checks import check_flag, check_number
 from gradflow.initializers import InitSpec, identity
-from gradflow.spec import check_name
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    name: getattr(jax.nn, name)
-    for name in (
-        "celu elu gelu hard_sigmoid hard_silu hard_swish hard_tanh identity leaky_relu "
-        "log_sigmoid mish relu relu6 selu sigmoid silu soft_sign softplus sparse_plus "
-        "squareplus swish tanh"
-    ).split()
-    if hasattr(jax.nn, name)
-} | {"identity": lambda x: x, "tanh": jnp.tanh}
-"""Elementwise activations by name: those of `jax.nn`, and the identity of a linear network."""
-
-
-def resolve_activation(name: str) -> Callable[[Array], Array]:
-    """Returns the elementwise activation of that name.
-
-    Raises:
-      ValueError: For an unknown name.
-    """
-    check_name("activation", name, ACTIVATIONS)
-    return ACTIVATIONS[name]
 
 
 def rnn(
@@ -40,6 +19,7 @@ def rnn(
     *,
     activation: str = "tanh",
     residual: bool = False,
+    clip: float | None = None,
     recurrent_init: RecurrentInit = "orthogonal",
     input_init: InitSpec = "lecun",
 ) -> Cell:
@@ -54,18 +34,19 @@ def rnn(
       activation: ``tanh``, ``relu``, ``identity`` or another elementwise function of `jax.nn`.
       residual: Whether h_{t-1} is added inside the activation, φ(W_x x_t + W_h h_{t-1} + b +
         h_{t-1}), as Flax Linen's ``residual`` does; then J_t = diag(φ'(a_t)) (W_h + I).
+      clip: Largest absolute value of the argument of φ, as in ONNX; by default there is none.
       recurrent_init: Initialiser of W_h: orthogonal, as in Flax and Keras.
       input_init: Initialiser of W_x: LeCun's, as in Flax; Keras uses Glorot's.
 
     Raises:
-      TypeError: If residual is neither True nor False.
-      ValueError: For an unknown activation.
+      TypeError: If residual is neither True nor False, or clip is not a number.
+      ValueError: For an unknown activation, or a clip that is not positive.
 
     Source: Elman 1990, doi:10.1207/s15516709cog1402_1; Hu et al. 2018, arXiv:1801.06105
     (residual).
     """
     check_flag("residual", residual)
-    phi = resolve_activation(activation)
+    phi = clipped(activation, clip)
     init_gate = init_gates(
         ["rnn"],
         input_size,
@@ -132,7 +113,7 @@ def switched_rnn(activations: Sequence[str], input_size: int, hidden_size: int) 
     Raises:
       ValueError: For an unknown name.
     """
-    phis = [resolve_activation(name) for name in activations]
+    phis = [clipped(name) for name in activations]
     plain = rnn(input_size, hidden_size)
 
     def init(key: Key) -> Params:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracle import assert_step_matches, random_state
 
 from gradflow.cells import rnn
-from gradflow.cells.rnn import ACTIVATIONS, resolve_activation
+from gradflow.cells.activations import ACTIVATIONS, resolve_activation
 
 # Written from the definitions, for complex arguments: comparisons look at the real part.
 REFERENCES = {

@@ -1,0 +1,1 @@
+"""Diagnosis of trained networks: findings, measured advice, the page and the live monitor."""
