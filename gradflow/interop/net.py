@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.cells import resolve
@@ -68,20 +68,19 @@ class Layer:
         """Whether the import was compared with the original, in words."""
         return "not verified" if self.error is None else f"verified to {self.error:.0e}"
 
-    def run(self, inputs: Float[np.ndarray, "n t input"]) -> Float[np.ndarray, "n t hidden"]:
-        """Returns the outputs in float64, for inputs and outputs in the time of the model."""
+    def apply(self, inputs: Float[Array, "n t input"]) -> Float[Array, "n t output"]:
+        """Computes the outputs, for inputs and outputs in the time of the model."""
         turn = slice(None, None, -1 if self.direction == "reverse" else 1)
+        x = jnp.swapaxes(inputs, 0, 1)[turn]
+        carry = self.carry
+        if carry is not None:
+            carry = jax.tree.map(lambda s: jnp.broadcast_to(s, (x.shape[1], *np.shape(s))), carry)
+        return jnp.swapaxes(unroll(self.cell, self.params, x, carry=carry).outputs[turn], 0, 1)
+
+    def run(self, inputs: Float[np.ndarray, "n t input"]) -> Float[np.ndarray, "n t output"]:
+        """Computes the same in float64, whatever the precision that JAX is set to."""
         with jax.enable_x64(True):
-            x = jnp.asarray(np.swapaxes(inputs, 0, 1)[turn], jnp.float64)
-            carry = (
-                None
-                if self.carry is None
-                else jax.tree.map(
-                    lambda s: jnp.broadcast_to(s, (x.shape[1], *np.shape(s))), self.carry
-                )
-            )
-            outputs = unroll(self.cell, self.params, x, carry=carry).outputs
-            return np.swapaxes(np.asarray(outputs)[turn], 0, 1)
+            return np.asarray(self.apply(jnp.asarray(inputs, jnp.float64)))
 
     def __repr__(self) -> str:
         sizes = f"{self.input_size} -> {self.hidden_size}"
@@ -177,22 +176,22 @@ def check_net(net: Net) -> Net:
     return net
 
 
-def feed(net: Net, inputs: Float[np.ndarray, "n t input"]) -> dict[str, np.ndarray]:
-    """Returns the inputs of each layer, in the time of the model, for inputs of the first.
+def feed(net: Net, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the inputs (N, T, input) of each layer, in the time of the model.
 
-    A layer that is fed by others gets their outputs. One that is not gets the given inputs, if
-    they have its size; else it is missing in the result.
+    Args:
+      net: The net.
+      given: Those of the layers that no other layer feeds. A layer that is fed by others gets their
+        outputs side by side; one whose inputs depend on what is not given is left out.
     """
-    found: dict[str, np.ndarray] = {}
-    outputs: dict[str, np.ndarray] = {}
+    found, outputs = dict(given), {}
     for layer in net.layers:
-        if layer.fed_by:
-            if not all(name in outputs for name in layer.fed_by):
-                continue
+        if (
+            layer.fed_by
+            and layer.name not in found
+            and all(name in outputs for name in layer.fed_by)
+        ):
             found[layer.name] = np.concatenate([outputs[name] for name in layer.fed_by], axis=-1)
-        elif inputs.shape[-1] == layer.input_size:
-            found[layer.name] = np.asarray(inputs)
-        else:
-            continue
-        outputs[layer.name] = layer.run(found[layer.name])
+        if layer.name in found:
+            outputs[layer.name] = layer.run(found[layer.name])
     return found

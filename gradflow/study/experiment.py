@@ -74,6 +74,12 @@ def no_claims(dataset: "xarray.Dataset") -> list[Claim]:
     return []
 
 
+def no_documents(dataset: "xarray.Dataset", environment: Mapping[str, Any]) -> dict[str, bytes]:
+    """Writes no file beside the record's own."""
+    del dataset, environment
+    return {}
+
+
 def check_docstrings() -> None:
     """Refuses a Python that removes docstrings: titles and help are taken from them.
 
@@ -101,6 +107,7 @@ class Experiment:
         such files. A run counts as finished only as long as the contents of its files are the same.
       summary: dataset -> the lines that are printed at the end of a run.
       claims: dataset -> its claims with their verdicts.
+      documents: (dataset, environment) -> the contents of further files of the record, by name.
       section: The section of the tables of studies that it belongs to.
       order: Its place in the section; studies of one order are sorted by name.
       gallery: Its pictures in the committed gallery, by the name of their files.
@@ -120,6 +127,7 @@ class Experiment:
     files: Callable[[Any], Sequence[str]] = no_files
     summary: "Callable[[xarray.Dataset], str]" = no_summary
     claims: "Callable[[xarray.Dataset], list[Claim]]" = no_claims
+    documents: "Callable[[xarray.Dataset, Mapping[str, Any]], Mapping[str, bytes]]" = no_documents
     section: str = ""
     order: int = 100
     gallery: Mapping[str, Picture] = dataclasses.field(default_factory=dict)

@@ -13,7 +13,7 @@ import jax
 from absl import flags
 
 from gradflow.locks import locked
-from gradflow.paths import user_path
+from gradflow.paths import user_path, write_bytes
 from gradflow.study import provenance
 from gradflow.study.config import Config
 from gradflow.study.experiment import Experiment, check_docstrings
@@ -210,3 +210,5 @@ def _save(experiment: Experiment, dataset: "xarray.Dataset", folder: Path, comma
         "Keywords": f"git commit {environment['git_commit']}",
     }
     save(experiment.draw(dataset), folder, "figure", metadata)
+    for name, content in experiment.documents(dataset, environment).items():
+        write_bytes(folder / name, content)

@@ -1,0 +1,14 @@
+"""Diagnoses the recurrent layers of a trained network; see `gradflow.report.diagnose`.
+
+python experiments/diagnose.py model.safetensors
+"""
+
+import sys
+
+from gradflow import study
+from gradflow.__main__ import with_model
+from gradflow.report.diagnose import EXPERIMENT
+
+if __name__ == "__main__":
+    sys.argv[1:] = with_model(sys.argv[1:])
+    study.main(EXPERIMENT)

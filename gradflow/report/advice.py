@@ -1,0 +1,140 @@
+"""Changes of a layer that may let its gradient reach further, each applied to a copy and measured.
+
+A change of trained parameters changes what the network computes: it is where training would go on.
+A change of the cell, or of its initialisation, is measured at initialisation.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import numpy as np
+
+from gradflow import flow
+from gradflow.cell import Params
+from gradflow.cells import resolve
+from gradflow.interop import Layer
+from gradflow.report.losses import Batch
+from gradflow.report.measuring import in_reading_order, log_norms
+from gradflow.spec import parse_spec
+
+if TYPE_CHECKING:
+    import xarray
+
+NEW = "at initialisation"
+KEPT = "other weights kept"
+
+
+class Change(NamedTuple):
+    """A change of a layer.
+
+    Attributes:
+      name: What is changed.
+      kind: Whether the other weights are kept, or all are initialised again.
+      spec: The cell, as `gradflow.cells.resolve` takes it.
+      params: Its parameters; None to initialise them.
+    """
+
+    name: str
+    kind: str
+    spec: str
+    params: Params | None = None
+
+
+def changes(layer: Layer, steps: int) -> Iterator[Change]:
+    """Lists the changes that are tried on a layer for sequences of that many steps."""
+    name = parse_spec(layer.spec)[0]
+    keeping = {"lstm": ("f", "forget"), "gru": ("z", "update"), "gru_reset_before": ("z", "update")}
+    if name in keeping and (gate := keeping[name][0]) in layer.params:
+        yield from _more_memory(layer, gate, keeping[name][1], steps)
+    yield Change("orthogonal W_h", KEPT, layer.spec, _recurrent(layer.params, _orthogonal))
+    if name == "rnn":
+        yield Change("identity W_h", KEPT, layer.spec, _recurrent(layer.params, _identity))
+    yield Change(f"new {name}", NEW, layer.spec)
+    others = {
+        "lstm": ["lstm_layer_norm", "gru"],
+        "gru": ["gru_layer_norm", "lstm"],
+        "gru_reset_before": ["gru_layer_norm", "lstm"],
+        "rnn": ["gru", "lstm"],
+    }
+    for other in others.get(name, []):
+        yield Change(f"{other} of the same size", NEW, other)
+
+
+def _more_memory(layer: Layer, gate: str, word: str, steps: int) -> Iterator[Change]:
+    for more in (1, 2):
+        yield Change(f"{word} bias + {more}", KEPT, layer.spec, _add(layer.params, gate, more))
+    if steps > 2:
+        name = f"chrono {word} bias for {steps} steps"
+        yield Change(name, KEPT, layer.spec, _chrono(layer.params, gate, steps))
+
+
+def _add(params: Params, gate: str, more: float) -> Params:
+    return params | {gate: params[gate] | {"b": params[gate]["b"] + more}}
+
+
+def _chrono(params: Params, gate: str, steps: int) -> Params:
+    """b = log u with u ~ U(1, T - 1), and the opposite for an input gate; W and the rest stay."""
+    like = params[gate]["b"]
+    b = np.log(np.random.default_rng(0).uniform(1, steps - 1, like.shape))
+    changed = params | {gate: params[gate] | {"b": b}}
+    return changed | {"i": params["i"] | {"b": -b}} if "i" in params else changed
+
+
+def _recurrent(params: Params, change: Callable[[np.ndarray], np.ndarray]) -> Params:
+    """Changes every square and finite W_h."""
+
+    def one(path: tuple, leaf: np.ndarray) -> np.ndarray:
+        square = leaf.ndim == 2 and leaf.shape[0] == leaf.shape[1] and np.isfinite(leaf).all()
+        return change(leaf) if path[-1].key == "W_h" and square else leaf
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def _orthogonal(W: np.ndarray) -> np.ndarray:
+    """The orthogonal matrix next to W, the factor U Vᵀ of its singular value decomposition."""
+    left, _, right = np.linalg.svd(W)
+    return left @ right
+
+
+def _identity(W: np.ndarray) -> np.ndarray:
+    return np.eye(len(W))
+
+
+def measure_changes(
+    layer: Layer, batch: Batch, before: "xarray.Dataset", needed_lag: int
+) -> "xarray.Dataset":
+    """Applies every change to a copy of the layer, and measures the norms again.
+
+    Returns:
+      A dataset with the dimension change, and variables kind, horizon, horizon_before, log_norm and
+      log_norm_before at the needed lag, all medians over the sequences.
+    """
+    import xarray
+
+    x = in_reading_order(layer, batch, batch.inputs)[:, : int(batch.lengths.max())]
+    old = np.nanmedian(before.log_norm.values, axis=0)
+    tried = list(changes(layer, x.shape[1]))
+    curves = [_measured(layer, change, x, batch.lengths) for change in tried]
+    return xarray.Dataset(
+        {
+            "change_kind": ("change", [change.kind for change in tried]),
+            "change_horizon": ("change", [float(flow.horizons(curve)) for curve in curves]),
+            "change_log_norm": ("change", [float(curve[needed_lag]) for curve in curves]),
+            "horizon_before": ((), float(flow.horizons(old))),
+            "log_norm_before": ((), float(old[needed_lag])),
+        },
+        coords={"change": [change.name for change in tried]},
+    )
+
+
+def _measured(layer: Layer, change: Change, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    cell = resolve(change.spec)(layer.input_size, layer.hidden_size)
+    params = cell.init(jax.random.key(0)) if change.params is None else change.params
+    return np.nanmedian(log_norms(cell, params, x, lengths), axis=0)
+
+
+def helps(log_before: float, log_after: float) -> bool:
+    """Whether a change brings the norm at the needed lag nearer to 1, by a factor of 2 or more."""
+    gain = abs(log_before) - abs(log_after)
+    return bool(np.isfinite(log_after) and (not np.isfinite(log_before) or gain >= np.log(2)))

@@ -1,0 +1,114 @@
+"""The gradient of a loss with respect to the outputs of every layer of a net."""
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from gradflow.checks import shorten
+from gradflow.interop import Layer, Net
+from gradflow.paths import user_path
+from gradflow.spec import check_name
+
+Sequences = Float[np.ndarray, "n t size"]
+
+LOSSES = ("last", "mean")
+"""Half the square of the last output, and of all outputs on average over the steps."""
+
+
+class Batch(NamedTuple):
+    """Sequences of one layer.
+
+    Attributes:
+      inputs: The inputs in the time of the model, padded at the end.
+      lengths: The number of real steps of each sequence.
+    """
+
+    inputs: Sequences
+    lengths: np.ndarray
+
+
+def output_gradients(net: Net, batches: Mapping[str, Batch], loss: str) -> dict[str, Sequences]:
+    """Computes ∂L/∂h_t of every layer, in the time of the model.
+
+    L is a function of the outputs of the layers that feed no other. It is pulled back through
+    them to the layers below::
+
+        last   L = ½ ‖h_T‖², with T the last step that the layer reads
+        mean   L = 1/T Σ_t ½ ‖h_t‖²
+        npy:   L = Σ_t ⟨G_t, h_t⟩ with G from a file: the gradient of the real loss
+
+    Args:
+      net: The net.
+      batches: The inputs of each layer by its name; a layer without any is left out.
+      loss: ``last``, ``mean`` or ``npy:PATH``, an array (T, output) or (N, T, output).
+
+    Raises:
+      ValueError: If there is no such loss, or the array does not fit the outputs.
+    """
+    layers = [layer for layer in net.layers if layer.name in batches]
+    feeding = {name for layer in layers for name in layer.fed_by}
+    tops = [layer for layer in layers if layer.name not in feeding]
+    gradients = _of_tops(tops, batches, loss)
+    for layer in reversed(layers):
+        if layer.fed_by and layer.name in gradients:
+            pulled = _pull(layer, batches[layer.name], gradients[layer.name])
+            ends = np.cumsum([_output_size(net[name]) for name in layer.fed_by])[:-1]
+            for name, part in zip(layer.fed_by, np.split(pulled, ends, axis=-1), strict=True):
+                gradients[name] = gradients.get(name, 0.0) + part
+    return {layer.name: gradients[layer.name] for layer in layers}
+
+
+def _output_size(layer: Layer) -> int:
+    return jax.eval_shape(lambda: layer.cell.hidden(layer.cell.initial_carry())).size
+
+
+def _of_tops(tops: list[Layer], batches: Mapping[str, Batch], loss: str) -> dict[str, Sequences]:
+    kind, _, path = loss.partition(":")
+    if kind == "npy":
+        return _from_file(tops, batches, path)
+    check_name("loss", loss, LOSSES, hint="The gradient of a loss of your own is npy:PATH.")
+    return {layer.name: _of(loss, layer, batches[layer.name]) for layer in tops}
+
+
+def _of(loss: str, layer: Layer, batch: Batch) -> Sequences:
+    outputs = layer.run(batch.inputs)
+    steps = np.arange(outputs.shape[1])
+    lengths = batch.lengths[:, None]
+    if loss == "mean":
+        return outputs * ((steps < lengths) / lengths)[..., None]
+    last = np.zeros_like(lengths) if layer.direction == "reverse" else lengths - 1
+    return outputs * (steps == last)[..., None]
+
+
+def _from_file(
+    tops: list[Layer], batches: Mapping[str, Batch], path: str | os.PathLike[str]
+) -> dict[str, Sequences]:
+    try:
+        array = np.load(user_path(path), allow_pickle=False)
+        given = np.asarray(array, np.float64)
+    except (ValueError, TypeError, EOFError) as error:
+        raise ValueError(
+            f"Expected the gradient of a loss in {str(path)!r}, got: {shorten(error)}. Save one "
+            "array with numpy.save."
+        ) from None
+    sizes = [_output_size(layer) for layer in tops]
+    shape = (*batches[tops[0].name].inputs.shape[:2], sum(sizes))
+    if given.shape not in (shape, shape[1:]) or not np.isfinite(given).all():
+        raise ValueError(
+            f"Expected finite numbers of shape {shape} or {shape[1:]} in {str(path)!r}, the "
+            f"gradient with respect to the outputs of {', '.join(one.name for one in tops)}, got "
+            f"shape {given.shape}. Save ∂L/∂outputs of the same sequences."
+        )
+    parts = np.split(np.broadcast_to(given, shape), np.cumsum(sizes)[:-1], axis=-1)
+    return {layer.name: part for layer, part in zip(tops, parts, strict=True)}
+
+
+def _pull(layer: Layer, batch: Batch, gradient: Sequences) -> Sequences:
+    with jax.enable_x64(True):
+        _, vjp = jax.vjp(layer.apply, jnp.asarray(batch.inputs, jnp.float64))
+        return np.asarray(vjp(jnp.asarray(gradient, jnp.float64))[0])

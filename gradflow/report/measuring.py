@@ -1,0 +1,199 @@
+"""What is measured of one layer over a batch, as a dataset.
+
+Steps are counted in the order in which the layer reads them: step 1 of a layer that reads in
+reverse is the last real step of the model. Matrices of whole sequences cost time in proportion to
+the cube of the size, and are measured for as many sequences as a budget allows.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from gradflow import flow
+from gradflow.cell import Cell, Params
+from gradflow.interop import Layer
+from gradflow.report import programs
+from gradflow.report.losses import Batch
+from gradflow.report.programs import FULL_MAP, Settings, program, program_of_runs
+
+if TYPE_CHECKING:
+    import xarray
+
+BUDGET = 1.2e11
+"""Multiplications and additions that the norms of one layer may take, and those of its map."""
+
+MOST_SEQUENCES = 16
+"""Sequences beyond which more of them hardly narrow an interval."""
+
+Arrays = dict[str, tuple[tuple[str, ...], Any]]
+
+
+def measure_layer(
+    layer: Layer, batch: Batch, gradients: Float[np.ndarray, "n t output"]
+) -> "xarray.Dataset":
+    """Measures the gradient flow of one layer over a batch.
+
+    Args:
+      layer: The layer.
+      batch: Its inputs, in the time of the model.
+      gradients: ∂L/∂h_t for each sequence and step, in the time of the model.
+
+    Returns:
+      A dataset with the dimensions run (sequences), step, lag, later, earlier, spectrum_lag, index,
+      exponent, gate, use, path, unit, matrix and others; log norms in nats.
+    """
+    import xarray
+
+    steps = int(batch.lengths.max())
+    x, g = (in_reading_order(layer, batch, a)[:, :steps] for a in (batch.inputs, gradients))
+    settings = _settings(layer, steps)
+    longest = int(batch.lengths.argmax())
+    whole = program(programs.matrices, layer.cell, settings)(layer.params, x[longest])
+    each = program_of_runs(programs.vectors, layer.cell)(layer.params, x, g, batch.lengths)
+    norms = log_norms(layer.cell, layer.params, x, batch.lengths)
+    arrays: Arrays = {"log_norm": (("run", "lag"), norms)}
+    arrays |= _of_matrices(whole) | _of_vectors(each, batch.lengths)
+    arrays |= _of_states(each["outputs"], batch.lengths) | _of_weights(layer.params)
+    arrays["output_gradient"] = (("unit",), np.abs(g).sum(axis=(0, 1)))
+    arrays["input_deviation"] = (("step",), x.std(axis=0).max(axis=-1, initial=0.0))
+    coords = {
+        "lag": np.arange(steps + 1),
+        "step": np.arange(1, steps + 1),
+        "spectrum_lag": np.asarray(settings.lags),
+        "later": np.asarray(settings.rows or range(steps + 1)),
+        "earlier": np.arange(steps + 1),
+        "gate": list(each.get("gates", {})),
+        "use": list(programs.USES),
+        "path": list(flow.StepsByPath._fields),
+        "matrix": list(_recurrent(layer.params)),
+    }
+    used = {dim for dims, _ in arrays.values() for dim in dims}
+    return xarray.Dataset(arrays, {name: value for name, value in coords.items() if name in used})
+
+
+def in_reading_order(
+    layer: Layer, batch: Batch, array: Float[np.ndarray, "n t size"]
+) -> Float[np.ndarray, "n t size"]:
+    """Returns sequences as the layer reads them: in reverse, each up to its own length."""
+    turned = np.array(array)
+    if layer.direction == "reverse":
+        for row, length in zip(turned, batch.lengths, strict=True):
+            row[:length] = row[:length][::-1]
+    return turned
+
+
+def log_norms(
+    cell: Cell,
+    params: Params,
+    x: Float[np.ndarray, "n t input"],
+    lengths: np.ndarray,
+    *,
+    at_most: int = MOST_SEQUENCES,
+) -> Float[np.ndarray, "runs lags"]:
+    """Measures log ‖∂h_T/∂h_k‖ by lag, with T the last real step, of as many as the budget allows.
+
+    NaN at lags beyond the start of a sequence.
+    """
+    rows, numbers = programs.output_size(cell), _num_numbers(params)
+    affordable = int(max(2, BUDGET // (2 * rows * numbers * x.shape[1])))
+    count = min(affordable, at_most, len(x))
+    found = program_of_runs(programs.norms, cell)(params, x[:count], lengths[:count])
+    for row, length in zip(found, lengths, strict=False):
+        padding = x.shape[1] - length
+        row[:] = np.append(row[padding:], np.full(padding, np.nan))
+    return found
+
+
+def _num_numbers(params: Params) -> int:
+    return sum(np.size(leaf) for leaf in jax.tree.leaves(params))
+
+
+def _settings(layer: Layer, steps: int) -> Settings:
+    lags = [lag for lag in (1, 3, 10, 30, 100, 300, 1000, 3000) if lag < steps]
+    lags = (*lags[-4:], steps)
+    size = programs.carry_size(layer.cell)
+    if size <= FULL_MAP[0] and steps <= FULL_MAP[1]:
+        return Settings(lags, ())
+    each = 2 * programs.output_size(layer.cell) * _num_numbers(layer.params) * steps
+    count = min(steps, int(np.clip(BUDGET // each, 6, 32)))
+    rows = np.linspace(steps / count, steps, count).astype(int)
+    return Settings(lags, tuple(int(row) for row in rows))
+
+
+def _of_matrices(found: dict[str, Any]) -> Arrays:
+    arrays: Arrays = {
+        "log_singular_value": (("spectrum_lag", "index"), found["values"]),
+        "log_norm_map": (("later", "earlier"), found["map"]),
+        "lyapunov_exponent": (("exponent",), found["exponents"]),
+        "eigenvalue": (("place", "entry", "part"), _eigenvalues(found["jacobians"])),
+    }
+    if "paths" in found:
+        arrays["steps_by_path"] = (("path", "lag"), found["paths"])
+    return arrays
+
+
+def _eigenvalues(jacobians: Float[np.ndarray, "places n n"]) -> Float[np.ndarray, "places n 2"]:
+    if not np.isfinite(jacobians).all():
+        return np.full((*jacobians.shape[:2], 2), np.nan)
+    found = np.linalg.eigvals(jacobians)
+    return np.stack([found.real, found.imag], axis=-1)
+
+
+def _of_vectors(found: dict[str, Any], lengths: np.ndarray) -> Arrays:
+    real = np.arange(1, found["outputs"].shape[1] + 1) <= lengths[:, None]
+    arrays: Arrays = {
+        name: (("run", "step"), np.where(real, found[name], np.nan))
+        for name in ("log_adjoint_norm", "log_component")
+    }
+    arrays |= {name: (("run",), found[name]) for name in ("first_nonfinite", "log_gradient_norm")}
+    if found.get("gates"):
+        usage = np.stack(list(found["gates"].values()))  # (gate, run, use, step)
+        mean = np.where(real[:, None], usage, 0).sum(axis=1) / real.sum(axis=0)
+        arrays["gate_usage"] = (("gate", "use", "step"), mean)
+    return arrays
+
+
+def _of_states(outputs: Float[np.ndarray, "n t output"], lengths: np.ndarray) -> Arrays:
+    real = np.arange(outputs.shape[1]) < lengths[:, None]
+    states = outputs[real]
+    states = states[np.isfinite(states).all(axis=1)]
+    if not len(states):
+        missing = np.full(outputs.shape[-1], np.nan)
+        return {
+            "unit_deviation": (("unit",), missing),
+            "unit_saturation": (("unit",), missing),
+            "effective_rank": ((), np.nan),
+        }
+    values = np.linalg.svd(states - states.mean(axis=0), compute_uv=False)
+    with np.errstate(divide="ignore"):
+        rank = float(flow.effective_rank(np.log(values))) if values.any() else 0.0
+    return {
+        "unit_deviation": (("unit",), states.std(axis=0)),
+        "unit_saturation": (("unit",), (np.abs(states) > 0.99).mean(axis=0)),
+        "effective_rank": ((), rank),
+    }
+
+
+def _recurrent(params: Params) -> dict[str, np.ndarray]:
+    """The recurrent matrices by gate."""
+    gates = {"W_h": params} if "W_h" in params else params
+    return {name: gate["W_h"] for name, gate in gates.items() if "W_h" in gate}
+
+
+def _of_weights(params: Params) -> Arrays:
+    """The spectral radius and the spectral norm of every recurrent matrix."""
+    facts = []
+    for W in _recurrent(params).values():
+        if not np.isfinite(W).all():
+            facts.append((np.nan, np.nan))
+            continue
+        square = W.shape[0] == W.shape[1]
+        radius = np.abs(np.linalg.eigvals(W)).max() if square else np.nan
+        facts.append((radius, np.linalg.norm(W, ord=2)))
+    radii, norms = zip(*facts, strict=True) if facts else ((), ())
+    return {
+        "spectral_radius": (("matrix",), np.asarray(radii)),
+        "spectral_norm": (("matrix",), np.asarray(norms)),
+    }

@@ -1,0 +1,296 @@
+"""The plots and tables of a layer, from its dataset."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradflow.report.advice import helps
+from gradflow.report.parts import Image, Level, Line, Panel, Table
+from gradflow.report.texts import magnitude, number, steps_text
+
+if TYPE_CHECKING:
+    import xarray
+
+LOG = np.log(10)
+"""Nats in one order of magnitude."""
+
+
+def panels(data: "xarray.Dataset", needed_lag: int) -> tuple[Panel, ...]:
+    """All plots of a layer; what it has no measurement for is left out."""
+    drawn = [
+        norms(data, needed_lag),
+        norm_map(data),
+        credit(data),
+        adjoint(data),
+        singular_values(data),
+        exponents(data),
+        eigenvalues(data),
+        units(data),
+    ]
+    if "gate_usage" in data:
+        drawn += [gate_means(data), gate_saturation(data)]
+    if "steps_by_path" in data:
+        drawn.append(path_shares(data))
+    return tuple(drawn)
+
+
+def _band(label: str, x: np.ndarray, values: np.ndarray) -> Line:
+    """The median over runs (first axis), with the band from 10 to 90 %."""
+    values = np.where(np.isfinite(values), values, np.nan)
+    keep = np.isfinite(values).any(axis=0)
+    low, middle, high = (np.full(len(x), np.nan) for _ in range(3))
+    low[keep], middle[keep], high[keep] = np.nanquantile(values[:, keep], (0.1, 0.5, 0.9), axis=0)
+    return Line(label, np.asarray(x), middle, low, high)
+
+
+def norms(data: "xarray.Dataset", needed_lag: int) -> Panel:
+    """‖∂h_T/∂h_k‖ against the lag."""
+    return Panel(
+        "Norm against lag",
+        "How much of a change of h_k is left in h_T: median and 10–90 % over sequences. Below the "
+        "line at 1e-3 little can be learnt.",
+        "lag T − k (steps)",
+        "log10 ‖∂h_T/∂h_k‖",
+        lines=(_band("spectral norm", data.lag.values, data.log_norm.values / LOG),),
+        marks=(("needed", float(needed_lag)),),
+        levels=(("1e-3", -3.0),),
+    )
+
+
+def norm_map(data: "xarray.Dataset") -> Panel:
+    """‖∂h_t/∂h_k‖ for pairs of steps."""
+    values = data.log_norm_map.values / LOG
+    return Panel(
+        "Map of all pairs",
+        "Each point is one pair of steps of the longest sequence. A horizontal cut is the plot of "
+        "norm against lag for the step t.",
+        "step k",
+        "step t",
+        image=Image(
+            data.earlier.values,
+            data.later.values,
+            np.where(np.isfinite(values), values, np.nan),
+            "log10 ‖∂h_t/∂h_k‖",
+        ),
+    )
+
+
+def credit(data: "xarray.Dataset") -> Panel:
+    """The component of each step in the gradient of the loss."""
+    return Panel(
+        "Credit by step",
+        "The part of each step in ∂L/∂θ: where the parameters learn from.",
+        "step k",
+        "log10 ‖component of step k‖",
+        lines=(_band("component", data.step.values, data.log_component.values / LOG),),
+    )
+
+
+def adjoint(data: "xarray.Dataset") -> Panel:
+    """The gradient of the loss with respect to the state."""
+    return Panel(
+        "Adjoint by step",
+        "The gradient of the loss with respect to the whole state after each step.",
+        "step k",
+        "log10 ‖∂L/∂s_k‖",
+        lines=(_band("adjoint", data.step.values, data.log_adjoint_norm.values / LOG),),
+    )
+
+
+def singular_values(data: "xarray.Dataset") -> Panel:
+    """The singular values of ∂h_T/∂h_k at a few lags."""
+    index = np.arange(1, data.sizes["index"] + 1)
+    lines = []
+    for lag, values in zip(data.spectrum_lag.values, data.log_singular_value.values, strict=True):
+        shown = np.where(np.isfinite(values), values / LOG, np.nan)
+        lines.append(Line(f"lag {lag}", index, shown))
+    return Panel(
+        "Singular values",
+        "How many directions survive, of the longest sequence; values below rounding are left out.",
+        "index, largest first",
+        "log10 σ(∂h_T/∂h_k)",
+        lines=tuple(lines),
+    )
+
+
+def exponents(data: "xarray.Dataset") -> Panel:
+    """The leading Lyapunov exponents."""
+    values = data.lyapunov_exponent.values
+    return Panel(
+        "Lyapunov spectrum",
+        "Mean growth per step of the leading directions; above 0 the network is chaotic.",
+        "index, largest first",
+        "exponent (nats per step)",
+        lines=(
+            Line(
+                "exponents",
+                np.arange(1, len(values) + 1),
+                np.where(np.isfinite(values), values, np.nan),
+            ),
+        ),
+        levels=(("0", 0.0),),
+    )
+
+
+def eigenvalues(data: "xarray.Dataset") -> Panel:
+    """The eigenvalues of the step Jacobian at two steps."""
+    places = ("in the middle", "at the last step")
+    return Panel(
+        "Eigenvalues of the step Jacobian",
+        "∂s_t/∂s_{t-1} of the longest sequence. Outside of the circle a direction grows, near it "
+        "one is kept, far inside it is lost.",
+        "real part",
+        "imaginary part",
+        points=tuple(
+            Line(place, values[:, 0], values[:, 1])
+            for place, values in zip(places, data.eigenvalue.values, strict=True)
+        ),
+    )
+
+
+def units(data: "xarray.Dataset") -> Panel:
+    """How the units of the state vary and saturate."""
+    deviation = np.sort(data.unit_deviation.values)[::-1]
+    saturation = np.sort(data.unit_saturation.values)[::-1]
+    index = np.arange(1, len(deviation) + 1)
+    return Panel(
+        "Units",
+        "Standard deviation of each unit, and the fraction of steps in which it is saturated, each "
+        "sorted. A unit with deviation 0 is dead.",
+        "rank of the unit",
+        "deviation, fraction",
+        lines=(
+            Line("standard deviation", index, deviation),
+            Line("fraction saturated", index, saturation),
+        ),
+    )
+
+
+def gate_means(data: "xarray.Dataset") -> Panel:
+    """The mean activation of each gate by step."""
+    return Panel(
+        "Gates over time",
+        "Mean activation over units and sequences. The forget gate of an LSTM, and the update gate "
+        "of a GRU, say how much is kept.",
+        "step t",
+        "mean activation",
+        lines=tuple(
+            Line(
+                f"gate {gate}", data.step.values, data.gate_usage.sel(gate=gate, use="mean").values
+            )
+            for gate in data.gate.values
+        ),
+    )
+
+
+def gate_saturation(data: "xarray.Dataset") -> Panel:
+    """The fraction of the units at which each gate is shut or open."""
+    return Panel(
+        "Saturated gates",
+        "Fraction of the units at which a gate is shut (below 0.1) or open (above 0.9).",
+        "step t",
+        "fraction of units",
+        lines=tuple(
+            Line(f"{gate} {use}", data.step.values, data.gate_usage.sel(gate=gate, use=use).values)
+            for gate in data.gate.values
+            for use in ("shut", "open")
+        ),
+    )
+
+
+def path_shares(data: "xarray.Dataset") -> Panel:
+    """The share of each path through an LSTM in the steps of the gradient."""
+    lag = data.lag.values[1:]
+    with np.errstate(invalid="ignore"):
+        shares = data.steps_by_path.values[:, 1:] / lag
+    names = [str(name).replace("_", " ") for name in data.path.values]
+    return Panel(
+        "Paths of the gradient",
+        "Which part of its steps ∂c_T/∂c_k takes along each path. A negative part works against "
+        "the others.",
+        "lag T − k (steps)",
+        "part of the steps",
+        lines=tuple(Line(name, lag, share) for name, share in zip(names, shares, strict=True)),
+    )
+
+
+def tables(data: "xarray.Dataset", needed_lag: int) -> tuple[Table, ...]:
+    """The measured advice, the settings of a training, and the recurrent matrices."""
+    found = [training(data, needed_lag), matrices(data)]
+    return tuple([changes(data, needed_lag), *found] if "change" in data else found)
+
+
+def changes(data: "xarray.Dataset", needed_lag: int) -> Table:
+    """Every change that was tried, and whether it helps."""
+    before, longest = float(data.log_norm_before), data.sizes["lag"] - 1
+    rows, levels = [], []
+    for name in data.change.values:
+        one = data.sel(change=name)
+        after = float(one.change_log_norm)
+        good = helps(before, after)
+        rows.append(
+            (
+                *(str(name), str(one.change_kind.values)),
+                steps_text(float(data.horizon_before), longest),
+                steps_text(float(one.change_horizon), longest),
+                f"{magnitude(before)} → {magnitude(after)}",
+                "helps" if good else "does not help",
+            )
+        )
+        levels.append("good" if good else "unknown")
+    return Table(
+        "Measured advice",
+        "Each change was applied to a copy and measured again, before any training. It helps if it "
+        "brings the norm nearer to 1 by a factor of 2 or more.",
+        ("change", "weights", "horizon before", "after", f"norm at lag {needed_lag}", "result"),
+        tuple(rows),
+        tuple(levels),
+    )
+
+
+def training(data: "xarray.Dataset", needed_lag: int) -> Table:
+    """A threshold for clipping and a length for truncation, from what was measured."""
+    gradients = data.log_gradient_norm.values
+    curve = np.nanmedian(data.log_norm.values, axis=0)
+    reaching = np.flatnonzero(curve > np.log(1e-3))
+    reach = int(reaching[-1]) if len(reaching) else 0
+    longest = data.sizes["lag"] - 1
+    rows = (
+        (
+            "clip the norm of the gradient at",
+            magnitude(float(np.nanmedian(gradients))),
+            f"median of ‖∂L/∂θ‖ over {len(gradients)} sequences; the largest is "
+            f"{magnitude(float(np.nanmax(gradients)))}",
+        ),
+        (
+            "truncate no shorter than",
+            f"{reach} steps" if reach < longest else f"{longest} steps, the whole sequence",
+            "the last lag at which the norm is above 1e-3",
+        ),
+    )
+    return Table(
+        "Settings of a training",
+        "Read from the measurements of these sequences, for the loss of this report.",
+        ("setting", "value", "why"),
+        rows,
+    )
+
+
+def matrices(data: "xarray.Dataset") -> Table:
+    """Spectral radius and norm of every recurrent matrix."""
+    rows = []
+    for place, name in enumerate(data.matrix.values):
+        radius = float(data.spectral_radius[place])
+        shown = "not square" if np.isnan(radius) else number(radius)
+        rows.append((str(name), shown, number(float(data.spectral_norm[place]))))
+    return Table(
+        "Recurrent matrices",
+        "A linear network with this W_h would shrink or grow by the spectral radius per step.",
+        ("matrix", "spectral radius", "spectral norm"),
+        tuple(rows),
+    )
+
+
+def worst(levels: list[Level]) -> Level:
+    """Returns the level that marks a layer as a whole: the worst of its findings'."""
+    return next((one for one in ("bad", "warning", "good") if one in levels), "unknown")

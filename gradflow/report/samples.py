@@ -1,0 +1,117 @@
+"""The inputs of every layer of a net: generated, read from a file, or taken from the model."""
+
+import zipfile
+
+import jax
+import numpy as np
+
+from gradflow.checks import shorten
+from gradflow.interop import Net
+from gradflow.interop.net import feed
+from gradflow.paths import user_path
+from gradflow.report.losses import Batch
+from gradflow.tasks.inputs import make_inputs
+
+
+def generated_batches(
+    net: Net, spec: str, *, seed: int, num_sequences: int, num_steps: int
+) -> dict[str, Batch]:
+    """Makes inputs for the layers that no layer feeds, and runs the net for those of the others.
+
+    Args:
+      net: The net.
+      spec: The kind of inputs, as `gradflow.tasks.inputs.make_inputs` takes it.
+      seed: Seed of the random numbers.
+      num_sequences: Number of sequences.
+      num_steps: Number of steps of each.
+
+    Raises:
+      ValueError: If a layer has another input size than the inputs.
+    """
+    found: dict[str, np.ndarray] = {}
+    for layer in net.layers:
+        if layer.fed_by:
+            continue
+        with jax.enable_x64(True):
+            # One key for all: the two directions of a layer read the same sequences.
+            given = make_inputs(
+                spec,
+                jax.random.key(seed),
+                num_sequences=num_sequences,
+                num_steps=num_steps,
+                input_size=layer.input_size,
+            )
+            found[layer.name] = np.asarray(given, np.float64)
+        if given.shape[-1] != layer.input_size:
+            raise ValueError(
+                f"Expected {layer.input_size} channels for layer {layer.name}, got "
+                f"{given.shape[-1]} from --inputs={spec}. Give inputs of this size, or a sample of "
+                "the whole model's with --sample."
+            )
+    return _batches(feed(net, found), None)
+
+
+def captured_batches(net: Net, path: str, lengths: str | None) -> dict[str, Batch]:
+    """Runs the original model on a sample, and takes the inputs of each layer there.
+
+    Args:
+      net: The net, from a source that can run the whole model.
+      path: A file of `numpy.savez` with the model's inputs by name, or of `numpy.save` with one.
+      lengths: The number of real steps of each sequence: numbers with commas, or a file of
+        `numpy.save`; by default all steps are real.
+
+    Raises:
+      ValueError: If the model cannot be run, the sample cannot be read, or the lengths do not fit.
+    """
+    if net.capture is None:
+        raise ValueError(
+            f"Expected a model that can be run on a sample, but the file of {net.framework} has "
+            "parameters alone. Load the model in Python and call gradflow.report.diagnose(model, "
+            "sample=...), or use --inputs."
+        )
+    return _batches(feed(net, net.capture(_read_sample(path))), lengths)
+
+
+def _batches(inputs: dict[str, np.ndarray], lengths: str | None) -> dict[str, Batch]:
+    return {name: Batch(x, _lengths(lengths, *x.shape[:2])) for name, x in inputs.items()}
+
+
+def _read_sample(path: str) -> dict[str, np.ndarray]:
+    try:
+        loaded = np.load(user_path(path), allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"inputs": loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"Expected the inputs of a model in {path!r}, got: {shorten(error)}. Save them with "
+            "numpy.savez(path, name=array)."
+        ) from None
+
+
+def _lengths(given: str | None, number: int, steps: int) -> np.ndarray:
+    if given is None:
+        return np.full(number, steps)
+    try:
+        found = (
+            np.asarray([int(one) for one in given.split(",")])
+            if given.replace(",", "").strip().isdigit()
+            else np.load(user_path(given), allow_pickle=False)
+        )
+    except (ValueError, EOFError) as error:
+        raise ValueError(
+            f"Expected whole numbers with commas, or a file of numpy.save, for lengths, got "
+            f"{given!r} ({shorten(error)}). Write, for example, --lengths=20,18,15."
+        ) from None
+    if found.shape != (number,) or found.dtype.kind not in "iu":
+        raise ValueError(
+            f"Expected {number} lengths, whole numbers, one for each sequence, got shape "
+            f"{found.shape} of {found.dtype}. Give as many as there are sequences."
+        )
+    if found.min() < 1 or found.max() > steps:
+        raise ValueError(
+            f"Expected lengths within 1 ... {steps}, the number of steps, got {found.min()} to "
+            f"{found.max()}. Correct them."
+        )
+    return found.astype(int)
