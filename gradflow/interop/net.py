@@ -75,7 +75,8 @@ class Layer:
         carry = self.carry
         if carry is not None:
             carry = jax.tree.map(lambda s: jnp.broadcast_to(s, (x.shape[1], *np.shape(s))), carry)
-        return jnp.swapaxes(unroll(self.cell, self.params, x, carry=carry).outputs[turn], 0, 1)
+        params = jax.tree.map(jnp.asarray, self.params)
+        return jnp.swapaxes(unroll(self.cell, params, x, carry=carry).outputs[turn], 0, 1)
 
     def run(self, inputs: Float[np.ndarray, "n t input"]) -> Float[np.ndarray, "n t output"]:
         """Computes the same in float64, whatever the precision that JAX is set to."""

@@ -15,7 +15,7 @@ from gradflow.cell import Params
 from gradflow.cells import resolve
 from gradflow.interop import Layer
 from gradflow.report.losses import Batch
-from gradflow.report.measuring import in_reading_order, log_norms
+from gradflow.report.measuring import in_reading_order, log_norms, median_over_runs
 from gradflow.spec import parse_spec
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def measure_changes(
     import xarray
 
     x = in_reading_order(layer, batch, batch.inputs)[:, : int(batch.lengths.max())]
-    old = np.nanmedian(before.log_norm.values, axis=0)
+    old = median_over_runs(before.log_norm.values)
     tried = list(changes(layer, x.shape[1]))
     curves = [_measured(layer, change, x, batch.lengths) for change in tried]
     return xarray.Dataset(
@@ -131,7 +131,7 @@ def measure_changes(
 def _measured(layer: Layer, change: Change, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     cell = resolve(change.spec)(layer.input_size, layer.hidden_size)
     params = cell.init(jax.random.key(0)) if change.params is None else change.params
-    return np.nanmedian(log_norms(cell, params, x, lengths), axis=0)
+    return median_over_runs(log_norms(cell, params, x, lengths))
 
 
 def helps(log_before: float, log_after: float) -> bool:

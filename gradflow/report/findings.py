@@ -6,6 +6,7 @@ import numpy as np
 
 from gradflow import flow
 from gradflow.report.advice import helps
+from gradflow.report.measuring import median_over_runs
 from gradflow.report.parts import Finding, Level
 from gradflow.report.texts import magnitude, percent, steps_text
 
@@ -29,7 +30,7 @@ def findings(data: "xarray.Dataset", needed_lag: int) -> tuple[Finding, ...]:
 def reach(data: "xarray.Dataset", needed_lag: int) -> Finding:
     """Whether ∂h_T/∂h_k arrives at the lag that the task needs."""
     curves = data.log_norm.values
-    median = np.nanmedian(curves, axis=0)
+    median = median_over_runs(curves)
     last = median[needed_lag]
     if not np.isfinite(last) and not last == -np.inf:
         lag = int(np.flatnonzero(~np.isfinite(median) & (median != -np.inf))[0])
@@ -126,7 +127,7 @@ def nonfinite(data: "xarray.Dataset") -> Finding | None:
 
 def cause(data: "xarray.Dataset", needed_lag: int) -> Finding | None:
     """Why the gradient vanishes or explodes, where one number explains it."""
-    median = np.nanmedian(data.log_norm.values, axis=0)[: needed_lag + 1]
+    median = median_over_runs(data.log_norm.values)[: needed_lag + 1]
     found = flow.summary(median[None])
     keeping = next((g for g in ("f", "z") if "gate" in data and g in data.gate.values), None)
     if abs(found.rate) * needed_lag < np.log(10) or not np.isfinite(found.rate):
@@ -150,7 +151,7 @@ def cause(data: "xarray.Dataset", needed_lag: int) -> Finding | None:
 
 def precision(data: "xarray.Dataset") -> Finding:
     """The first lag at which a gradient of this size leaves the range of a format."""
-    median = np.nanmedian(data.log_norm.values, axis=0)
+    median = median_over_runs(data.log_norm.values)
     parts = []
     for name, (largest, smallest) in FORMATS.items():
         over = np.flatnonzero(median > np.log(largest))

@@ -1,6 +1,5 @@
 """The gradient of a loss with respect to the outputs of every layer of a net."""
 
-import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -9,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from gradflow.checks import shorten
 from gradflow.interop import Layer, Net
 from gradflow.paths import user_path
 from gradflow.spec import check_name
+from gradflow.tasks.files import load_array
 
-Sequences = Float[np.ndarray, "n t size"]
+Sequences = Float[np.ndarray, "n t _"]
 
 LOSSES = ("last", "mean")
 """Half the square of the last output, and of all outputs on average over the steps."""
@@ -85,17 +84,8 @@ def _of(loss: str, layer: Layer, batch: Batch) -> Sequences:
     return outputs * (steps == last)[..., None]
 
 
-def _from_file(
-    tops: list[Layer], batches: Mapping[str, Batch], path: str | os.PathLike[str]
-) -> dict[str, Sequences]:
-    try:
-        array = np.load(user_path(path), allow_pickle=False)
-        given = np.asarray(array, np.float64)
-    except (ValueError, TypeError, EOFError) as error:
-        raise ValueError(
-            f"Expected the gradient of a loss in {str(path)!r}, got: {shorten(error)}. Save one "
-            "array with numpy.save."
-        ) from None
+def _from_file(tops: list[Layer], batches: Mapping[str, Batch], path: str) -> dict[str, Sequences]:
+    given = np.asarray(load_array(user_path(path)), np.float64)
     sizes = [_output_size(layer) for layer in tops]
     shape = (*batches[tops[0].name].inputs.shape[:2], sum(sizes))
     if given.shape not in (shape, shape[1:]) or not np.isfinite(given).all():

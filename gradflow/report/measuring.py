@@ -8,6 +8,7 @@ the cube of the size, and are measured for as many sequences as a budget allows.
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -106,6 +107,14 @@ def log_norms(
     return found
 
 
+def median_over_runs(curves: Float[np.ndarray, "runs lags"]) -> Float[np.ndarray, " lags"]:
+    """Returns the median over the runs that reach each lag; NaN where none does."""
+    found = np.full(curves.shape[1], np.nan)
+    known = ~np.isnan(curves).all(axis=0)
+    found[known] = np.nanmedian(curves[:, known], axis=0)
+    return found
+
+
 def _num_numbers(params: Params) -> int:
     return sum(np.size(leaf) for leaf in jax.tree.leaves(params))
 
@@ -167,8 +176,7 @@ def _of_states(outputs: Float[np.ndarray, "n t output"], lengths: np.ndarray) ->
             "effective_rank": ((), np.nan),
         }
     values = np.linalg.svd(states - states.mean(axis=0), compute_uv=False)
-    with np.errstate(divide="ignore"):
-        rank = float(flow.effective_rank(np.log(values))) if values.any() else 0.0
+    rank = float(flow.effective_rank(jnp.log(jnp.asarray(values)))) if values.any() else 0.0
     return {
         "unit_deviation": (("unit",), states.std(axis=0)),
         "unit_saturation": (("unit",), (np.abs(states) > 0.99).mean(axis=0)),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradflow.report.advice import helps
+from gradflow.report.measuring import median_over_runs
 from gradflow.report.parts import Image, Level, Line, Panel, Table
 from gradflow.report.texts import magnitude, number, steps_text
 
@@ -251,7 +252,7 @@ def changes(data: "xarray.Dataset", needed_lag: int) -> Table:
 def training(data: "xarray.Dataset", needed_lag: int) -> Table:
     """A threshold for clipping and a length for truncation, from what was measured."""
     gradients = data.log_gradient_norm.values
-    curve = np.nanmedian(data.log_norm.values, axis=0)
+    curve = median_over_runs(data.log_norm.values)
     reaching = np.flatnonzero(curve > np.log(1e-3))
     reach = int(reaching[-1]) if len(reaching) else 0
     longest = data.sizes["lag"] - 1

@@ -10,6 +10,7 @@ from gradflow.interop import Net
 from gradflow.interop.net import feed
 from gradflow.paths import user_path
 from gradflow.report.losses import Batch
+from gradflow.tasks.files import load_array
 from gradflow.tasks.inputs import make_inputs
 
 
@@ -78,10 +79,10 @@ def _batches(inputs: dict[str, np.ndarray], lengths: str | None) -> dict[str, Ba
 
 def _read_sample(path: str) -> dict[str, np.ndarray]:
     try:
-        loaded = np.load(user_path(path), allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"inputs": loaded}
-        with loaded:
+        with open(user_path(path), "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"inputs": loaded}
             return {name: loaded[name] for name in loaded.files}
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
@@ -91,19 +92,7 @@ def _read_sample(path: str) -> dict[str, np.ndarray]:
 
 
 def _lengths(given: str | None, number: int, steps: int) -> np.ndarray:
-    if given is None:
-        return np.full(number, steps)
-    try:
-        found = (
-            np.asarray([int(one) for one in given.split(",")])
-            if given.replace(",", "").strip().isdigit()
-            else np.load(user_path(given), allow_pickle=False)
-        )
-    except (ValueError, EOFError) as error:
-        raise ValueError(
-            f"Expected whole numbers with commas, or a file of numpy.save, for lengths, got "
-            f"{given!r} ({shorten(error)}). Write, for example, --lengths=20,18,15."
-        ) from None
+    found = np.full(number, steps) if given is None else _read_lengths(given)
     if found.shape != (number,) or found.dtype.kind not in "iu":
         raise ValueError(
             f"Expected {number} lengths, whole numbers, one for each sequence, got shape "
@@ -115,3 +104,15 @@ def _lengths(given: str | None, number: int, steps: int) -> np.ndarray:
             f"{found.max()}. Correct them."
         )
     return found.astype(int)
+
+
+def _read_lengths(given: str) -> np.ndarray:
+    if given.endswith(".npy"):
+        return np.asarray(load_array(user_path(given)))
+    try:
+        return np.asarray([int(one) for one in given.split(",")])
+    except ValueError:
+        raise ValueError(
+            f"Expected whole numbers with commas, or a file of numpy.save, for lengths, got "
+            f"{given!r}. Write, for example, --lengths=20,18,15."
+        ) from None

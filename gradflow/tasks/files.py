@@ -67,7 +67,7 @@ def read_npy(place: str, key: Key, num_sequences: int, num_steps: int) -> Float[
     """
     del key  # the sequences are taken in order
     path = _existing("npy:PATH", place)
-    array = _load(path)
+    array = load_array(path)
     if array.ndim not in (2, 3):
         raise ValueError(
             f"Expected an array of shape (T, input) or (N, T, input) in {str(path)!r}, got shape "
@@ -115,8 +115,13 @@ def _check_memory(shape: tuple[int, ...], path: Path) -> None:
         )
 
 
-def _load(path: Path) -> Shaped[np.ndarray, "..."]:
-    """Maps the array into memory, so that only the part that is used is read."""
+def load_array(path: Path) -> Shaped[np.ndarray, "..."]:
+    """Maps an array of real numbers into memory, so that only the part that is used is read.
+
+    Raises:
+      ValueError: If the file is not one array of numbers, saved by `numpy.save`.
+      OSError: If there is no such file.
+    """
     fix = "Save one array of numbers with numpy.save(path, array)."
     with path.open("rb") as file:
         try:

@@ -1,0 +1,89 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from gradflow.cells import resolve
+from gradflow.interop import Layer, Net
+from gradflow.report.samples import captured_batches, generated_batches
+
+
+def layer(name: str, input_size: int, **options) -> Layer:
+    params = resolve("rnn")(input_size, 3).init(jax.random.key(0))
+    return Layer(name, "rnn", input_size, 3, params, "the test's own", **options)
+
+
+NET = Net("test", (layer("a", 2), layer("b", 3, fed_by=("a",))))
+ASKED = {"seed": 0, "num_sequences": 2, "num_steps": 4}
+
+
+def test_a_layer_reads_the_outputs_of_those_that_feed_it():
+    found = generated_batches(NET, "gaussian", **ASKED)
+    assert found["a"].inputs.shape == (2, 4, 2)
+    np.testing.assert_array_equal(found["b"].inputs, NET["a"].run(found["a"].inputs))
+    assert found["b"].lengths.tolist() == [4, 4]
+
+
+def test_both_directions_read_the_same_sequences():
+    net = Net("test", (layer("a", 2), layer("a_reverse", 2, direction="reverse")))
+    found = generated_batches(net, "gaussian", **ASKED)
+    np.testing.assert_array_equal(found["a"].inputs, found["a_reverse"].inputs)
+
+
+def test_inputs_of_another_width_are_refused():
+    with pytest.raises(
+        ValueError, match="Expected 2 channels for layer a, got 1 from --inputs=dig"
+    ):
+        generated_batches(NET, "digits", **ASKED)
+
+
+def test_a_sample_is_run_through_the_model(tmp_path):
+    net = dataclasses.replace(NET, capture=lambda sample: {"a": 2 * sample["x"]})
+    np.savez(tmp_path / "batch.npz", x=np.ones((2, 4, 2)))
+    found = captured_batches(net, str(tmp_path / "batch.npz"), "4,3")
+    np.testing.assert_array_equal(found["a"].inputs, 2.0)
+    np.testing.assert_array_equal(found["b"].inputs, NET["a"].run(found["a"].inputs))
+    assert found["b"].lengths.tolist() == [4, 3]
+
+
+def test_one_array_is_the_models_inputs(tmp_path):
+    net = dataclasses.replace(NET, capture=lambda sample: {"a": sample["inputs"]})
+    np.save(tmp_path / "batch.npy", np.ones((2, 4, 2)))
+    assert captured_batches(net, str(tmp_path / "batch.npy"), None)["a"].inputs.all()
+
+
+def test_parameters_alone_cannot_be_run(tmp_path):
+    with pytest.raises(ValueError, match="the file of test has parameters alone"):
+        captured_batches(NET, str(tmp_path / "batch.npz"), None)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ("4", r"Expected 2 lengths, whole numbers, one for each sequence, got shape \(1,\)"),
+        ("4,5", r"Expected lengths within 1 ... 4, the number of steps, got 4 to 5"),
+        ("4,0", r"Expected lengths within 1 ... 4"),
+        ("a,b", "Expected whole numbers with commas, or a file of numpy.save, for lengths"),
+    ],
+)
+def test_lengths_that_do_not_fit_are_refused(lengths, message, tmp_path):
+    net = dataclasses.replace(NET, capture=lambda sample: {"a": sample["inputs"]})
+    np.save(tmp_path / "batch.npy", np.ones((2, 4, 2)))
+    with pytest.raises((ValueError, OSError), match=message):
+        captured_batches(net, str(tmp_path / "batch.npy"), lengths)
+
+
+def test_lengths_come_from_a_file_too(tmp_path):
+    net = dataclasses.replace(NET, capture=lambda sample: {"a": sample["inputs"]})
+    np.save(tmp_path / "batch.npy", np.ones((2, 4, 2)))
+    np.save(tmp_path / "lengths.npy", np.asarray([2, 4]))
+    found = captured_batches(net, str(tmp_path / "batch.npy"), str(tmp_path / "lengths.npy"))
+    assert found["a"].lengths.tolist() == [2, 4]
+
+
+def test_a_damaged_sample_is_refused(tmp_path):
+    net = dataclasses.replace(NET, capture=dict)
+    (tmp_path / "batch.npz").write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(ValueError, match="Expected the inputs of a model in .*numpy.savez"):
+        captured_batches(net, str(tmp_path / "batch.npz"), None)
