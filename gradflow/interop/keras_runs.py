@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from gradflow.interop.keras_cells import CellOptions
@@ -60,8 +59,8 @@ def original_layer(
     """Returns a function that runs the layer by Keras.
 
     Nothing that a file names is looked up: the layer is made anew, from one of three classes, and
-    from options and activations that were checked. It runs in float64, or in float32 where Keras
-    cannot: its JAX backend rounds tanh to float32, which its loop over time then refuses.
+    from options and activations that were checked. It runs in float32: in float64 Keras's JAX
+    backend would round each tanh to float32 all the same.
     """
     kernel, recurrent, bias = _plain(options, arrays)
     weights = [a for a in (kernel, recurrent, bias) if a is not None]
@@ -69,24 +68,22 @@ def original_layer(
         "activation": _function(keras, options.activation),
         "use_bias": bias is not None,
         "go_backwards": reverse,
+        # The weights are replaced; those that Keras initialises by default take a second.
+        "kernel_initializer": "zeros",
+        "recurrent_initializer": "zeros",
     }
     if options.cell != "rnn":
         settings["recurrent_activation"] = _function(keras, options.gate_activation)
     if options.cell.startswith("gru"):
         settings["reset_after"] = options.cell == "gru"
 
-    def run_in(dtype: str, inputs: np.ndarray) -> np.ndarray:
+    def run(inputs: np.ndarray) -> np.ndarray:
         make = getattr(keras.layers, _CLASSES[options.cell])
-        layer = make(len(recurrent), return_sequences=True, dtype=dtype, **settings)
+        layer = make(len(recurrent), return_sequences=True, dtype="float32", **settings)
         layer.build(inputs.shape)
         layer.set_weights(weights)
-        outputs = layer(keras.ops.convert_to_tensor(inputs.astype(dtype)))
+        outputs = layer(keras.ops.convert_to_tensor(inputs.astype(np.float32)))
         return np.asarray(keras.ops.convert_to_numpy(outputs))[:, :: -1 if reverse else 1]
-
-    def run(inputs: np.ndarray) -> np.ndarray:
-        with jax.enable_x64(True), contextlib.suppress(TypeError):
-            return run_in("float64", inputs)
-        return run_in("float32", inputs)
 
     return run
 
