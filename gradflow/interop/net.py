@@ -80,7 +80,8 @@ class Layer:
                     lambda s: jnp.broadcast_to(s, (x.shape[1], *np.shape(s))), self.carry
                 )
             )
-            outputs = unroll(self.cell, self.params, x, carry=carry).outputs
+            params = jax.tree.map(jnp.asarray, self.params)
+            outputs = unroll(self.cell, params, x, carry=carry).outputs
             return np.swapaxes(np.asarray(outputs)[turn], 0, 1)
 
     def __repr__(self) -> str:
