@@ -50,15 +50,17 @@ def gradient(cell: Cell, params: Params, inputs: jax.Array) -> tuple[jax.Array, 
 def contestants(cell: Cell) -> dict[str, Callable]:
     """Functions of the parameters and a batch, the reference first."""
 
-    def by_sequence(measure: Callable, of: Callable) -> Callable:
-        return jax.vmap(partial(measure, of, cell), in_axes=(None, 0))
+    def by_sequence(measure: Callable, **of: Callable) -> Callable:
+        return jax.vmap(partial(measure, cell, **of), in_axes=(None, 0))
 
     measured = {
         "value_and_grad": partial(gradient, cell),
-        "adjoints": by_sequence(adjoints, loss),
-        "components": by_sequence(components, loss),
+        "adjoints": by_sequence(adjoints, loss=loss),
+        "components": by_sequence(components, loss=loss),
     }
-    return measured | ({"component_map": by_sequence(component_map, losses)} if _MAP.value else {})
+    return measured | (
+        {"component_map": by_sequence(component_map, losses=losses)} if _MAP.value else {}
+    )
 
 
 def seconds(name: str, hidden_size: int) -> dict[str, float]:

@@ -101,7 +101,7 @@ def measurements() -> dict[str, Callable]:
     }
     of_loss = {"adjoints": flow.adjoints, "components": flow.components}
     return {name: partial(function, cell) for name, function in of_cell.items()} | {
-        name: partial(function, loss, cell) for name, function in of_loss.items()
+        name: partial(function, cell, loss=loss) for name, function in of_loss.items()
     }
 
 

@@ -202,8 +202,8 @@ def _measure_run(config: Config, cell: "Cell", key: jax.Array) -> Any:
     x = jax.random.normal(k_inputs, (config.num_steps, config.input_size))
 
     def components(params: "Params", loss: Callable) -> tuple[jax.Array, jax.Array]:
-        found = flow.components(loss, cell, params, x)
-        heard = flow.log_adjoint_norms(loss, cell, params, x)[1:]
+        found = flow.components(cell, params, x, loss=loss)
+        heard = flow.log_adjoint_norms(cell, params, x, loss=loss)[1:]
         return jnp.stack(jax.tree.leaves(found))[:, ::-1], heard[::-1]  # index = lag
 
     single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), first)

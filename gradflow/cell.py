@@ -16,8 +16,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
+
+from gradflow.checks import shorten
 
 Key: TypeAlias = jax.Array
 """A typed random key, as made by `jax.random.key`."""
@@ -94,6 +97,21 @@ class Cell(NamedTuple):
     hidden: Callable[[Carry], Float[Array, " hidden"]] = whole_carry
     gates: GatesFn | None = None
     noise: NoiseFn | None = None
+
+
+def split_key(key: Key, number: int = 2) -> Key:
+    """Splits the key that a cell is initialised from.
+
+    Raises:
+      TypeError: If it is not a random key, but for instance a seed.
+    """
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+        raise TypeError(
+            f"Expected a random key, got {shorten(repr(key))}. Make one from a seed: "
+            "cell.init(jax.random.key(0))."
+        )
+    return jax.random.split(key, number)
 
 
 def param_shapes(cell: Cell) -> Params:

@@ -32,7 +32,7 @@ def test_the_record_holds_what_the_library_measures(dataset):
     for name, activations in flow.gates(cell, params, inputs).items():
         found = data.gates[:, data.gate_unit.values == name]
         np.testing.assert_allclose(found, activations, atol=1e-12)
-    shares = flow.component_gradients(page.last_loss, cell, params, inputs)
+    shares = flow.component_gradients(cell, params, inputs, loss=page.last_loss)
     W_h = np.stack([np.asarray(gate["W_h"]) for gate in shares.values()])  # (gate, T, ...)
     expected = 0.5 * np.log10((W_h**2).sum(axis=(0, 2, 3))[1:])  # at the first step h_0 = 0
     (variable,) = flow.CATALOGUE["components"].variables

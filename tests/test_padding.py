@@ -78,20 +78,20 @@ def test_measurements_are_those_of_the_sequence_itself(fill, first):
         flow.lyapunov_exponents(*given, mask=mask).exponents,
         flow.lyapunov_exponents(*own).exponents,
     )
-    shares = flow.components(last_squared, *given, mask=mask)
-    expected = flow.components(last_squared, *own)
+    shares = flow.components(*given, loss=last_squared, mask=mask)
+    expected = flow.components(*own, loss=last_squared)
     assert_trees_close(jax.tree.map(lambda leaf: leaf[mask], shares), expected)
     assert all(np.isneginf(leaf[~mask]).all() for leaf in jax.tree.leaves(shares))
-    adjoints = flow.adjoints(last_squared, *given, mask=mask)
-    assert_trees_close(adjoints[first : first + LENGTH + 1], flow.adjoints(last_squared, *own))
+    adjoints = flow.adjoints(*given, loss=last_squared, mask=mask)
+    assert_trees_close(adjoints[first : first + LENGTH + 1], flow.adjoints(*own, loss=last_squared))
 
 
 @pytest.mark.parametrize("fill", ["zero", "NaN"])
 def test_a_chunk_that_is_all_padding_is_none_of_the_sequence(fill):
     inputs = X.at[1:].set(FILLS[fill])
     measure = flow.in_chunks(flow.components, chunk_steps=2)
-    found = measure(last_squared, CELL, PARAMS, inputs, lengths=1)
-    assert_trees_close(found, flow.components(last_squared, CELL, PARAMS, inputs, lengths=1))
+    found = measure(CELL, PARAMS, inputs, loss=last_squared, lengths=1)
+    assert_trees_close(found, flow.components(CELL, PARAMS, inputs, loss=last_squared, lengths=1))
     assert np.isfinite(found["U"][0])
 
 
@@ -116,8 +116,8 @@ def test_an_infinite_derivative_by_the_state_at_a_padded_step_reaches_no_real_on
 
     cell = Cell(lambda key: jnp.ones(2), step, lambda: jnp.ones(2))
     x = jnp.array([[1.0, 2.0], [3.0, 1.0], [0.0, 0.0], [5.0, 5.0], [5.0, 5.0]])
-    found = flow.adjoints(lambda h: jnp.sum(h[2]), cell, jnp.ones(2), x, lengths=3)
-    own = flow.adjoints(lambda h: jnp.sum(h[2]), cell, jnp.ones(2), x[:3])
+    found = flow.adjoints(cell, jnp.ones(2), x, loss=lambda h: jnp.sum(h[2]), lengths=3)
+    own = flow.adjoints(cell, jnp.ones(2), x[:3], loss=lambda h: jnp.sum(h[2]))
     assert_trees_close(found[:4], own)
     assert np.isfinite(own).all()
 

@@ -123,7 +123,7 @@ def _log_gradients(
         def loss(outputs: jax.Array) -> jax.Array:
             return jnp.sum(outputs[-1]) / math.sqrt(outputs.shape[-1])
 
-        return flow.log_adjoint_norms(loss, cell, {"cell": params, "gain": gain}, x)[0]
+        return flow.log_adjoint_norms(cell, {"cell": params, "gain": gain}, x, loss=loss)[0]
 
     over_gains = jax.vmap(one, in_axes=(None, None, 0))
     measure = lambda params, x: over_gains(params, x, jnp.asarray(gains))  # noqa: E731

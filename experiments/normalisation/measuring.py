@@ -143,7 +143,9 @@ def measure_batch(config: Config) -> "xarray.Dataset":
         def at(pair: jax.Array) -> jax.Array:
             of_pair = params | {"gamma": pair[0], "gamma_x": pair[1]}
             carry, rest = _warm(config, cell, of_pair, x)
-            return flow.log_adjoint_norms(lambda h: h[-1] @ u, cell, of_pair, rest, carry=carry)
+            return flow.log_adjoint_norms(
+                cell, of_pair, rest, loss=lambda h: h[-1] @ u, carry=carry
+            )
 
         return jax.lax.map(at, jnp.asarray(pairs))[:, ::-1]
 

@@ -96,7 +96,7 @@ def measure(config: Config, name: str) -> "xarray.Dataset":
             w = jax.random.uniform(k_readout, (size,), minval=-bound, maxval=bound)
             return (w @ outputs[-1] - target) ** 2
 
-        return flow.log_adjoint_norms(error, cell, cell.init(k_params), x, source=source)
+        return flow.log_adjoint_norms(cell, cell.init(k_params), x, loss=error, source=source)
 
     # Adjoints stand in the order of t = 0 ... T; reversed without the last, that is lag 1 ... T.
     logs = runs.measure(one, jnp.repeat(runs.keys(config), config.num_sequences), inputs)

@@ -116,7 +116,7 @@ def mean_norms(cell: Cell, run: dict[str, Any], gamma: jax.Array) -> jax.Array:
     """Computes the mean over images of ‖∂L/∂h_t‖, where h_t is an image's own; t = 1 ... T."""
     loss = partial(cross_entropy, run["W_y"], run["labels"])
     params = run["params"] | {"gamma": gamma}
-    found = flow.adjoints(loss, cell, params, run["inputs"], carry=run["carry"])
+    found = flow.adjoints(cell, params, run["inputs"], loss=loss, carry=run["carry"])
     return jnp.mean(jnp.linalg.norm(found[1:], axis=-1), axis=-1)
 
 

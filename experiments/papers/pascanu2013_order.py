@@ -168,7 +168,7 @@ def omegas(seed: int) -> tuple[float, float]:
     params = {**cell.init(keys[0]), "W_h": 0.6 * jax.random.normal(keys[0], (size, size))}
     inputs = jax.random.normal(keys[1], (steps, 1, 3))
     v = jax.random.normal(keys[2], (size,))
-    found = preserve_norm(lambda outputs: v @ outputs[-1, 0], cell, params, inputs)
+    found = preserve_norm(cell, params, inputs, loss=lambda outputs: v @ outputs[-1, 0])
     h = np.asarray(unroll(cell, params, inputs[:, 0]).outputs, float)
     W, adjoint, terms = np.asarray(params["W_h"], float), np.asarray(v, float), []
     for h_k in h[::-1]:

@@ -74,7 +74,9 @@ def log_adjoints(net: Any, params: Params, pair: Pairs) -> Float[Array, " both_a
     norms = []
     for half in (net.encoding, net.decoding):
         cell, own, inputs, carry, loss = half(params, pair.sources, pair.targets, cross_entropy)
-        norms.append(flow.log_adjoint_norms(loss, cell, own, inputs, source="carry", carry=carry))
+        norms.append(
+            flow.log_adjoint_norms(cell, own, inputs, loss=loss, source="carry", carry=carry)
+        )
     in_encoder, in_decoder = norms
     return jnp.concatenate([in_encoder, in_decoder[1:]])
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from gradflow.cell import Cell, Key, Params
+from gradflow.cell import Cell, Key, Params, split_key
 from gradflow.cells.parts import RecurrentInit, affine, init_gates, init_matrices
 from gradflow.initializers import BiasSpec, InitSpec, resolve_bias, resolve_initializer
 
@@ -51,7 +51,7 @@ def cfn(
     init_x = resolve_initializer(input_init)
 
     def init(key: Key) -> Params:
-        key_gates, key_g = jax.random.split(key)
+        key_gates, key_g = split_key(key)
         g = init_matrices(key_g, {"W_x": (init_x, (hidden_size, input_size))})
         return init_shared(key_gates) | {"g": g}
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from gradflow.cell import Carry, Cell, Key, Params, param_shapes
+from gradflow.cell import Carry, Cell, Key, Params, param_shapes, split_key
 from gradflow.cells.masks import map_matrices
 from gradflow.checks import check_flag, check_number
 
@@ -47,7 +47,7 @@ def with_dropout(cell: Cell, *, rate_x: float = 0.0, rate_h: float = 0.0) -> Cel
     input_size, hidden_size = _sizes(cell)
 
     def init(key: Key) -> Params:
-        k_cell, k_x, k_h = jax.random.split(key, 3)
+        k_cell, k_x, k_h = split_key(key, 3)
         u_x, u_h = jax.random.uniform(k_x, (input_size,)), jax.random.uniform(k_h, (hidden_size,))
         return {"cell": cell.init(k_cell), "u_x": u_x, "u_h": u_h}
 

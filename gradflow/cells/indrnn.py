@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from gradflow.cell import Cell, Key, Params
+from gradflow.cell import Cell, Key, Params, split_key
 from gradflow.cells.activations import resolve_activation
 from gradflow.cells.parts import init_matrices
 from gradflow.checks import check_number, check_sizes
@@ -60,7 +60,7 @@ def indrnn(
     init_input = resolve_initializer(input_init)
 
     def init(key: Key) -> Params:
-        key_x, key_u = jax.random.split(key)
+        key_x, key_u = split_key(key)
         return {
             **init_matrices(key_x, {"W_x": (init_input, (hidden_size, input_size))}),
             "u": jax.random.uniform(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradflow.cell import Cell, Key, Params
+from gradflow.cell import Cell, Key, Params, split_key
 from gradflow.cells.unitary import ComplexCarry, zero_carry
 from gradflow.checks import check_number, check_sizes
 
@@ -57,7 +57,7 @@ def lru(
     check_number("max_phase", max_phase, "positive", example=6.28)
 
     def init(key: Key) -> Params:
-        key_nu, key_theta, key_re, key_im = jax.random.split(key, 4)
+        key_nu, key_theta, key_re, key_im = split_key(key, 4)
         nu = _init_nu(key_nu, hidden_size, r_min, r_max)
         scale = 1 / math.sqrt(2 * max(input_size, 1))  # an autonomous cell has no inputs
         shape = (hidden_size, input_size)

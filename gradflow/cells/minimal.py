@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from gradflow.cell import Cell, Key, Params
+from gradflow.cell import Cell, Key, Params, split_key
 from gradflow.cells.parts import RecurrentInit, affine, init_gates, init_matrices
 from gradflow.checks import check_number, check_sizes
 from gradflow.initializers import BiasSpec, InitSpec, resolve_initializer
@@ -135,7 +135,7 @@ def minimal_rnn(
     square = (hidden_size, hidden_size)
 
     def init(key: Key) -> Params:
-        key_z, key_u = jax.random.split(key)
+        key_z, key_u = split_key(key)
         z = init_matrices(key_z, {"W_x": (init_x, (hidden_size, input_size))})
         u = init_matrices(key_u, {"W_h": (init_h, square), "W_z": (init_x, square)})
         return {

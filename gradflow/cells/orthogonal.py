@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradflow.cell import Cell, Key, Params
+from gradflow.cell import Cell, Key, Params, split_key
 from gradflow.cells.activations import ACTIVATIONS
 from gradflow.cells.parts import init_matrices
 from gradflow.checks import check_integer, check_sizes
@@ -90,7 +90,7 @@ def orthogonal(
     positive = np.arange(hidden_size) < hidden_size - num_negative
 
     def init(key: Key) -> Params:
-        key_x, key_h = jax.random.split(key)
+        key_x, key_h = split_key(key)
         dtype = jnp.zeros(()).dtype
         return {
             "A": block_skew_entries(init_blocks(key_h, (hidden_size // 2,), dtype), hidden_size),

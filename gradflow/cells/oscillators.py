@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradflow.cell import Cell, Key, Params
+from gradflow.cell import Cell, Key, Params, split_key
 from gradflow.cells.parts import RecurrentInit, init_gates, init_matrices
 from gradflow.checks import check_number, check_sizes
 from gradflow.initializers import InitSpec, resolve_initializer
@@ -129,7 +129,7 @@ def unicornn(
     init_input = resolve_initializer(input_init)
 
     def init(key: Key) -> Params:
-        key_x, key_w, key_c = jax.random.split(key, 3)
+        key_x, key_w, key_c = split_key(key, 3)
         return {
             "w": jax.random.uniform(key_w, (hidden_size,)),
             "c": jax.random.uniform(key_c, (hidden_size,), minval=-0.1, maxval=0.1),

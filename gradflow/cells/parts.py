@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradflow.cell import Key, Params
+from gradflow.cell import Key, Params, split_key
 from gradflow.checks import check_sizes
 from gradflow.initializers import BiasSpec, Initializer, InitSpec, per_gate, resolve_bias
 
@@ -41,7 +41,7 @@ def init_gates(
     init_b = init_biases(gates, biases or {})
 
     def init(key: Key) -> Params:
-        keys = jax.random.split(key, len(gates))
+        keys = split_key(key, len(gates))
         keys_x, keys_h = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
         dtype = jnp.zeros(()).dtype  # the default float: 64 bits if x64 is on
         W_x = _init_each(inputs, keys_x, (hidden_size, input_size), dtype)
@@ -98,7 +98,7 @@ def init_matrices(
     autonomous cell has no columns and is empty.
     """
     dtype = jnp.zeros(()).dtype
-    keys = jax.random.split(key, len(matrices))
+    keys = split_key(key, len(matrices))
     return {
         name: _init_matrix(init, k, shape, dtype)
         for k, (name, (init, shape)) in zip(keys, matrices.items(), strict=True)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradflow.cell import Cell, Key, Params
+from gradflow.cell import Cell, Key, Params, split_key
 from gradflow.cells.orthogonal import (
     block_skew_entries,
     resolve_biased_activation,
@@ -72,7 +72,7 @@ def nnrnn(
     half = hidden_size // 2
 
     def init(key: Key) -> Params:
-        key_x, key_a, key_theta = jax.random.split(key, 3)
+        key_x, key_a, key_theta = split_key(key, 3)
         dtype = jnp.zeros(()).dtype
         return {
             "A": block_skew_entries(init_blocks(key_a, (half,), dtype), hidden_size),

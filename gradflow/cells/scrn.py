@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradflow.cell import Cell, Key, Params
+from gradflow.cell import Cell, Key, Params, split_key
 from gradflow.cells.parts import init_matrices
 from gradflow.checks import check_integer, check_number, check_sizes
 from gradflow.initializers import InitSpec, resolve_initializer
@@ -60,7 +60,7 @@ def scrn(
     init_h, init_x = resolve_initializer(recurrent_init), resolve_initializer(input_init)
 
     def init(key: Key) -> Params:
-        key_s, key_h = jax.random.split(key)
+        key_s, key_h = split_key(key)
         to_hidden = {
             "W_x": (init_x, (hidden_size, input_size)),
             "W_h": (init_h, (hidden_size, hidden_size)),

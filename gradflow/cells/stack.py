@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradflow.cell import Carry, Cell, Key, NoiseFn, Params, param_shapes
+from gradflow.cell import Carry, Cell, Key, NoiseFn, Params, param_shapes, split_key
 from gradflow.cells.dropout import with_noise
 from gradflow.spec import check_name
 
@@ -59,7 +59,7 @@ def stack(cells: Sequence[Cell], *, skip: str | None = None) -> Cell:
         _check_sizes(cells, skip)
 
     def init(key: Key) -> Params:
-        keys = jax.random.split(key, len(cells))
+        keys = split_key(key, len(cells))
         return tuple(cell.init(k) for cell, k in zip(cells, keys, strict=True))
 
     def run_layers(params: Params, carry: Carry, x: Array) -> list[_LayerStep]:

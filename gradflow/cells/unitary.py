@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from gradflow.cell import Cell, Key, Params
+from gradflow.cell import Cell, Key, Params, split_key
 from gradflow.cells.orthogonal import (
     DEFAULT_SKEW_INIT,
     resolve_method,
@@ -68,7 +68,7 @@ def unitary(
     init_input = _complex_input(input_size, hidden_size, input_init)
 
     def init(key: Key) -> Params:
-        keys = iter(jax.random.split(key, 8))
+        keys = iter(split_key(key, 8))
         angles = {f"D_{j}": _uniform(next(keys), hidden_size, math.pi) for j in (1, 2, 3)}
         vectors = {
             f"R_{j}": {part: _uniform(next(keys), hidden_size, 1.0) for part in ("re", "im")}
@@ -131,7 +131,7 @@ def full_unitary(
     diagonal = np.flatnonzero(np.equal(*np.triu_indices(hidden_size)))
 
     def init(key: Key) -> Params:
-        key_x, key_c = jax.random.split(key)
+        key_x, key_c = split_key(key)
         angles = init_angles(key_c, (hidden_size,), jnp.zeros(()).dtype)
         return {
             "B": jnp.zeros(hidden_size * (hidden_size - 1) // 2),

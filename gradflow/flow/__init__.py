@@ -19,6 +19,10 @@ lengths
   The number of real steps. A padded step copies the carry, so that its Jacobian is the identity.
 mask
   True where a step is real; the general form of ``lengths``.
+loss, losses
+  For measurements of a loss: a scalar of the outputs h_1 ... h_T, or one number for each step.
+
+The cell, the parameters and the inputs come first, in this order; all others are given by keyword.
 
 Logarithms are natural, in nats. Derivatives are exact where a unit saturates (`exact_slopes`), and
 NaN where they go through a carry that is not finite (`nonfinite`).

@@ -18,11 +18,11 @@ from gradflow.unroll import Lengths, Mask
 
 
 def adjoints(
-    loss: Loss,
     cell: Cell,
     params: Params,
     inputs: Float[Array, "steps input"],
     *,
+    loss: Loss,
     carry: Carry | None = None,
     lengths: Lengths | None = None,
     mask: Mask | None = None,
@@ -53,22 +53,22 @@ def adjoints(
     Source: Werbos 1990, doi:10.1109/5.58337 (ordered derivatives through time).
     """
     given = {"carry": carry, "lengths": lengths, "mask": mask}
-    return adjoints_along(trace_of, loss, cell, params, inputs, **given)
+    return adjoints_along(trace_of, cell, params, inputs, loss=loss, **given)
 
 
 def adjoints_along(
-    run: Runner, loss: Loss, cell: Cell, params: Params, inputs: Array, **given: Any
+    run: Runner, cell: Cell, params: Params, inputs: Array, *, loss: Loss, **given: Any
 ) -> Carry:
     """Computes `adjoints` along the path that the cell is run on."""
-    return _along(run, _numbers, loss, cell, params, inputs, given)
+    return _along(run, _numbers, cell, params, inputs, loss=loss, **given)
 
 
 def log_adjoint_norms(
-    loss: Loss,
     cell: Cell,
     params: Params,
     inputs: Float[Array, "steps input"],
     *,
+    loss: Loss,
     source: str = "h",
     carry: Carry | None = None,
     lengths: Lengths | None = None,
@@ -88,21 +88,21 @@ def log_adjoint_norms(
         sequence.
     """
     given = {"carry": carry, "lengths": lengths, "mask": mask}
-    return log_adjoint_norms_along(trace_of, loss, cell, params, inputs, source=source, **given)
+    return log_adjoint_norms_along(
+        trace_of, cell, params, inputs, loss=loss, source=source, **given
+    )
 
 
 def log_adjoint_norms_along(
-    run: Runner, loss: Loss, cell: Cell, params: Params, inputs: Array, *, source: str, **given: Any
+    run: Runner, cell: Cell, params: Params, inputs: Array, *, loss: Loss, source: str, **given: Any
 ) -> Float[Array, " steps_and_one"]:
     """Computes `log_adjoint_norms` along the path that the cell is run on."""
     finish = partial(_log_norms, block(cell, source))
-    return _along(run, finish, loss, cell, params, inputs, given)
+    return _along(run, finish, cell, params, inputs, loss=loss, **given)
 
 
-def _along(
-    run: Runner, finish: Any, loss: Loss, cell: Cell, params: Any, inputs: Any, given: dict
-) -> Any:
-    path, cotangents = run_with_loss(run, loss, cell, params, inputs, **given)
+def _along(run: Runner, finish: Any, cell: Cell, params: Any, inputs: Any, **given: Any) -> Any:
+    path, cotangents = run_with_loss(run, cell, params, inputs, **given)
 
     def through(later: Scaled | None, trace: Trace, cotangents: Cotangents) -> tuple[Scaled, Any]:
         first, rest = _through(later, trace, cotangents)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from gradflow.cell import Carry, Cell, whole_carry
 from gradflow.flow.trace import Rows, Select, Trace
 from gradflow.numerics.scaling import Scaled, rescale
+from gradflow.unroll import check_is_cell
 
 
 def block(cell: Cell, name: str) -> Select:
@@ -19,8 +20,10 @@ def block(cell: Cell, name: str) -> Select:
         field of the carry: ``"c"``, or ``"1.c"`` for field c of the second layer of a stack.
 
     Raises:
+      TypeError: If the cell is none.
       ValueError: If the carry has no such field.
     """
+    check_is_cell(cell)
     if name == "h":
         return cell.hidden
     if name == "carry":

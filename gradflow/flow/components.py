@@ -25,11 +25,11 @@ from gradflow.unroll import Lengths, Mask
 
 
 def components(
-    loss: Loss,
     cell: Cell,
     params: Params,
     inputs: Float[Array, "steps input"],
     *,
+    loss: Loss,
     carry: Carry | None = None,
     lengths: Lengths | None = None,
     mask: Mask | None = None,
@@ -60,23 +60,23 @@ def components(
     Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, eq. 3 to 5.
     """
     given = {"carry": carry, "lengths": lengths, "mask": mask}
-    return components_along(trace_of, loss, cell, params, inputs, **given)
+    return components_along(trace_of, cell, params, inputs, loss=loss, **given)
 
 
 def components_along(
-    run: Runner, loss: Loss, cell: Cell, params: Params, inputs: Array, **given: Any
+    run: Runner, cell: Cell, params: Params, inputs: Array, **given: Any
 ) -> Params:
     """Computes `components` along the path that the cell is run on."""
-    path, cotangents = run_with_loss(run, loss, cell, params, inputs, **given)
+    path, cotangents = run_with_loss(run, cell, params, inputs, **given)
     return own_params(path.sweep(_through, None, cotangents, backward=True)[1])
 
 
 def component_map(
-    losses: Loss,
     cell: Cell,
     params: Params,
     inputs: Float[Array, "steps input"],
     *,
+    losses: Loss,
     carry: Carry | None = None,
     lengths: Lengths | None = None,
     mask: Mask | None = None,
@@ -101,16 +101,16 @@ def component_map(
     Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, eq. 4.
     """
     given = {"carry": carry, "lengths": lengths, "mask": mask}
-    run = run_with_loss(trace_of, losses, cell, params, inputs, per_step=True, **given)
+    run = run_with_loss(trace_of, cell, params, inputs, loss=losses, per_step=True, **given)
     return own_params(_map(*run))
 
 
 def component_gradients(
-    loss: Loss,
     cell: Cell,
     params: Params,
     inputs: Float[Array, "steps input"],
     *,
+    loss: Loss,
     carry: Carry | None = None,
     lengths: Lengths | None = None,
     mask: Mask | None = None,
@@ -124,7 +124,9 @@ def component_gradients(
       units of the loss a unit of the parameter; the sum over that axis is ∂L/∂θ.
     """
     given = {"carry": carry, "lengths": lengths, "mask": mask}
-    return own_params(_gradients(*run_with_loss(trace_of, loss, cell, params, inputs, **given)))
+    return own_params(
+        _gradients(*run_with_loss(trace_of, cell, params, inputs, loss=loss, **given))
+    )
 
 
 @compiled()

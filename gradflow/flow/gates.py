@@ -13,7 +13,7 @@ from gradflow.cells import CELLS
 from gradflow.flow.chunks import Runner
 from gradflow.flow.nonfinite import nonfinite_steps, set_nan
 from gradflow.flow.trace import Trace, compiled, trace_of
-from gradflow.unroll import Lengths, Mask
+from gradflow.unroll import Lengths, Mask, check_is_cell
 
 Gates = Mapping[str, Float[Array, "steps hidden"]]
 """The activations of each gate by name; ``[t-1]`` is step t."""
@@ -59,8 +59,10 @@ def check_gates(cell: Cell) -> None:
     """Checks that a cell has gates.
 
     Raises:
+      TypeError: If the cell is none.
       ValueError: If it has none.
     """
+    check_is_cell(cell)
     if cell.gates is None:
         raise ValueError(
             "Expected a cell with gates, got one whose gates is None. Give it a function "

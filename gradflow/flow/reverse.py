@@ -31,11 +31,11 @@ Cotangents = Float[Array, "steps hidden"]
 
 def run_with_loss(
     run: Callable[..., AnyPath],
-    loss: Loss,
     cell: Cell,
     params: Params,
     inputs: Array,
     *,
+    loss: Loss,
     per_step: bool = False,
     **given: Any,
 ) -> tuple[AnyPath, Cotangents]:
@@ -45,10 +45,10 @@ def run_with_loss(
 
     Args:
       run: Runs the cell.
-      loss: The loss.
       cell: The cell.
       params: Its parameters.
       inputs: x_1 ... x_T.
+      loss: The loss.
       per_step: Whether the loss gives one number a step, the t-th of h_t alone.
       **given: The carry, the lengths or the mask.
 

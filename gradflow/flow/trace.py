@@ -21,7 +21,7 @@ from gradflow.flow.closed_over import open_cell
 from gradflow.numerics.exact_slopes import exact_slopes
 from gradflow.numerics.scaling import Scaled, rescale, with_room
 from gradflow.padding import copying_step, fill_padding
-from gradflow.unroll import Lengths, Mask, check_inputs, unroll, valid_steps
+from gradflow.unroll import Lengths, Mask, check_inputs, check_is_cell, unroll, valid_steps
 
 Rows = PyTree[Float[Array, "_ ..."]]
 """Row vectors over the carry: the carry's pytree with a leading axis."""
@@ -175,9 +175,10 @@ def trace_of(
     """Runs the cell over one sequence, (T, input), and keeps what the measurements linearise.
 
     Raises:
-      TypeError: If the inputs or the carry are not floating.
+      TypeError: If the cell is none, or the inputs or the carry are not floating.
       ValueError: If the inputs are not one sequence, or shapes do not fit.
     """
+    check_is_cell(cell)
     inputs = check_sequence(inputs)
     mask = valid_steps(inputs, lengths, mask)
     return _run(*open_cell(cell, params, inputs, carry), inputs, mask)

@@ -99,20 +99,20 @@ _identity.defvjp(_forward, _backward)
 
 
 def adjoint_effect(
-    loss: Callable[[Array], Array],
     cell: Cell,
     params: Params,
     inputs: Float[Array, "steps *batch input"],
     *,
+    loss: Callable[[Array], Array],
     threshold: float,
 ) -> AdjointEffect:
     """Compares the gradient of a loss of the outputs with and without clipped adjoints.
 
     Args:
-      loss: (outputs of shape (T, B, hidden) or (T, hidden)) -> scalar.
       cell: The cell without clipping.
       params: Its parameters.
       inputs: x_1 ... x_T, of one sequence or a batch.
+      loss: (outputs of shape (T, B, hidden) or (T, hidden)) -> scalar.
       threshold: As in `clip_adjoints`.
     """
 

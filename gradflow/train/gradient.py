@@ -17,7 +17,7 @@ from gradflow.train.model import predict, read_out
 from gradflow.train.objective import batch_loss, step_losses
 from gradflow.train.truncation import WindowGradient, truncated_gradient
 
-Regulariser = Callable[[Loss, Cell, Params, Array], Array]
+Regulariser = Callable[[Cell, Params, Array, Loss], Array]
 """(loss of the outputs, cell, its parameters, inputs (T, B, input)) -> scalar."""
 
 
@@ -105,7 +105,7 @@ def with_regulariser(
         def loss(outputs: Array) -> Array:
             return batch_loss(kind, read_out(params["readout"], outputs), batch)
 
-        return regulariser(loss, cell, params["cell"], batch.inputs)
+        return regulariser(cell, params["cell"], batch.inputs, loss)
 
     value, more = jax.value_and_grad(added)(params)
     total = jax.tree.map(jnp.add, gradient.value, more)

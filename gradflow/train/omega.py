@@ -19,11 +19,11 @@ _SMALLEST = 1e-20
 
 
 def preserve_norm(
-    loss: Loss,
     cell: Cell,
     params: Params,
     inputs: Float[Array, "steps batch input"],
     *,
+    loss: Loss,
     squared: bool = False,
 ) -> Float[Array, ""]:
     """Computes Ω, the mean squared relative change of the adjoint's norm at a step.
@@ -38,15 +38,15 @@ def preserve_norm(
     left out of the mean, as in the paper's code; eq. 9 has the sum over steps instead.
 
     Args:
-      loss: L, of the outputs of the batch.
       cell: The cell.
       params: Its parameters.
       inputs: x_1 ... x_T of the batch.
+      loss: L, of the outputs of the batch.
       squared: Takes the ratio of the squared norms, as the paper's code does.
 
     Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063, eq. 9 and 10, and its code.
     """
-    before, adjoints = jax.lax.stop_gradient(_record(loss, cell, params, inputs))
+    before, adjoints = jax.lax.stop_gradient(_record(cell, params, inputs, loss))
 
     def deviation(s: Carry, x: Array, adjoint: Carry) -> tuple[Array, Bool[Array, ""]]:
         _, vjp = jax.vjp(hold_slopes(lambda s: cell.step(params, s, x)[0]), s)
@@ -61,7 +61,7 @@ def preserve_norm(
     return jnp.sum(deviations) / jnp.maximum(jnp.sum(counts), 1)
 
 
-def _record(loss: Loss, cell: Cell, params: Params, inputs: Array) -> tuple[Carry, Carry]:
+def _record(cell: Cell, params: Params, inputs: Array, loss: Loss) -> tuple[Carry, Carry]:
     """Computes s_0 ... s_{T-1} and ∂L/∂s_1 ... ∂L/∂s_T, by perturbations added to each carry."""
     s_0 = start(cell, params, inputs, None)
     step = jax.vmap(cell.step, in_axes=(None, 0, 0))

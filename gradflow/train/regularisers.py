@@ -13,7 +13,7 @@ from gradflow.checks import check_integer, check_number
 from gradflow.spec import make_from_spec
 from gradflow.train.omega import Loss, preserve_norm
 
-Regulariser = Callable[[Loss, Cell, Params, Float[Array, "steps batch input"]], Float[Array, ""]]
+Regulariser = Callable[[Cell, Params, Float[Array, "steps batch input"], Loss], Float[Array, ""]]
 """(loss of the outputs, cell, its parameters, inputs) -> a scalar to be added to the loss."""
 
 
@@ -37,8 +37,8 @@ def omega(*, weight: float = 1.0, squared: Any = False) -> Regulariser:
     if not isinstance(squared, bool):
         raise TypeError(f"Expected squared to be True or False, got {squared!r}.")
 
-    def regulariser(loss: Loss, cell: Cell, params: Params, inputs: Array) -> Float[Array, ""]:
-        return weight * preserve_norm(loss, cell, params, inputs, squared=squared)
+    def regulariser(cell: Cell, params: Params, inputs: Array, loss: Loss) -> Float[Array, ""]:
+        return weight * preserve_norm(cell, params, inputs, loss=loss, squared=squared)
 
     return regulariser
 
@@ -76,7 +76,7 @@ def flossing(
     ):
         check_integer(name, count, least)
 
-    def regulariser(loss: Loss, cell: Cell, params: Params, inputs: Array) -> Float[Array, ""]:
+    def regulariser(cell: Cell, params: Params, inputs: Array, loss: Loss) -> Float[Array, ""]:
         del loss  # the exponents depend on the network alone
         if num_sequences > inputs.shape[1]:
             raise ValueError(

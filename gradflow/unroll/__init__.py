@@ -1,10 +1,10 @@
 """Running a cell over time: step by step, by a plan made from its step, or all steps at once."""
 
+from gradflow.unroll.fit import check_is_cell, check_step
 from gradflow.unroll.inputs import (
     Lengths,
     Mask,
     check_inputs,
-    check_step,
     mask_cell,
     start,
     valid_steps,
@@ -16,6 +16,7 @@ __all__ = [
     "Mask",
     "Trajectory",
     "check_inputs",
+    "check_is_cell",
     "check_step",
     "mask_cell",
     "start",

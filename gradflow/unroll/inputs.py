@@ -1,4 +1,4 @@
-"""Checks of the arguments of `gradflow.unroll`: inputs, initial carry, step, and padding."""
+"""Checks of the arguments of `gradflow.unroll`: inputs, initial carry, and padding."""
 
 import contextlib
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Int
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.padding import copying_step, fill_padding
+from gradflow.unroll.fit import check_is_cell, check_params
 
 Lengths = Int[Array, "*batch"] | Sequence[int] | int
 Mask = Bool[Array, " steps *batch"]
@@ -20,9 +21,12 @@ def start(cell: Cell, params: Params, inputs: Array, carry: Carry | None) -> Car
     """Returns s_0 for each sequence of the batch, in the float type in which the cell will run.
 
     Raises:
-      TypeError: If a leaf of the carry is not floating.
+      TypeError: If the cell is none, a parameter is a random key, or a leaf of the carry is not
+        floating.
       ValueError: If a given carry does not have the batch axes of the inputs in front.
     """
+    check_is_cell(cell)
+    check_params(params)
     batch = inputs.shape[1:-1]
     if carry is None:
         carry = jax.tree.map(
@@ -52,9 +56,14 @@ def check_inputs(inputs: Array) -> Array:
       The inputs as a JAX array.
 
     Raises:
-      TypeError: If the inputs are not floating.
+      TypeError: If the inputs are not a floating array.
       ValueError: If they are not of shape (T, input) or (T, B, input).
     """
+    if isinstance(inputs, dict | str) or hasattr(inputs, "_fields"):
+        raise TypeError(
+            f"Expected inputs as an array of shape (T, input), got a {type(inputs).__name__}. Give "
+            "the arguments in the order cell, params, inputs."
+        )
     inputs = jnp.asarray(inputs)
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
         raise TypeError(
@@ -67,40 +76,6 @@ def check_inputs(inputs: Array) -> Array:
             f"{inputs.shape}. Make time the first axis and the features the last one."
         )
     return inputs
-
-
-def check_step(cell: Cell, params: Params, carry: Carry, xs: Any, *, batched: bool) -> None:
-    """Traces one step, so that an error of shape or type is reported before compilation.
-
-    Raises:
-      ValueError: If the step does not take these parameters, carry and inputs, or does not return
-        a carry of the structure, shapes and types of its argument.
-    """
-    drop = 2 if batched else 1
-
-    def example(leaf: Array, axes: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape[axes:], leaf.dtype)
-
-    before = jax.tree.map(lambda leaf: example(leaf, drop - 1), carry)
-    x = jax.tree.map(lambda leaf: example(leaf, drop), xs)
-    try:
-        after, _ = jax.eval_shape(cell.step, params, before, x)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        shapes = jax.tree.map(jnp.shape, params)
-        raise ValueError(
-            f"Expected arguments that the cell's step takes, got a carry of {before}, x of {x} and "
-            f"parameters of shapes {shapes}: {error}. Give parameters, a carry and inputs of the "
-            "cell's sizes."
-        ) from error
-    same = jax.tree.structure(before) == jax.tree.structure(after) and all(
-        (a.shape, a.dtype) == (b.shape, b.dtype)
-        for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-    )
-    if not same:
-        raise ValueError(
-            f"Expected a step that returns a carry like its argument, {before}, got {after}. "
-            "Return the same structure, shapes and types, without broadcasting."
-        )
 
 
 def valid_steps(

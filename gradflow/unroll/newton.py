@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.unroll.affine import affine_scan
-from gradflow.unroll.inputs import check_inputs, check_step, start
+from gradflow.unroll.fit import check_step
+from gradflow.unroll.inputs import check_inputs, start
 
 States = Float[Array, "steps carry"]
 """s_1 ... s_T, each as one vector."""

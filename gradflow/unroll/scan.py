@@ -8,7 +8,8 @@ from jaxtyping import Array, Float, PyTree
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.spec import check_name
-from gradflow.unroll.inputs import Lengths, Mask, check_inputs, check_step, mask_cell, start
+from gradflow.unroll.fit import check_is_cell, check_step
+from gradflow.unroll.inputs import Lengths, Mask, check_inputs, mask_cell, start
 from gradflow.unroll.methods import METHODS, REMATS, runner_of
 
 
@@ -63,6 +64,7 @@ def unroll(
     """
     check_name("method", method, METHODS)
     check_name("remat", remat, REMATS)
+    check_is_cell(cell)
     inputs = check_inputs(inputs)
     cell, xs = mask_cell(cell, inputs, lengths, mask)
     s_0 = start(cell, params, inputs, carry)

@@ -62,7 +62,7 @@ def linear(hidden_size, gain):
 def test_adjoints_equal_autodiff_by_a_change_of_every_carry(name):
     cell = CELLS[name]
     params, inputs, carry = setup(cell)
-    measured = adjoints(weighted, cell, params, inputs, carry=carry)
+    measured = adjoints(cell, params, inputs, loss=weighted, carry=carry)
     expected = gradient_by_changes(weighted, cell, params, inputs, carry)
     assert jax.tree.structure(measured) == jax.tree.structure(expected)
     for a, b in zip(jax.tree.leaves(measured), jax.tree.leaves(expected), strict=True):
@@ -73,9 +73,9 @@ def test_adjoints_equal_autodiff_by_a_change_of_every_carry(name):
 def test_log_norms_are_those_of_the_block_of_the_adjoints(source):
     cell = CELLS["lstm"]
     params, inputs, carry = setup(cell)
-    a = adjoints(weighted, cell, params, inputs, carry=carry)
+    a = adjoints(cell, params, inputs, loss=weighted, carry=carry)
     block = {"h": a.h, "c": a.c, "carry": jnp.concatenate([a.h, a.c], axis=1)}[source]
-    measured = log_adjoint_norms(weighted, cell, params, inputs, carry=carry, source=source)
+    measured = log_adjoint_norms(cell, params, inputs, loss=weighted, carry=carry, source=source)
     # With h_T held fixed nothing depends on c_T any more.
     assert np.isneginf(measured[-1]) == (source == "c")
     last = T if source == "c" else T + 1
@@ -86,9 +86,9 @@ def test_log_norms_are_those_of_the_block_of_the_adjoints(source):
 def test_the_default_carry_is_that_of_the_cell():
     cell = CELLS["lstm"]
     params, inputs, carry = setup(cell)
-    by_default = adjoints(weighted, cell, params, inputs)
-    given = adjoints(weighted, cell, params, inputs, carry=cell.initial_carry())
-    other = adjoints(weighted, cell, params, inputs, carry=carry)
+    by_default = adjoints(cell, params, inputs, loss=weighted)
+    given = adjoints(cell, params, inputs, loss=weighted, carry=cell.initial_carry())
+    other = adjoints(cell, params, inputs, loss=weighted, carry=carry)
     np.testing.assert_array_equal(by_default.c, given.c)
     assert not np.allclose(by_default.c, other.c)
 
@@ -97,7 +97,7 @@ def test_the_default_carry_is_that_of_the_cell():
 def test_linear_cell_has_its_closed_form_beyond_any_float(gain):
     cell, params = linear(4, gain)
     inputs = jnp.zeros((2000, 4))
-    measured = log_adjoint_norms(lambda h: h[-1, 0], cell, params, inputs)
+    measured = log_adjoint_norms(cell, params, inputs, loss=lambda h: h[-1, 0])
     np.testing.assert_allclose(
         measured, np.arange(2000, -1, -1) * np.log(gain), rtol=1e-12, atol=1e-11
     )
@@ -107,7 +107,7 @@ def test_adjoints_below_the_smallest_float_are_zero_and_above_the_largest_infini
     inputs = jnp.zeros((1000, 4))
     for gain, extreme in ((0.3, 0.0), (30.0, np.inf)):
         cell, params = linear(4, gain)
-        measured = adjoints(lambda h: jnp.sum(h[-1]), cell, params, inputs)
+        measured = adjoints(cell, params, inputs, loss=lambda h: jnp.sum(h[-1]))
         np.testing.assert_array_equal(np.abs(measured[0]), extreme)
         assert np.isfinite(measured[-1]).all()
 
@@ -120,7 +120,7 @@ def test_contributions_of_very_different_size_add_up():
     def loss(h):
         return h[1477, 0] + 1e-250 * h[999, 0]
 
-    measured = log_adjoint_norms(loss, cell, params, jnp.zeros((1478, 1)))
+    measured = log_adjoint_norms(cell, params, jnp.zeros((1478, 1)), loss=loss)
     at_1000 = np.log(0.3**478 + 1e-250)
     np.testing.assert_allclose(measured[1000], at_1000, rtol=1e-12)
     np.testing.assert_allclose(measured[0], at_1000 + 1000 * np.log(0.3), rtol=1e-12)
@@ -130,7 +130,7 @@ def test_contributions_of_very_different_size_add_up():
 def test_outputs_that_the_loss_ignores_contribute_nothing():
     cell = CELLS["gru"]
     params, inputs, carry = setup(cell)
-    measured = log_adjoint_norms(lambda h: h[4, 0], cell, params, inputs, carry=carry)
+    measured = log_adjoint_norms(cell, params, inputs, loss=lambda h: h[4, 0], carry=carry)
     assert np.isneginf(measured[6:]).all()
     assert np.isfinite(measured[:6]).all()
     assert measured[5] == 0  # h_5 itself: the norm of a unit vector
@@ -139,10 +139,14 @@ def test_outputs_that_the_loss_ignores_contribute_nothing():
 def test_padding_repeats_the_last_real_step():
     cell = CELLS["lstm"]
     params, inputs, carry = setup(cell)
-    short = adjoints(lambda h: jnp.sum(h[-1] ** 2), cell, params, inputs[:5], carry=carry)
-    padded = adjoints(lambda h: jnp.sum(h[-1] ** 2), cell, params, inputs, carry=carry, lengths=5)
+    short = adjoints(cell, params, inputs[:5], loss=lambda h: jnp.sum(h[-1] ** 2), carry=carry)
+    padded = adjoints(
+        cell, params, inputs, loss=lambda h: jnp.sum(h[-1] ** 2), carry=carry, lengths=5
+    )
     mask = jnp.arange(T) < 5
-    masked = adjoints(lambda h: jnp.sum(h[-1] ** 2), cell, params, inputs, carry=carry, mask=mask)
+    masked = adjoints(
+        cell, params, inputs, loss=lambda h: jnp.sum(h[-1] ** 2), carry=carry, mask=mask
+    )
     np.testing.assert_allclose(padded.c[:6], short.c, rtol=1e-12)
     np.testing.assert_allclose(padded.h[5:], np.broadcast_to(short.h[5], (5, 4)), rtol=1e-12)
     np.testing.assert_array_equal(masked.c, padded.c)
@@ -159,9 +163,9 @@ def test_a_changed_loss_is_not_served_from_the_jit_cache():
             return self.scale * jnp.sum(outputs)
 
     task = Task()
-    before = adjoints(task.loss, cell, params, inputs)
+    before = adjoints(cell, params, inputs, loss=task.loss)
     task.scale = 3.0
-    after = adjoints(task.loss, cell, params, inputs)
+    after = adjoints(cell, params, inputs, loss=task.loss)
     np.testing.assert_allclose(after, 3 * before, rtol=1e-12)
 
 
@@ -171,7 +175,7 @@ def test_a_block_far_smaller_than_the_rest_of_the_carry_is_exact():
 
     def measure(size):
         scaled = {gate: p | {"W_h": size * p["W_h"]} for gate, p in params.items()}
-        return log_adjoint_norms(lambda h: h[-1, 0], cell, scaled, inputs, carry=carry)
+        return log_adjoint_norms(cell, scaled, inputs, loss=lambda h: h[-1, 0], carry=carry)
 
     # Both are far too small for the trajectory; ∂h_T/∂h_{T-1} is linear in W_h.
     difference = measure(1e-100)[T - 1] - measure(1e-200)[T - 1]
@@ -184,7 +188,7 @@ def test_a_loss_may_close_over_what_is_mapped():
     targets = jnp.stack([jnp.zeros((T, 4)), jnp.ones((T, 4))])
 
     def measure(target):
-        return adjoints(lambda h: jnp.mean((h - target) ** 2), cell, params, inputs)
+        return adjoints(cell, params, inputs, loss=lambda h: jnp.mean((h - target) ** 2))
 
     together = jax.jit(jax.vmap(measure))(targets)
     np.testing.assert_allclose(together[1], measure(targets[1]), rtol=1e-12)
@@ -194,10 +198,10 @@ def test_float32_stays_float32_and_goes_below_it():
     cell, params = linear(4, 0.3)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
     inputs = jnp.zeros((300, 4), jnp.float32)
-    measured = log_adjoint_norms(lambda h: h[-1, 0], cell, params, inputs)
+    measured = log_adjoint_norms(cell, params, inputs, loss=lambda h: h[-1, 0])
     assert measured.dtype == jnp.float32
     np.testing.assert_allclose(measured, np.arange(300, -1, -1) * np.log(0.3), rtol=1e-5, atol=1e-5)
-    assert adjoints(lambda h: h[-1, 0], cell, params, inputs).dtype == jnp.float32
+    assert adjoints(cell, params, inputs, loss=lambda h: h[-1, 0]).dtype == jnp.float32
 
 
 def test_log_norms_are_differentiable():
@@ -206,7 +210,7 @@ def test_log_norms_are_differentiable():
 
     def measure(bias):
         p = params | {"z": params["z"] | {"b": bias}}
-        return jnp.sum(log_adjoint_norms(weighted, cell, p, inputs, carry=carry))
+        return jnp.sum(log_adjoint_norms(cell, p, inputs, loss=weighted, carry=carry))
 
     bias, eps = params["z"]["b"], 1e-5
     differences = [
@@ -229,21 +233,21 @@ def test_a_loss_that_is_not_a_scalar_is_an_error(loss, error, match):
     cell = CELLS["rnn"]
     params, inputs, _ = setup(cell)
     with pytest.raises(error, match=match):
-        adjoints(loss, cell, params, inputs)
+        adjoints(cell, params, inputs, loss=loss)
 
 
 def test_a_block_that_is_not_there_is_an_error():
     cell = CELLS["lstm"]
     params, inputs, _ = setup(cell)
     with pytest.raises(ValueError, match="one of h, carry, c, got 'z'"):
-        log_adjoint_norms(weighted, cell, params, inputs, source="z")
+        log_adjoint_norms(cell, params, inputs, loss=weighted, source="z")
 
 
 def test_no_step_is_no_sequence():
     cell = CELLS["lstm"]
     params, _, carry = setup(cell)
     with pytest.raises(ValueError, match="Expected inputs of at least one step"):
-        adjoints(jnp.sum, cell, params, jnp.zeros((0, 3)), carry=carry)
+        adjoints(cell, params, jnp.zeros((0, 3)), loss=jnp.sum, carry=carry)
 
 
 def test_a_trajectory_that_is_not_finite_shows_as_nan():
@@ -253,7 +257,7 @@ def test_a_trajectory_that_is_not_finite_shows_as_nan():
         initial_carry=lambda: jnp.zeros(1),
     )
     inputs = jnp.full((20, 1), 1e10)
-    measured = log_adjoint_norms(lambda h: h[-1, 0], explosive, jnp.ones(1), inputs)
+    measured = log_adjoint_norms(explosive, jnp.ones(1), inputs, loss=lambda h: h[-1, 0])
     assert measured[-1] == 0
     assert not np.isfinite(measured[0])
     assert not np.isneginf(measured).any()

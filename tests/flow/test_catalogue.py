@@ -64,12 +64,12 @@ def test_measure_has_the_numbers_of_the_functions():
     )
     expected = flow.log_norms(CELL, PARAMS, INPUTS, source="c")
     np.testing.assert_array_equal(dataset.log_norms, expected)
-    components = flow.components(OPTIONS["loss"], CELL, PARAMS, INPUTS)
+    components = flow.components(CELL, PARAMS, INPUTS, loss=OPTIONS["loss"])
     found = dataset.components.sel(parameter="f.W_h")
     np.testing.assert_array_equal(found, components["f"]["W_h"])
     gates = flow.gates(CELL, PARAMS, INPUTS)
     np.testing.assert_array_equal(dataset.gates.sel(gate_unit="o"), gates["o"])
-    adjoints = flow.adjoints(OPTIONS["loss"], CELL, PARAMS, INPUTS)
+    adjoints = flow.adjoints(CELL, PARAMS, INPUTS, loss=OPTIONS["loss"])
     np.testing.assert_array_equal(dataset.adjoints.sel(carry_entry="c"), adjoints.c)
 
 

@@ -58,20 +58,20 @@ def test_chunks_give_the_same_numbers(run, name):
             yield chunk
 
     measure, options = MEASURES[name]
-    arguments = (weighted, *run) if measure in OF_A_LOSS else run
+    options = options | ({"loss": weighted} if measure in OF_A_LOSS else {})
     carry = jax.tree.map(lambda leaf: leaf + 0.5, CELL.initial_carry())
     options = options | {"carry": carry, "mask": jnp.arange(T) % 4 != 1}
-    expected = measure(*arguments, **options)
+    expected = measure(*run, **options)
     in_chunks = flow.in_chunks(measure, chunk_steps=CHUNK, progress=progress)
-    assert_same(in_chunks(*arguments, **options), expected)
+    assert_same(in_chunks(*run, **options), expected)
     assert len(seen) == 2 * 5
 
 
 def test_lengths_and_no_padding_at_all(run):
     in_chunks = flow.in_chunks(flow.adjoints, chunk_steps=CHUNK)
     for options in ({"lengths": LENGTH}, {}):
-        expected = flow.adjoints(weighted, *run, **options)
-        assert_same(in_chunks(weighted, *run, **options), expected)
+        expected = flow.adjoints(*run, loss=weighted, **options)
+        assert_same(in_chunks(*run, loss=weighted, **options), expected)
 
 
 def test_one_chunk_is_the_whole(run):
@@ -106,8 +106,9 @@ def test_nan_in_one_chunk_reaches_the_chunks_after_it(name):
     inputs = jnp.ones((T, 2)).at[8].set(jnp.nan)
     measure, _ = MEASURES[name]
     arguments = cell, params, inputs
-    arguments = (weighted, *arguments) if measure in OF_A_LOSS else arguments
-    options = {"qr_every": 1} if name == "lyapunov_exponents" else {}
+    options = {"lyapunov_exponents": {"qr_every": 1}, "components": {"loss": weighted}}.get(
+        name, {}
+    )
     found = flow.in_chunks(measure, chunk_steps=CHUNK)(*arguments, **options)
     expected = measure(*arguments, **options)
     assert_same(found, expected)

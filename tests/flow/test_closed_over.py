@@ -45,13 +45,13 @@ MEASURES = {
     "log_norms": lambda *a, **o: flow.log_norms(*a, **o)[1:],
     "log_norm_map": lambda *a, **o: flow.log_norm_map(*a, **o)[-1, :-1],
     "lyapunov_exponents": lambda *a, **o: flow.lyapunov_exponents(*a, **o).exponents,
-    "adjoints": lambda *a, **o: flow.adjoints(loss, *a, **o),
-    "log_adjoint_norms": lambda *a, **o: flow.log_adjoint_norms(loss, *a, **o),
-    "components": lambda *a, **o: flow.components(loss, *a, **o)["b"],
+    "adjoints": lambda *a, **o: flow.adjoints(*a, loss=loss, **o),
+    "log_adjoint_norms": lambda *a, **o: flow.log_adjoint_norms(*a, loss=loss, **o),
+    "components": lambda *a, **o: flow.components(*a, loss=loss, **o)["b"],
     "component_map": lambda *a, **o: jnp.tril(
-        flow.component_map(lambda h: jnp.sum(h**2, axis=1), *a, **o)["b"]
+        flow.component_map(*a, losses=lambda h: jnp.sum(h**2, axis=1), **o)["b"]
     ),
-    "component_gradients": lambda *a, **o: flow.component_gradients(loss, *a, **o)["b"],
+    "component_gradients": lambda *a, **o: flow.component_gradients(*a, loss=loss, **o)["b"],
     "gates": lambda *a, **o: flow.gates(*a, **o)["g"],
 }
 
@@ -101,5 +101,5 @@ def test_arguments_that_do_not_fit_raise_the_error_of_the_measurement():
     def refused(W):
         return jnp.sum(flow.log_norms(closing_over(W, in_s_0=False), {"b": jnp.zeros(7)}, X))
 
-    with pytest.raises(ValueError, match="that the cell's step takes, got a carry of"):
+    with pytest.raises(ValueError, match="Expected the parameters of this cell"):
         jax.grad(refused)(W)

@@ -99,9 +99,9 @@ def test_components_are_the_gradients_by_the_parameters_of_each_step(name):
     cell = CELLS[name]
     params, inputs, carry = setup(cell)
     expected = gradients_by_step(weighted, cell, params, inputs, carry)
-    shares = component_gradients(weighted, cell, params, inputs, carry=carry)
+    shares = component_gradients(cell, params, inputs, loss=weighted, carry=carry)
     assert_trees_close(shares, expected, rtol=1e-10, atol=1e-12)
-    measured = components(weighted, cell, params, inputs, carry=carry)
+    measured = components(cell, params, inputs, loss=weighted, carry=carry)
     assert_trees_close(measured, log_norms(expected), rtol=1e-10, atol=1e-10)
 
 
@@ -114,7 +114,7 @@ def test_components_sum_to_the_gradient(name):
         return weighted(unroll(cell, p, inputs, carry=carry).outputs)
 
     gradient = jax.jit(jax.grad(loss))(params)
-    shares = component_gradients(weighted, cell, params, inputs, carry=carry)
+    shares = component_gradients(cell, params, inputs, loss=weighted, carry=carry)
     for total, share in zip(jax.tree.leaves(gradient), jax.tree.leaves(shares), strict=True):
         size = np.linalg.norm(total)
         np.testing.assert_allclose(np.sum(share, axis=0), total, rtol=0, atol=1e-12 * size)
@@ -123,7 +123,7 @@ def test_components_sum_to_the_gradient(name):
 def test_an_unused_parameter_has_no_component():
     cell = CELLS["unused"]
     params, inputs, carry = setup(cell)
-    measured = components(weighted, cell, params, inputs, carry=carry)
+    measured = components(cell, params, inputs, loss=weighted, carry=carry)
     np.testing.assert_array_equal(measured["never"], -np.inf)
     assert np.isfinite(measured["W"]).all()
 
@@ -142,7 +142,7 @@ def test_an_unused_parameter_has_no_component():
 def test_only_outer_products_are_split_into_factors(name, factors):
     cell = CELLS[name]
     params, inputs, carry = setup(cell)
-    trace, cotangents = run_with_loss(trace_of, weighted, cell, params, inputs, carry=carry)
+    trace, cotangents = run_with_loss(trace_of, cell, params, inputs, loss=weighted, carry=carry)
     direct = linearise(trace, cotangents)
     s, x = jax.tree.map(lambda leaf: leaf[3], (trace.before, trace.xs))
     adjoint = jax.tree.map(lambda leaf: leaf[3], direct.value)
@@ -154,7 +154,7 @@ def test_only_outer_products_are_split_into_factors(name, factors):
 def test_the_map_has_the_components_of_every_loss(name):
     cell = CELLS[name]
     params, inputs, carry = setup(cell)
-    measured = component_map(losses, cell, params, inputs, carry=carry)
+    measured = component_map(cell, params, inputs, losses=losses, carry=carry)
     expected = gradients_by_step(losses, cell, params, inputs, carry)  # leaves (t, k, ...)
     for t in range(T):
         row = jax.tree.map(lambda leaf, t=t: leaf[t], measured)
@@ -171,7 +171,7 @@ def test_linear_cell_has_its_closed_form_far_below_any_float():
     params = cell.init(jax.random.key(3))
     params = params | {"W_h": gain * params["W_h"], "W_x": jnp.eye(4)}
     inputs = jax.random.normal(jax.random.key(4), (num_steps, 4))
-    measured = components(lambda h: h[-1, 0], cell, params, inputs)
+    measured = components(cell, params, inputs, loss=lambda h: h[-1, 0])
     log_adjoint = np.arange(num_steps - 1, -1, -1) * np.log(gain)  # log ‖∂L/∂s_k‖, k = 1 ... T
     before = unroll(cell, params, inputs).carries[1:-1]
     np.testing.assert_allclose(measured["b"], log_adjoint, rtol=1e-12, atol=1e-12)
@@ -183,7 +183,7 @@ def test_linear_cell_has_its_closed_form_far_below_any_float():
     )
     assert np.isneginf(measured["W_h"][0])  # h_0 = 0
 
-    shares = component_gradients(lambda h: h[-1, 0], cell, params, inputs)
+    shares = component_gradients(cell, params, inputs, loss=lambda h: h[-1, 0])
     np.testing.assert_array_equal(shares["b"][0], 0)
 
 
@@ -192,7 +192,7 @@ def test_the_map_of_a_linear_cell_depends_on_the_lag_alone():
     cell = rnn(2, 2, activation="identity")
     params = cell.init(jax.random.key(3))
     params = params | {"W_h": gain * params["W_h"]}
-    measured = component_map(lambda h: h[:, 0], cell, params, jnp.ones((num_steps, 2)))
+    measured = component_map(cell, params, jnp.ones((num_steps, 2)), losses=lambda h: h[:, 0])
     lag = np.subtract.outer(np.arange(num_steps), np.arange(num_steps))
     expected = np.where(lag >= 0, lag * np.log(gain), np.nan)
     np.testing.assert_allclose(measured["b"], expected, rtol=1e-12, atol=1e-12)
@@ -202,7 +202,7 @@ def test_a_small_factor_is_not_lost_to_its_square():
     # A share that is 1e-200 times as large as the adjoint: its square is below any float.
     cell = user_cell(lambda p, h, x: h + 1e-200 * (p["W"] @ x) + 1e-200 * p["b"], W=(4, 3), b=(4,))
     params, inputs, carry = setup(cell)
-    measured = components(lambda h: h[-1, 0], cell, params, inputs, carry=carry)
+    measured = components(cell, params, inputs, loss=lambda h: h[-1, 0], carry=carry)
     np.testing.assert_allclose(measured["b"], -200 * math.log(10), rtol=1e-12)
     np.testing.assert_allclose(
         measured["W"], -200 * math.log(10) + np.log(np.linalg.norm(inputs, axis=1)), rtol=1e-12
@@ -213,8 +213,8 @@ def test_a_padded_step_has_no_component():
     cell = CELLS["lstm"]
     params, inputs, carry = setup(cell)
     options = {"carry": carry}
-    short = components(lambda h: jnp.sum(h[-1]), cell, params, inputs[:4], **options)
-    padded = components(lambda h: jnp.sum(h[-1]), cell, params, inputs, lengths=4, **options)
+    short = components(cell, params, inputs[:4], loss=lambda h: jnp.sum(h[-1]), **options)
+    padded = components(cell, params, inputs, loss=lambda h: jnp.sum(h[-1]), lengths=4, **options)
     assert_trees_close(jax.tree.map(lambda leaf: leaf[:4], padded), short, rtol=1e-12)
     for leaf in jax.tree.leaves(padded):
         assert np.isneginf(leaf[4:]).all()
@@ -226,7 +226,7 @@ def test_float32_stays_float32_and_goes_below_it():
     params = params | {"W_h": 0.3 * params["W_h"]}
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
     inputs = jnp.ones((300, 4), jnp.float32)
-    measured = components(lambda h: h[-1, 0], cell, params, inputs)
+    measured = components(cell, params, inputs, loss=lambda h: h[-1, 0])
     assert {leaf.dtype for leaf in jax.tree.leaves(measured)} == {jnp.dtype("float32")}
     expected = np.arange(299, -1, -1) * np.log(0.3)
     np.testing.assert_allclose(measured["b"], expected, rtol=1e-5, atol=1e-5)
@@ -235,8 +235,8 @@ def test_float32_stays_float32_and_goes_below_it():
 def test_the_component_of_a_bias_inside_the_carry_is_the_adjoint():
     cell = user_cell(lambda p, h, x: jnp.tanh(h) + x[0] + p["b"], b=(4,))
     params, inputs, carry = setup(cell)
-    measured = components(weighted, cell, params, inputs, carry=carry)
-    expected = log_adjoint_norms(weighted, cell, params, inputs, carry=carry)
+    measured = components(cell, params, inputs, loss=weighted, carry=carry)
+    expected = log_adjoint_norms(cell, params, inputs, loss=weighted, carry=carry)
     np.testing.assert_allclose(measured["b"], expected[1:], rtol=1e-12)
 
 
@@ -244,8 +244,8 @@ def test_losses_of_another_shape_are_an_error():
     cell = CELLS["rnn"]
     params, inputs, _ = setup(cell)
     with pytest.raises(ValueError, match=r"Expected a loss of shape \(6,\) .* got shape \(\)"):
-        component_map(weighted, cell, params, inputs)
+        component_map(cell, params, inputs, losses=weighted)
     with pytest.raises(ValueError, match=r"Expected a loss of shape \(\) .* got shape \(6,\)"):
-        components(losses, cell, params, inputs)
+        components(cell, params, inputs, loss=losses)
     with pytest.raises(TypeError, match="Expected a loss that returns a floating"):
-        component_gradients(lambda h: "large", cell, params, inputs)
+        component_gradients(cell, params, inputs, loss=lambda h: "large")

@@ -357,7 +357,12 @@ def test_it_is_nan_through_a_carry_that_is_not_finite(name, step):
 
 
 SEQUENCE = "Expected inputs of shape .T, input.*, got shape .6,."
-SIZES = "(?s)Expected arguments that the cell's step takes, got a carry of .* of the cell's sizes"
+CARRY = r"Expected a carry like that of cell.initial_carry\(\), of shapes .*got h \(5,\), c \(5,\)"
+WIDTH = r"Expected inputs of shape \(T, input\) with 3 features, .* got shape \(6, 9\)\. Give"
+WIDTH += "|that the cell's step takes, .* x of .*9.* inputs of the cell's sizes"
+OTHERS = (
+    "Expected the parameters of this cell, in which .* has shape .*, got .* Give the parameters"
+)
 FLOATS = "Expected floating inputs, got int64. Convert them"
 BAD = {
     "no such source": ({"source": "z"}, ValueError, "one of h, carry, .*got 'z'"),
@@ -381,7 +386,7 @@ BAD = {
     ),
     "losses of a scalar": ({"losses": jnp.sum}, ValueError, "Expected a loss of shape .6,. from"),
     "an integer carry": ({"carry": int}, TypeError, "Expected a carry of floating arrays, got"),
-    "another carry": ({"carry": 5}, ValueError, SIZES),
+    "another carry": ({"carry": 5}, ValueError, CARRY),
     "one number a step": ({"inputs": jnp.zeros(6)}, ValueError, SEQUENCE),
     "no step": (
         {"inputs": jnp.zeros((0, 3))},
@@ -389,8 +394,9 @@ BAD = {
         "at least one step, got T = 0|lags within 0 ... T = 0, got",
     ),
     "integers": ({"inputs": jnp.zeros((6, 3), int)}, TypeError, FLOATS),
-    "other inputs": ({"inputs": jnp.zeros((6, 9))}, ValueError, SIZES),
-    "other parameters": ({"params": 5}, ValueError, SIZES),
+    "other inputs": ({"inputs": jnp.zeros((6, 9))}, ValueError, WIDTH),
+    "other parameters": ({"params": 5}, ValueError, OTHERS),
+    "a key": ({"params": jax.random.key(0)}, TypeError, "Expected parameters, got a random key"),
 }
 
 

@@ -217,9 +217,9 @@ def test_an_lstm_with_its_forget_gate_far_open_keeps_the_path_through_it():
     # c_t = f c_{t-1} with i g = 0: ∂c_t/∂h_{t-1} = s(a) s(-a) c_{t-1}, and h_t = tanh(c)/2.
     a = 60.0 + np.tanh(2.0) / 2
     np.testing.assert_allclose(found[0], np.log(2.0) - a, rtol=1e-14)
-    shares = flow.components(lambda h: h[-1, 0], cell, params, x, carry=carry)
+    shares = flow.components(cell, params, x, loss=lambda h: h[-1, 0], carry=carry)
     assert np.isfinite(shares["f"]["b"]).all()
-    assert np.isfinite(flow.log_adjoint_norms(lambda h: h[-1, 0], cell, params, x)).any()
+    assert np.isfinite(flow.log_adjoint_norms(cell, params, x, loss=lambda h: h[-1, 0])).any()
 
 
 def test_a_gru_that_is_shut_by_60_forgets_by_the_gate_that_is_left():
@@ -261,7 +261,7 @@ def test_a_gradient_through_log_norms_has_the_exact_slopes_too():
 def test_a_loss_that_saturates_still_has_a_gradient():
     cell = lstm(1, 2)
     params, x = cell.init(jax.random.key(0)), jnp.ones((3, 1))
-    found = flow.log_adjoint_norms(lambda h: jnp.tanh(jnp.sum(h[-1]) + 50), cell, params, x)
-    plain = flow.log_adjoint_norms(lambda h: jnp.sum(h[-1]), cell, params, x)
+    found = flow.log_adjoint_norms(cell, params, x, loss=lambda h: jnp.tanh(jnp.sum(h[-1]) + 50))
+    plain = flow.log_adjoint_norms(cell, params, x, loss=lambda h: jnp.sum(h[-1]))
     scale = np.log(4) - 2 * (50 + float(unroll(cell, params, x).outputs[-1].sum()))
     np.testing.assert_allclose(found, plain + scale, rtol=1e-12)

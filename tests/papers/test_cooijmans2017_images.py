@@ -51,9 +51,12 @@ def test_adjoints_equal_finite_differences(dataset):
     for i, j in ((0, 0), (3, 5)):
         np.testing.assert_allclose(found[i, j], difference(i, j), rtol=1e-4, atol=1e-9)
     by_flow = flow.adjoints(
-        lambda h: paper.cross_entropy(one["W_y"], one["labels"], h),
-        cell, params, inputs, carry=one["carry"],
-    )  # fmt: skip
+        cell,
+        params,
+        inputs,
+        loss=lambda h: paper.cross_entropy(one["W_y"], one["labels"], h),
+        carry=one["carry"],
+    )
     np.testing.assert_allclose(by_flow[0], found, rtol=1e-9, atol=1e-15)
     np.testing.assert_allclose(dataset.norm[0], dataset.by_perturbation, rtol=1e-8)
 

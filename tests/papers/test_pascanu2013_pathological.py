@@ -108,10 +108,10 @@ def test_an_update_is_the_clipped_gradient_of_the_loss_and_omega():
 
     def total(params):
         omega = preserve_norm(
-            lambda outputs: loss(outputs, first["readout"]),
             training.cell,
             params["cell"],
             batch.inputs,
+            loss=lambda outputs: loss(outputs, first["readout"]),
         )
         task_loss = batch_loss("squared", predict(training.cell, params, batch.inputs), batch)
         return task_loss + 0.5 * omega

@@ -46,7 +46,7 @@ def test_flossing_loss_is_the_regulariser_of_the_library():
     cell = engelken2023.driven(5)
     inputs = engelken2023.signal(jax.random.split(k_inputs, 1)[0], 20)
     regulariser = resolve_regulariser("flossing(num_exponents=3, burn_in=15)")
-    value = regulariser(lambda outputs: jnp.zeros(()), cell, cell.init(k_params), inputs[:, None])
+    value = regulariser(cell, cell.init(k_params), inputs[:, None], lambda outputs: jnp.zeros(()))
     np.testing.assert_allclose(np.mean(found.exponents.values[0] ** 2), value, rtol=1e-9)
 
 

@@ -176,7 +176,7 @@ def test_adjoints_are_clipped_at_every_step(key):
     )
     found = jax.jit(jax.grad(lambda p: loss(unroll(wrapped, p, inputs).outputs)))(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13), found, gradient)
-    effect = adjoint_effect(loss, cell, params, inputs, threshold=0.3)
+    effect = adjoint_effect(cell, params, inputs, loss=loss, threshold=0.3)
     assert effect.acted == acted and 0 < acted < 4
     exact = jax.grad(lambda p: loss(unroll(cell, p, inputs).outputs))(params)
     np.testing.assert_allclose(effect[:2], compare(gradient, exact), rtol=1e-10)
@@ -197,7 +197,7 @@ def test_a_batch_is_clipped_sequence_by_sequence(key):
     alone = [gradient(inputs[:, b]) for b in range(2)]
     total = jax.tree.map(jnp.add, *alone)
     assert_equal(gradient(inputs), total)
-    effect = adjoint_effect(lambda o: jnp.sum(o**2), cell, params, inputs, threshold=1e9)
+    effect = adjoint_effect(cell, params, inputs, loss=lambda o: jnp.sum(o**2), threshold=1e9)
     assert effect.acted == 0
     np.testing.assert_allclose((effect.cosine, effect.norm_ratio), 1, rtol=1e-14)
 

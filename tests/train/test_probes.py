@@ -79,7 +79,7 @@ def test_components_are_the_sizes_of_the_shares_in_all_recurrent_weights(probed)
                 (outputs[-1] @ params["readout"]["W"].T + params["readout"]["b"] - x[0]) ** 2
             )
 
-        parts = flow.component_gradients(loss, CELL, params["cell"], x)
+        parts = flow.component_gradients(CELL, params["cell"], x, loss=loss)
         squares = sum(np.sum(np.asarray(parts[g]["W_h"]) ** 2, axis=(1, 2)) for g in "rzn")
         with np.errstate(divide="ignore"):  # the first step has no share: h_0 = 0
             return np.log(squares) / 2

@@ -58,7 +58,7 @@ def test_omega_and_its_immediate_derivative_on_a_tanh_net(loss, squared, count, 
     params, inputs = inputs_and_params(cell, key)
     regulariser = resolve_regulariser(f"omega(weight=2, squared={squared})")
     value, gradient = jax.jit(
-        jax.value_and_grad(lambda p: regulariser(loss, cell, p, inputs))
+        jax.value_and_grad(lambda p: regulariser(cell, p, inputs, loss))
     )(params)  # fmt: skip
 
     def adjoints_of(b):
@@ -66,7 +66,7 @@ def test_omega_and_its_immediate_derivative_on_a_tanh_net(loss, squared, count, 
             others = jnp.zeros((NUM_STEPS, BATCH, 4)).at[:, b].set(outputs)
             return loss(others)
 
-        return flow.adjoints(alone, cell, params, inputs[:, b])
+        return flow.adjoints(cell, params, inputs[:, b], loss=alone)
 
     adjoints = np.stack([adjoints_of(b) for b in range(BATCH)], axis=1)
     h = np.asarray(unroll(cell, params, inputs).carries)
@@ -83,8 +83,10 @@ def test_omega_takes_the_whole_carry(key):
     cell = lstm(2, 3)
     params, inputs = inputs_and_params(cell, key)
     inputs = inputs[:, :1]
-    value = jax.jit(lambda p: preserve_norm(lambda o: jnp.sum(o[-1] ** 3), cell, p, inputs))(params)
-    adjoints = flow.adjoints(lambda o: jnp.sum(o[-1] ** 3), cell, params, inputs[:, 0])
+    value = jax.jit(lambda p: preserve_norm(cell, p, inputs, loss=lambda o: jnp.sum(o[-1] ** 3)))(
+        params
+    )
+    adjoints = flow.adjoints(cell, params, inputs[:, 0], loss=lambda o: jnp.sum(o[-1] ** 3))
     carries = unroll(cell, params, inputs[:, 0]).carries
     jacobian = jax.jit(jax.jacrev(lambda s, x: cell.step(params, s, x)[0]))
     deviations = []
@@ -111,10 +113,10 @@ def test_both_are_zero_for_a_rotation(key):
     params, inputs = inputs_and_params(cell, key)
     params = cell.init(key)
     for spec in ("omega", "flossing(num_exponents=4, burn_in=1, num_sequences=2)"):
-        value = resolve_regulariser(spec)(last_alone, cell, params, inputs)
+        value = resolve_regulariser(spec)(cell, params, inputs, last_alone)
         np.testing.assert_allclose(value, 0, atol=1e-20)
         grown = jax.tree.map(lambda W: 1.1 * W, params)
-        value = resolve_regulariser(spec)(last_alone, cell, grown, inputs)
+        value = resolve_regulariser(spec)(cell, grown, inputs, last_alone)
         np.testing.assert_allclose(value, {"o": 0.1, "f": np.log(1.1)}[spec[0]] ** 2, rtol=1e-8)
 
 
@@ -123,7 +125,7 @@ def test_flossing_is_the_mean_square_of_the_first_exponents_and_so_is_its_gradie
     params, inputs = inputs_and_params(cell, key)
     regulariser = resolve_regulariser("flossing(weight=3, num_exponents=2, num_sequences=2)")
     value, gradient = jax.jit(
-        jax.value_and_grad(lambda p: regulariser(last_alone, cell, p, inputs))
+        jax.value_and_grad(lambda p: regulariser(cell, p, inputs, last_alone))
     )(params)  # fmt: skip
 
     @jax.jit
@@ -177,5 +179,5 @@ def test_bad_names_and_options_are_refused(key):
     cell = rnn(2, 4)
     with pytest.raises(ValueError, match="at least num_sequences=4 sequences, got 2"):
         resolve_regulariser("flossing(num_sequences=4)")(
-            last_alone, cell, *inputs_and_params(cell, key)
+            cell, *inputs_and_params(cell, key), last_alone
         )

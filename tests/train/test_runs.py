@@ -122,7 +122,7 @@ def test_clipped_adjoints_are_compared_with_the_gradient_without(truncation):
 
 
 def test_a_regulariser_is_in_the_gradient_without_clipping_too():
-    def decay(loss, cell, params, inputs):
+    def decay(cell, params, inputs, loss):
         del loss, cell, inputs
         return 0.5 * jnp.sum(params["W_h"] ** 2)
 
@@ -227,7 +227,7 @@ def test_the_first_evaluation_that_solves_is_noted_and_all_settled_stop_it():
 
 
 def test_the_gradient_may_be_truncated_and_have_a_regulariser_s_added():
-    def decay(loss, cell, params, inputs):
+    def decay(cell, params, inputs, loss):
         del cell
         return 0.5 * jnp.sum(params["W_h"] ** 2) + loss(jnp.zeros((*inputs.shape[:2], 4)))
 

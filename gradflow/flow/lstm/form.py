@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.nonfinite import nonfinite_steps
 from gradflow.flow.trace import Trace
+from gradflow.unroll import check_is_cell
 
 Readout: TypeAlias = Callable[[Float[Array, " hidden"]], Float[Array, " hidden"]]
 """φ in h_t = o_t ∘ φ(c_t)."""
@@ -26,8 +27,10 @@ def lstm_gates(cell: Cell, *, padded: bool) -> LSTMGates:
     and i = 0.
 
     Raises:
+      TypeError: If the cell is none.
       ValueError: If its carry has no fields h and c, or it has not these gates.
     """
+    check_is_cell(cell)
     fields = getattr(jax.eval_shape(cell.initial_carry), "_fields", ())
     activations = cell.gates
     if not {"h", "c"} <= set(fields) or activations is None:
