@@ -8,11 +8,11 @@
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from gradflow.spec import check_name
-
-COMMANDS = ("diagnose", "cells", "measurements")
+from gradflow.study.process import run_process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code: 0; 1 if the run is at fault; 2 if the command line is.
     """
-    name, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["help"]
+    if argv is None:
+        run_process(partial(_run, sys.argv[1:]))
+    return _run(argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    name, *rest = argv or ["help"]
     if name in ("help", "-h", "--help"):
         print((__doc__ or "").strip())
         return 0
@@ -33,14 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print("error:", error, file=sys.stderr)
         return 2
-    return {"diagnose": _diagnose, "cells": _cells, "measurements": _measurements}[name](rest)
+    return COMMANDS[name](rest)
 
 
-def _diagnose(argv: list[str]) -> int:
+def _diagnose(argv: Sequence[str]) -> int:
     from gradflow import study
     from gradflow.report.diagnose import EXPERIMENT
 
-    return study.main(EXPERIMENT, with_model(argv))
+    return study.main(EXPERIMENT, with_model(argv), program="gradflow diagnose")
 
 
 def with_model(argv: Sequence[str]) -> list[str]:
@@ -51,21 +57,36 @@ def with_model(argv: Sequence[str]) -> list[str]:
     return [*argv[:place], f"--model={argv[place]}", *argv[place + 1 :]]
 
 
-def _cells(argv: list[str]) -> int:
+def _cells(argv: Sequence[str]) -> int:
     from gradflow.cells import CELLS
 
-    for name, factory in CELLS.items():
-        print(f"{name:22} {(factory.__doc__ or '').strip().splitlines()[0]}")
-    return 0
+    first_lines = {
+        name: (cell.__doc__ or "").strip().splitlines()[0] for name, cell in CELLS.items()
+    }
+    return _list("cells", argv, first_lines)
 
 
-def _measurements(argv: list[str]) -> int:
+def _measurements(argv: Sequence[str]) -> int:
     from gradflow.flow import CATALOGUE
 
-    for name, entry in CATALOGUE.items():
-        print(f"{name:24} {entry.equation}")
+    return _list("measurements", argv, {name: one.equation for name, one in CATALOGUE.items()})
+
+
+def _list(command: str, argv: Sequence[str], lines: Mapping[str, str]) -> int:
+    if argv:
+        print(f"error: Expected gradflow {command} alone, got {argv[0]!r}.", file=sys.stderr)
+        return 2
+    width = max(map(len, lines))
+    for name, line in lines.items():
+        print(f"{name:{width}}  {line}")
     return 0
 
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "diagnose": _diagnose,
+    "cells": _cells,
+    "measurements": _measurements,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -56,7 +56,8 @@ def capture(
         own = [layer for layer in layers if sources[layer.name] is source]
         if calls[id(source)]:
             inputs = _joined(own[0].name, calls[id(source)])
-            found |= feed(Net("PyTorch", tuple(own)), inputs)
+            lowest = {layer.name: inputs for layer in own if not layer.fed_by}
+            found |= feed(Net("PyTorch", tuple(own)), lowest)
     return found
 
 

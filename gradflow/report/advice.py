@@ -138,3 +138,10 @@ def helps(log_before: float, log_after: float) -> bool:
     """Whether a change brings the norm at the needed lag nearer to 1, by a factor of 2 or more."""
     gain = abs(log_before) - abs(log_after)
     return bool(np.isfinite(log_after) and (not np.isfinite(log_before) or gain >= np.log(2)))
+
+
+def result_of(log_before: float, log_after: float) -> str:
+    """Returns ``repairs`` where the norm is then within 1e-3 and 1e3, ``helps``, or neither."""
+    if not helps(log_before, log_after):
+        return "does not help"
+    return "repairs" if abs(log_after) <= np.log(1e3) else "helps"

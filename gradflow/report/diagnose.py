@@ -164,7 +164,7 @@ def _measure(config: Config, layer: Layer, batch: Batch, gradient: np.ndarray) -
         "convention": layer.convention,
         "note": layer.note or "none",
     }
-    return found.assign(needed_lag=needed, **facts)
+    return found.assign({"needed_lag": needed, **facts})
 
 
 def _digest(net: Net) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradflow import flow
-from gradflow.report.advice import helps
+from gradflow.report.advice import helps, result_of
 from gradflow.report.measuring import median_over_runs
 from gradflow.report.parts import Finding, Level
 from gradflow.report.texts import magnitude, percent, steps_text
@@ -188,8 +188,9 @@ def advice(data: "xarray.Dataset", needed_lag: int) -> Finding:
         sentence = "None of the measured changes brings the gradient nearer to 1."
         return Finding("Advice", sentence, "good" if abs(before) < np.log(10) else "warning")
     best = min(helping, key=lambda name: abs(helping[name]))
+    verb = result_of(before, helping[best])
     sentence = (
         f"Of the measured changes, {best!r} helps most: the gradient at lag {needed_lag} is "
         f"{magnitude(helping[best])}, from {magnitude(before)}."
     )
-    return Finding("Advice", sentence, "warning")
+    return Finding("Advice", sentence, "good" if verb == "repairs" else "warning")

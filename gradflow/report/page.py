@@ -51,7 +51,9 @@ def render(report: Report) -> str:
     page = _template().render(
         report=report,
         level=worst(section.level for section in report.sections),
-        layers=[_layer(section, name) for section, name in zip(report.sections, names, strict=True)],
+        layers=[
+            _layer(section, name) for section, name in zip(report.sections, names, strict=True)
+        ],
         scripts={"start": _START, "page": script, "sources": digests},
         styles={name: assets.read(f"{name}.css") for name in ("page", "dark")},
         bundle=bundle,
@@ -63,7 +65,8 @@ def render(report: Report) -> str:
 def worst(levels: Iterable[Level]) -> Level:
     """Returns the level that a reader has to see first; no levels at all are ``unknown``."""
     order: tuple[Level, ...] = ("bad", "warning", "unknown", "good")
-    return min(levels, key=order.index, default="unknown")
+    found = set(levels) or {"unknown"}
+    return next(level for level in order if level in found)
 
 
 def unique_slugs(names: Iterable[str]) -> list[str]:

@@ -174,7 +174,9 @@ def _extent(values: np.ndarray) -> str:
     if not finite.size:
         return "no value is finite"
     gaps = f", {values.size - finite.size} of {values.size} not finite"
-    return f"from {finite.min():.4g} to {finite.max():.4g}{gaps if finite.size < values.size else ''}"
+    return (
+        f"from {finite.min():.4g} to {finite.max():.4g}{gaps if finite.size < values.size else ''}"
+    )
 
 
 def _course(line: Line) -> str:

@@ -134,7 +134,7 @@ def vectors(cell: Cell, params: Params, x: Array, g: Array, length: Array) -> di
     given: dict[str, Any] = {"cell": cell, "params": params, "inputs": x, "lengths": length}
     trajectory = unroll(cell, params, x, lengths=length)
     parts = jnp.stack(jax.tree.leaves(flow.components(loss=loss, **given)))
-    found = {
+    found: dict[str, Any] = {
         "log_adjoint_norm": flow.log_adjoint_norms(loss=loss, source="carry", **given)[1:],
         "log_component": 0.5 * jax.nn.logsumexp(2 * parts, axis=0),
         "log_gradient_norm": _log_gradient_norm(cell, params, x, loss, length),

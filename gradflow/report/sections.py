@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradflow.report import findings as found
-from gradflow.report.panels import panels, tables, worst
+from gradflow.report.page import worst
+from gradflow.report.panels import panels
 from gradflow.report.parts import Finding, Report, Section
+from gradflow.report.tables import tables
 
 if TYPE_CHECKING:
     import xarray

@@ -45,19 +45,23 @@ code, whose traceback is shown.
 """
 
 
-def main(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
+def main(
+    experiment: Experiment, argv: Sequence[str] | None = None, *, program: str | None = None
+) -> int:
     """Runs an experiment as its command line asks, and records it.
 
     Args:
       experiment: What to run.
       argv: The flags. If None, they are the process's own, and the process exits with the code.
+      program: The beginning of the command line, as it is recorded; by default the experiment's
+        name, or the process's own.
 
     Returns:
       The exit code: 0; 1 if the configuration or the run is at fault; 2 for a flag that is.
     """
     if argv is None:
-        run_process(partial(_main, experiment, sys.argv[0], sys.argv[1:]))
-    return _main(experiment, experiment.name, argv)
+        run_process(partial(_main, experiment, program or sys.argv[0], sys.argv[1:]))
+    return _main(experiment, program or experiment.name, argv)
 
 
 def _main(experiment: Experiment, program: str, argv: Sequence[str]) -> int:

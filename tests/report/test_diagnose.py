@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from gradflow import study
+from gradflow.report.diagnose import EXPERIMENT, demo
+from gradflow.study.store import read_dataset
+
+QUICK = ["--quick", "--num_steps=12"]
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("diagnosis")
+    code = study.main(EXPERIMENT, [*QUICK, "--advice", f"--workdir={folder}"])
+    assert code == 0
+    return folder
+
+
+def test_a_diagnosis_leaves_a_page_a_figure_and_the_numbers(record):
+    page = (record / "report.html").read_text(encoding="utf-8")
+    assert "The gradient falls below 1e-3 after 7 steps" in page
+    assert "chrono forget bias for 12 steps" in page and "diagnose --quick" in page
+    assert {"figure.png", "figure.pdf", "result.nc", "DONE"} <= {p.name for p in record.iterdir()}
+
+
+def test_the_record_holds_each_layer_by_number(record):
+    found = read_dataset(record / "result.nc")
+    assert found.attrs["num_layers"] == 1 and str(found.layer0_name.values) == "lstm"
+    # Two sequences of 12 steps: the norm falls by the forget gate, about σ(-2) = 0.12, a step.
+    assert found.layer0_log_norm.shape == (2, 13)
+    assert float(found.layer0_log_norm[0, -1]) < 12 * np.log(0.5)
+
+
+def test_the_end_of_a_run_names_the_horizon(record, capsys):
+    assert study.main(EXPERIMENT, [*QUICK, "--advice", f"--workdir={record}"]) == 0
+    printed = capsys.readouterr().out
+    assert "is finished" in printed and "lstm: The gradient falls below 1e-3 after" in printed
+
+
+def test_a_replot_writes_the_page_again(record):
+    before = (record / "report.html").read_bytes()
+    (record / "report.html").unlink()
+    assert study.main(EXPERIMENT, [*QUICK, "--advice", f"--workdir={record}", "--replot"]) == 0
+    assert len((record / "report.html").read_bytes()) == len(before)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "Expected a model, got none. Name its file: gradflow diagnose model.safetensors"),
+        (["--model=nowhere.pt"], "Expected a model at 'nowhere.pt', got none. Check the path."),
+        (["--model=demo", "--lengths=3"], "--lengths are those of a --sample, but there is none."),
+        (["--model=demo", "--inputs=digits"], "Expected 8 channels for layer lstm, got 1"),
+        (["--model=demo", "--sample=x.npz"], "the file of gradflow has parameters alone"),
+        (["--model=demo", "--loss=first"], "Unknown loss 'first'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(flags, message, tmp_path, capsys):
+    folder = tmp_path / "record"
+    assert study.main(EXPERIMENT, [*flags, "--num_steps=12", f"--workdir={folder}"]) == 1
+    assert message in capsys.readouterr().err
+    assert not folder.exists() or not any(folder.iterdir())
+
+
+def test_the_demo_forgets():
+    bias = demo().layers[0].params["f"]["b"]
+    np.testing.assert_array_equal(bias, -2.0)
