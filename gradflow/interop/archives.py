@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from gradflow.checks import shorten
 
 FREE_SIZE = 16 * 2**20
@@ -54,9 +56,8 @@ class Archive:
         members = [info for info in file.infolist() if not info.is_dir()]
         self.names = tuple(info.filename for info in members)
         self._members = {info.filename: info for info in members}
-        packed = path.stat().st_size
+        packed, most = path.stat().st_size, largest_size(path)
         unpacked = sum(info.file_size for info in members)
-        most = max(FREE_SIZE, LARGEST_RATIO * packed)
         if len(self._members) != len(members):
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise damaged(path, f"it has two members of the name {shorten(twice)}")
@@ -81,30 +82,68 @@ class Archive:
         Raises:
           ValueError: If there is no such member, or it is damaged.
         """
+        content = bytearray()
+        for chunk in self._chunks(name):
+            content += chunk
+        return bytes(content)
+
+    def check(self, name: str) -> None:
+        """Verifies the size and the checksum of a member.
+
+        Raises:
+          ValueError: If there is no such member, or it is damaged.
+        """
+        for _ in self._chunks(name):
+            pass
+
+    def _chunks(self, name: str) -> Iterator[bytes]:
         info = self._member(name)
         if info.compress_type not in METHODS:
             raise damaged(
                 self._path, f"the member {shorten(name)} has compression {info.compress_type}"
             )
-        content = bytearray()
+        size = 0
         try:
             with self._file.open(info) as file:
                 # Unlike read() without a size, this never unpacks more than the declared size.
                 while chunk := file.read(_CHUNK):
-                    content += chunk
+                    size += len(chunk)
+                    yield chunk
         except _DAMAGE as error:
             raise damaged(self._path, shorten(error)) from None
-        if len(content) != info.file_size:
+        if size != info.file_size:
             raise damaged(
-                self._path,
-                f"the member {shorten(name)} has {len(content)} of {info.file_size} bytes",
+                self._path, f"the member {shorten(name)} has {size} of {info.file_size} bytes"
             )
-        return bytes(content)
 
     def _member(self, name: str) -> zipfile.ZipInfo:
         if name not in self._members:
             raise damaged(self._path, f"it has no member {shorten(name)}")
         return self._members[name]
+
+
+class Budget:
+    """The bytes that arrays read from one file may have: many may be views of the same bytes."""
+
+    def __init__(self, path: Path) -> None:
+        """Sets the size that `largest_size` gives."""
+        self._path, self._left = path, largest_size(path)
+
+    def spend(self, array: np.ndarray) -> np.ndarray:
+        """Returns the array, if there is room for it.
+
+        Raises:
+          ValueError: If there is none.
+        """
+        self._left -= array.nbytes
+        if self._left < 0:
+            raise damaged(self._path, "its arrays repeat the same bytes too often")
+        return array
+
+
+def largest_size(path: Path) -> int:
+    """Returns how many bytes the content of a file may have in memory."""
+    return max(FREE_SIZE, LARGEST_RATIO * path.stat().st_size)
 
 
 @contextlib.contextmanager

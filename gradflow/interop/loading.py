@@ -6,13 +6,15 @@ that want more than tensors, and cells that are code, are refused.
 
 import importlib
 import os
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gradflow.interop.net import Net, check_net
+from gradflow.interop.array_names import find_groups
+from gradflow.interop.formats import FORMATS, format_of, known_formats
+from gradflow.interop.net import Layer, Net, check_net
+from gradflow.interop.nonfinite import describe_nonfinite
 from gradflow.paths import user_path
 from gradflow.spec import check_name
 
@@ -35,32 +37,11 @@ class Options(NamedTuple):
     verify: bool = True
 
 
-class Format(NamedTuple):
-    """A kind of file.
+CONVENTIONS = ("torch", "keras", "flax", "haiku")
+"""The frameworks whose layout nameless arrays can have."""
 
-    Attributes:
-      module: The module of this package whose ``read_<name>`` reads it.
-      extra: The extra of the package that it needs; none for what is always installed.
-      words: What it is.
-    """
-
-    module: str
-    extra: str
-    words: str
-
-
-FORMATS = {
-    "safetensors": Format("named_arrays", "", "safetensors with PyTorch's or Keras's names"),
-    "npz": Format("named_arrays", "", "NumPy archive with PyTorch's or Keras's names"),
-    "torch": Format("torch_nets", "torch", "PyTorch state_dict (.pt, .pth)"),
-    "torchscript": Format("torch_nets", "torch", "TorchScript archive"),
-    "keras": Format("keras_nets", "", "Keras 3 model (.keras)"),
-    "hdf5": Format("keras_nets", "", "Keras weights or model (.h5, .hdf5, .weights.h5)"),
-    "onnx": Format("onnx_nets", "onnx", "ONNX graph"),
-    "msgpack": Format("flax_files", "", "Flax msgpack"),
-    "orbax": Format("flax_files", "", "Orbax checkpoint, a folder"),
-}
-"""The formats of files, each read by one function; `format_of` recognises them."""
+ACTIVATIONS = ("tanh", "relu")
+"""The activations of an RNN whose file does not have it."""
 
 OBJECTS = {
     "torch": ("torch_nets", "from_module"),
@@ -107,9 +88,14 @@ def load(
       OSError: If there is no such file.
     """
     options = Options(layer, convention, activation, config, verify)
+    if convention is not None:
+        check_name("convention", convention, CONVENTIONS)
+    if activation is not None:
+        check_name("activation", activation, ACTIVATIONS)
     path = user_path(model) if isinstance(model, str | os.PathLike) else None
     net = _from_memory(model, options) if path is None else _from_file(path, options)
-    return check_net(_chosen(net, options))
+    net = check_net(_chosen(net, options))
+    return replace(net, layers=tuple(map(_with_diagnosis, net.layers)))
 
 
 def _from_file(path: Path, options: Options) -> Net:
@@ -127,11 +113,13 @@ def _from_memory(model: Any, options: Options) -> Net:
     for package, (module, function) in OBJECTS.items():
         if package in packages:
             return getattr(_module(module), function)(model, options)
+    if isinstance(model, Mapping) and find_groups(filter(_is_text, model)):
+        return _module("torch_files").from_state_dict(model, options)
     if isinstance(model, Mapping):
         return _module("flax_nets").from_tree(model, options)
     raise ValueError(
         f"Expected a path, or a model of PyTorch, Keras, Flax, Haiku, Equinox or ONNX, got "
-        f"{type(model).__name__}. Save it to a file in one of these formats: {_known()}."
+        f"{type(model).__name__}. Save it to a file in one of these formats: {known_formats()}."
     )
 
 
@@ -150,70 +138,31 @@ def missing(what: str, error: ModuleNotFoundError, extra: str) -> ModuleNotFound
     )
 
 
-def format_of(path: Path) -> str:
-    """Returns the name in `FORMATS` of a file's or folder's format, which its content shows.
-
-    Raises:
-      ValueError: If it is none of them.
-      OSError: If there is no such file.
-    """
-    if path.is_dir():
-        if any((path / name).exists() for name in ("_METADATA", "_CHECKPOINT_METADATA")):
-            return "orbax"
-        raise _unknown(path, "a folder without the metadata of an Orbax checkpoint")
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a model at {str(path)!r}, got none. Check the path.")
-    with path.open("rb") as file:
-        head = file.read(16)
-    if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return "hdf5"
-    if head.startswith(b"PK"):
-        return _format_of_zip(path)
-    if len(head) > 8 and head[8:9] == b"{":
-        return "safetensors"
-    by_name = {".onnx": "onnx", ".msgpack": "msgpack", ".pt": "torch", ".pth": "torch"}
-    if path.suffix in by_name:
-        return by_name[path.suffix]
-    if path.suffix == ".json":
-        raise _unknown(path, "a configuration, which has no weights; name it with config")
-    raise _unknown(path, "a file of another kind" if head else "an empty file")
-
-
-def _format_of_zip(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ValueError(
-            f"Expected an archive at {str(path)!r}, but it is damaged ({error}). Copy it again."
-        ) from None
-    if "model.weights.h5" in names:
-        return "keras"
-    if any(name.endswith("/data.pkl") for name in names):
-        is_script = any("/code/" in name or name.endswith("/constants.pkl") for name in names)
-        return "torchscript" if is_script else "torch"
-    if names and all(name.endswith(".npy") for name in names):
-        return "npz"
-    raise _unknown(path, f"an archive of {', '.join(names[:3]) or 'nothing'}")
-
-
-def _unknown(path: Path, found: str) -> ValueError:
-    return ValueError(
-        f"Expected a model at {str(path)!r} in one of these formats: {_known()}; got {found}. "
-        "Convert it to one of these."
-    )
-
-
-def _known() -> str:
-    return "; ".join(form.words for form in FORMATS.values())
-
-
 def _chosen(net: Net, options: Options) -> Net:
     """Keeps the layers whose names begin as the options say."""
-    if options.layer is None:
+    prefix = options.layer
+    if prefix is None:
         return net
-    names = [layer.name for layer in net.layers]
-    chosen = tuple(one for one in net.layers if one.name.startswith(options.layer))
-    if not chosen:
-        check_name("layer", options.layer, names)
-    return replace(net, layers=chosen)
+    layers = {one.name: one for one in net.layers if one.name.startswith(prefix)}
+    unsupported = {name: why for name, why in net.unsupported.items() if name.startswith(prefix)}
+    if not layers and unsupported:
+        name, why = next(iter(unsupported.items()))
+        raise ValueError(f"Expected a layer that can be imported, got {name}: {why}")
+    if not layers:
+        check_name("layer", prefix, [layer.name for layer in net.layers])
+    # What feeds a layer and was not chosen cannot be computed: its inputs have to be given.
+    kept = tuple(
+        layer if set(layer.fed_by) <= set(layers) else replace(layer, fed_by=())
+        for layer in layers.values()
+    )
+    return replace(net, layers=kept, unsupported=unsupported)
+
+
+def _with_diagnosis(layer: Layer) -> Layer:
+    """Adds to the note of a layer where its parameters are not finite; they are imported."""
+    notes = filter(None, [layer.note, describe_nonfinite(layer.params)])
+    return replace(layer, note="; ".join(notes))
+
+
+def _is_text(name: Any) -> bool:
+    return isinstance(name, str)

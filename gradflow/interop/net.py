@@ -1,5 +1,6 @@
 """The recurrent layers of a trained network of any framework, as cells with parameters."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -61,7 +62,7 @@ class Layer:
     @property
     def cell(self) -> Cell:
         """The cell that this layer runs."""
-        return resolve(self.spec, allow_code=False)(self.input_size, self.hidden_size)
+        return _cell(self.spec, self.input_size, self.hidden_size)
 
     @property
     def verification(self) -> str:
@@ -80,13 +81,26 @@ class Layer:
                     lambda s: jnp.broadcast_to(s, (x.shape[1], *np.shape(s))), self.carry
                 )
             )
-            outputs = unroll(self.cell, self.params, x, carry=carry).outputs
+            outputs = _program(self.spec, self.input_size, self.hidden_size)(self.params, x, carry)
             return np.swapaxes(np.asarray(outputs)[turn], 0, 1)
 
     def __repr__(self) -> str:
         sizes = f"{self.input_size} -> {self.hidden_size}"
         facts = [self.spec, sizes, self.direction, self.verification, self.note]
         return f"{self.name}: {', '.join(filter(None, facts))}"
+
+
+@functools.lru_cache(maxsize=64)
+def _cell(spec: str, input_size: int, hidden_size: int) -> Cell:
+    """Makes a cell once, so that what is compiled for it is used again."""
+    return resolve(spec, allow_code=False)(input_size, hidden_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _program(spec: str, input_size: int, hidden_size: int) -> Callable[..., jax.Array]:
+    """Makes the compiled function that runs a cell on inputs (T, N, input)."""
+    cell = _cell(spec, input_size, hidden_size)
+    return jax.jit(lambda params, x, carry: unroll(cell, params, x, carry=carry).outputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,10 +163,7 @@ def compared(layer: Layer, original: Callable[[np.ndarray], np.ndarray]) -> Laye
             f"Expected outputs of shape {found.shape} from the original of {layer.name}, got "
             f"{expected.shape}. Report this model: its layout is not understood."
         )
-    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
-    with np.errstate(invalid="ignore"):
-        difference = np.where(same, 0.0, np.abs(found - expected))
-    error = float(np.max(difference, initial=0.0))
+    error = largest_difference(found, expected)
     if not error <= TOLERANCE * max(1.0, float(np.nanmax(np.abs(expected), initial=0.0))):
         raise ValueError(
             f"Expected the outputs of the original of {layer.name}, but those of the imported cell "
@@ -160,6 +171,14 @@ def compared(layer: Layer, original: Callable[[np.ndarray], np.ndarray]) -> Laye
             "name it with convention, or report this model."
         )
     return replace(layer, error=error)
+
+
+def largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Returns the largest absolute difference; equal infinities and two NaN do not differ."""
+    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(same, 0.0, np.abs(found - expected))
+    return float(np.max(difference, initial=0.0))
 
 
 def check_net(net: Net) -> Net:
