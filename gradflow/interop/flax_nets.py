@@ -17,7 +17,7 @@ from gradflow.interop.flax_trees import flax_cells
 from gradflow.interop.haiku_trees import haiku_cells
 from gradflow.interop.loading import Options
 from gradflow.interop.net import Layer, Net, compared
-from gradflow.interop.notes import joined_notes, nonfinite_note
+from gradflow.interop.notes import joined_notes
 from gradflow.interop.trees import CellTree, plain
 
 _CONVENTIONS = {
@@ -95,7 +95,7 @@ def layer_of(
         params=params,
         convention=convention,
         direction="reverse" if is_reverse else "forward",
-        note=joined_notes(note, nonfinite_note(params)),
+        note=note,
     )
 
 

@@ -8,7 +8,7 @@ from gradflow.interop.keras_runs import keras_module, original_layer
 from gradflow.interop.keras_weights import CellArrays
 from gradflow.interop.loading import Options
 from gradflow.interop.net import Layer, compared
-from gradflow.interop.notes import joined_notes, nonfinite_note
+from gradflow.interop.notes import joined_notes
 
 Described = Sequence[tuple[Found, CellOptions]]
 
@@ -59,7 +59,7 @@ def built_layers(
             convention=convention,
             direction="reverse" if found.reverse else "forward",
             fed_by=found.fed_by if set(found.fed_by) <= names else (),
-            note=joined_notes(found.note, nonfinite_note(params), why and f"not verified: {why}"),
+            note=joined_notes(found.note, why and f"not verified: {why}"),
         )
         if keras is not None:
             original = original_layer(keras, cell, arrays[found.name], found.reverse)
