@@ -65,7 +65,7 @@ def _read_npy(path: Path, archive: Archive, name: str) -> np.ndarray:
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, is_fortran, dtype = read_header(file)
-    except (ValueError, KeyError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
+    except Exception as error:  # the header is parsed as Python's literals: damage raises anything
         raise damaged(path, f"the header of {shorten(name)} ({shorten(error)})") from None
     size, rest = math.prod(shape) * dtype.itemsize, len(content) - file.tell()
     if dtype.hasobject or min(shape, default=0) < 0 or size != rest:

@@ -35,8 +35,8 @@ FORMATS = {
     "keras": Format("keras_nets", "", "Keras 3 model (.keras)"),
     "hdf5": Format("keras_nets", "", "Keras weights or model (.h5, .hdf5, .weights.h5)"),
     "onnx": Format("onnx_nets", "onnx", "ONNX graph"),
-    "msgpack": Format("flax_nets", "", "Flax msgpack"),
-    "orbax": Format("flax_nets", "", "Orbax checkpoint, a folder"),
+    "msgpack": Format("flax_files", "", "Flax msgpack"),
+    "orbax": Format("flax_files", "", "Orbax checkpoint, a folder"),
 }
 """The formats of files, each read by one function; `format_of` recognises them."""
 

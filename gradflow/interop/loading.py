@@ -47,7 +47,7 @@ OBJECTS = {
     "torch": ("torch_nets", "from_module"),
     "keras": ("keras_nets", "from_model"),
     "flax": ("flax_nets", "from_flax"),
-    "equinox": ("flax_nets", "from_equinox"),
+    "equinox": ("equinox_nets", "from_equinox"),
     "onnx": ("onnx_nets", "from_graph"),
 }
 """The module and the function for an object in memory, by the package of one of its classes."""

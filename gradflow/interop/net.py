@@ -114,6 +114,7 @@ class Net:
       capture: Gets the inputs of the layers from the whole model; None where the file holds
         parameters alone.
       path: The file or folder that was read, if it was one.
+      note: What a user has to know of the whole, such as why there is no capture.
     """
 
     framework: str
@@ -121,6 +122,7 @@ class Net:
     unsupported: Mapping[str, str] = field(default_factory=dict)
     capture: Capture | None = None
     path: str | None = None
+    note: str = ""
 
     def __getitem__(self, name: str) -> Layer:
         """Returns the layer of this name.
@@ -135,6 +137,7 @@ class Net:
     def __repr__(self) -> str:
         place = "" if self.path is None else f" ({self.path})"
         lines = [f"Net from {self.framework}{place}, {len(self.layers)} recurrent layers"]
+        lines += [f"  {self.note}"] * bool(self.note)
         lines += [f"  {layer!r}" for layer in self.layers]
         return "\n".join(
             lines + [f"  {n}: not imported: {why}" for n, why in self.unsupported.items()]

@@ -40,7 +40,7 @@ def from_module(module: "torch.nn.Module", options: Options) -> Net:
     layers: list[Layer] = []
     unsupported: dict[str, str] = {}
     sources: dict[str, Any] = {}
-    for path, one in unwrapped(dict(module.named_modules())).items():
+    for path, one in unwrapped(dict(_inner(module).named_modules())).items():
         reason = _reason_against(one)
         try:
             if reason:
@@ -61,6 +61,13 @@ def from_module(module: "torch.nn.Module", options: Options) -> Net:
     return importable(
         Net("PyTorch", tuple(layers), unsupported, partial(capture, module, layers, sources))
     )
+
+
+def _inner(module: Any) -> Any:
+    """The module in wrappers such as DataParallel and torch.compile."""
+    while type(module).__module__.startswith(("torch.nn.parallel", "torch._dynamo")):
+        module = getattr(module, "module", None) or module._orig_mod
+    return module
 
 
 def _reason_against(module: Any) -> str:

@@ -1,0 +1,155 @@
+"""Layers of Keras 3, in memory and in files, against Keras itself."""
+
+import os
+
+import numpy as np
+import pytest
+from foreign import T, check_log_norms, check_outputs, check_step, random_inputs
+
+import gradflow
+from gradflow.interop.keras_cells import ACTIVATIONS
+from gradflow.interop.net import feed
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+keras = pytest.importorskip("keras")
+layers = keras.layers
+
+# Keras itself converts its variables in a way that NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def random_weights(model) -> None:
+    """Weights of a trained model: no bias is zero, no matrix orthogonal."""
+    random = np.random.default_rng(7)
+    model.set_weights([random.normal(size=w.shape) / 2 for w in model.get_weights()])
+
+
+def chain(*stack, size: int = 3, name: str = "chain"):
+    """A model of the layers one after the other, with random weights."""
+    model = keras.Sequential([keras.Input((T, size), name="x"), *stack], name=name)
+    random_weights(model)
+    return model
+
+
+KINDS = {
+    "lstm": lambda **o: layers.LSTM(4, **o),
+    "gru": lambda **o: layers.GRU(4, **o),
+    "gru_reset_before": lambda **o: layers.GRU(4, reset_after=False, **o),
+    "rnn": lambda **o: layers.SimpleRNN(4, **o),
+}
+
+
+def keras_step(cell):
+    """One step of a Keras cell on single examples."""
+
+    def step(carry, x):
+        states = list(carry) if isinstance(carry, tuple) else [carry]
+        h, new = cell(x[None], [s[None] for s in states])
+        new = tuple(s[0] for s in new)
+        return new if isinstance(carry, tuple) else new[0], h[0]
+
+    return step
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_bidirectional_layers_equal_keras(kind, use_bias, tmp_path):
+    make = KINDS[kind]
+    model = chain(
+        layers.Bidirectional(
+            make(return_sequences=True, use_bias=use_bias, dtype="float64"), name="first"
+        ),
+        layers.Dropout(0.5),
+        layers.Bidirectional(
+            make(return_sequences=True, use_bias=use_bias, dtype="float64"), name="second"
+        ),
+    )
+    model.save(tmp_path / "net.keras")
+    net = gradflow.load(tmp_path / "net.keras")
+    names = ["first.forward", "first.reverse", "second.forward", "second.reverse"]
+    assert [layer.name for layer in net.layers] == names
+    assert [layer.direction for layer in net.layers] == ["forward", "reverse"] * 2
+    assert [layer.fed_by for layer in net.layers] == [()] * 2 + [tuple(names[:2])] * 2
+    assert all(layer.error is not None and layer.error < 1e-6 for layer in net.layers)
+    assert all(layer.spec == kind for layer in net.layers)
+
+    x = random_inputs(3)
+    inputs = feed(net, x)
+    outputs = [net[name].run(inputs[name]) for name in names[2:]]
+    np.testing.assert_allclose(np.concatenate(outputs, -1), model(x), rtol=0, atol=1e-6)
+    for name, half in (("first.forward", "forward_layer"), ("second.reverse", "backward_layer")):
+        wrapper = model.get_layer(name.partition(".")[0])
+        check_step(net[name], keras_step(getattr(wrapper, half).cell))
+    check_log_norms(net["second.reverse"], keras_step(wrapper.backward_layer.cell))
+    captured = net.capture({"x": x})
+    for name in names:
+        np.testing.assert_allclose(captured[name], inputs[name], rtol=0, atol=1e-6)
+
+
+def test_a_model_in_memory_gives_the_same_as_its_file(tmp_path):
+    inner = chain(layers.Dense(5), layers.GRU(3, return_sequences=True, name="g"), name="inner")
+    model = chain(
+        layers.Masking(),
+        layers.LSTM(4, return_sequences=True, go_backwards=True, name="a"),
+        layers.LSTM(3, return_sequences=True, go_backwards=True, name="b"),
+        inner,
+        layers.RNN([layers.LSTMCell(2), layers.GRUCell(3)], return_sequences=True, name="cells"),
+        layers.RNN(layers.SimpleRNNCell(2), return_sequences=True, name="one"),
+        layers.Reshape((T, 2, 1)),
+        layers.TimeDistributed(layers.LSTM(2), name="each"),
+        layers.Dense(2),
+    )
+    model.save(tmp_path / "net.keras")
+    model.save_weights(tmp_path / "net.weights.h5")
+    (tmp_path / "net.json").write_text(model.to_json())
+    nets = [
+        gradflow.load(model),
+        gradflow.load(tmp_path / "net.keras"),
+        gradflow.load(tmp_path / "net.weights.h5", config=str(tmp_path / "net.json")),
+        gradflow.load(tmp_path / "net.weights.h5", config=str(tmp_path / "net.keras")),
+    ]
+    names = ["a", "b", "inner.g", "cells.0", "cells.1", "one", "each"]
+    directions = ["reverse"] + ["forward"] * 6
+    fed_by = [(), ("a",), (), ("inner.g",), ("cells.0",), ("cells.1",), ()]
+    x = random_inputs(3)
+    for net in nets:
+        assert [layer.name for layer in net.layers] == names
+        assert [layer.direction for layer in net.layers] == directions
+        assert [layer.fed_by for layer in net.layers] == fed_by
+        for ours, same in zip(net.layers, nets[0].layers, strict=True):
+            np.testing.assert_array_equal(
+                ours.run(x[..., :1].repeat(ours.input_size, -1)),
+                same.run(x[..., :1].repeat(same.input_size, -1)),
+            )
+    probe = keras.Model(model.inputs, [model.get_layer(n).output for n in ("a", "b", "one")])
+    a, b, one = (np.asarray(y) for y in probe(x))
+    for net in nets[:2]:
+        captured = net.capture({"x": x})
+        np.testing.assert_allclose(net["a"].run(captured["a"])[:, ::-1], a, atol=1e-6)
+        np.testing.assert_allclose(net["b"].run(captured["b"]), b, atol=1e-6)
+        np.testing.assert_allclose(net["one"].run(captured["one"]), one, atol=1e-6)
+        assert set(captured) >= set(names) - {"each"}
+
+
+def test_every_activation_is_keras_own(tmp_path):
+    for name in {*ACTIVATIONS, "hard_sigmoid"}:
+        layer = layers.SimpleRNN(3, activation=name)
+        layer.build((2, T, 2))
+        random_weights(layer)
+        found = gradflow.load(layer).layers[0]
+        layer.return_sequences = True
+        check_outputs(found, lambda x, layer=layer: np.asarray(layer(x)), 2e-6)
+    for name in ("leaky_relu", "gelu", "softmax", "exponential", "soft_shrink"):
+        layer = layers.LSTM(3, activation=name)
+        layer.build((2, T, 2))
+        assert name in gradflow.load(layer).unsupported[layer.name]
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "gru_reset_before"])
+def test_gates_have_their_own_activation(kind):
+    layer = KINDS[kind](activation="relu6", recurrent_activation="hard_sigmoid")
+    layer.build((2, T, 3))
+    random_weights(layer)
+    found = gradflow.load(layer).layers[0]
+    assert found.spec == f"{kind}(activation='relu6', gate_activation='hard_sigmoid')"
+    check_step(found, keras_step(layer.cell))
