@@ -40,9 +40,7 @@ def limits_of(panel: Panel) -> tuple[Limits, Limits]:
     return x, y
 
 
-def references(
-    named: Iterable[tuple[str, float]], limits: Limits, slack: float
-) -> list[Reference]:
+def references(named: Iterable[tuple[str, float]], limits: Limits, slack: float) -> list[Reference]:
     """Sorts out which lines of reference are drawn; a place that is not finite is left out.
 
     A line that is further from the data than ``slack`` times their extent would press the data

@@ -22,6 +22,8 @@ WORDS: dict[Level, str] = {
 }
 """How the page calls the levels."""
 
+MOST_SERIOUS_FIRST: tuple[Level, ...] = ("bad", "warning", "unknown", "good")
+
 _START = 'document.documentElement.classList.add("js");'
 _NUMBER = re.compile(r"\s*(?:[<>≤≥~≈]\s*)?[-+−]?(?:\d|\.\d|inf|nan|∞)|\s*[-–—]?\s*$", re.IGNORECASE)
 
@@ -51,7 +53,9 @@ def render(report: Report) -> str:
     page = _template().render(
         report=report,
         level=worst(section.level for section in report.sections),
-        layers=[_layer(section, name) for section, name in zip(report.sections, names, strict=True)],
+        layers=[
+            _layer(section, name) for section, name in zip(report.sections, names, strict=True)
+        ],
         scripts={"start": _START, "page": script, "sources": digests},
         styles={name: assets.read(f"{name}.css") for name in ("page", "dark")},
         bundle=bundle,
@@ -62,8 +66,8 @@ def render(report: Report) -> str:
 
 def worst(levels: Iterable[Level]) -> Level:
     """Returns the level that a reader has to see first; no levels at all are ``unknown``."""
-    order: tuple[Level, ...] = ("bad", "warning", "unknown", "good")
-    return min(levels, key=order.index, default="unknown")
+    found = set(levels)
+    return next((level for level in MOST_SERIOUS_FIRST if level in found), "unknown")
 
 
 def unique_slugs(names: Iterable[str]) -> list[str]:
