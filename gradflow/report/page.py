@@ -22,6 +22,8 @@ WORDS: dict[Level, str] = {
 }
 """How the page calls the levels."""
 
+MOST_SERIOUS_FIRST: tuple[Level, ...] = ("bad", "warning", "unknown", "good")
+
 _START = 'document.documentElement.classList.add("js");'
 _NUMBER = re.compile(r"\s*(?:[<>≤≥~≈]\s*)?[-+−]?(?:\d|\.\d|inf|nan|∞)|\s*[-–—]?\s*$", re.IGNORECASE)
 
@@ -64,9 +66,8 @@ def render(report: Report) -> str:
 
 def worst(levels: Iterable[Level]) -> Level:
     """Returns the level that a reader has to see first; no levels at all are ``unknown``."""
-    order: tuple[Level, ...] = ("bad", "warning", "unknown", "good")
-    found = set(levels) or {"unknown"}
-    return next(level for level in order if level in found)
+    found = set(levels)
+    return next((level for level in MOST_SERIOUS_FIRST if level in found), "unknown")
 
 
 def unique_slugs(names: Iterable[str]) -> list[str]:

@@ -165,12 +165,12 @@ def _reference(name: str, reference: Reference, limits: Limits) -> tuple[list[An
     elif limits:
         label = f"{label} {arrows[place > limits[1]]}"
         place = min(max(place, limits[0]), limits[1])
-    annotation = {"name": name, "text": _text(label), "showarrow": False, across: _number(place)}
+    annotation = {"name": name, "text": _text(label), "showarrow": False, across: place}
     return shapes, [annotation | {along: 1, f"{along}ref": "paper"}]
 
 
 def _extent(values: np.ndarray) -> str:
-    finite = values[np.isfinite(values)]
+    finite = values[np.isfinite(values)] + 0.0
     if not finite.size:
         return "no value is finite"
     gaps = f", {values.size - finite.size} of {values.size} not finite"
@@ -184,7 +184,8 @@ def _course(line: Line) -> str:
     there = np.flatnonzero(np.isfinite(line.y) & np.isfinite(line.x))
     if not there.size:
         return "no value is finite"
-    (x0, x1), (y0, y1) = line.x[there[[0, -1]]], line.y[there[[0, -1]]]
+    ends = there[[0, -1]]
+    (x0, x1), (y0, y1) = line.x[ends] + 0.0, line.y[ends] + 0.0  # -0.0 becomes 0.0
     words = f"{y0:.4g} at {x0:.4g}, {y1:.4g} at {x1:.4g}"
     low, high = line.y[there].min(), line.y[there].max()
     return words if {low, high} == {y0, y1} else f"{words}, between {low:.4g} and {high:.4g}"

@@ -74,7 +74,7 @@ function choose(layer, isFocused) {
 }
 
 function showAddressed() {
-  const named = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const named = document.getElementById(location.hash.slice(1)); // in ASCII, by unique_slugs
   const layer = named?.closest(".layer");
   if (!layer) return;
   show(layer);
@@ -110,9 +110,10 @@ function makeTabs() {
 // On a narrow screen the layers are chosen from a list.
 function makeChoice(list) {
   const options = tabs.map((tab, at) => element("option", { value: layers[at].id, textContent: tab.textContent }));
-  choice = element("select", {}, ...options);
+  choice = element("select", { "aria-label": "Layer" }, ...options);
   choice.addEventListener("change", () => choose(document.getElementById(choice.value), false));
-  list.after(element("label", { className: "choice" }, element("span", { textContent: "Layer" }), choice));
+  const label = element("span", { textContent: "Layer", "aria-hidden": "true" });
+  list.after(element("div", { className: "choice" }, label, choice));
 }
 
 function useTheme(theme) {

@@ -5,7 +5,8 @@ const DASHES = ["solid", "8px,4px", "6px,2px,2px,2px", "10px,3px,2px,3px", "2px,
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross"];
 const PRINTED = { width: 318, lines: 186, map: 240, points: 214 };
 const HEIGHTS = { lines: 272, map: 328, points: 328 };
-const BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]];
+// A finger scrolls the page, so that nothing can be zoomed by it.
+const BUTTONS = { mouse: [["zoom2d", "pan2d", "resetScale2d", "toImage"]], touch: [["toImage"]] };
 const touch = matchMedia("(pointer: coarse)");
 
 function palette() {
@@ -119,6 +120,7 @@ function styledLayout(panel, look, size) {
     yaxis: styledAxis(layout.yaxis, look, inner.height),
     shapes: layout.shapes.flatMap((shape) => styledShapes(shape, look, kind)),
   };
+  styled.xaxis.unifiedhovertitle = { text: `${layout.xaxis.title.text}: %{x}` };
   if (kind === "map") for (const axis of [styled.xaxis, styled.yaxis]) axis.showgrid = false;
   if (kind === "points") styled.yaxis.constrain = styled.xaxis.constrain = "domain";
   return styled;
@@ -143,7 +145,7 @@ function draw(panel, isPrinted = false) {
   panel.state = stateOf(panel, isPrinted);
   const layout = placedLabels(styledLayout(panel, look, size), panel, look, size);
   const config = {
-    displaylogo: false, displayModeBar: !isPrinted, modeBarButtons: BUTTONS, responsive: false,
+    displaylogo: false, displayModeBar: !isPrinted, modeBarButtons: touch.matches ? BUTTONS.touch : BUTTONS.mouse, responsive: false,
     showTips: false, staticPlot: isPrinted, doubleClick: "reset",
     toImageButtonOptions: { format: "png", scale: 2, filename: panel.fileName },
   };
