@@ -46,6 +46,7 @@ COLORS = {
     "vanishing": "#D55E00",
     "stable": "#009E73",
     "exploding": "#0072B2",
+    "inconclusive": "#999999",
     "undefined": "#000000",
 }
 ORDERS = (-20, 5)
@@ -69,6 +70,7 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(32)
     input_size: int = fields.input_size(8)
     num_steps: int = fields.num_steps(100)
+    needed_lag: int | None = fields.needed_lag()
 
 
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
@@ -83,7 +85,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
         once(f"cell={spec}", partial(_measure, config, spec, cell))
         for spec, cell in study.progress(made.items(), "cells")
     ]
-    return xarray.concat(parts, dim="cell")
+    return xarray.concat(parts, dim="cell").assign_attrs(rates.needed(config))
 
 
 def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
@@ -110,7 +112,11 @@ def num_cut(log_norms: "xarray.DataArray") -> int:
 def _by_horizon(dataset: "xarray.Dataset") -> list[tuple[str, flow.Summary]]:
     """The cells with what their curves come to: the farthest horizon first, then the growth."""
     found = [
-        (str(c), flow.summary(dataset.log_norm.sel(cell=c).values)) for c in dataset.cell.values
+        (
+            str(c),
+            flow.summary(dataset.log_norm.sel(cell=c).values, needed_lag=rates.needed_lag(dataset)),
+        )
+        for c in dataset.cell.values
     ]
     return sorted(found, key=lambda item: (-item[1].horizon, -item[1].rate))
 

@@ -72,6 +72,7 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(64)
     input_size: int = fields.input_size(16)
     num_steps: int = fields.num_steps(200)
+    needed_lag: int | None = fields.needed_lag()
     forms: tuple[str, ...] = study.field(
         tuple(FORMS), help="Of lstm, peephole, coupled, no_forget_gate, gru and gru_reset_before."
     )
@@ -95,7 +96,8 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
         once("terms", partial(_measure_terms, config)),
         xarray.concat(forms, dim="form", join="exact"),
     ]
-    return xarray.merge(parts, join="exact", compat="no_conflicts")
+    merged = xarray.merge(parts, join="exact", compat="no_conflicts")
+    return merged.assign_attrs(rates.needed(config))
 
 
 def init_settings(config: Config, key: jax.Array) -> "Params":
@@ -303,9 +305,10 @@ def _fixed(dataset: "xarray.Dataset") -> "xarray.Dataset":
 
 def summary(dataset: "xarray.Dataset") -> str:
     """Factor per step and horizon by bias and by form, and the error of the one-line formula."""
-    settings = [_row(dataset.sel(setting=name)) for name in dataset.setting.values]
+    needed = rates.needed_lag(dataset)
+    settings = [_row(dataset.sel(setting=name), needed) for name in dataset.setting.values]
     forms = [
-        {"form": str(form), **_columns(dataset.log_norm_h.sel(form=form))}
+        {"form": str(form), **_columns(dataset.log_norm_h.sel(form=form), needed)}
         for form in dataset.form.values
     ]
     last = dataset.log_product.isel(lag=-1) / curves.NATS
@@ -317,21 +320,21 @@ def summary(dataset: "xarray.Dataset") -> str:
     return "\n".join([study.table(settings), "", study.table(forms), "", formula])
 
 
-def _row(data: "xarray.Dataset") -> dict[str, str]:
+def _row(data: "xarray.Dataset", needed_lag: int | None) -> dict[str, str]:
     bias = float(data.bias)
     return {
         "forget bias": str(data.setting.values),
-        **_columns(data.log_norm),
+        **_columns(data.log_norm, needed_lag),
         "σ(b)": f"{np.exp(log_forget(bias)):.4f}" if np.isfinite(bias) else "",
         "mean f": f"{float(data.mean_f.mean()):.3f}",
     }
 
 
-def _columns(log_norms: "xarray.DataArray") -> dict[str, str]:
+def _columns(log_norms: "xarray.DataArray", needed_lag: int | None) -> dict[str, str]:
     """The columns of curves; the horizon is the median of those of the runs."""
     longest = log_norms.sizes["lag"] - 1
     horizon = float(np.median(flow.horizons(log_norms.values)))
-    row = rates.row(flow.summary(log_norms.values), longest)
+    row = rates.row(flow.summary(log_norms.values, needed_lag=needed_lag), longest)
     return row | {"horizon": rates.lag_text(horizon, longest)}
 
 

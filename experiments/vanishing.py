@@ -63,6 +63,7 @@ class Config(study.Config):
     source: str = fields.source()
     target: str = fields.target()
     norm: Literal["spectral", "frobenius"] = fields.norm()
+    needed_lag: int | None = fields.needed_lag()
     spectrum_lags: tuple[int, ...] = study.field(
         (1, 10, 50, 100, 200), help="Lags whose singular values the figure shows.", positive=True
     )
@@ -89,7 +90,9 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     ]
     # A trained network is one, whatever the number of seeds, which then give the inputs alone.
     networks = config.num_seeds if config.params is None else 1
-    return xarray.concat(parts, dim="cell", join="outer").assign_attrs(num_networks=networks)
+    return xarray.concat(parts, dim="cell", join="outer").assign_attrs(
+        num_networks=networks, **rates.needed(config)
+    )
 
 
 def _initialised(config: Config) -> dict[str, Subject]:
@@ -255,7 +258,8 @@ def _label_ends(ax: "Axes", ends: list[tuple[int, float, int]]) -> None:
 
 
 def _summary(dataset: "xarray.Dataset", name: str) -> flow.Summary:
-    return rates.of_networks(dataset.log_norm.sel(cell=name), dataset.attrs["num_networks"])
+    log_norms, networks = dataset.log_norm.sel(cell=name), dataset.attrs["num_networks"]
+    return rates.of_networks(log_norms, networks, rates.needed_lag(dataset))
 
 
 def summary(dataset: "xarray.Dataset") -> str:
@@ -273,7 +277,7 @@ def _row(name: str, found: flow.Summary, longest: int) -> dict[str, str]:
     row = rates.row(found, longest)
     factor, half_life = row.pop("factor per step"), f"{found.half_life:.1f}"
     first = {"cell": name, "factor per step": factor, "half-life": half_life}
-    return first | row | {"regime": found.regime + dead + broken}
+    return first | row | {"regime": row["regime"] + dead + broken}
 
 
 def claims(dataset: "xarray.Dataset") -> list[study.Claim]:

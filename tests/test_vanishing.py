@@ -202,13 +202,24 @@ def test_the_claims_are_decided_by_the_curves():
 def test_the_summary_can_be_quoted():
     summary = EXPERIMENT.summary(record_of([-0.5, 0.1]))
     assert (
-        "cell0: ‖∂h_T/∂h_k‖ shrinks by a factor 0.607 per step; below 1e-3 after 14 steps "
-        "(vanishing)." in summary
+        "cell0: ‖∂h_T/∂h_k‖ shrinks by a factor 0.607 per step; below 1e-3 after 14 steps. Over "
+        "40 steps it falls to 2.1e-09, below 1/10 (vanishing)." in summary
     )
     assert (
-        "cell1: ‖∂h_T/∂h_k‖ grows by a factor 1.105 per step; above 1e-3 over all 40 steps "
-        "(exploding)." in summary
+        "cell1: ‖∂h_T/∂h_k‖ grows by a factor 1.105 per step; above 1e-3 over all 40 steps. Over "
+        "40 steps it grows to 55, above 10 (exploding)." in summary
     )
+
+
+def test_the_regime_is_about_the_lag_that_is_needed(tmp_path, capsys):
+    flags = ["--cell=lstm", "--source=c", "--needed_lag=3"]
+    assert run(*flags, workdir=tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "over 3 steps" in printed and "stable (between 1/10 and 10)" in printed
+    assert "exactly 0" not in printed  # at lag 0 the block of c and h is zero by definition
+    assert study.read_dataset(tmp_path / "result.nc").attrs["needed_lag"] == 3
+    far = record_of([-0.01]).assign_attrs(needed_lag=1000)
+    assert "falls to 4.5e-05, below 1/10" in EXPERIMENT.summary(far)
 
 
 def npy(path, array, **kwargs):

@@ -95,6 +95,15 @@ def norm() -> Any:
     return field("spectral", help="Norm of the Jacobian.")
 
 
+def needed_lag() -> Any:
+    """Declares ``needed_lag: int | None``."""
+    return field(
+        None,
+        help="Lag that the task needs, which the regime is about; by default the longest measured.",
+        positive=True,
+    )
+
+
 def lags(default: tuple[int, ...]) -> Any:
     """Declares ``lags: tuple[int, ...]``, the lags that a figure shows."""
     return field(default, help="Lags that the figure shows.", positive=True)

@@ -1,22 +1,47 @@
 """The numbers that a set of curves is reduced to, and how tables and summaries write them."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from gradflow import flow, statistics
+from gradflow.flow.summary import THRESHOLD
 
 if TYPE_CHECKING:
     import xarray
 
+NEEDED = "needed_lag"
+"""The attribute of a record with the lag that the regime is about."""
+
+REGIMES = {
+    "vanishing": ("falls to", "below 1/{0}"),
+    "exploding": ("grows to", "above {0}"),
+    "stable": ("changes to", "between 1/{0} and {0}"),
+    "inconclusive": ("changes to", "not decided between 1/{0} and {0}"),
+}
+"""What the norm does over the needed lag in each regime, and where it is then."""
+
 OVER_SEQUENCES = "(intervals over the input sequences of one network)"
 
 
-def of_networks(curves: "xarray.DataArray", num_networks: int) -> flow.Summary:
+def of_networks(
+    curves: "xarray.DataArray", num_networks: int, needed_lag: int | None = None
+) -> flow.Summary:
     """Summarises curves (run, lag); the runs of one network count as one value."""
-    values = curves.values
-    return flow.summary(values.reshape(num_networks, -1, values.shape[-1]))
+    values = curves.values.reshape(num_networks, -1, curves.sizes["lag"])
+    return flow.summary(values, needed_lag=needed_lag)
+
+
+def needed(config: Any) -> dict[str, int]:
+    """Gives the lag that a task needs as an attribute of a record, where a flag gives it."""
+    return {} if config.needed_lag is None else {NEEDED: config.needed_lag}
+
+
+def needed_lag(dataset: "xarray.Dataset") -> int | None:
+    """Reads the lag that a task needs from a record; None for the longest one measured."""
+    lag = dataset.attrs.get(NEEDED)
+    return None if lag is None else int(lag)
 
 
 def note(dataset: "xarray.Dataset") -> str:
@@ -52,8 +77,27 @@ def row(found: flow.Summary, longest: int) -> dict[str, str]:
     return {
         "factor per step": f"{found.decay:.4f}",
         "horizon": lag_text(found.horizon, longest),
-        "regime": found.regime,
+        f"over {found.needed_lag} steps": factor_text(found.log_change.value),
+        "regime": regime(found),
     }
+
+
+def factor_text(log_factor: float) -> str:
+    """Writes a factor given as a natural logarithm, however small or large it is: ``1.2e-17``."""
+    if not np.isfinite(log_factor):
+        return f"{np.exp(log_factor):g}"
+    log10 = log_factor / np.log(10)
+    if abs(log10) < 300:
+        return f"{10.0**log10:.2g}"
+    exponent = int(np.floor(log10))
+    return f"{10.0 ** (log10 - exponent):.1f}e{exponent:+d}"
+
+
+def regime(found: flow.Summary) -> str:
+    """Writes the regime with its threshold: ``vanishing (below 1/10)``."""
+    if found.regime not in REGIMES:
+        return found.regime
+    return f"{found.regime} ({REGIMES[found.regime][1].format(THRESHOLD)})"
 
 
 def sentence(name: str, found: flow.Summary, longest: int) -> str:
@@ -67,4 +111,9 @@ def sentence(name: str, found: flow.Summary, longest: int) -> str:
         else f"above 1e-3 over all {longest} steps"
     )
     factor = f"{float(np.exp(found.rate)):.3f}"
-    return f"{name}: ‖∂h_T/∂h_k‖ {verb} by a factor {factor} per step; {reach} ({found.regime})."
+    does, where = REGIMES[found.regime]
+    change, lag = factor_text(found.log_change.value), found.needed_lag
+    return (
+        f"{name}: ‖∂h_T/∂h_k‖ {verb} by a factor {factor} per step; {reach}. Over {lag} steps it "
+        f"{does} {change}, {where.format(THRESHOLD)} ({found.regime})."
+    )

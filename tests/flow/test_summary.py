@@ -1,5 +1,7 @@
 """What a set of curves comes to, against lines whose slope and shape are known."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -26,14 +28,53 @@ def test_lines_have_their_slope_half_life_and_horizon():
     [
         (SLOPES, "vanishing"),
         (-SLOPES, "exploding"),
-        ([0.01, 0.02], "stable"),  # less than a factor of ten in all
-        ([-0.3, 0.4], "stable"),  # the interval holds zero
+        ([0.009, 0.010, 0.011], "stable"),  # less than a factor of ten in all
+        ([-0.3, 0.4], "inconclusive"),  # the interval holds both thresholds
+        ([-0.01, -0.02, -0.03], "inconclusive"),  # the interval holds 1/10
+        ([-0.024], "vanishing"),  # one curve has no interval
+        ([0.022], "stable"),
     ],
 )
 def test_the_regime(slopes, regime):
     found = summary(np.multiply.outer(slopes, LAGS))
     assert found.regime == regime
     assert (found.half_life == np.inf) == (found.rate > 0)
+
+
+@pytest.mark.parametrize(("lag", "regime"), [(28, "stable"), (41, "vanishing"), (500, "vanishing")])
+def test_the_regime_is_about_the_needed_lag(lag, regime):
+    """0.945 per step falls to 0.21 over 28 steps, and to 0.098 over 41."""
+    found = summary(np.log(0.945) * LAGS, needed_lag=lag)
+    assert (found.needed_lag, found.regime) == (lag, regime)
+    np.testing.assert_allclose(found.log_change.value, lag * np.log(0.945), rtol=1e-10)
+    by_default = summary(np.log(0.945) * LAGS[:29])
+    assert (by_default.needed_lag, by_default.regime) == (28, "stable")
+
+
+def test_the_change_has_the_interval_of_the_rate():
+    found = summary(SLOPES[:, None] * LAGS, needed_lag=50)
+    np.testing.assert_allclose(found.log_change, 50 * np.array([found.rate, *found.interval]))
+
+
+def test_a_gradient_that_is_cut_before_the_needed_lag_vanishes():
+    curve = np.where(LAGS < 60, 0.0, -np.inf)
+    assert summary(curve).regime == "vanishing"
+    assert summary(curve).log_change.value == -np.inf
+    assert summary(curve, needed_lag=59).regime == "stable"
+
+
+def test_lag_0_does_not_count_where_the_blocks_share_nothing():
+    curve = np.where(LAGS == 0, -np.inf, -0.1 * LAGS)
+    found = summary(curve)
+    assert (found.dead_lag, found.horizon, found.regime) == (np.inf, 70, "vanishing")
+    np.testing.assert_allclose(found.rate, -0.1)
+    assert horizons(np.array([-8.0, -9.0])) == 0
+
+
+@pytest.mark.parametrize(("lag", "error"), [(0, ValueError), (2.5, TypeError)])
+def test_a_needed_lag_is_a_lag(lag, error):
+    with pytest.raises(error, match="Expected needed_lag to be"):
+        inspect.unwrap(summary)(LAGS, needed_lag=lag)
 
 
 def test_the_seed_is_the_unit_and_of_one_seed_the_sequence():

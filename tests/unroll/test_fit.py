@@ -79,7 +79,7 @@ def test_raw_keys_are_keys():
         (INPUTS.T, r"\(T, input\) with 3 features, .* got shape \(3, 7\)\. .*: give inputs\.T\."),
         (
             jnp.ones((T, 5)),
-            r"\(T, input\) .* got shape \(7, 5\)\. Give inputs of that width, or a cell of input size 5",
+            r"\(T, input\) .* got shape \(7, 5\)\. Give inputs of that width, or a cell of input",
         ),
         (jnp.ones((3, T, 2)), r"\(T, B, input\) with 3 .*: give jnp\.moveaxis\(inputs, 0, -1\)\."),
         (jnp.ones((T, 2, 5)), r"\(T, B, input\) with 3 .* got shape \(7, 2, 5\)\. Give inputs"),
