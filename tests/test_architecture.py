@@ -23,7 +23,7 @@ RUNNING = FOUNDATION | {"cells", "initializers", "unroll"}
 MAY_IMPORT = {
     "spec": {"checks"},
     "locks": set(),
-    "cell": set(),
+    "cell": {"checks"},
     "paths": set(),
     "numerics": set(),
     "checks": set(),
@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "models": RUNNING,
     "train": RUNNING | {"devices", "flow", "locks", "numerics", "tasks"},
     "report": RUNNING | {"devices", "flow", "interop", "statistics", "study", "tasks", "train"},
-    "__main__": {"cells", "flow", "report", "study"},
+    "__main__": {"cells", "flow", "report", "spec", "study"},
     "gradflow": FOUNDATION
     | {"flow", "interop", "report", "unroll"},  # what the package itself re-exports
 }

@@ -9,7 +9,7 @@ from gradflow import study
 FOLDER = Path(__file__).parents[1]
 ROOT = FOLDER.parent
 
-SECTIONS = ("flow", "training", "sequences")
+SECTIONS = ("networks", "flow", "training", "sequences")
 """The sections of the tables, in their order."""
 
 

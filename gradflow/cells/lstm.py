@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -80,34 +80,22 @@ def lstm(
     bias 1); Greff et al. 2015, arXiv:1503.04069 (coupled gates, there CIFG); Tallec & Ollivier
     2018, arXiv:1804.11188 (chrono); Sak, Senior, Beaufays 2014, arXiv:1402.1128 (projection).
     """
-    check_flag("coupled", coupled)
-    check_flag("forget_gate", forget_gate)
-    if not forget_gate and (coupled or forget_bias is not None):
-        raise ValueError(
-            "Expected neither coupled nor forget_bias with forget_gate=False, got "
-            f"coupled={coupled} and forget_bias={forget_bias}. Remove them or forget_gate=False."
-        )
-    if coupled and input_bias is not None:
-        raise ValueError(
-            f"Expected no input_bias with coupled=True, where i_t = 1 - f_t, got {input_bias}. "
-            "Remove input_bias, or set forget_bias instead."
-        )
+    _check_options(coupled, forget_gate, forget_bias, input_bias)
     names = "fgo" if coupled else "ifgo" if forget_gate else "igo"
     peepholes = _peephole_gates(peephole, names)
+    biases = {"f": 1.0 if forget_bias is None else forget_bias}
     init = init_gates(
         names,
         input_size,
         hidden_size,
         recurrent_init=recurrent_init,
         input_init=input_init,
-        biases={"f": 1.0 if forget_bias is None else forget_bias}
-        | ({} if input_bias is None else {"i": input_bias}),
+        biases=biases | ({} if input_bias is None else {"i": input_bias}),
         recurrent_size=projection_size,
     )
-    if peepholes:
-        init = _with_peepholes(init, peepholes, hidden_size)
-    if projection_size is not None:
-        init = _with_projection(init, projection_size, hidden_size)
+    init = _with_projection(
+        _with_peepholes(init, peepholes, hidden_size), projection_size, hidden_size
+    )
     advance = _equations(
         names, peepholes, clipped(gate_activation, clip), clipped(activation, clip)
     )
@@ -129,6 +117,21 @@ def lstm(
         hidden=lambda carry: carry.h,
         gates=lambda params, carry, x: advance(params, carry, x)[0],
     )
+
+
+def _check_options(coupled: bool, forget_gate: bool, forget_bias: Any, input_bias: Any) -> None:
+    check_flag("coupled", coupled)
+    check_flag("forget_gate", forget_gate)
+    if not forget_gate and (coupled or forget_bias is not None):
+        raise ValueError(
+            "Expected neither coupled nor forget_bias with forget_gate=False, got "
+            f"coupled={coupled} and forget_bias={forget_bias}. Remove them or forget_gate=False."
+        )
+    if coupled and input_bias is not None:
+        raise ValueError(
+            f"Expected no input_bias with coupled=True, where i_t = 1 - f_t, got {input_bias}. "
+            "Remove input_bias, or set forget_bias instead."
+        )
 
 
 def _peephole_gates(peephole: bool | str, names: str) -> str:
@@ -165,7 +168,9 @@ def _equations(
     return advance
 
 
-def _with_projection(init: Init, projection_size: int, hidden_size: int) -> Init:
+def _with_projection(init: Init, projection_size: int | None, hidden_size: int) -> Init:
+    if projection_size is None:
+        return init
     check_integer("projection_size", projection_size, 1)
 
     def init_with_projection(key: Key) -> Params:
@@ -177,6 +182,9 @@ def _with_projection(init: Init, projection_size: int, hidden_size: int) -> Init
 
 
 def _with_peepholes(init: Init, peepholes: str, hidden_size: int) -> Init:
+    if not peepholes:
+        return init
+
     def init_with_peepholes(key: Key) -> Params:
         params = init(key)
         # `init` uses the keys that split(key) gives; fold_in gives one that is independent of them.
