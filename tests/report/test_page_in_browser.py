@@ -243,17 +243,19 @@ def test_a_browser_that_cannot_unpack_shows_the_words(browser, address):
     context.close()
 
 
-def test_it_prints_all_layers_with_their_plots(opened):
-    page = opened.page
+def test_it_prints_all_layers_with_their_plots(browser, address):
+    opened = Opened(browser, address)
+    page = opened.drawn()
+    assert page.locator(".layer:not(.active) .main-svg").count() == 0
     printed = page.pdf(outline=True, tagged=True, prefer_css_page_size=True)
     titles = set(re.findall(rb"/Title \(([^)]*)\)", printed))
     assert {b"LSTM 0, forward", b"LSTM 0, backward", b"Gates over time"} <= titles
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) >= 4
-    opened.drawn()
-    assert page.locator(".layer .plot .main-svg").count() > 0
     missing = page.locator(".layer:not(.active) .plot:not(:has(.main-svg))")
     assert missing.count() == 0  # those of the hidden layer were drawn for printing
     assert page.evaluate("document.documentElement.className") == "js"
+    assert opened.complaints == []
+    page.context.close()
 
 
 @pytest.mark.slow  # four layers of twelve plots: 10 s where much else runs
