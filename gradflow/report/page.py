@@ -67,7 +67,10 @@ def render(report: Report) -> str:
 def worst(levels: Iterable[Level]) -> Level:
     """Returns the level that a reader has to see first; no levels at all are ``unknown``."""
     found = set(levels)
-    return next((level for level in MOST_SERIOUS_FIRST if level in found), "unknown")
+    for level in MOST_SERIOUS_FIRST:
+        if level in found:
+            return level
+    return "unknown"
 
 
 def unique_slugs(names: Iterable[str]) -> list[str]:

@@ -165,6 +165,26 @@ def test_curves_are_hidden_by_keyboard(opened):
         assert button.get_attribute("aria-pressed") == pressed and curves.count() == number
 
 
+def test_a_zoom_outlasts_a_hidden_curve_and_is_undone(opened):
+    page = opened.page
+    page.locator("#panel_0_0").scroll_into_view_if_needed()
+    box = page.locator("#panel_0_0 .nsewdrag").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    limits = "document.querySelector('#panel_0_0 .plot').layout.xaxis.range"
+    whole = page.evaluate(limits)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 60, y + 60, steps=4)
+    page.mouse.up()
+    zoomed = page.evaluate(limits)
+    assert whole == [0, 40] and zoomed[0] == pytest.approx(20, abs=1) and zoomed[1] < 30
+    for _ in range(2):
+        page.get_by_role("button", name="trained").first.click()
+        assert page.evaluate(limits) == zoomed
+    page.mouse.dblclick(x, y)
+    page.wait_for_function(f"JSON.stringify({limits}) === '[0,40]'")
+
+
 def test_numbers_are_read_as_a_table(opened):
     page = opened.page
     cells = []
@@ -243,17 +263,19 @@ def test_a_browser_that_cannot_unpack_shows_the_words(browser, address):
     context.close()
 
 
-def test_it_prints_all_layers_with_their_plots(opened):
-    page = opened.page
+def test_it_prints_all_layers_with_their_plots(browser, address):
+    opened = Opened(browser, address)
+    page = opened.drawn()
+    assert page.locator(".layer:not(.active) .main-svg").count() == 0
     printed = page.pdf(outline=True, tagged=True, prefer_css_page_size=True)
     titles = set(re.findall(rb"/Title \(([^)]*)\)", printed))
     assert {b"LSTM 0, forward", b"LSTM 0, backward", b"Gates over time"} <= titles
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) >= 4
-    opened.drawn()
-    assert page.locator(".layer .plot .main-svg").count() > 0
     missing = page.locator(".layer:not(.active) .plot:not(:has(.main-svg))")
     assert missing.count() == 0  # those of the hidden layer were drawn for printing
     assert page.evaluate("document.documentElement.className") == "js"
+    assert opened.complaints == []
+    page.context.close()
 
 
 @pytest.mark.slow  # four layers of twelve plots: 10 s where much else runs

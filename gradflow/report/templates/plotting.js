@@ -86,8 +86,9 @@ function styledData(panel, look) {
 }
 
 function styledAxis(axis, look, length) {
+  // A copy of the range, since plotly writes the reader's zoom into it.
   return {
-    ...axis, gridcolor: look("grid"), zeroline: false, linecolor: look("mark"), showline: true,
+    ...axis, ...(axis.range && { range: [...axis.range] }), gridcolor: look("grid"), zeroline: false, linecolor: look("mark"), showline: true,
     ticks: "outside", ticklen: 4, tickcolor: look("mark"), automargin: true, nticks: 7,
     tickfont: { size: 11 }, hoverformat: ".4~g", exponentformat: "power",
     title: { text: wrapped(axis.title.text, length, 12), font: { size: 12 }, standoff: 8 },
@@ -108,7 +109,7 @@ function styledLayout(panel, look, size) {
   const margin = { l: 58, r: 14, t: 12, b: kind === "map" ? 104 : 48 };
   const inner = { width: size.width - margin.l - margin.r, height: size.height - margin.t - margin.b };
   const styled = {
-    ...size, margin, autosize: false, showlegend: false,
+    ...size, margin, autosize: false, showlegend: false, uirevision: "a zoom outlasts a drawing",
     paper_bgcolor: look("paper"),
     plot_bgcolor: kind === "map" ? look("void") : look("paper"),
     font: { family: look("font"), color: look("ink"), size: 12 },
