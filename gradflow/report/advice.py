@@ -16,10 +16,14 @@ from gradflow.cells import resolve
 from gradflow.interop import Layer
 from gradflow.report.losses import Batch
 from gradflow.report.measuring import in_reading_order, log_norms, median_over_runs
+from gradflow.report.programs import in_float32
 from gradflow.spec import parse_spec
 
 if TYPE_CHECKING:
     import xarray
+
+MOST_SEQUENCES = 4
+"""Sequences for which a change is measured; the medians of few tell orders of magnitude."""
 
 NEW = "at initialisation"
 KEPT = "other weights kept"
@@ -131,7 +135,8 @@ def measure_changes(
 def _measured(layer: Layer, change: Change, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     cell = resolve(change.spec)(layer.input_size, layer.hidden_size)
     params = cell.init(jax.random.key(0)) if change.params is None else change.params
-    return median_over_runs(log_norms(cell, params, x, lengths))
+    x = x.astype(np.float32)  # orders of magnitude are compared here
+    return median_over_runs(log_norms(cell, in_float32(params), x, lengths, at_most=MOST_SEQUENCES))
 
 
 def helps(log_before: float, log_after: float) -> bool:

@@ -22,7 +22,7 @@ from gradflow.report.programs import FULL_MAP, Settings, program, program_of_run
 if TYPE_CHECKING:
     import xarray
 
-BUDGET = 1.2e11
+BUDGET = 6e10
 """Multiplications and additions that the norms of one layer may take, and those of its map."""
 
 MOST_SEQUENCES = 16
@@ -42,8 +42,9 @@ def measure_layer(
       gradients: ∂L/∂h_t for each sequence and step, in the time of the model.
 
     Returns:
-      A dataset with the dimensions run (sequences), step, lag, later, earlier, spectrum_lag, index,
-      exponent, gate, use, path, unit, matrix and others; log norms in nats.
+      A dataset with the dimensions run (sequences), norm_run (those whose norms are measured), step,
+      lag, later, earlier, spectrum_lag, index, exponent, gate, use, path, unit, matrix and others;
+      log norms in nats.
     """
     import xarray
 
@@ -54,7 +55,7 @@ def measure_layer(
     whole = program(programs.matrices, layer.cell, settings)(layer.params, x[longest])
     each = program_of_runs(programs.vectors, layer.cell)(layer.params, x, g, batch.lengths)
     norms = log_norms(layer.cell, layer.params, x, batch.lengths)
-    arrays: Arrays = {"log_norm": (("run", "lag"), norms)}
+    arrays: Arrays = {"log_norm": (("norm_run", "lag"), norms)}
     arrays |= _of_matrices(whole) | _of_vectors(each, batch.lengths)
     arrays |= _of_states(each["outputs"], batch.lengths) | _of_weights(layer.params)
     arrays["output_gradient"] = (("unit",), np.abs(g).sum(axis=(0, 1)))
@@ -97,8 +98,7 @@ def log_norms(
 
     NaN at lags beyond the start of a sequence.
     """
-    rows, numbers = programs.output_size(cell), _num_numbers(params)
-    affordable = int(max(2, BUDGET // (2 * rows * numbers * x.shape[1])))
+    affordable = int(max(2, BUDGET // _operations(cell, params, x.shape[1])))
     count = min(affordable, at_most, len(x))
     found = program_of_runs(programs.norms, cell)(params, x[:count], lengths[:count])
     for row, length in zip(found, lengths, strict=False):
@@ -115,8 +115,10 @@ def median_over_runs(curves: Float[np.ndarray, "runs lags"]) -> Float[np.ndarray
     return found
 
 
-def _num_numbers(params: Params) -> int:
-    return sum(np.size(leaf) for leaf in jax.tree.leaves(params))
+def _operations(cell: Cell, params: Params, steps: int) -> int:
+    """Multiplications and additions that pull all rows of h back through that many steps."""
+    recurrent = sum(np.size(W) for W in _recurrent(params).values())
+    return 2 * programs.output_size(cell) * max(1, recurrent) * steps
 
 
 def _settings(layer: Layer, steps: int) -> Settings:
@@ -125,7 +127,7 @@ def _settings(layer: Layer, steps: int) -> Settings:
     size = programs.carry_size(layer.cell)
     if size <= FULL_MAP[0] and steps <= FULL_MAP[1]:
         return Settings(lags, ())
-    each = 2 * programs.output_size(layer.cell) * _num_numbers(layer.params) * steps
+    each = _operations(layer.cell, layer.params, steps)
     count = min(steps, int(np.clip(BUDGET // each, 6, 32)))
     rows = np.linspace(steps / count, steps, count).astype(int)
     return Settings(lags, tuple(int(row) for row in rows))
@@ -185,9 +187,13 @@ def _of_states(outputs: Float[np.ndarray, "n t output"], lengths: np.ndarray) ->
 
 
 def _recurrent(params: Params) -> dict[str, np.ndarray]:
-    """The recurrent matrices by gate."""
-    gates = {"W_h": params} if "W_h" in params else params
-    return {name: gate["W_h"] for name, gate in gates.items() if "W_h" in gate}
+    """The recurrent matrices, by gate where there are several."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        *gate, name = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
+        if name == "W_h":
+            found[".".join(gate) or name] = leaf
+    return found
 
 
 def _of_weights(params: Params) -> Arrays:

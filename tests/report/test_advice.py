@@ -82,7 +82,9 @@ def test_changes_are_measured_again():
     params = jax.tree.map(jnp.asarray, change.params)
     curves = [flow.log_norms(one.cell, params, jnp.asarray(each)) for each in x]
     row = found.sel(change="forget bias + 2")
-    assert float(row.change_log_norm) == pytest.approx(float(np.median([c[-1] for c in curves])))
+    assert float(row.change_log_norm) == pytest.approx(
+        float(np.median([c[-1] for c in curves])), abs=1e-4
+    )
     assert float(row.change_log_norm) > float(found.log_norm_before) + np.log(10)
     assert helps(float(found.log_norm_before), float(row.change_log_norm))
     same = float(flow.horizons(np.median(before.log_norm, axis=0)))

@@ -122,13 +122,20 @@ def test_recurrent_matrices_are_described():
     assert float(found.spectral_radius[place]) == pytest.approx(max(abs(np.linalg.eigvals(W))))
 
 
-def test_a_large_layer_gets_some_rows_of_the_map(monkeypatch):
+def test_a_large_layer_gets_some_rows_of_the_map_in_float32(monkeypatch):
     monkeypatch.setattr(measuring, "FULL_MAP", (2, 256))
     one = layer("rnn")
     found = measure_layer(one, Batch(X[:, :7], np.asarray([7, 7])), G[:, :7])
     params = jax.tree.map(jnp.asarray, one.params)
     whole = flow.log_norm_map(one.cell, params, jnp.asarray(X[0, :7]), norm="frobenius")
-    np.testing.assert_allclose(found.log_norm_map, whole[found.later.values], atol=1e-8)
+    np.testing.assert_allclose(found.log_norm_map, whole[found.later.values], atol=1e-5)
+
+
+def test_norms_are_measured_for_as_many_sequences_as_the_budget_allows(monkeypatch):
+    monkeypatch.setattr(measuring, "BUDGET", 1.0)
+    x, g = np.repeat(X[:1, :7], 3, axis=0), np.repeat(G[:1, :7], 3, axis=0)
+    found = measure_layer(layer("rnn"), Batch(x, np.full(3, 7)), g)
+    assert found.log_norm.shape == (2, 8) and found.log_component.shape == (3, 7)
 
 
 def test_weights_that_are_not_finite_are_measured():
