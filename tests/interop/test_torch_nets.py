@@ -472,6 +472,18 @@ def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
         gradflow.load(repacked(script, tmp_path / "short.pt", swap))
 
 
+def test_a_pickle_that_allots_memory_is_refused(tmp_path):
+    huge = b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R."
+    state = saved(tmp_path / "s.pt", made().state_dict())
+    swap = lambda name, data: huge if name.endswith("data.pkl") else data  # noqa: E731
+    older = saved(tmp_path / "o.pt", {}, _use_new_zipfile_serialization=False)
+    content = older.read_bytes()
+    older.write_bytes(content[: content.rindex(b"\x80\x02}")] + huge)
+    for path in (repacked(state, tmp_path / "h.pt", swap), older):
+        with pytest.raises(ValueError, match="wants to execute builtins.bytearray"):
+            gradflow.load(path)
+
+
 def test_code_in_torchscript_is_not_executed(tmp_path):
     def poisoned(name, content):
         return b"this is no code" if name.endswith(".py") else content
