@@ -110,7 +110,7 @@ def _is_exact(model: Any) -> bool:
 
 
 def _model_inputs(model: Any, batch: Mapping[str, np.ndarray]) -> Any:
-    """The batch in the structure of the model's inputs; one that has none declared gets it as is."""
+    """The batch in the structure of the model's inputs, if it declares one."""
     single = next(iter(batch.values())) if len(batch) == 1 else None
     structure = getattr(model, "input", None)
     if isinstance(structure, Mapping):
