@@ -109,7 +109,7 @@ def _net(content: _Content, options: Options) -> Net:
 def _has_cells(file: Hdf5File, steps: str, name: str) -> bool:
     """Whether there is an array in a layer's group that can be a recurrent kernel."""
     inside = [p for p in file.arrays if f"/{p}".startswith((f"/{steps}/", f"/{name}/"))]
-    shapes = [tuple(file.arrays[path].shape) for path in inside]
+    shapes = [file.arrays[path] for path in inside]
     return any(len(s) == 2 and s[1] and s[1] in (s[0], 3 * s[0], 4 * s[0]) for s in shapes)
 
 

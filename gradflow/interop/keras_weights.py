@@ -57,9 +57,9 @@ def lookup_in_keras3(file: Hdf5File) -> Lookup:
 
     def look_up(found: Found) -> CellArrays:
         place = "/".join(found.steps)
-        if f"{place}/vars/0" not in file.arrays:
-            # So the files of Keras 2.12 are named.
-            place = re.sub(r"(^|/)layers/", r"\1_layer_checkpoint_dependencies/", place)
+        old = re.sub(r"(^|/)layers/", r"\1_layer_checkpoint_dependencies/", place)
+        if f"{old}/vars/0" in file.arrays:  # so Keras 2.12 named the groups
+            place = old
         arrays = [f"{place}/vars/{k}" for k in range(3)]
         return read_unit(file, Unit("", place, tuple(arrays[: 2 + (arrays[2] in file.arrays)])))
 
