@@ -114,8 +114,7 @@ def _model_inputs(model: Any, batch: Mapping[str, np.ndarray]) -> Any:
     single = next(iter(batch.values())) if len(batch) == 1 else None
     structure = getattr(model, "input", None)
     if isinstance(structure, Mapping):
-        named = {str(tensor.name): key for key, tensor in structure.items()}
-        return {named.get(name, name): array for name, array in batch.items()}
+        return dict(batch) if single is None else dict.fromkeys(structure, single)
     if isinstance(structure, list | tuple):
         names = [str(tensor.name) for tensor in structure]
         return [batch.get(name, single) for name in names]

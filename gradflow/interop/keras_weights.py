@@ -42,7 +42,7 @@ def units_of_keras3(file: Hdf5File) -> list[Unit]:
     layers keep theirs in a group ``cell``.
     """
     units = []
-    for group in sorted(file.groups, key=_natural):
+    for group in sorted(file.groups, key=_natural):  # HDF5 sorts lstm_10 before lstm_2
         path = group.removesuffix("/vars")
         parts = path.split("/")
         is_cell = parts[-1] == "cell" or parts[-2:-1] == ["cells"] or parts[-1].endswith("_cell")
@@ -140,5 +140,6 @@ def _leaf(name: str) -> str:
 
 
 def _natural(path: str) -> list[tuple[str, int]]:
-    """A key that sorts ``lstm_2`` before ``lstm_10``."""
+    """A key that sorts by numbers, and the forward direction before the other."""
+    path = path.replace("backward_layer", "forward_layer_2")
     return [(text, int(n or 0)) for text, n in re.findall(r"(\D*)(\d*)", path)]

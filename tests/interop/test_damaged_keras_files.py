@@ -154,6 +154,34 @@ def test_code_that_a_configuration_names_is_not_executed(tmp_path, monkeypatch):
     assert not marker.exists() and "evil_module" not in sys.modules
 
 
+def test_a_model_that_keras_cannot_load_has_layers_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    pytest.importorskip("keras")
+    config = model_config(layer_config(), layer_config("Dense", "dense", units=2))
+    net = gradflow.load(write_keras(tmp_path / "net.keras", config))
+    assert net["a"].error is not None and net.capture is not None
+    with pytest.raises(ValueError, match="that Keras can load, but it raised"):
+        net.capture({"x": np.ones((1, 4, SIZE), np.float32)})
+
+
+def test_the_groups_of_keras_2_12_are_found(tmp_path):
+    def write(file):
+        write_weights(file)
+        file.move("layers", "_layer_checkpoint_dependencies")
+
+    net = load(write_keras(tmp_path / "net.keras", model_config(layer_config()), write))
+    np.testing.assert_allclose(net["a"].params["i"]["b"], 0.1, rtol=1e-6)
+
+
+def test_a_long_list_of_names_is_in_parts(tmp_path):
+    path = tmp_path / "weights.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["names0"], file.attrs["names1"], file.attrs["names10"] = [b"a"], [b"b"], [b"c"]
+        file.attrs["other"] = [b"d"]
+    with hdf5_files.opened(path) as file:
+        assert file.names("", "names") == ["a", "b", "c"]
+
+
 def test_damaged_files_are_refused(tmp_path):
     path = tmp_path / "net.weights.h5"
     with h5py.File(path, "w") as file:
