@@ -51,13 +51,13 @@ def from_equinox(module: Any, options: Options) -> Net:
 
 def _converted(cell: Any, *, is_lstm: bool) -> tuple[str, Params]:
     """The cell's name and parameters: rows of gates, i f g o, or r z n with a bias for n's h."""
-    W_x, W_h, b = cell.weight_ih, cell.weight_hh, cell.bias
+    W_x, W_h = np.asarray(cell.weight_ih, np.float64), np.asarray(cell.weight_hh, np.float64)
+    b = None if cell.bias is None else np.asarray(cell.bias, np.float64)
     if is_lstm:
         return "lstm", split_gates("lstm", "ifgo", W_x, W_h, b)
-    hidden = np.shape(W_h)[1]
     b_h = None
     if cell.bias_n is not None:
-        b_h = np.concatenate([np.zeros(2 * hidden), np.asarray(cell.bias_n, np.float64)])
+        b_h = np.concatenate([np.zeros(2 * W_h.shape[1]), np.asarray(cell.bias_n, np.float64)])
     return "gru", split_gates("gru", "rzn", W_x, W_h, b, b_h)
 
 

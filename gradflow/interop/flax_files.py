@@ -55,8 +55,6 @@ def read_orbax(path: Path, options: Options) -> Net:
                 lambda _: checkpoint.RestoreArgs(restore_type=np.ndarray), shapes
             )
             tree = reader.restore(folder, restore_args=as_numpy)
-    except OSError:
-        raise
     except Exception as error:  # Orbax and TensorStore raise many types on damaged folders
         if isinstance(error, ValueError) and str(error).startswith("Expected"):
             raise

@@ -65,7 +65,12 @@ def flax_cells(tree: Tree) -> tuple[list[CellTree], dict[str, str]]:
             cells.append(CellTree(name, kind, node, SPLITS[kind]))
         elif kind:
             unsupported[name] = kind
-    return cells, unsupported
+    # Trees are often sorted by name, by which the backward direction comes first.
+    pairs = [cell.name.replace("backward_rnn", "forward_rnn") for cell in cells]
+    order = sorted(
+        range(len(cells)), key=lambda k: (pairs.index(pairs[k]), cells[k].name != pairs[k])
+    )
+    return [cells[k] for k in order], unsupported
 
 
 def _flax_kind(node: Tree) -> str:

@@ -1,128 +1,97 @@
-"""Files in the HDF5 format, read as data: with bounded memory and without links to other files."""
+"""Files in the HDF5 format, read as data: with bounded memory and without links to other files.
+
+The HDF5 library crashes or hangs on some damaged files. It therefore runs in a process of its own,
+`gradflow.interop.hdf5_child`, which starts in a fraction of a second.
+"""
 
 import contextlib
-import io
+import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gradflow.checks import shorten
+from gradflow.interop import hdf5_child
 
-FACTOR = 16
-"""Largest size of the arrays in memory, over that of the file: compressed files are smaller."""
-
-_SPARE = 2**20
-_MOST_OBJECTS = 200_000
-_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, Fletcher's checksum, LZF: all part of HDF5 or h5py
-
-Arrays = Mapping[str, Any]
-"""The data sets of a file by their paths; an index ``[()]`` reads one."""
+_SECONDS = 60.0
+_BYTES_PER_SECOND = 5e6
 
 
 class Hdf5File:
-    """An open HDF5 file whose structure has been checked.
+    """An open HDF5 file whose structure has been checked; made by `opened`.
 
     Attributes:
-      arrays: The data sets by path, in the order of the file.
       groups: The paths of the groups; the root is the empty path.
+      arrays: The shapes of the arrays by their paths.
     """
 
-    def __init__(self, file: Any, size: int) -> None:
-        self._file = file
-        self._budget = FACTOR * size + _SPARE
-        self.arrays: dict[str, Any] = {}
-        self.groups: list[str] = []
-        self._walk(file, "")
-
-    def _walk(self, group: Any, path: str) -> None:
-        import h5py
-
-        self.groups.append(path)
-        for name in group:
-            inner = f"{path}/{name}" if path else name
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(
-                    f"Expected an HDF5 file that has all of its data, but {inner!r} is a link to "
-                    "another place or file. Save the model again with Keras."
-                )
-            if len(self.arrays) + len(self.groups) > _MOST_OBJECTS or inner.count("/") > 100:
-                raise ValueError(
-                    "Expected an HDF5 file with the weights of a model, got one with more than "
-                    f"{_MOST_OBJECTS} objects, or groups in a circle. Save the model again."
-                )
-            value = group[name]
-            if isinstance(value, h5py.Group):
-                self._walk(value, inner)
-            elif isinstance(value, h5py.Dataset):
-                self._check(value, inner)
-                self.arrays[inner] = value
-
-    def _check(self, array: Any, path: str) -> None:
-        """Refuses arrays outside of the file, and those that are far larger than the file."""
-        plan = array.id.get_create_plist()
-        filters = {plan.get_filter(k)[0] for k in range(plan.get_nfilters())}
-        if array.external or array.is_virtual or not filters <= _FILTERS:
-            raise ValueError(
-                f"Expected an HDF5 file that has all of its data, but {path!r} is stored in "
-                "another file, or in a form that needs a plug-in. Save the model again with Keras."
-            )
-        sizes = [array.shape or (), array.chunks or ()]
-        self._check_size(path, max(math.prod(map(int, s)) for s in sizes) * array.dtype.itemsize)
-
-    def _check_size(self, path: str, size: int) -> None:
-        if size > self._budget:
-            raise ValueError(
-                f"Expected arrays of the file's own size, but {path!r} would take {size} bytes in "
-                "memory. The file is damaged, or made to exhaust the memory: do not use it."
-            )
+    def __init__(self, process: "subprocess.Popen[bytes]", name: str, seconds: float) -> None:
+        self._process, self._name, self._seconds = process, name, seconds
+        about = self._answer()
+        self.groups: list[str] = about["groups"]
+        self.arrays: dict[str, tuple[int, ...]] = {
+            path: tuple(shape) for path, shape in about["arrays"].items()
+        }
+        self._attributes: dict[str, dict[str, Any]] = about["attributes"]
 
     def read(self, path: str) -> np.ndarray:
-        """Reads an array of floats in float64.
+        """Reads an array of numbers in float64.
 
         Raises:
-          ValueError: If there is none, it is not of floats, or the arrays that were read are far
-            larger than the file.
+          ValueError: If there is none, it is not of numbers, the file is damaged, or the arrays
+            that were read are far larger than the file.
         """
         if path not in self.arrays:
             raise ValueError(
                 f"Expected an array {path!r} in the file, but it has none. The configuration "
                 "belongs to other weights, or the file is incomplete: save the model again."
             )
-        array = self.arrays[path]
-        size = math.prod(array.shape or ()) * max(8, array.dtype.itemsize)
-        self._check_size(path, size // 4)  # a file of float16 has a quarter of float64's bytes
-        self._budget -= size // 4
-        values = array[()]
-        if self.attributes(path).get("dtype") == "bfloat16":
-            values = _from_bfloat16(values)
-        if values.dtype.kind not in "fiu":
-            raise ValueError(
-                f"Expected an array of floats at {path!r}, got the type {values.dtype}. Save the "
-                "model again with Keras."
-            )
-        return np.asarray(values, np.float64)
+        self._ask(json.dumps(path).encode() + b"\n")
+        content = self._answer(num_bytes=8 * math.prod(self.arrays[path]))["content"]
+        return np.frombuffer(content, np.float64).reshape(self.arrays[path]).copy()
 
     def attributes(self, path: str) -> dict[str, Any]:
-        """Reads the attributes of a group or array: texts, lists of texts, and numbers."""
-        attrs = (self._file[path] if path else self._file).attrs
-        found = {}
-        for name in attrs:
-            head = attrs.get_id(name)
-            self._check_size(f"{path}@{name}", math.prod(head.shape or ()) * head.dtype.itemsize)
-            found[name] = _text(attrs[name])
-        return found
+        """Returns the attributes of a group that are texts or lists of texts."""
+        return self._attributes.get(path, {})
 
     def names(self, path: str, attribute: str) -> list[str]:
-        """Reads a list of names; Keras splits a long one into ``<attribute>0`` and so on."""
+        """Returns a list of names; Keras splits a long one into ``<attribute>0`` and so on."""
         given = self.attributes(path)
         parts = [key for key in given if re.fullmatch(rf"{attribute}\d*", key)]
         parts.sort(key=lambda key: (len(key), key))
-        return [str(name) for key in parts for name in given[key]]
+        return [name for key in parts if isinstance(given[key], list) for name in given[key]]
+
+    def _ask(self, content: bytes) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # what has happened shows in the answer
+            self._process.stdin.write(content)
+            self._process.stdin.flush()
+
+    def _answer(self, num_bytes: int = 0) -> dict[str, Any]:
+        """Reads an answer, and the bytes after it; the process is ended if it takes too long."""
+        assert self._process.stdout is not None
+        timer = threading.Timer(self._seconds, self._process.kill)
+        timer.start()
+        try:
+            line = self._process.stdout.readline()
+            answer = json.loads(line) if line.endswith(b"\n") else {"error": "reading it fails"}
+            content = b"" if "error" in answer else self._process.stdout.read(num_bytes)
+        finally:
+            timer.cancel()
+        if "error" not in answer and len(content) < num_bytes:
+            answer = {"error": "reading it fails"}
+        if "error" in answer:
+            error = shorten(answer["error"])
+            raise ValueError(error) if error.startswith("Expected") else _damaged(self._name, error)
+        return answer | {"content": content}
 
 
 @contextlib.contextmanager
@@ -134,42 +103,30 @@ def opened(source: Path | bytes, what: str = "") -> Iterator[Hdf5File]:
       what: The name of the file for an error, where it is not the path.
 
     Raises:
-      ValueError: If it is damaged, refers to other files, or has arrays far larger than itself;
-        also for what reading within the context meets.
+      ValueError: If it is damaged, refers to other files, or has arrays far larger than itself.
+      OSError: If there is no such file.
     """
-    import h5py
-
-    name = what or str(source)
+    is_content = isinstance(source, bytes)
     size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+    order = {"path": None if is_content else os.path.abspath(source), "size": size}
+    # -P keeps the modules beside the script from hiding others of their names.
+    command = [sys.executable, "-P", hdf5_child.__file__]
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing)
     try:
-        given = io.BytesIO(source) if isinstance(source, bytes) else source
-        with h5py.File(given, "r") as file:
-            yield Hdf5File(file, size)
-    except ValueError as error:
-        # h5py's own values errors have no sentence on what to do.
-        raise error if str(error).startswith("Expected") else _damaged(name, error) from None
-    except (OSError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise _damaged(name, error) from None
-    except (MemoryError, OverflowError, SystemError, NotImplementedError) as error:
-        raise _damaged(name, error) from None
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # it has ended, which its answer shows
+            process.stdin.write(json.dumps(order).encode() + b"\n")
+            process.stdin.write(source if isinstance(source, bytes) else b"")
+            process.stdin.flush()
+        yield Hdf5File(process, what or str(source), _SECONDS + size / _BYTES_PER_SECOND)
+    finally:
+        process.kill()
+        with contextlib.suppress(OSError):
+            process.communicate()
 
 
-def _damaged(name: str, error: Exception) -> ValueError:
+def _damaged(name: str, error: str) -> ValueError:
     return ValueError(
-        f"Expected an HDF5 file at {name!r}, but it is damaged ({shorten(error)}). Copy it again."
+        f"Expected an HDF5 file at {name!r}, but it is damaged ({error}). Copy it again."
     )
-
-
-def _text(value: Any) -> Any:
-    """Texts of an attribute as str, whether fixed or of variable length."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, np.ndarray) and value.ndim == 1:
-        return [_text(one) for one in value.tolist()]
-    return value
-
-
-def _from_bfloat16(values: np.ndarray) -> np.ndarray:
-    """The numbers of bfloat16, the upper halves of float32, which HDF5 keeps as bare bytes."""
-    bits = np.frombuffer(values.tobytes(), "<u2").astype(np.uint32) << 16
-    return bits.view(np.float32).reshape(values.shape)

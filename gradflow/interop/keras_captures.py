@@ -38,7 +38,8 @@ def captured_inputs(
             for layer, _ in observed.values():
                 stack.enter_context(_observed(keras, layer, seen))
             try:
-                model(_model_inputs(model, batch), training=False)
+                with jax.enable_x64(_is_exact(model)):
+                    model(_model_inputs(model, batch), training=False)
             except Exception as error:  # the model is the user's: it can raise anything
                 raise ValueError(
                     f"Expected a sample that the Keras model takes, but it raised "
@@ -103,8 +104,18 @@ def _with_stacked(found: dict[str, np.ndarray], layers: Sequence[Layer]) -> dict
     return found
 
 
+def _is_exact(model: Any) -> bool:
+    """Whether a model computes in float64; in float32 Keras's loops on JAX fail with x64 on."""
+    return any(str(variable.dtype) == "float64" for variable in model.variables)
+
+
 def _model_inputs(model: Any, batch: Mapping[str, np.ndarray]) -> Any:
-    if len(batch) == 1:
-        return next(iter(batch.values()))
-    names = [str(tensor.name) for tensor in getattr(model, "inputs", None) or []]
-    return [batch[name] for name in names] if set(names) == set(batch) else dict(batch)
+    """The batch in the structure of the model's inputs, if it declares one."""
+    single = next(iter(batch.values())) if len(batch) == 1 else None
+    structure = getattr(model, "input", None)
+    if isinstance(structure, Mapping):
+        return dict(batch) if single is None else dict.fromkeys(structure, single)
+    if isinstance(structure, list | tuple):
+        names = [str(tensor.name) for tensor in structure]
+        return [batch.get(name, single) for name in names]
+    return dict(batch) if single is None else single

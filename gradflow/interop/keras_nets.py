@@ -29,6 +29,7 @@ from gradflow.interop.keras_shapes import cells_by_shapes
 from gradflow.interop.keras_weights import CellArrays, lookup_in_keras2, lookup_in_keras3
 from gradflow.interop.loading import Options
 from gradflow.interop.net import Net
+from gradflow.interop.notes import joined_notes
 
 
 def read_keras(path: Path, options: Options) -> Net:
@@ -69,6 +70,7 @@ class _Content(NamedTuple):
     cells: Described
     arrays: dict[str, CellArrays]
     unsupported: dict[str, str]
+    note: str = ""
 
 
 def _content(file: Hdf5File, config: Config | None, options: Options) -> _Content:
@@ -92,8 +94,10 @@ def _content(file: Hdf5File, config: Config | None, options: Options) -> _Conten
             if _has_cells(file, "/".join(steps), name)
         }
         look_up = lookup_in_keras2(file, walk.found) if is_by_names else lookup_in_keras3(file)
+    is_sorted = not is_by_names and (config is None or not has_layers(config))
+    note = "the layers are in the order of their names, for the file has no other" * is_sorted
     cells = wanted(cells, options)
-    return _Content(version, cells, {c.name: look_up(c) for c, _ in cells}, unsupported)
+    return _Content(version, cells, {c.name: look_up(c) for c, _ in cells}, unsupported, note)
 
 
 def _net(content: _Content, options: Options) -> Net:
@@ -103,13 +107,13 @@ def _net(content: _Content, options: Options) -> Net:
             "in its configuration or weights. Choose another model."
         )
     layers = built_layers(content.cells, content.arrays, options)
-    return Net(f"Keras {content.version}", layers, content.unsupported)
+    return Net(f"Keras {content.version}", layers, content.unsupported, note=content.note)
 
 
 def _has_cells(file: Hdf5File, steps: str, name: str) -> bool:
     """Whether there is an array in a layer's group that can be a recurrent kernel."""
     inside = [p for p in file.arrays if f"/{p}".startswith((f"/{steps}/", f"/{name}/"))]
-    shapes = [tuple(file.arrays[path].shape) for path in inside]
+    shapes = [file.arrays[path] for path in inside]
     return any(len(s) == 2 and s[1] and s[1] in (s[0], 3 * s[0], 4 * s[0]) for s in shapes)
 
 
@@ -117,13 +121,13 @@ def _with_capture_of_file(path: Path, config: Config, net: Net, content: _Conten
     """Adds what runs the model of a file, if it names nothing but Keras's own classes."""
     keras, why = keras_module()
     if keras is None:
-        return replace(net, note=f"the model cannot be run: {why}")
+        return replace(net, note=joined_notes(net.note, f"the model cannot be run: {why}"))
     if not has_layers(config) or not is_all_built_in(config):
-        return replace(
-            net,
-            note="the model is not run, for it names code of the user; load it with Keras and pass "
-            "it to gradflow.load to capture inputs",
+        why = (
+            "the model is not run, for it names code of the user; to capture inputs, load it with "
+            "Keras and pass it to gradflow.load"
         )
+        return replace(net, note=joined_notes(net.note, why))
 
     @cache
     def model() -> Any:

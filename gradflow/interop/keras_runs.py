@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from gradflow.interop.keras_cells import CellOptions
@@ -78,12 +79,14 @@ def original_layer(
         settings["reset_after"] = options.cell == "gru"
 
     def run(inputs: np.ndarray) -> np.ndarray:
-        make = getattr(keras.layers, _CLASSES[options.cell])
-        layer = make(len(recurrent), return_sequences=True, dtype="float32", **settings)
-        layer.build(inputs.shape)
-        layer.set_weights(weights)
-        outputs = layer(keras.ops.convert_to_tensor(inputs.astype(np.float32)))
-        return np.asarray(keras.ops.convert_to_numpy(outputs))[:, :: -1 if reverse else 1]
+        # With x64 on, Keras's loops on JAX mix both types and fail.
+        with jax.enable_x64(False):
+            make = getattr(keras.layers, _CLASSES[options.cell])
+            layer = make(len(recurrent), return_sequences=True, dtype="float32", **settings)
+            layer.build(inputs.shape)
+            layer.set_weights([np.asarray(weight, np.float32) for weight in weights])
+            outputs = layer(keras.ops.convert_to_tensor(inputs.astype(np.float32)))
+            return np.asarray(keras.ops.convert_to_numpy(outputs))[:, :: -1 if reverse else 1]
 
     return run
 

@@ -80,7 +80,7 @@ def _options(file: Hdf5File, unit: Unit, version: str) -> tuple[CellOptions, str
     Raises:
       ValueError: If it is none of Keras's; the message is the reason.
     """
-    shapes = [tuple(file.arrays[path].shape) for path in unit.arrays]
+    shapes = [file.arrays[path] for path in unit.arrays]
     kernel, recurrent, bias = shapes[0], shapes[1], shapes[2] if len(shapes) > 2 else None
     if len(kernel) != 2 or len(recurrent) != 2 or kernel[1] != recurrent[1] or not recurrent[0]:
         raise ValueError(f"it is not one of Keras's LSTM, GRU and SimpleRNN; its shapes: {shapes}")

@@ -42,7 +42,7 @@ def units_of_keras3(file: Hdf5File) -> list[Unit]:
     layers keep theirs in a group ``cell``.
     """
     units = []
-    for group in sorted(file.groups, key=_natural):
+    for group in sorted(file.groups, key=_natural):  # HDF5 sorts lstm_10 before lstm_2
         path = group.removesuffix("/vars")
         parts = path.split("/")
         is_cell = parts[-1] == "cell" or parts[-2:-1] == ["cells"] or parts[-1].endswith("_cell")
@@ -57,9 +57,9 @@ def lookup_in_keras3(file: Hdf5File) -> Lookup:
 
     def look_up(found: Found) -> CellArrays:
         place = "/".join(found.steps)
-        if f"{place}/vars/0" not in file.arrays:
-            # So the files of Keras 2.12 are named.
-            place = re.sub(r"(^|/)layers/", r"\1_layer_checkpoint_dependencies/", place)
+        old = re.sub(r"(^|/)layers/", r"\1_layer_checkpoint_dependencies/", place)
+        if f"{old}/vars/0" in file.arrays:  # so Keras 2.12 named the groups
+            place = old
         arrays = [f"{place}/vars/{k}" for k in range(3)]
         return read_unit(file, Unit("", place, tuple(arrays[: 2 + (arrays[2] in file.arrays)])))
 
@@ -140,5 +140,6 @@ def _leaf(name: str) -> str:
 
 
 def _natural(path: str) -> list[tuple[str, int]]:
-    """A key that sorts ``lstm_2`` before ``lstm_10``."""
+    """A key that sorts by numbers, and the forward direction before the other."""
+    path = path.replace("backward_layer", "forward_layer_2")
     return [(text, int(n or 0)) for text, n in re.findall(r"(\D*)(\d*)", path)]

@@ -93,7 +93,8 @@ def array(tree: Tree, *path: str) -> np.ndarray | None:
         found = np.asarray(value)
         if found.dtype.kind in "OSUc":
             raise TypeError(f"the type {found.dtype}")
-        return found.astype(np.float64)
+        with np.errstate(all="ignore"):  # NumPy warns of some NaN, which damaged files have
+            return found.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"Expected an array of real numbers at {'/'.join(path)!r}, got {shorten(error)}. Pass "

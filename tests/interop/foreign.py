@@ -35,7 +35,8 @@ def check_step(layer: Layer, step: Step, tolerance: float = 1e-6) -> None:
     carry = jax.tree.map(lambda s: jax.random.normal(key, s.shape) / 2, layer.cell.initial_carry())
     theirs = tuple(carry) if isinstance(carry, tuple) else carry
     x = jnp.asarray(random_inputs(layer.input_size)[0, 0], float)
-    ours = jax.jacobian(lambda s: layer.cell.step(layer.params, s, x)[0])(carry)
+    params = jax.tree.map(jnp.asarray, layer.params)
+    ours = jax.jacobian(lambda s: layer.cell.step(params, s, x)[0])(carry)
     expected = jax.jacobian(lambda s: step(s, x)[0])(theirs)
     for found, wanted in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance)
@@ -61,5 +62,5 @@ def check_log_norms(layer: Layer, step: Step, tolerance: float = 1e-5) -> None:
     size = layer.run(np.asarray(x)[None]).shape[-1]
     jacobians = jnp.moveaxis(jax.jacobian(last)(jnp.zeros((T, size))), 1, 0)
     expected = [float(jnp.log(jnp.linalg.norm(block, 2))) for block in jacobians]
-    found = log_norms(layer.cell, layer.params, x)
+    found = log_norms(layer.cell, jax.tree.map(jnp.asarray, layer.params), x)
     np.testing.assert_allclose(found[:T], expected[::-1], rtol=0, atol=tolerance)
