@@ -9,10 +9,11 @@ from gradflow.unroll import Trajectory, unroll
 if TYPE_CHECKING:
     from gradflow.flow import measure
     from gradflow.interop import Net, load
+    from gradflow.report import watch
 
-__all__ = ["Carry", "Cell", "Net", "Params", "Trajectory", "load", "measure", "unroll"]
+__all__ = ["Carry", "Cell", "Net", "Params", "Trajectory", "load", "measure", "unroll", "watch"]
 
-_LATER = {"Net": "interop", "load": "interop", "measure": "flow"}
+_LATER = {"Net": "interop", "load": "interop", "measure": "flow", "watch": "report"}
 """Names by the part that has them, which a program that only runs cells need not wait for."""
 
 

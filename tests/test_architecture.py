@@ -101,7 +101,7 @@ def test_the_sources_are_found():
         "checks",
         "initializers",
     }
-    assert own_imports(MODULES["gradflow"]) == {"cell", "flow", "interop", "unroll"}
+    assert own_imports(MODULES["gradflow"]) == {"cell", "flow", "interop", "report", "unroll"}
     assert "cells" in importers("jax") and "tasks" in importers("sklearn")
 
 

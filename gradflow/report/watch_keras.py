@@ -1,0 +1,138 @@
+"""Watches the training of a Keras model, as a callback of ``model.fit``."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from gradflow.interop import load
+from gradflow.report.monitor import Monitor, Settings
+from gradflow.report.watch_measure import Subject, subject_of
+
+
+def keras_callback(model: Any, settings: Settings, sample: Any) -> Any:
+    """Returns a callback of Keras that measures the model, after the batches that are due.
+
+    Args:
+      model: The model.
+      settings: The options.
+      sample: Inputs of the model, an array or arrays by the names of its inputs. By default those
+        of the batch at hand, which the callback can see with the backend JAX alone.
+
+    Returns:
+      A ``keras.callbacks.Callback`` with the methods of `Monitor`: ``dataset``, ``close``.
+
+    Raises:
+      ValueError: If the model has no recurrent layer that can be imported, or a sample is missing.
+    """
+    import keras
+
+    load(model, verify=False)  # raises before the training, not in it
+    if sample is None and keras.backend.backend() != "jax":
+        raise ValueError(
+            f"Expected a sample with the backend {keras.backend.backend()}, which does not show "
+            "its batches to a callback. Pass sample= with a few inputs of the model."
+        )
+
+    class Callback(keras.callbacks.Callback):
+        """A callback around a monitor."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.monitor = Monitor(settings, "Keras")
+            self.dataset, self.close = self.monitor.dataset, self.monitor.close
+            self.updates = 0
+            self._batches = _Batches(sample, settings.num_sequences)
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            with self.monitor.guarded(self.updates):
+                self._batches.attach(self.model)
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.updates += 1
+            with self.monitor.guarded(self.updates):
+                if self.monitor.is_due(self.updates):
+                    self.monitor.measure(self.updates, self._subjects)
+
+        def on_train_end(self, logs: Any = None) -> None:
+            self._batches.detach()
+
+        def _subjects(self) -> list[Subject]:
+            trained: Any = self.model
+            if hasattr(trained, "jax_state_sync"):
+                # The variables of the model are not up to date during an epoch.
+                trained.jax_state_sync()
+            net = load(trained, verify=False)
+            assert net.capture is not None
+            with _unchanged(trained):
+                inputs = net.capture(self._batches.inputs(trained))
+            return [
+                subject_of(one, inputs[one.name], len(inputs[one.name]))
+                for one in net.layers
+                if one.name in inputs
+            ]
+
+    return Callback()
+
+
+@contextlib.contextmanager
+def _unchanged(model: Any) -> Iterator[None]:
+    """Restores what a run of the model changes.
+
+    Recurrent layers of Keras with dropout advance their random seeds in inference, too, and
+    stateful ones keep their last state.
+    """
+    import keras
+
+    variables = list(model.non_trainable_variables)
+    values = [np.array(keras.ops.convert_to_numpy(one)) for one in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+class _Batches:
+    """The inputs of the newest batch: given, or seen on their way to the training step."""
+
+    def __init__(self, sample: Any, count: int) -> None:
+        self._sample = sample
+        self._count = count
+        self._newest: Any = None
+        self._model: Any = None
+        self._original: Any = None
+
+    def attach(self, model: Any) -> None:
+        """Sees the batches of ``fit``, if no sample was given."""
+        if self._sample is None and getattr(model.train_function, "__self__", None) is not self:
+            self._model, self._original = model, model.train_function
+            model.train_function = self.run
+
+    def detach(self) -> None:
+        """Restores the training step."""
+        if self._model is not None:
+            self._model.train_function = self._original
+            self._model = None
+
+    def run(self, state: Any, batches: Iterator[Any]) -> Any:
+        """Runs the training step of the model on the batches, and keeps the first of them."""
+        first = next(batches)
+        self._newest = first
+        return self._original(state, itertools.chain([first], batches))
+
+    def inputs(self, model: Any) -> dict[str, np.ndarray]:
+        """Returns the inputs of a few examples, by the names of the model's inputs."""
+        import keras
+
+        x = self._sample
+        if x is None:
+            x = keras.utils.unpack_x_y_sample_weight(self._newest)[0]
+        if not isinstance(x, Mapping):
+            parts = list(x) if isinstance(x, list | tuple) else [x]
+            names = [str(one.name) for one in getattr(model, "inputs", None) or []]
+            names = names if len(names) == len(parts) else ["inputs"] * len(parts)
+            x = dict(zip(names, parts, strict=True))
+        return {name: np.asarray(one)[: self._count] for name, one in x.items()}

@@ -1,0 +1,181 @@
+"""Watches the training of a PyTorch module, by hooks on its recurrent modules."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gradflow.cells.lstm import LSTMCarry
+from gradflow.interop import Layer, load
+from gradflow.report.monitor import Monitor, Settings
+from gradflow.report.watch_measure import Subject, subject_of
+
+
+class Call(NamedTuple):
+    """One call of a recurrent module, for a few of its sequences.
+
+    Attributes:
+      inputs: (N, T, input).
+      lengths: The number of real steps of each sequence.
+      states: The initial states (layers and directions, N, size): h, or h and c; none if not given.
+    """
+
+    inputs: np.ndarray
+    lengths: np.ndarray
+    states: tuple[np.ndarray, ...]
+
+
+class TorchMonitor(Monitor):
+    """A monitor of a PyTorch module.
+
+    An update is a forward pass in training mode that a backward pass follows; it is measured within
+    the backward pass, before the optimiser changes the parameters. The hooks change no tensor.
+
+    Args:
+      module: The module.
+      settings: The options.
+
+    Raises:
+      ValueError: If it has no recurrent module that can be imported.
+    """
+
+    def __init__(self, module: Any, settings: Settings) -> None:
+        load(module, verify=False)  # raises before the training, not in it
+        super().__init__(settings, "PyTorch")
+        self.updates = 0
+        self._module = module
+        self._sources = _recurrent_modules(module)
+        self._calls: dict[str, list[Call]] = {}
+        self._pass = 0
+        self._is_measured, self._was_backward = False, True
+        safe = self._safe
+        self._handles = [module.register_forward_pre_hook(safe(self._begin))]
+        for name, one in self._sources.items():
+            before, after = partial(self._before, name), partial(self._after, name)
+            self._handles.append(one.register_forward_pre_hook(safe(before), with_kwargs=True))
+            self._handles.append(one.register_forward_hook(safe(after)))
+
+    def close(self) -> None:
+        """Removes the hooks."""
+        for handle in self._handles:
+            handle.remove()
+        super().close()
+
+    def _safe(self, hook: Callable[..., None]) -> Callable[..., None]:
+        """Returns a hook that changes nothing, neither by its result nor by an exception."""
+
+        def call(*args: Any, **kwargs: Any) -> None:
+            with self.guarded(self.updates + 1):
+                hook(*args, **kwargs)
+
+        return call
+
+    def _begin(self, module: Any, *_: Any) -> None:
+        if _is_training(module):
+            self._calls, self._was_backward = {}, False
+            self._pass += 1
+            self._is_measured = self.is_due(self.updates + 1)
+
+    def _before(self, name: str, module: Any, args: tuple, kwargs: Mapping[str, Any]) -> None:
+        if not _is_training(module):
+            return
+        if self._was_backward:  # the recurrent modules are called without the module around them
+            self._begin(module)
+        if self._is_measured:
+            call = _call(module, args, kwargs, self.settings.num_sequences)
+            is_cell = call.inputs.shape[1] == 1 and not hasattr(module, "num_layers")
+            continues = is_cell and any(np.any(state) for state in call.states)
+            self._calls[name] = [*(self._calls.get(name, []) if continues else []), call]
+
+    def _after(self, name: str, module: Any, args: tuple, output: Any) -> None:
+        if _is_training(module):
+            # A loss may use the outputs alone or the last state alone.
+            for tensor in _tensors(output):
+                if tensor.requires_grad:
+                    tensor.register_hook(self._safe(partial(self._backward, self._pass)))
+
+    def _backward(self, number: int, gradient: Any) -> None:
+        if number != self._pass or self._was_backward:
+            return
+        self._was_backward = True
+        self.updates += 1
+        if self._is_measured:
+            self.measure(self.updates, self._subjects)
+            self._calls = {}
+
+    def _subjects(self) -> list[Subject]:
+        net = load(self._module, verify=False)
+        found = []
+        for name, calls in self._calls.items():
+            beginning = f"{name}." if name else ""
+            own = [one for one in net.layers if one.name == name or one.name.startswith(beginning)]
+            found += [_subject(one, place, calls) for place, one in enumerate(own)]
+        return found
+
+
+def _tensors(output: Any) -> Iterator[Any]:
+    """Yields the tensors of a result of a recurrent module, of packed sequences too."""
+    if isinstance(output, tuple):
+        for part in output:
+            yield from _tensors(part)
+    elif output is not None:
+        yield output
+
+
+def _is_training(module: Any) -> bool:
+    import torch
+
+    return module.training and torch.is_grad_enabled()
+
+
+def _recurrent_modules(module: Any) -> dict[str, Any]:
+    """Returns the recurrent modules by the names that `gradflow.load` gives them."""
+    import torch
+
+    kinds = (torch.nn.RNNBase, torch.nn.RNNCellBase)
+    return {name: one for name, one in module.named_modules() if isinstance(one, kinds)}
+
+
+def _call(module: Any, args: tuple, kwargs: Mapping[str, Any], count: int) -> Call:
+    """Returns the first ``count`` sequences of a call, copied."""
+    import torch
+
+    given = dict(zip(("input", "hx"), args, strict=False)) | dict(kwargs)
+    inputs, hx = given["input"], given.get("hx")
+    states = () if hx is None else tuple(hx) if isinstance(hx, tuple | list) else (hx,)
+    lengths = None
+    if isinstance(inputs, torch.nn.utils.rnn.PackedSequence):
+        inputs, lengths = torch.nn.utils.rnn.pad_packed_sequence(inputs, batch_first=True)
+        lengths = lengths[:count].numpy()
+    elif isinstance(module, torch.nn.RNNCellBase):
+        inputs = inputs[None, None] if inputs.ndim == 1 else inputs[:, None]
+        states = tuple(s.reshape(1, -1, s.shape[-1]) for s in states)
+    elif inputs.ndim == 2:
+        inputs, states = inputs[None], tuple(state[:, None] for state in states)
+    elif not module.batch_first:
+        inputs = inputs.swapaxes(0, 1)
+    x = _array(inputs[:count])
+    return Call(
+        x,
+        np.full(len(x), x.shape[1]) if lengths is None else lengths,
+        tuple(_array(state[:, :count]) for state in states),
+    )
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return tensor.detach().cpu().double().numpy().copy()
+
+
+def _subject(layer: Layer, place: int, calls: Sequence[Call]) -> Subject:
+    """Returns a layer of a module, which is at this place of its layers and directions."""
+    first = calls[0]
+    inputs = None if layer.fed_by else np.concatenate([call.inputs for call in calls], axis=1)
+    subject = subject_of(layer, inputs, len(first.inputs))
+    if len(first.lengths) and np.any(first.lengths != first.inputs.shape[1]):
+        subject = replace(subject, lengths=first.lengths)
+    if first.states and any(np.any(state[place]) for state in first.states):
+        own = [state[place] for state in first.states]
+        subject = replace(subject, carry=LSTMCarry(*own) if len(own) > 1 else own[0])
+    return subject
