@@ -101,7 +101,15 @@ def _measure(config: Config, cell: "Cell", inputs: jax.Array) -> "xarray.Dataset
         if flow.CATALOGUE[name].needs != "gates" or cell.gates is not None
     ]
     params = runs.initialise(cell, runs.keys(config))
-    found = gradflow.measure(cell, params, inputs, what=what, runs=True, **_options(config, what))
+    found = gradflow.measure(
+        cell,
+        params,
+        inputs,
+        what=what,
+        runs=True,
+        precision=config.precision,
+        **_options(config, what),
+    )
     return found.assign_attrs(cell=config.cell, what=what)
 
 
