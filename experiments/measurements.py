@@ -11,6 +11,7 @@ Source: see the functions.
     python experiments/measurements.py --cell=lstm
     python experiments/measurements.py --cell=path/to/mine.py:my_cell --num_steps=200
     python experiments/measurements.py --what=log_norms,decomposition_norms,cut_slopes
+    python experiments/measurements.py --params=path/to/lstm.safetensors --inputs=npy:PATH
 
 Takes about half a minute on two cores at the defaults.
 """
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _kit import cells, curves, fields, rates, runs
+from _kit import curves, fields, rates, runs, subjects
 
 import gradflow
 from gradflow import flow, study
@@ -53,7 +54,8 @@ COLUMNS = 3
 class Config(study.Config):
     """What is measured, on what."""
 
-    cell: str = fields.cell("lstm")
+    cell: str | None = fields.cell(None, without="lstm, or the cell of --params")
+    params: tuple[str, ...] | None = fields.params()
     hidden_size: int = fields.hidden_size(16)
     input_size: int = fields.input_size(8)
     num_steps: int = fields.num_steps(60)
@@ -89,20 +91,36 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Measures one cell; the dimension run is a seed."""
     for name in config.what:
         check_name("measurement", name, flow.CATALOGUE)
-    inputs = runs.inputs(config)
-    cell = cells.factory(config.cell)(inputs.shape[-1], config.hidden_size)
-    return once(f"cell={config.cell}", partial(_measure, config, cell, inputs))
+    (name, subject), *others = subjects.subjects(config).items()
+    if others:
+        raise ValueError(
+            f"Expected one cell for one page, got {name} and {', '.join(n for n, _ in others)}. "
+            "Give one at a time."
+        )
+    inputs = subjects.inputs(config)
+    cell = subject.make(inputs)
+    return once(f"cell={name}", partial(_measure, config, name, cell, subject.path, inputs))
 
 
-def _measure(config: Config, cell: "Cell", inputs: jax.Array) -> "xarray.Dataset":
+def _measure(
+    config: Config, name: str, cell: "Cell", path: str | None, inputs: jax.Array
+) -> "xarray.Dataset":
     what = [
         name
         for name in config.what
         if flow.CATALOGUE[name].needs != "gates" or cell.gates is not None
     ]
-    params = runs.initialise(cell, runs.keys(config))
-    found = gradflow.measure(cell, params, inputs, what=what, runs=True, **_options(config, what))
-    return found.assign_attrs(cell=config.cell, what=what)
+    params = subjects.params(config, cell, path)
+    found = gradflow.measure(
+        cell,
+        params,
+        inputs,
+        what=what,
+        runs=True,
+        precision=config.precision,
+        **_options(config, what),
+    )
+    return found.assign_attrs(cell=name, what=what, **runs.axes_read(config))
 
 
 def _options(config: Config, what: list[str]) -> dict[str, Any]:
@@ -238,7 +256,8 @@ def summary(dataset: "xarray.Dataset") -> str:
         {"measurement": name, "factor per step": f"{factor:.4f}"}
         for name, factor in factors(dataset).items()
     ]
-    return study.table(rows) if rows else "No measurement gives a factor per step."
+    found = study.table(rows) if rows else "No measurement gives a factor per step."
+    return "\n".join([found, *runs.axes_note(dataset)])
 
 
 def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
@@ -267,6 +286,7 @@ EXPERIMENT = study.Experiment(
     claims=claims,
     section="flow",
     order=2,
+    files=lambda config: config.params or (),
     gallery={"measurements": study.Picture()},
     quick={"hidden_size": 4, "num_steps": 12, "num_seeds": 2, "input_size": 3},
     doc=__doc__,

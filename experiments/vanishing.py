@@ -23,15 +23,14 @@ Takes a few seconds a cell on two cores at the defaults.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from _kit import cells, curves, decisions, fields, rates, runs
+from _kit import curves, decisions, fields, rates, runs, subjects
 
 from gradflow import flow, study
-from gradflow.spec import parse_spec, split_specs
+from gradflow.spec import parse_spec
 
 if TYPE_CHECKING:
     import xarray
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from gradflow import Cell, Params
-    from gradflow.interop import Description
 
 LINEAR = 0.9
 """The R² of a line through log norm against lag from which a curve counts as exponential."""
@@ -50,9 +48,7 @@ class Config(study.Config):
     """What is measured, on what."""
 
     cell: str | None = fields.cell(None, several=True, without="lstm, or the cells of --params")
-    params: tuple[str, ...] | None = study.field(
-        None, help="Files of trained parameters, separated by commas; by default new ones."
-    )
+    params: tuple[str, ...] | None = fields.params()
     hidden_size: int = fields.hidden_size(64)
     input_size: int = fields.input_size(16)
     num_steps: int = fields.num_steps(200)
@@ -69,91 +65,22 @@ class Config(study.Config):
     )
 
 
-class Subject(NamedTuple):
-    """What is measured: the factory of a cell, its size, and the file of trained parameters."""
-
-    factory: cells.Factory
-    hidden_size: int
-    params: str | None = None
-
-
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Measures each cell; dimensions cell, run (seeds times sequences), lag."""
     import xarray
 
-    subjects = _initialised(config) if config.params is None else _trained(config)
-    inputs = _inputs(config)  # before anything is measured, so that bad input is reported at once
+    found, inputs = subjects.subjects(config), subjects.inputs(config)
+    # Before anything is measured, so that bad input is reported at once.
+    made = {name: (one.make(inputs), one.path) for name, one in found.items()}
     parts = [
-        once(f"cell={name}", partial(_measure, config, name, cell, subject.params, inputs))
-        for name, subject in study.progress(subjects.items(), "cells")
-        for cell in [subject.factory(inputs.shape[-1], subject.hidden_size)]
+        once(f"cell={name}", partial(_measure, config, name, *one, inputs))
+        for name, one in study.progress(made.items(), "cells")
     ]
     # A trained network is one, whatever the number of seeds, which then give the inputs alone.
     networks = config.num_seeds if config.params is None else 1
     return xarray.concat(parts, dim="cell", join="outer").assign_attrs(
-        num_networks=networks, **rates.needed(config)
+        num_networks=networks, **rates.needed(config), **runs.axes_read(config)
     )
-
-
-def _initialised(config: Config) -> dict[str, Subject]:
-    """The cells that the flags name, by spec."""
-    specs = cells.specs("lstm" if config.cell is None else config.cell)
-    make = partial(cells.factory, init=config.init, gain=config.gain)
-    return {spec: Subject(make(spec), config.hidden_size) for spec in specs}
-
-
-def _trained(config: Config) -> dict[str, Subject]:
-    """The cells of the files, by spec, and by spec and number where there are two of one."""
-    for name in ("init", "gain"):
-        if getattr(config, name) is not None:
-            raise ValueError(
-                f"--{name} applies only to newly initialised cells, but --params loads trained "
-                f"ones. Remove --{name} or --params."
-            )
-    found = _descriptions(config)
-    specs = [one.cell for one in found]
-    if config.cell is not None and split_specs(config.cell) != specs:
-        raise ValueError(
-            f"Expected --cell to name the cells of --params, {', '.join(specs)}, got "
-            f"{config.cell}. Remove --cell."
-        )
-    names = [f"{s} #{i}" if specs.count(s) > 1 else s for i, s in enumerate(specs, start=1)]
-    return {
-        name: Subject(cells.factory(one.cell), one.hidden_size, path)
-        for name, one, path in zip(names, found, config.params or (), strict=True)
-    }
-
-
-def _descriptions(config: Config) -> "list[Description]":
-    from gradflow.interop import read_description  # imports Flax, which takes half a second
-
-    trusted = split_specs(config.cell or "")
-    return [read_description(path, trusted=trusted) for path in config.params or ()]
-
-
-def _inputs(config: Config) -> jax.Array:
-    """x_1 ... x_T of every run, of shape (runs, T, input): num_sequences for each seed."""
-    sizes = {one.input_size for one in _descriptions(config)} if config.params else set()
-    inputs = runs.inputs(config, input_size=min(sizes, default=config.input_size))
-    if sizes and sizes != {inputs.shape[-1]}:
-        raise ValueError(
-            f"Expected inputs of the size that the cells were trained on, {sorted(sizes)}, got "
-            f"{inputs.shape[-1]} channels of --inputs={config.inputs}. Choose the inputs that they "
-            "were trained on, and cells of one size at a time."
-        )
-    return inputs
-
-
-def _params(config: Config, cell: "Cell", path: str | None) -> "Params":
-    """The parameters of every run."""
-    if path is None:
-        params = runs.initialise(cell, runs.keys(config))
-        return runs.repeated(params, config.num_sequences)
-    from gradflow.interop import read_params
-
-    trained = read_params(path, jax.eval_shape(cell.init, jax.eval_shape(jax.random.key, 0)))
-    number = config.num_seeds * config.num_sequences
-    return runs.repeated(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], trained), number)
 
 
 def _measure(
@@ -171,7 +98,7 @@ def _measure(
             flow.leading_singular_values(cell, params, x, lags, source=source, target=target),
         )
 
-    norms, spectra = runs.measure(one_run, _params(config, cell, path), inputs)
+    norms, spectra = runs.measure(one_run, subjects.params(config, cell, path), inputs)
     nats, dims = {"units": "nats", **block}, ("cell", "run", "spectrum_lag", "index")
     return xarray.Dataset(
         {
@@ -268,7 +195,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     found = {str(name): _summary(dataset, str(name)) for name in dataset.cell.values}
     table = study.table([_row(name, one, longest) for name, one in found.items()])
     sentences = [rates.sentence(name, one, longest) for name, one in found.items()]
-    return "\n".join([table, *sentences]) + rates.note(dataset)
+    return "\n".join([table, *sentences, *runs.axes_note(dataset)]) + rates.note(dataset)
 
 
 def _row(name: str, found: flow.Summary, longest: int) -> dict[str, str]:

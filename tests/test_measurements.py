@@ -1,11 +1,13 @@
 """The page of all measurements: its record is the library's, and its figure draws."""
 
+import jax
 import numpy as np
 import pytest
 from studies import load, one_run, verdicts
 
 from gradflow import flow, study
-from gradflow.cells import lstm
+from gradflow.cells import lstm, rnn
+from gradflow.interop import save_params
 
 page = load("measurements")
 EXPERIMENT = page.EXPERIMENT
@@ -78,3 +80,20 @@ def test_a_cell_without_gates_is_measured_without_them():
 def test_an_unknown_measurement_is_refused():
     with pytest.raises(ValueError, match="Unknown measurement 'log_norm'. Did you mean"):
         page.run(quick(what=("log_norm",)))
+
+
+def test_trained_parameters_are_measured_as_they_are(tmp_path, capsys):
+    cell = rnn(3, 5)
+    params = jax.tree.map(lambda leaf: 0.3 + leaf, cell.init(jax.random.key(5)))
+    save_params(tmp_path / "p", params, cell="rnn", input_size=3, hidden_size=5)
+    given = [f"--params={tmp_path}/p", "--what=log_norms,adjoints", "--quick"]
+    assert study.main(EXPERIMENT, [*given, f"--workdir={tmp_path}/out"]) == 0
+    found = study.read_dataset(tmp_path / "out" / "result.nc")
+    assert found.attrs["cell"] == "rnn" and found.sizes["run"] == 2
+    for number in range(2):
+        _, x = one_run(quick(), cell, number)
+        expected = flow.log_norms(cell, params, x)
+        np.testing.assert_allclose(found.log_norms[number], expected, atol=1e-9)
+    two = [f"--params={tmp_path}/p,{tmp_path}/p", f"--workdir={tmp_path}/two", "--quick"]
+    assert study.main(EXPERIMENT, two) == 1
+    assert "Expected one cell for one page, got rnn #1 and rnn #2." in capsys.readouterr().err

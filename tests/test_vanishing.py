@@ -222,6 +222,30 @@ def test_the_regime_is_about_the_lag_that_is_needed(tmp_path, capsys):
     assert "falls to 4.5e-05, below 1/10" in EXPERIMENT.summary(far)
 
 
+def test_a_record_says_which_axis_of_an_array_was_read_as_what(tmp_path, capsys):
+    flags = [f"--inputs=npy:{npy(tmp_path / 'x.npy', np.ones((3, 25, 2)))}", "--cell=rnn"]
+    assert run(*flags, workdir=tmp_path / "out") == 0
+    expected = "(N, T, input) = (3, 25, 2)"
+    assert f"The inputs were read as {expected}." in capsys.readouterr().out
+    assert study.read_dataset(tmp_path / "out" / "result.nc").attrs["inputs_read_as"] == expected
+
+
+def test_a_cell_of_ones_own_is_checked_at_the_sizes_of_the_run(tmp_path, capsys):
+    (tmp_path / "odd.py").write_text(
+        "import jax.numpy as jnp\n"
+        "from gradflow import Cell\n"
+        "def odd(input_size, hidden_size):\n"
+        "    wrong = hidden_size != 6 or input_size != 2\n"
+        "    step = lambda p, h, x: (h[:1] if wrong else p * h,) * 2\n"
+        "    return Cell(lambda key: jnp.ones(hidden_size), step, lambda: jnp.zeros(hidden_size))\n"
+    )
+    flags = [f"--cell=rnn,{tmp_path}/odd.py:odd", "--input_size=2"]
+    assert run(*flags, "--hidden_size=6", workdir=tmp_path / "fits") == 0
+    assert run(*flags, "--hidden_size=5", workdir=tmp_path / "does_not") == 1
+    assert "Clause 'carry': expected a new carry like" in capsys.readouterr().err
+    assert not (tmp_path / "does_not").exists()
+
+
 def npy(path, array, **kwargs):
     np.save(path, array, **kwargs)
     return path

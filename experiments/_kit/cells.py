@@ -28,8 +28,8 @@ def specs(cells: str, example: str = "lstm") -> list[str]:
 def factory(spec: str, *, init: str | None = None, gain: float | None = None) -> Factory:
     """Gives the factory of the cell that a spec names, with its initialisation set.
 
-    A cell of a user's own is checked here, before anything is measured; the tests of the package
-    check its own cells.
+    A cell of a user's own is checked whenever it is made, at the sizes of the run; the tests of the
+    package check its own cells.
 
     Args:
       spec: A name with options or without, or a file's or module's factory.
@@ -37,7 +37,8 @@ def factory(spec: str, *, init: str | None = None, gain: float | None = None) ->
       gain: The gain of the recurrent initialiser, orthogonal by default.
 
     Raises:
-      ValueError: If the cell is unknown or breaks the contract, or a framework is given a gain.
+      ValueError: If the cell is unknown, or a framework is given a gain; and, when the factory is
+        called, if the cell breaks the contract at these sizes.
     """
     if init in PRESETS and gain is not None:
         raise ValueError(
@@ -46,15 +47,17 @@ def factory(spec: str, *, init: str | None = None, gain: float | None = None) ->
         )
     plain, recurrent = resolve(spec), _with_gain(init, gain)
 
-    def make(input_size: int, hidden_size: int) -> Cell:
+    def unchecked(input_size: int, hidden_size: int) -> Cell:
         if init in PRESETS:
             return with_preset(plain(input_size, hidden_size), init)
         given = {} if recurrent is None else {"recurrent_init": recurrent}
         return plain(input_size, hidden_size, **given)
 
-    if ":" in spec:
-        check_structure(make)
-    return make
+    def checked(input_size: int, hidden_size: int) -> Cell:
+        check_structure(unchecked, input_size=input_size, hidden_size=hidden_size)
+        return unchecked(input_size, hidden_size)
+
+    return checked if ":" in spec else unchecked
 
 
 def _with_gain(init: str | None, gain: float | None) -> str | None:

@@ -23,6 +23,13 @@ def cell(default: str | None, *, several: bool = False, without: str = "") -> An
     )
 
 
+def params() -> Any:
+    """Declares ``params: tuple[str, ...] | None``."""
+    return field(
+        None, help="Files of trained parameters, separated by commas; by default new ones."
+    )
+
+
 def num_seeds(default: int) -> Any:
     """Declares ``num_seeds: int`` of a study whose default is not that of all."""
     return field(default, help="Independent repetitions, vectorised.", positive=True)

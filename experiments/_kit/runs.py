@@ -8,7 +8,7 @@ and one precision.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,11 @@ import numpy as np
 from gradflow import Cell, Params, study
 from gradflow.cell import Key
 from gradflow.devices import map_runs
+from gradflow.tasks.files import axes_of_npy
 from gradflow.tasks.inputs import make_inputs
+
+if TYPE_CHECKING:
+    import xarray
 
 INPUTS = 2**32 - 1
 """The number folded into the seed's key for the inputs.
@@ -30,6 +34,10 @@ FIRST_STREAM = 16
 
 The training driver uses the numbers below: 0 for the parameters, then data, evaluation and noise.
 """
+
+
+AXES = "inputs_read_as"
+"""The attribute of a record with the axes of an array of inputs."""
 
 
 def keys(config: study.Config, number: int | None = None) -> Key:
@@ -94,6 +102,18 @@ def inputs(
         num_steps=num_steps or config.num_steps,
         input_size=config.input_size if input_size is None else input_size,
     )
+
+
+def axes_read(config: Any) -> dict[str, str]:
+    """Says for a record which axis of an array in a file was read as what."""
+    kind, _, place = config.inputs.partition(":")
+    return {AXES: axes_of_npy(place)} if kind == "npy" else {}
+
+
+def axes_note(dataset: "xarray.Dataset") -> list[str]:
+    """Gives the line of a summary that says so; none for other inputs."""
+    found = dataset.attrs.get(AXES)
+    return [f"The inputs were read as {found}."] if found else []
 
 
 def repeated(params: Params, number: int) -> Params:

@@ -98,7 +98,11 @@ def _claims_of(record: Mapping[str, Any]) -> list[study.Claim]:
 
 
 def _claims_cell(record: Mapping[str, Any], title: str) -> str:
-    lines = [f"**{c.verdict}**: {c.statement} Measured: {c.shown}." for c in _claims_of(record)]
+    quick = "quick" in record
+    lines = [
+        f"**{c.shown_verdict(quick=quick)}**: {c.statement} Measured: {c.shown}."
+        for c in _claims_of(record)
+    ]
     return ("<br>".join(lines) or title).replace("|", "\\|")
 
 
@@ -110,7 +114,8 @@ def _gallery_section(name: str, folder: Path) -> str:
     lines = [f"## {name}", "", one.title, "", f"![{name}]({name}.png)", ""]
     lines += [f"`{_command(one, picture)}` ({record['seconds']:.0f} s)", ""]
     for claim in _claims_of(record):
-        lines += [f"- **{claim.verdict}**: {claim.statement} Measured: {claim.shown}. "
+        verdict = claim.shown_verdict(quick="quick" in record)
+        lines += [f"- **{verdict}**: {claim.statement} Measured: {claim.shown}. "
                   f"Criterion: {claim.criterion}."]  # fmt: skip
     lines += [""] * bool(record["claims"])
     if record["summary"]:

@@ -167,7 +167,7 @@ def rows(name: str, entry: _ledger.Entry, figures: Sequence[str]) -> list[dict[s
             "claim": claim.id,
             "reference": claim.reference.value if claim.reference else "",
             "measured": claim.shown,
-            "verdict": claim.verdict,
+            "verdict": claim.shown_verdict(quick=entry["size"] == "quick"),
             "seconds": f"{entry['seconds']:.1f}",
         }
 

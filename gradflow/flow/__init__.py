@@ -24,6 +24,10 @@ loss, losses
 
 The cell, the parameters and the inputs come first, in this order; all others are given by keyword.
 
+The functions compute in the precision of their arguments, float32 where JAX's x64 is off, as it is
+by default; `measure` computes in float64 whatever the settings. Of float32 a log norm keeps 1e-4
+nats, and a singular value far below the largest is lost.
+
 Logarithms are natural, in nats. Derivatives are exact where a unit saturates (`exact_slopes`), and
 NaN where they go through a carry that is not finite (`nonfinite`).
 """

@@ -68,6 +68,13 @@ def open_cell(
     return cell, params, carry
 
 
+def is_traced(value: Any) -> bool:
+    """Returns whether a value is an array that has no numbers yet."""
+    with jax.ensure_compile_time_eval():
+        known = type(jnp.zeros(()))
+    return isinstance(value, jax.Array) and type(value) is not known
+
+
 def own_params(measured: Any) -> Any:
     """Returns the part of a measurement that belongs to the cell's own parameters."""
     return measured.own if isinstance(measured, Opened) else measured
@@ -112,9 +119,7 @@ def _closed_over(function: Callable, example: tuple) -> core.ClosedJaxpr | None:
     if _is_clean(function):
         return None
     closed = jax.make_jaxpr(function)(*example)
-    with jax.ensure_compile_time_eval():
-        known = type(jnp.zeros(()))
-    if any(isinstance(value, jax.Array) and type(value) is not known for value in closed.consts):
+    if any(map(is_traced, closed.consts)):
         return closed
     with contextlib.suppress(TypeError):
         _CLEAN.add(function)

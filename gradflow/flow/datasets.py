@@ -1,18 +1,24 @@
 """Measurements of a cell as a dataset with named dimensions and units."""
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from gradflow.cell import Cell, Params
 from gradflow.devices import map_runs
 from gradflow.flow.catalogue import CATALOGUE, DIMENSIONS
+from gradflow.flow.interned import interned
 from gradflow.flow.measurement import Measurement, Variable
+from gradflow.numerics.precision import Precision, computing_in, to_precision
 from gradflow.spec import check_name
+from gradflow.unroll import check_is_cell
 
 if TYPE_CHECKING:
     import xarray
@@ -27,6 +33,7 @@ def measure(
     *,
     what: Iterable[str] = ("log_norms",),
     runs: bool = False,
+    precision: Precision = "float64",
     **options: Any,
 ) -> "xarray.Dataset":
     """Measures the gradient flow of a cell and names every dimension and unit of the result.
@@ -42,17 +49,21 @@ def measure(
       what: Names of measurements from `gradflow.flow.CATALOGUE`.
       runs: Whether each leaf of params, and the inputs, have a leading axis of runs: several seeds,
         measured in one program and distributed over devices. It becomes the dimension ``run``.
+      precision: ``float64`` or ``float32``: what is computed in, whatever the types of the
+        arguments and JAX's global settings, which stay as they are.
       **options: The measurements' own options, such as source, target, norm, burn_in, loss or
         lags. Each goes to those of the measurements that take it.
 
     Returns:
-      A dataset with the variables of each measurement, as the catalogue lists them. Where a result
+      A dataset with the variables of each measurement, as the catalogue lists them, and the
+      attribute ``precision``. Where a result
       is a pytree, its leaves lie side by side along the last dimension of the variable, and the
       coordinate names the leaf. (Not for `jax.jit` or `jax.vmap`.)
 
     Raises:
-      ValueError: If a name or an option is unknown, or an option that is needed is not given, and
-        whatever the measurements raise.
+      TypeError: If the cell is none.
+      ValueError: If a name, an option or the precision is unknown, or an option that is needed is
+        not given, and whatever the measurements raise.
     """
     import xarray
 
@@ -64,13 +75,17 @@ def measure(
             f"Expected options of {', '.join(entries)}, got {', '.join(sorted(unknown))}. "
             "Remove them, or measure what takes them."
         )
-    found = jax.device_get(_run(cell, entries, chosen, runs)(params, inputs))
+    check_is_cell(cell)
+    with computing_in(precision):
+        arguments = jax.tree.map(jnp.asarray, to_precision((params, inputs), precision))
+        chosen = to_precision(chosen, precision)
+        found = jax.device_get(_measured(cell, entries, chosen, runs)(*arguments))
     lead = ("run",) if runs else ()
     arrays = {}
     for name, entry in entries.items():
         for variable, piece in zip(entry.variables, _pieces(entry, found[name]), strict=True):
             arrays[variable.name] = _array(variable, lead, piece, entry.equation)
-    dataset = xarray.Dataset(arrays)
+    dataset = xarray.Dataset(arrays, attrs={"precision": precision})
     return dataset.assign_coords(_coordinates(dataset, options))
 
 
@@ -95,16 +110,38 @@ def _options_of(name: str, entry: Measurement, options: dict[str, Any]) -> dict[
     return {key: value for key, value in options.items() if key in names}
 
 
-def _run(
+def _measured(
     cell: Cell, entries: dict[str, Measurement], options: dict[str, dict], runs: bool
 ) -> Callable[[Params, Array], dict[str, Any]]:
-    def one(params: Params, inputs: Array) -> dict[str, Any]:
-        return {
-            name: entry(cell=cell, params=params, inputs=inputs, **options[name])
-            for name, entry in entries.items()
-        }
+    """The measurements as a function of parameters and inputs."""
+    if not runs:
+        return partial(_each, cell, entries, options)
+    named = tuple((name, tuple(given.items())) for name, given in options.items())
+    try:
+        return _program(interned(cell), named)
+    except TypeError:  # an option that is not hashable, such as a list of lags
+        return _program.__wrapped__(cell, named)
 
-    return jax.jit(map_runs(one)) if runs else one
+
+@functools.lru_cache(maxsize=32)
+def _program(cell: Cell, named: tuple[tuple[str, tuple], ...]) -> Callable[..., dict[str, Any]]:
+    """The measurements of many runs, compiled, by their names and options."""
+    options = {name: dict(given) for name, given in named}
+    entries = {name: CATALOGUE[name] for name in options}
+    return jax.jit(map_runs(partial(_each, cell, entries, options)))
+
+
+def _each(
+    cell: Cell,
+    entries: dict[str, Measurement],
+    options: dict[str, dict],
+    params: Params,
+    inputs: Array,
+) -> dict[str, Any]:
+    return {
+        name: entry(cell=cell, params=params, inputs=inputs, **options[name])
+        for name, entry in entries.items()
+    }
 
 
 def _pieces(entry: Measurement, result: Any) -> tuple:

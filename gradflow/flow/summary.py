@@ -93,16 +93,16 @@ def summary(
             f"got shape {curves.shape}. Measure at least one step."
         )
     longest = curves.shape[-1] - 1
-    needed_lag = longest if needed_lag is None else needed_lag
-    check_integer("needed_lag", needed_lag, 1)
+    needed = longest if needed_lag is None else needed_lag
+    check_integer("needed_lag", needed, 1)
     rate, *interval = estimate(_rates(curves))
     curves = curves.reshape(-1, curves.shape[-1])
     steps = np.asarray(nonfinite_steps, np.float64)
     nonfinite_lag = _first(np.any(np.isnan(curves) | (curves == np.inf), axis=0))
     with np.errstate(invalid="ignore"):  # between two infinities lies a NaN, which is no lag
         median = np.median(curves, axis=0)
-    log_change = Estimate(rate, *interval).map(lambda slope: slope * needed_lag)
-    if median[min(needed_lag, longest)] == -np.inf:
+    log_change = Estimate(rate, *interval).map(lambda slope: slope * needed)
+    if median[min(needed, longest)] == -np.inf:
         log_change = Estimate(-np.inf, -np.inf, -np.inf)
     return Summary(
         rate=rate,
@@ -112,7 +112,7 @@ def summary(
         dead_lag=_first(np.any(curves[:, 1:] == -np.inf, axis=0)) + 1,
         nonfinite_lag=nonfinite_lag,
         nonfinite_step=float(np.min(steps, initial=np.inf, where=steps >= 0)),
-        needed_lag=needed_lag,
+        needed_lag=needed,
         log_change=log_change,
         regime="undefined" if nonfinite_lag < np.inf else _regime(log_change),
     )

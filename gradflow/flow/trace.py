@@ -18,10 +18,20 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gradflow.cell import Carry, Cell, Params, whole_carry
 from gradflow.flow.closed_over import open_cell
+from gradflow.flow.interned import interned
 from gradflow.numerics.exact_slopes import exact_slopes
 from gradflow.numerics.scaling import Scaled, rescale, with_room
 from gradflow.padding import copying_step, fill_padding
-from gradflow.unroll import Lengths, Mask, check_inputs, check_is_cell, unroll, valid_steps
+from gradflow.unroll import (
+    Lengths,
+    Mask,
+    check_is_cell,
+    check_sequence,
+    check_step,
+    start,
+    unroll,
+    valid_steps,
+)
 
 Rows = PyTree[Float[Array, "_ ..."]]
 """Row vectors over the carry: the carry's pytree with a leading axis."""
@@ -181,25 +191,8 @@ def trace_of(
     check_is_cell(cell)
     inputs = check_sequence(inputs)
     mask = valid_steps(inputs, lengths, mask)
-    return _run(*open_cell(cell, params, inputs, carry), inputs, mask)
-
-
-def check_sequence(inputs: Array) -> Float[Array, "steps input"]:
-    """Returns the inputs as an array, if they are one sequence of floats.
-
-    Raises:
-      TypeError: If they are not floating.
-      ValueError: If they are a batch, or there is no step.
-    """
-    inputs = check_inputs(inputs)
-    if inputs.ndim != 2:
-        raise ValueError(
-            f"Expected one sequence of inputs, of shape (T, input), got shape {inputs.shape}. "
-            "Use jax.vmap to map the measurement over a batch."
-        )
-    if not len(inputs):
-        raise ValueError("Expected inputs of at least one step, got T = 0. Give a longer sequence.")
-    return inputs
+    check_step(cell, params, start(cell, params, inputs, carry), inputs, batched=False)
+    return _run(*open_cell(interned(cell), params, inputs, carry), inputs, mask)
 
 
 @compiled("cell")

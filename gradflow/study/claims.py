@@ -17,6 +17,9 @@ Verdict = Literal[
     "not reproduced",
 ]
 
+TOO_SMALL = "quick: too small to judge"
+"""What stands in place of a verdict on a run with the sizes of ``--quick``."""
+
 Kind = Literal["published", "derived", "regression"]
 """What a reference is: a number or statement that the paper or its authors' code prints; a value
 that follows from the paper's equations; or an earlier measurement of our own."""
@@ -106,10 +109,15 @@ class Claim:
             groups.setdefault(number.name, []).append(str(number))
         return "; ".join(f"{name} {' / '.join(found)}".strip() for name, found in groups.items())
 
-    def __str__(self) -> str:
-        """Writes the claim as one line of a run's summary."""
+    def shown_verdict(self, *, quick: bool = False) -> str:
+        """Writes the verdict; of a quick run that of a claim that holds at every size alone."""
+        return TOO_SMALL if quick and not self.exact else self.verdict
+
+    def line(self, *, quick: bool = False) -> str:
+        """Writes the claim as one line of the summary of a run, which may be a quick one."""
         published = f"; {self.reference.kind}: {self.reference.value}" if self.reference else ""
-        return f"{self.verdict}: {self.statement} (measured: {self.shown}{published})"
+        verdict = self.shown_verdict(quick=quick)
+        return f"{verdict}: {self.statement} (measured: {self.shown}{published})"
 
 
 def to_record(claim: Claim) -> dict[str, Any]:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+QUICK = "quick"
+"""The attribute of the record of a run with the sizes of ``--quick``."""
+
+
 @runtime_checkable
 class Once(Protocol):
     """Returns a unit of work by its name: the stored dataset, or the thunk's."""
@@ -55,6 +59,11 @@ class Picture(NamedTuple):
 
     flags: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+
+
+def is_quick(dataset: "xarray.Dataset") -> bool:
+    """Returns whether a record is of a run with the sizes of ``--quick``."""
+    return bool(dataset.attrs.get(QUICK, False))
 
 
 def no_summary(dataset: "xarray.Dataset") -> str:
@@ -154,13 +163,30 @@ class Experiment:
         form = {**(self.quick if quick else {}), **(self.full if full else {})}
         return self.config(**{**form, **given})
 
+    def is_quick(self, config: Config, *, asked: bool) -> bool:
+        """Returns whether a run has the sizes of ``--quick``.
+
+        Args:
+          config: The configuration of the run.
+          asked: Whether ``--quick`` was given: then one of its sizes is enough, else all must be
+            there.
+        """
+        default = self.resolve({})
+        small = {k: v for k, v in self.quick.items() if getattr(default, k) != v}
+        same = [getattr(config, name) == value for name, value in small.items()]
+        return any(same) if asked else bool(same) and all(same)
+
     def identity(self, config: Config) -> dict[str, Any]:
         """Returns what distinguishes a run: name, configuration, and digests of the files read."""
         return identity(self.name, config, digests(config, self.files(config)))
 
     def report(self, dataset: "xarray.Dataset") -> str:
-        """Writes the end of a run: the summary, then each claim with its verdict."""
-        return "\n".join(filter(None, [self.summary(dataset), *map(str, self.claims(dataset))]))
+        """Writes the end of a run: the summary, then each claim with its verdict.
+
+        A quick run is too small for a verdict, except on claims that hold at every size.
+        """
+        lines = [claim.line(quick=is_quick(dataset)) for claim in self.claims(dataset)]
+        return "\n".join(filter(None, [self.summary(dataset), *lines]))
 
     def draw(self, dataset: "xarray.Dataset") -> "Figure":
         """Draws the figure in the house's style."""

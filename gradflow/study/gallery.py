@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gradflow.paths import write_bytes
 from gradflow.study.claims import to_record
 from gradflow.study.config import Config
-from gradflow.study.experiment import Experiment
+from gradflow.study.experiment import QUICK, Experiment, is_quick
 from gradflow.study.figure import render
 from gradflow.study.provenance import shorten, versions
 from gradflow.study.store import write_json
@@ -44,6 +44,7 @@ def export(
         "config": {key: _public(value) for key, value in fields.items()},
         "versions": versions(),
         "seconds": round(seconds, 1),
+        **({QUICK: True} if is_quick(dataset) else {}),
     }
     picture = render(experiment.draw(dataset), "png", {"Title": name})
     write_bytes(folder / f"{name}.png", picture)

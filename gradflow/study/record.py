@@ -61,6 +61,7 @@ class Record:
       folder: Where it is; it need not exist.
       identity: The experiment's name, its configuration, and the digests of the files it reads.
       overwrite: Whether to ignore, and to remove, what an earlier run left there.
+      quick: Whether the run was asked for with ``--quick``.
       reused: How many stored datasets it has reused.
       reused_seconds: How long the units of these took, in the processes that computed them.
       units: The names of the units of work that it has asked for.
@@ -71,6 +72,7 @@ class Record:
     folder: Path
     identity: Mapping[str, Any]
     overwrite: bool = False
+    quick: bool = False
     reused: int = 0
     reused_seconds: float = 0.0
     units: set[str] = field(default_factory=set)

@@ -16,7 +16,7 @@ from gradflow.locks import locked
 from gradflow.paths import user_path, write_bytes
 from gradflow.study import provenance
 from gradflow.study.config import Config
-from gradflow.study.experiment import Experiment, check_docstrings
+from gradflow.study.experiment import QUICK, Experiment, check_docstrings
 from gradflow.study.figure import save
 from gradflow.study.flags import Request, help_text, parse
 from gradflow.study.memory import advice, check_memory, out_of_memory
@@ -109,7 +109,7 @@ def _perform(experiment: Experiment, request: Request, command: str) -> None:
         else:
             identity = experiment.identity(config)
             record = Record(_folder(experiment, config, request, identity), identity)
-            record.overwrite = request.options.overwrite
+            record.overwrite, record.quick = request.options.overwrite, request.options.quick
             _run(experiment, config, record, command)
 
 
@@ -190,7 +190,9 @@ def _measure(
     }
     # Before the result: a later process must not record itself as the origin of a stored result.
     record.write_environment(environment)
+    small = {QUICK: 1} if experiment.is_quick(config, asked=record.quick) else {}
     return dataset.assign_attrs(
+        small,
         title=experiment.title,
         experiment=experiment.name,
         config=to_json(record.identity["config"]),

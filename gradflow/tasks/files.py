@@ -68,11 +68,7 @@ def read_npy(place: str, key: Key, num_sequences: int, num_steps: int) -> Float[
     del key  # the sequences are taken in order
     path = _existing("npy:PATH", place)
     array = load_array(path)
-    if array.ndim not in (2, 3):
-        raise ValueError(
-            f"Expected an array of shape (T, input) or (N, T, input) in {str(path)!r}, got shape "
-            f"{array.shape}. Reshape it before saving."
-        )
+    axes = _axes(path, array.shape)
     array = array[None] if array.ndim == 2 else array
     for name, requested, available in (
         ("num_sequences", num_sequences, array.shape[0]),
@@ -80,14 +76,35 @@ def read_npy(place: str, key: Key, num_sequences: int, num_steps: int) -> Float[
     ):
         if requested > available:
             raise ValueError(
-                f"Expected {name} of at most {available}, all that {str(path)!r} has, got "
-                f"{requested}. Reduce {name}."
+                f"Expected {name} of at most {available}, all that {str(path)!r} has, read as "
+                f"{axes}, got {requested}. Reduce {name}, or save the array with its axes in this "
+                "order."
             )
     _check_memory((num_sequences, num_steps, array.shape[2]), path)
     with np.errstate(over="ignore"):  # an overflow becomes an inf, which is reported below
         inputs = array[:num_sequences, :num_steps].astype(jnp.result_type(float))
     _check_finite(inputs, path)
     return jnp.asarray(inputs)
+
+
+def axes_of_npy(place: str) -> str:
+    """Describes which axis of an array in a file is read as what: ``(T, input) = (200, 16)``.
+
+    Raises:
+      ValueError: If the file is missing or not an array of numbers of two or three axes.
+    """
+    path = _existing("npy:PATH", place)
+    return _axes(path, _load(path).shape)
+
+
+def _axes(path: Path, shape: tuple[int, ...]) -> str:
+    names = {2: "(T, input)", 3: "(N, T, input)"}
+    if len(shape) not in names:
+        raise ValueError(
+            f"Expected an array of shape (T, input) or (N, T, input) in {str(path)!r}, got shape "
+            f"{shape}. Reshape it before saving."
+        )
+    return f"{names[len(shape)]} = {shape}"
 
 
 def _existing(form: str, place: str) -> Path:

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from gradflow.cell import Params
 from gradflow.devices import map_runs
+from gradflow.numerics.precision import computing_in, to_precision
 
 Values = Mapping[str, Array]
 """Arrays by name."""
@@ -30,22 +31,13 @@ class Prober:
 
     def __init__(self, measure: Measure, sequences: Any) -> None:
         self._measure = measure
-        self._sequences = _to_float64(sequences)
+        self._sequences = to_precision(sequences, "float64")
 
     def __call__(self, params: Params) -> dict[str, np.ndarray]:
         """Measures parameters with a leading axis of runs: arrays by name, (runs, ...)."""
-        with jax.enable_x64(True):
+        with computing_in("float64"):
             compiled = _compiled(self._measure)
-            return jax.device_get(compiled(_to_float64(params), self._sequences))
-
-
-def _to_float64(tree: Any) -> Any:
-    """Copies arrays to the host, floating ones as float64."""
-
-    def one(leaf: np.ndarray) -> np.ndarray:
-        return leaf.astype(np.float64) if np.issubdtype(leaf.dtype, np.floating) else leaf
-
-    return jax.tree.map(one, jax.device_get(tree))
+            return jax.device_get(compiled(to_precision(params, "float64"), self._sequences))
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.padding import copying_step, fill_padding
@@ -75,6 +75,24 @@ def check_inputs(inputs: Array) -> Array:
             f"Expected inputs of shape (T, input), or (T, B, input) for a batch, got shape "
             f"{inputs.shape}. Make time the first axis and the features the last one."
         )
+    return inputs
+
+
+def check_sequence(inputs: Array) -> Float[Array, "steps input"]:
+    """Returns the inputs as an array, if they are one sequence of floats.
+
+    Raises:
+      TypeError: If they are not floating.
+      ValueError: If they are a batch, or there is no step.
+    """
+    inputs = check_inputs(inputs)
+    if inputs.ndim != 2:
+        raise ValueError(
+            f"Expected one sequence of inputs, of shape (T, input), got shape {inputs.shape}. "
+            "Use jax.vmap to map the measurement over a batch."
+        )
+    if not len(inputs):
+        raise ValueError("Expected inputs of at least one step, got T = 0. Give a longer sequence.")
     return inputs
 
 

@@ -17,6 +17,7 @@ from gradflow.flow.measurement import table
 CELL, T = lstm(3, 4), 6
 PARAMS = CELL.init(jax.random.key(0))
 INPUTS = jax.random.normal(jax.random.key(1), (T, 3))
+CARRY = jax.tree.map(lambda leaf: leaf + 0.1, CELL.initial_carry())
 OPTIONS = {
     "loss": lambda h: jnp.sum(h[-1] ** 2),
     "losses": lambda h: jnp.sum(h**2, axis=1),
@@ -71,6 +72,32 @@ def test_measure_has_the_numbers_of_the_functions():
     np.testing.assert_array_equal(dataset.gates.sel(gate_unit="o"), gates["o"])
     adjoints = flow.adjoints(CELL, PARAMS, INPUTS, loss=OPTIONS["loss"])
     np.testing.assert_array_equal(dataset.adjoints.sel(carry_entry="c"), adjoints.c)
+
+
+def test_measure_computes_in_float64_whatever_the_settings():
+    expected = gradflow.measure(CELL, PARAMS, INPUTS, what=["log_norms", "gates"], carry=CARRY)
+    assert expected.attrs["precision"] == "float64"
+    with jax.enable_x64(False):
+        narrow = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (PARAMS, INPUTS, CARRY))
+        params, inputs, carry = narrow
+        found = gradflow.measure(CELL, params, inputs, what=["log_norms", "gates"], carry=carry)
+        assert jnp.zeros(()).dtype == jnp.float32
+        plain = flow.log_norms(CELL, params, inputs, carry=carry)
+    assert {variable.dtype for variable in found.data_vars.values()} == {np.dtype("float64")}
+    assert plain.dtype == np.float32
+    np.testing.assert_allclose(found.log_norms, expected.log_norms, atol=1e-5)
+    wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), narrow)
+    exact = flow.log_norms(CELL, wide[0], jnp.asarray(wide[1]), carry=wide[2])
+    np.testing.assert_array_equal(found.log_norms, exact)
+
+
+def test_measure_computes_in_float32_on_request():
+    params = jax.vmap(CELL.init)(jax.random.split(jax.random.key(2), 2))
+    inputs = jnp.stack([INPUTS, INPUTS])
+    found = gradflow.measure(CELL, params, inputs, runs=True, precision="float32")
+    assert (found.log_norms.dtype, found.attrs["precision"]) == (np.float32, "float32")
+    with pytest.raises(ValueError, match="Unknown precision 'float16'"):
+        inspect.unwrap(gradflow.measure)(CELL, PARAMS, INPUTS, precision="float16")
 
 
 def test_runs_become_a_dimension():

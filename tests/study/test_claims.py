@@ -1,5 +1,6 @@
 """The verdicts: what counts as supported or reproduced, and what a record keeps of a claim."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -91,9 +92,12 @@ def test_numbers_are_shown_by_name_with_interval_and_unit():
     )
     found = claim("a", "It falls.", True, measured=measured, criterion="it falls")
     assert found.shown == "decay 0.6296 [0.622, 0.6373]; length 3 steps / 20 steps"
-    assert str(found) == f"supported: It falls. (measured: {found.shown})"
+    assert found.line() == f"supported: It falls. (measured: {found.shown})"
+    too_small = f"quick: too small to judge: It falls. (measured: {found.shown})"
+    assert found.line(quick=True) == too_small
+    assert dataclasses.replace(found, exact=True).line(quick=True) == found.line()
     published = numbers(**ROW, reference=1, measured=1)
-    assert str(published).endswith("(measured: 1; published: 1)")
+    assert published.line().endswith("(measured: 1; published: 1)")
 
 
 def test_a_record_gives_the_claim_again():

@@ -83,6 +83,27 @@ def test_the_default_folder_lies_under_results(tmp_path, monkeypatch, capsys):
     assert shown == f"recorded in results/tiny/{folder.name}\nthird float64\n"
 
 
+@pytest.mark.parametrize(
+    ("flags", "verdict"),
+    [
+        (["--quick"], "quick: too small to judge"),
+        (["--quick", "--num_steps=4"], "quick: too small to judge"),
+        (["--quick", "--num_steps=4", "--num_seeds=5"], "supported"),
+        (["--num_steps=3", "--num_seeds=2"], "quick: too small to judge"),
+        (["--num_steps=3"], "supported"),
+        ([], "supported"),
+    ],
+)
+def test_a_run_of_the_quick_sizes_is_not_judged_also_when_it_is_read_again(
+    tmp_path, capsys, flags, verdict
+):
+    for _ in range(2):
+        assert main(*flags, f"--workdir={tmp_path}/run", figure=plain) == 0
+        assert f"\n{verdict}: Powers of a gain below one vanish." in capsys.readouterr().out
+    stored = study.read_dataset(tmp_path / "run" / "result.nc")
+    assert ("quick" in stored.attrs) == (verdict != "supported")
+
+
 def test_a_finished_run_is_shown_and_not_run_again(finished, capsys):
     before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
 

@@ -178,8 +178,14 @@ def test_bad_table_raises(tmp_path, content, message):
             np.zeros((1, 1, 1, 1)),
             r"Expected an array of shape .*, got shape \(1, 1, 1, 1\). Reshape it",
         ),
-        (np.zeros((9, 2)), "Expected num_sequences of at most 1, .*, got 2"),
-        (np.zeros((2, 2, 2)), "Expected num_steps of at most 2, .*, got 3"),
+        (
+            np.zeros((9, 2)),
+            r"num_sequences of at most 1, .*, read as \(T, input\) = \(9, 2\), got 2",
+        ),
+        (
+            np.zeros((2, 2, 5)),
+            r"num_steps of at most 2, .*, read as \(N, T, input\) = \(2, 2, 5\), got 3\. Reduce",
+        ),
         (np.array([[[0.0]] * 3, [[0.0], [np.nan], [0.0]]]), r"got nan at .* = \(1, 1, 0\)"),
         (np.full((2, 3, 2), -np.inf), r"Expected finite numbers in .*got -inf.*\(0, 0, 0\)"),
     ],

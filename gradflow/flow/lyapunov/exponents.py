@@ -17,8 +17,8 @@ from gradflow.flow.lyapunov.growths import (
     growths_by_stretches,
 )
 from gradflow.flow.lyapunov.mean_error import standard_error_of_mean
-from gradflow.flow.trace import Trace, check_sequence, compiled, trace_of
-from gradflow.unroll import Lengths, Mask, start, valid_steps
+from gradflow.flow.trace import Trace, compiled, trace_of
+from gradflow.unroll import Lengths, Mask, check_sequence, start, valid_steps
 
 
 class LyapunovExponents(NamedTuple):
