@@ -53,8 +53,11 @@ def floss(config: Any, cells: "Params", keys: jax.Array) -> "tuple[Params, jax.A
 
     def gradient(params: "Params", key: jax.Array) -> "tuple[Params, jax.Array]":
         inputs = jax.random.bernoulli(key, 0.5, (config.floss_steps, 1, 1)).astype(float)
-        loss = partial(regulariser, lambda outputs: jnp.zeros(()), cell)
-        value, slope = jax.value_and_grad(loss)(params, inputs)
+
+        def loss(params: "Params") -> jax.Array:
+            return regulariser(cell, params, inputs, lambda outputs: jnp.zeros(()))
+
+        value, slope = jax.value_and_grad(loss)(params)
         return slope, jnp.sqrt(value)
 
     def one(params: "Params", key: jax.Array) -> "tuple[Params, jax.Array]":

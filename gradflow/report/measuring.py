@@ -42,9 +42,9 @@ def measure_layer(
       gradients: ∂L/∂h_t for each sequence and step, in the time of the model.
 
     Returns:
-      A dataset with the dimensions run (sequences), norm_run (those whose norms are measured), step,
-      lag, later, earlier, spectrum_lag, index, exponent, gate, use, path, unit, matrix and others;
-      log norms in nats.
+      A dataset with the dimensions run (sequences), norm_run (those whose norms are measured),
+      step, lag, later, earlier, spectrum_lag, index, exponent, gate, use, path, unit, matrix and
+      others; log norms in nats.
     """
     import xarray
 

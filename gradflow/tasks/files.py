@@ -94,7 +94,7 @@ def axes_of_npy(place: str) -> str:
       ValueError: If the file is missing or not an array of numbers of two or three axes.
     """
     path = _existing("npy:PATH", place)
-    return _axes(path, _load(path).shape)
+    return _axes(path, load_array(path).shape)
 
 
 def _axes(path: Path, shape: tuple[int, ...]) -> str:
