@@ -199,6 +199,11 @@ def check_net(net: Net) -> Net:
     return net
 
 
+def to_lowest(net: Net, inputs: Float[np.ndarray, "n t input"]) -> dict[str, np.ndarray]:
+    """Returns the same inputs for each layer that no other layer feeds, as `feed` takes them."""
+    return {layer.name: inputs for layer in net.layers if not layer.fed_by}
+
+
 def feed(net: Net, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the inputs (N, T, input) of each layer, in the time of the model.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gradflow.checks import shorten
-from gradflow.interop.net import Layer, Net, feed
+from gradflow.interop.net import Layer, Net, feed, to_lowest
 
 if TYPE_CHECKING:
     import torch
@@ -56,8 +56,8 @@ def capture(
         own = [layer for layer in layers if sources[layer.name] is source]
         if calls[id(source)]:
             inputs = _joined(own[0].name, calls[id(source)])
-            lowest = {layer.name: inputs for layer in own if not layer.fed_by}
-            found |= feed(Net("PyTorch", tuple(own)), lowest)
+            part = Net("PyTorch", tuple(own))
+            found |= feed(part, to_lowest(part, inputs))
     return found
 
 

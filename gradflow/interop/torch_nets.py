@@ -12,7 +12,15 @@ import numpy as np
 from gradflow.checks import shorten
 from gradflow.interop.loading import Options
 from gradflow.interop.named_arrays import from_arrays, importable
-from gradflow.interop.net import TOLERANCE, Layer, Net, compared, feed, largest_difference
+from gradflow.interop.net import (
+    TOLERANCE,
+    Layer,
+    Net,
+    compared,
+    feed,
+    largest_difference,
+    to_lowest,
+)
 from gradflow.interop.state_dicts import unwrapped
 from gradflow.interop.torch_capture import capture
 
@@ -124,8 +132,7 @@ def _net_of(path: str, module: Any, options: Options) -> Net:
 def _check_whole(name: str, net: Net, original: Callable[[np.ndarray], np.ndarray]) -> None:
     """Compares the chain of all layers with the module, to verify what feeds what."""
     inputs = np.random.default_rng(0).normal(size=(2, 7, net.layers[0].input_size))
-    lowest = {layer.name: inputs for layer in net.layers if not layer.fed_by}
-    given, expected = feed(net, lowest), original(inputs)
+    given, expected = feed(net, to_lowest(net, inputs)), original(inputs)
     last = [one for one in net.layers if not any(one.name in other.fed_by for other in net.layers)]
     found = np.concatenate([layer.run(given[layer.name]) for layer in last], axis=-1)
     if found.shape != expected.shape or not largest_difference(found, expected) <= TOLERANCE:

@@ -186,7 +186,7 @@ def _of_states(outputs: Float[np.ndarray, "n t output"], lengths: np.ndarray) ->
     }
 
 
-def _recurrent(params: Params) -> dict[str, np.ndarray]:
+def _recurrent(params: Params) -> dict[str, Any]:
     """The recurrent matrices, by gate where there are several."""
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):

@@ -14,7 +14,7 @@ from foreign import T, check_log_norms, check_outputs, check_step, random_inputs
 import gradflow
 from gradflow.interop import keras_runs
 from gradflow.interop.keras_cells import ACTIVATIONS
-from gradflow.interop.net import feed
+from gradflow.interop.net import feed, to_lowest
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 keras = pytest.importorskip("keras")
@@ -82,7 +82,7 @@ def test_two_bidirectional_layers_equal_keras(kind, use_bias, tmp_path):
     assert all(layer.spec == kind for layer in net.layers)
 
     x = random_inputs(3)
-    inputs = feed(net, x)
+    inputs = feed(net, to_lowest(net, x))
     outputs = [net[name].run(inputs[name]) for name in names[2:]]
     np.testing.assert_allclose(np.concatenate(outputs, -1), run(model, x), rtol=0, atol=1e-6)
     for name, half in (("first.forward", "forward_layer"), ("second.reverse", "backward_layer")):
@@ -184,7 +184,7 @@ def test_the_graph_of_a_functional_model(tmp_path):
         assert net["mixed"].fed_by == net["last"].fed_by == ()
         assert net["summed.reverse"].fed_by == ("mixed",)
         assert [layer.direction for layer in net.layers if layer.name == "back"] == ["reverse"]
-        inputs = feed(net, random_inputs(3))
+        inputs = feed(net, to_lowest(net, random_inputs(3)))
         captured = net.capture({"x": random_inputs(3)})
         np.testing.assert_allclose(captured["decoder"], inputs["decoder"], atol=1e-6)
 

@@ -9,7 +9,7 @@ import pytest
 
 import gradflow
 from gradflow import flow
-from gradflow.interop.net import feed
+from gradflow.interop.net import feed, to_lowest
 from gradflow.spec import parse_spec
 
 onnx = pytest.importorskip("onnx")
@@ -270,7 +270,7 @@ def test_layers_that_feed_others_are_named():
     net = gradflow.load(model)
     assert net["b.reverse"].fed_by == ("a.forward", "a.reverse") and net["a.forward"].fed_by == ()
     x = rng.normal(size=(T, N, D))
-    fed = feed(net, x.swapaxes(0, 1))
+    fed = feed(net, to_lowest(net, x.swapaxes(0, 1)))
     captured = net.capture({"X": x})
     np.testing.assert_allclose(fed["b.reverse"], captured["b.forward"], atol=1e-6)
     np.testing.assert_array_equal(captured["a.reverse"], x.swapaxes(0, 1).astype("f"))
@@ -334,7 +334,7 @@ def test_models_exported_from_pytorch(tmp_path, kind, num_layers, bidirectional,
     assert len(net.layers) == num_layers * directions
     assert net.layers[-1].fed_by == tuple(one.name for one in net.layers[:-directions])
     x = rng.normal(size=(T, N, D)).astype("f").astype(float)
-    fed = feed(net, x.swapaxes(0, 1))
+    fed = feed(net, to_lowest(net, x.swapaxes(0, 1)))
     outputs = [layer.run(fed[layer.name]) for layer in net.layers[-directions:]]
     with torch.no_grad():
         expected = module(torch.as_tensor(x))[0].numpy()

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 import gradflow
 from gradflow import flow
 from gradflow.interop import archives, formats
-from gradflow.interop.net import feed
+from gradflow.interop.net import feed, to_lowest
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  (only where PyTorch is installed)
@@ -66,7 +66,7 @@ def test_outputs_are_those_of_the_module(kind, layers, bidirectional, bias):
     assert all(one.error is not None and one.error < 1e-12 for one in net.layers)
     assert all(one.fed_by == () for one in net.layers[: 1 + bidirectional])
     inputs = array(2, STEPS, INPUT, seed=1)
-    given = feed(net, inputs)
+    given = feed(net, to_lowest(net, inputs))
     top = net.layers[-1 - bidirectional :]
     found = np.concatenate([one.run(given[one.name]) for one in top], -1)
     with torch.no_grad():
