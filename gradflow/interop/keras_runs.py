@@ -5,7 +5,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gradflow.checks import shorten
 from gradflow.interop.keras_cells import CellOptions
 from gradflow.interop.keras_weights import CellArrays
 
@@ -29,18 +30,28 @@ def keras_module() -> tuple[Any, str]:
         if find_spec("keras") is None:
             return None, "Keras is not installed"
         backend = os.environ.get("KERAS_BACKEND") or _configured_backend()
-        if find_spec(backend) is None:
-            if os.environ.get("KERAS_BACKEND"):
-                return None, f"the backend {backend} of Keras is not installed"
-            os.environ["KERAS_BACKEND"] = "jax"
-            try:
+        is_missing = find_spec(backend) is None
+        if is_missing and os.environ.get("KERAS_BACKEND"):
+            return None, f"the backend {backend} of Keras is not installed"
+        try:
+            with _backend("jax") if is_missing else contextlib.nullcontext():
                 importlib.import_module("keras")
-            finally:
-                del os.environ["KERAS_BACKEND"]
-    keras = importlib.import_module("keras")
+        except Exception as error:  # a broken backend can raise anything
+            return None, f"Keras cannot be imported ({shorten(error)})"
+    keras = sys.modules["keras"]
     if not str(keras.__version__).startswith("3"):
         return None, f"Keras {keras.__version__} is installed, but Keras 3 is needed"
     return keras, ""
+
+
+@contextlib.contextmanager
+def _backend(name: str) -> Iterator[None]:
+    """Chooses the backend of Keras while it is imported."""
+    os.environ["KERAS_BACKEND"] = name
+    try:
+        yield
+    finally:
+        del os.environ["KERAS_BACKEND"]
 
 
 def _configured_backend() -> str:

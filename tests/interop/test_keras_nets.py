@@ -270,7 +270,7 @@ print(why if keras is None else keras.config.backend())
     [
         ("no_such_package", None, "the backend no_such_package of Keras is not installed"),
         (None, {"backend": "no_such_package"}, "jax"),
-        (None, {"backend": "jax"}, "jax"),
+        ("broken_backend", None, "Keras cannot be imported"),
     ],
 )
 def test_keras_is_imported_with_a_backend_that_is_installed(tmp_path, backend, settings, said):
@@ -278,11 +278,13 @@ def test_keras_is_imported_with_a_backend_that_is_installed(tmp_path, backend, s
     env |= {"KERAS_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     if backend is not None:
         env["KERAS_BACKEND"] = backend
+    (tmp_path / "broken_backend.py").write_text("raise OSError")
+    env["PYTHONPATH"] += os.pathsep + str(tmp_path)
     if settings is not None:
         (tmp_path / "keras.json").write_text(json.dumps(settings))
     command = [sys.executable, "-c", IMPORT]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert done.stdout.strip() == said, done.stderr[-2000:]
+    assert done.stdout.startswith(said), done.stderr[-2000:]
 
 
 def test_without_keras_a_file_is_read_and_says_so(tmp_path, monkeypatch):
