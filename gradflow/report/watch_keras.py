@@ -36,45 +36,53 @@ def keras_callback(model: Any, settings: Settings, sample: Any) -> Any:
             "its batches to a callback. Pass sample= with a few inputs of the model."
         )
 
+    monitor = Monitor(settings, "Keras")
+    return _callback(keras, monitor, _Batches(sample, settings.num_sequences))
+
+
+def _callback(keras: Any, monitor: Monitor, batches: "_Batches") -> Any:
     class Callback(keras.callbacks.Callback):
-        """A callback around a monitor."""
+        """Calls a monitor; its class is made here because Keras is imported here."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.monitor = Monitor(settings, "Keras")
-            self.dataset, self.close = self.monitor.dataset, self.monitor.close
+            self.monitor, self.dataset, self.close = monitor, monitor.dataset, monitor.close
             self.updates = 0
-            self._batches = _Batches(sample, settings.num_sequences)
 
         def on_train_begin(self, logs: Any = None) -> None:
-            with self.monitor.guarded(self.updates):
-                self._batches.attach(self.model)
+            with monitor.guarded(self.updates):
+                batches.attach(self.model)
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             self.updates += 1
-            with self.monitor.guarded(self.updates):
-                if self.monitor.is_due(self.updates):
-                    self.monitor.measure(self.updates, self._subjects)
+            with monitor.guarded(self.updates):
+                if monitor.is_due(self.updates):
+                    monitor.measure(self.updates, lambda: _subjects(self.model, batches))
 
         def on_train_end(self, logs: Any = None) -> None:
-            self._batches.detach()
+            batches.detach()
 
-        def _subjects(self) -> list[Subject]:
-            trained: Any = self.model
-            if hasattr(trained, "jax_state_sync"):
-                # The variables of the model are not up to date during an epoch.
-                trained.jax_state_sync()
-            net = load(trained, verify=False)
-            assert net.capture is not None
-            with _unchanged(trained):
-                inputs = net.capture(self._batches.inputs(trained))
-            return [
-                subject_of(one, inputs[one.name], len(inputs[one.name]))
-                for one in net.layers
-                if one.name in inputs
-            ]
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.close()
 
     return Callback()
+
+
+def _subjects(model: Any, batches: "_Batches") -> list[Subject]:
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()  # the variables are not up to date during an epoch
+    net = load(model, verify=False)
+    assert net.capture is not None
+    with _unchanged(model):
+        inputs = net.capture(batches.inputs(model))
+    return [
+        subject_of(one, inputs[one.name], len(inputs[one.name]))
+        for one in net.layers
+        if one.name in inputs
+    ]
 
 
 @contextlib.contextmanager

@@ -75,13 +75,12 @@ def test_a_sample_is_used_in_place_of_the_batches(tmp_path):
     model = model_of()
     sample = batches()[0][:3]
     options = {"every": 100, "folder": str(tmp_path), "max_cost": None, "sample": sample}
-    with gradflow.watch(model, **options).monitor as monitor:
-        pass
-    assert monitor.dataset().sizes["update"] == 0
-    callback = gradflow.watch(model, **options)
-    before = model.train_function
-    fit(model, callback)
-    assert callback.dataset().sizes["update"] == 1 and before is None
+    with gradflow.watch(model, **options) as callback:
+        assert callback.dataset().sizes["update"] == 0
+        fit(model, callback)
+    assert callback.dataset().sizes["update"] == 1
+    inputs = gradflow.load(model, verify=False).capture({"x": sample})
+    assert callback.dataset().needed_lag.values.tolist() == [[T], [T]] and len(inputs) == 2
 
 
 def test_a_sample_is_needed_where_batches_are_not_seen(tmp_path, monkeypatch):
