@@ -20,8 +20,6 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from gradflow.checks import shorten
-
 Key: TypeAlias = jax.Array
 """A typed random key, as made by `jax.random.key`."""
 
@@ -107,9 +105,9 @@ def split_key(key: Key, number: int = 2) -> Key:
     """
     dtype = getattr(key, "dtype", None)
     if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+        got = repr(key) if isinstance(key, int | float) else type(key).__name__
         raise TypeError(
-            f"Expected a random key, got {shorten(repr(key))}. Make one from a seed: "
-            "cell.init(jax.random.key(0))."
+            f"Expected a random key, got {got}. Make one from a seed: cell.init(jax.random.key(0))."
         )
     return jax.random.split(key, number)
 
