@@ -84,7 +84,9 @@ class Cell(NamedTuple):
       step: (params, carry, x) -> (carry, h), one time step of one example. The argument order
         is Flax's, so that the ``apply`` of any Linen cell is already a step.
       initial_carry: Returns s_0, usually zeros.
-      hidden: Selects the entries of the carry that are h, by default all of them.
+      hidden: Computes h from the carry, by default all of its entries as a vector. h may be any
+        differentiable function of the carry, of any shape. Where it is a selection of entries,
+        measurements can differentiate by it (``source="h"``).
       gates: Computes the gates' activations by name, for cells with gates.
       noise: Samples the noise of training, such as a dropout mask, for cells with noise.
     """
