@@ -16,7 +16,6 @@ Source: see the functions.
 Takes about half a minute on two cores at the defaults.
 """
 
-import itertools
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,30 +23,21 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _kit import curves, fields, rates, runs, subjects
+from _kit import fields, rates, runs, subjects
 
 import gradflow
 from gradflow import flow, study
-from gradflow.flow.catalogue import Variable
+from gradflow.report.drawing import draw_page
 from gradflow.spec import check_name
 
 if TYPE_CHECKING:
     import xarray
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from gradflow import Cell
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-LINESTYLES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2)))
-
-AXES = {"lag": "lag T − k", "earlier": "step k", "later": "step t", "step": "step t"}
-"""The names of the axes of dimensions; others keep their own."""
-
 AGREE = 0.05
 """The relative difference up to which two factors per step agree."""
-
-COLUMNS = 3
 
 
 @dataclass(frozen=True)
@@ -136,101 +126,9 @@ def _options(config: Config, what: list[str]) -> dict[str, Any]:
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
     """A panel for each measurement, drawn as the catalogue says."""
-    from matplotlib.figure import Figure
-
     names = [str(name) for name in np.atleast_1d(dataset.attrs["what"])]
-    rows = -(-len(names) // COLUMNS)
-    fig = Figure(figsize=(7.4, 0.4 + 2.15 * rows))
-    panels = fig.subplots(rows, COLUMNS, squeeze=False).flat
-    for ax, name in zip(panels, names, strict=False):
-        _draw(ax, dataset, name)
-    for ax in panels[len(names) :]:
-        ax.set_axis_off()
-    fig.suptitle(f"{dataset.attrs['cell']}: median and 10–90 % over runs", fontsize=10)
-    return fig
-
-
-def _draw(ax: "Axes", dataset: "xarray.Dataset", name: str) -> None:
-    entry = flow.CATALOGUE[name]
-    first, *rest = entry.variables
-    dims = list(first.dims)
-    if entry.kind == "map":
-        _draw_map(ax, _whole(dataset[first.name], first))
-    elif entry.kind == "matrices":
-        ax.text(0.5, 0.5, "not drawn by itself", ha="center", transform=ax.transAxes)
-    elif len(dims) > 1 and not first.by_leaf:
-        _draw_family(ax, _shown(dataset[first.name]))
-    else:
-        alike = [v for v in rest if v.dims[0] == dims[0] and v.units == first.units]
-        lines = [_lines(dataset[v.name], v) for v in (first, *alike)]
-        _draw_lines(ax, {label: line for part in lines for label, line in part.items()})
-    unit = {"nats": r"$\log_{10}$", "1": "dimensionless"}.get(first.units, first.units)
-    ax.set_title(name.replace("_", " "), fontsize=8)
-    vertical = AXES.get(dims[0], dims[0]) if entry.kind == "map" else unit
-    horizontal = dims[1] if entry.kind == "map" else dims[0]
-    ax.set_ylabel(vertical, fontsize=8)
-    ax.set_xlabel(AXES.get(horizontal, horizontal), fontsize=8)
-
-
-def _shown(array: "xarray.DataArray") -> "xarray.DataArray":
-    """What an axis shows: log10 of what is recorded as a natural logarithm."""
-    return array / curves.NATS if array.attrs["units"] == "nats" else array
-
-
-def _whole(array: "xarray.DataArray", variable: Variable) -> "xarray.DataArray":
-    """What a map shows: of a pytree of log norms, the norm of all leaves together."""
-    if variable.by_leaf:
-        array = 0.5 * _log_sum(2 * array, variable.dims[-1])
-        array.attrs["units"] = variable.units
-    return _shown(array)
-
-
-def _lines(array: "xarray.DataArray", variable: Variable) -> dict[str, "xarray.DataArray"]:
-    """The lines of a variable, (run, x) by label; of a pytree one for each name of a leaf."""
-    if not variable.by_leaf:
-        return {variable.name.rpartition("_")[2]: _shown(array)}
-    leaf = variable.dims[-1]
-    values = array.sum(variable.dims[1:-1], keep_attrs=True)  # the sides of a gate's saturation
-    labels = [str(name).rpartition(".")[2] for name in values[leaf].values]
-    parts = {label: values[..., np.equal(labels, label)] for label in dict.fromkeys(labels)}
-    if variable.units == "nats":  # the log norm of all gates together
-        parts = {k: 0.5 * _log_sum(2 * v, leaf) for k, v in parts.items()}
-        return {k: v / curves.NATS for k, v in parts.items()}
-    return {k: v.mean(leaf) for k, v in parts.items()}
-
-
-def _log_sum(values: "xarray.DataArray", dim: str) -> "xarray.DataArray":
-    with np.errstate(invalid="ignore"):  # NaN where there is no pair, above a map's diagonal
-        return values.reduce(np.logaddexp.reduce, dim)
-
-
-def _draw_lines(ax: "Axes", lines: dict[str, "xarray.DataArray"]) -> None:
-    looks = itertools.cycle(zip(COLORS, LINESTYLES, strict=True))
-    for (label, values), (color, line) in zip(lines.items(), looks, strict=False):
-        x = values[values.dims[-1]]
-        study.figure.band(ax, x, values, "run", label=label, color=color, linestyle=line)
-    if len(lines) > 1:
-        low, high = ax.get_ylim()
-        ax.set_ylim(low, high + 0.25 * (high - low))  # room for the legend
-        columns = min(4, len(lines))
-        look: Any = {"fontsize": 7, "handlelength": 1.6, "columnspacing": 0.8}
-        ax.legend(loc="upper center", ncols=columns, **look)
-    ax.margins(x=0)
-
-
-def _draw_family(ax: "Axes", array: "xarray.DataArray") -> None:
-    """Draws the median of each entry of the last dimension as a thin line."""
-    values = array.median("run")
-    values = values.where(np.isfinite(values))
-    ax.plot(values[values.dims[0]], values, color=COLORS[0], lw=0.7)
-    ax.margins(x=0)
-
-
-def _draw_map(ax: "Axes", array: "xarray.DataArray") -> None:
-    values = array.median("run").values
-    image = ax.imshow(np.where(np.isfinite(values), values, np.nan), origin="lower")
-    ax.figure.colorbar(image, ax=ax, shrink=0.8)
-    ax.grid(False)
+    title = f"{dataset.attrs['cell']}: median and 10–90 % over runs"
+    return draw_page(dataset, names, title)
 
 
 def factors(dataset: "xarray.Dataset") -> dict[str, float]:

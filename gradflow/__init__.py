@@ -18,6 +18,8 @@ _LATER = {"Net": "interop", "load": "interop", "measure": "flow", "watch": "repo
 
 
 def __getattr__(name: str) -> Any:
+    if name == "measure":  # whose datasets plot themselves
+        importlib.import_module("gradflow.report.accessor")
     if name in _LATER:
         return getattr(importlib.import_module(f"gradflow.{_LATER[name]}"), name)
     raise AttributeError(f"module 'gradflow' has no attribute {name!r}")

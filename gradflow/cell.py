@@ -20,8 +20,6 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from gradflow.checks import shorten
-
 Key: TypeAlias = jax.Array
 """A typed random key, as made by `jax.random.key`."""
 
@@ -86,7 +84,9 @@ class Cell(NamedTuple):
       step: (params, carry, x) -> (carry, h), one time step of one example. The argument order
         is Flax's, so that the ``apply`` of any Linen cell is already a step.
       initial_carry: Returns s_0, usually zeros.
-      hidden: Selects the entries of the carry that are h, by default all of them.
+      hidden: Computes h from the carry, by default all of its entries as a vector. h may be any
+        differentiable function of the carry, of any shape. Where it is a selection of entries,
+        measurements can differentiate by it (``source="h"``).
       gates: Computes the gates' activations by name, for cells with gates.
       noise: Samples the noise of training, such as a dropout mask, for cells with noise.
     """
@@ -98,6 +98,44 @@ class Cell(NamedTuple):
     gates: GatesFn | None = None
     noise: NoiseFn | None = None
 
+    def __repr__(self) -> str:
+        """Writes the factory of the cell, its sizes, the blocks of its carry and its gates."""
+        name = getattr(self.step, "__qualname__", type(self.step).__name__).partition(".")[0]
+        name = name.removeprefix("_").removesuffix("_cell")  # what two factories share
+        try:
+            return f"{name}{_description(self)}"
+        except Exception:  # of a function that is still being written; a repr must not fail
+            return f"{name}(...)"
+
+
+def _description(cell: Cell) -> str:
+    """The sizes of a cell, its carry and its gates: ``(input_size=3, hidden_size=4): carry h (4)``.
+
+    The input size is the number of columns of the matrices W_x, where they have only one.
+    """
+    params, carry = param_shapes(cell), jax.eval_shape(cell.initial_carry)
+    shapes = _named_shapes(params).items()
+    widths = {shape[-1] for name, shape in shapes if name.split(".")[-1] == "W_x" and shape}
+    hidden = jax.eval_shape(cell.hidden, carry).shape
+    sizes = [f"input_size={width}" for width in widths if len(widths) == 1]
+    sizes += [f"hidden_size={hidden[0]}"] if len(hidden) == 1 else []
+    blocks = [
+        f"{name} ({', '.join(map(str, shape))})".strip()
+        for name, shape in _named_shapes(carry).items()
+    ]
+    text = f"({', '.join(sizes)}): carry {', '.join(blocks)}"
+    if cell.gates is None or len(widths) != 1:
+        return text
+    x = jax.ShapeDtypeStruct((*widths,), jax.tree.leaves(carry)[0].dtype)
+    return f"{text}; gates {' '.join(jax.eval_shape(cell.gates, params, carry, x))}"
+
+
+def _named_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
 
 def split_key(key: Key, number: int = 2) -> Key:
     """Splits the key that a cell is initialised from.
@@ -107,9 +145,9 @@ def split_key(key: Key, number: int = 2) -> Key:
     """
     dtype = getattr(key, "dtype", None)
     if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+        got = repr(key) if isinstance(key, int | float) else type(key).__name__
         raise TypeError(
-            f"Expected a random key, got {shorten(repr(key))}. Make one from a seed: "
-            "cell.init(jax.random.key(0))."
+            f"Expected a random key, got {got}. Make one from a seed: cell.init(jax.random.key(0))."
         )
     return jax.random.split(key, number)
 

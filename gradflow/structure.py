@@ -129,9 +129,9 @@ def _check_step(cell: Cell, arguments: tuple[Any, Any, Any], hidden_size: int) -
         "Give constants the dtype of the carry, for example jnp.zeros_like(h), not jnp.zeros(n)",
     )
     hidden = attempt("hidden", "hidden(carry)", jax.eval_shape, cell.hidden, new)
-    is_h = getattr(hidden, "shape", None) == h.shape and len(h.shape) == 1
-    fix = "Return hidden(new carry) as h, with one axis"
-    require(is_h, "hidden", f"a vector h like the step's {h}", hidden, fix)
+    is_h = getattr(hidden, "shape", None) == h.shape
+    fix = "Return hidden(new carry) as h"
+    require(is_h, "hidden", f"an h like the step's {h}", hidden, fix)
     if cell.gates is not None:
         call = "gates(params, carry, x)"
         gates = attempt("gates", call, jax.eval_shape, cell.gates, *arguments)

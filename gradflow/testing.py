@@ -40,8 +40,8 @@ def check_cell(
     """Checks that factory(input_size, hidden_size) makes a cell that satisfies the contract.
 
     `check_structure` comes first. Then, in float64 whether x64 is on or not: init depends on the
-    key only; all results and the step Jacobian at s_0 are finite; hidden selects the entries of the
-    carry that are the step's h; the step is pure, with equal values under `jax.jit` and `jax.vmap`;
+    key only; all results and the step Jacobian at s_0 are finite; hidden computes the step's h from
+    the new carry; the step is pure, with equal values under `jax.jit` and `jax.vmap`;
     its reverse-mode derivatives equal central differences and forward mode, entry by entry.
 
     Args:
@@ -96,18 +96,9 @@ def _check_finite(cell: Cell, points: list[StepArguments]) -> None:
 
 def _check_hidden(cell: Cell, point: StepArguments) -> None:
     carry, h = cell.step(*point)
-    fix = "Keep h in the carry, compute it in the step, and let hidden return its entries"
+    fix = "Compute h from the new carry, in hidden as in the step"
     got = f"{h} and {cell.hidden(carry)}"
     require(_close(h, cell.hidden(carry)), "hidden", "h = hidden(new carry)", got, fix)
-    flat, unravel = ravel_pytree(carry)
-    index = np.asarray(cell.hidden(unravel(jnp.arange(flat.size, dtype=flat.dtype))))
-    probe = jax.random.normal(jax.random.key(3), flat.shape)
-    selected = np.asarray(cell.hidden(unravel(probe)))
-    # All entries of the probe are different, so that a value identifies its position.
-    where = [np.flatnonzero(np.asarray(probe) == value).tolist() for value in selected]
-    is_selection = where == [[i] for i in index] and len(set(index)) == index.size
-    got = f"hidden(0, 1, 2, ...) = {index}"
-    require(is_selection, "hidden", "a selection of entries of the carry", got, fix)
 
 
 def _check_pure(cell: Cell, point: StepArguments) -> None:

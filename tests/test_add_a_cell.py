@@ -15,7 +15,7 @@ from gradflow import cells
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "add_a_cell.md").read_text(encoding="utf-8")
-CELL, CONTRACT = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+CELL, NOISE, CONTRACT = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -45,6 +45,16 @@ def test_the_cell_computes_the_equation_on_the_page(mine):
         return (1 - f) * h + f * np.tanh(a("g", f * h))
 
     assert_step_matches(load(mine / "mine.py").mgu(3, 4), reference, 3)
+
+
+def test_the_noise_on_the_page_is_switched_off_without_a_key(mine):
+    (mine / "mine.py").write_text(f"{CELL}\n\n{NOISE}", encoding="utf-8")
+    cell = load(mine / "mine.py").noisy_mgu(3, 4, rate=0.5)
+    params, inputs = cell.init(jax.random.key(0)), np.ones((50, 2, 3))
+    same = cell.noise(None, params, inputs)
+    assert same[0] is params and same[1] is inputs
+    noisy = cell.noise(jax.random.key(1), params, inputs)[1]
+    assert set(np.unique(noisy)) == {0.0, 2.0}
 
 
 def test_the_cell_is_ten_lines():

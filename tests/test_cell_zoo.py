@@ -98,7 +98,7 @@ def test_all_is_every_cell(monkeypatch):
     monkeypatch.setitem(
         ZOO["run"].__globals__, "_measure", lambda config, spec, cell: measured.append(spec)
     )
-    monkeypatch.setattr("xarray.concat", lambda parts, dim: None)
+    monkeypatch.setattr("xarray.concat", lambda parts, dim: xarray.Dataset())
     ZOO["run"](ZOO["Config"]())
     assert set(CELLS) < set(measured) and len(set(measured)) == len(measured)
 

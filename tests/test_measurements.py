@@ -8,6 +8,7 @@ from studies import load, one_run, verdicts
 from gradflow import flow, study
 from gradflow.cells import lstm, rnn
 from gradflow.interop import save_params
+from gradflow.report import drawing
 
 page = load("measurements")
 EXPERIMENT = page.EXPERIMENT
@@ -38,7 +39,7 @@ def test_the_record_holds_what_the_library_measures(dataset):
     W_h = np.stack([np.asarray(gate["W_h"]) for gate in shares.values()])  # (gate, T, ...)
     expected = 0.5 * np.log10((W_h**2).sum(axis=(0, 2, 3))[1:])  # at the first step h_0 = 0
     (variable,) = flow.CATALOGUE["components"].variables
-    drawn = page._lines(dataset.components, variable)["W_h"]
+    drawn = drawing._lines(dataset.components, variable)["W_h"]
     np.testing.assert_allclose(drawn[1, 1:] * np.log(10), expected * np.log(10), atol=1e-9)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, Params
-from gradflow.flow.blocks import block
+from gradflow.flow.blocks import coordinates
 from gradflow.flow.chunks import Runner
 from gradflow.flow.nonfinite import nonfinite_from, set_nan
 from gradflow.flow.reverse import Cotangents, Loss, linearise, pull_back, run_with_loss
@@ -97,7 +97,7 @@ def log_adjoint_norms_along(
     run: Runner, cell: Cell, params: Params, inputs: Array, *, loss: Loss, source: str, **given: Any
 ) -> Float[Array, " steps_and_one"]:
     """Computes `log_adjoint_norms` along the path that the cell is run on."""
-    finish = partial(_log_norms, block(cell, source))
+    finish = partial(_log_norms, coordinates(cell, source))
     return _along(run, finish, cell, params, inputs, loss=loss, **given)
 
 

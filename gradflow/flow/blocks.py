@@ -1,8 +1,13 @@
 """The blocks of a carry by name: the hidden state, a field, or everything."""
 
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, whole_carry
@@ -25,7 +30,7 @@ def block(cell: Cell, name: str) -> Select:
     """
     check_is_cell(cell)
     if name == "h":
-        return cell.hidden
+        return lambda carry: whole_carry(cell.hidden(carry))  # h may be a matrix or an image
     if name == "carry":
         return whole_carry
 
@@ -34,18 +39,79 @@ def block(cell: Cell, name: str) -> Select:
             carry = carry[int(part)] if part.isdigit() else getattr(carry, part)
         return whole_carry(carry)
 
-    carry = jax.eval_shape(cell.initial_carry)
     try:
-        jax.eval_shape(select, carry)
+        jax.eval_shape(select, jax.eval_shape(cell.initial_carry))
     except (AttributeError, IndexError, TypeError):
-        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(carry)]
-        fields = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
-        known = ", ".join(dict.fromkeys(["h", "carry", *filter(None, fields)]))
+        known = ", ".join(["h", "carry", *_fields(cell)])
         raise ValueError(
             f"Expected the name of a block of the carry, one of {known}, got {name!r}. "
             "Give one of these as source or target."
         ) from None
     return select
+
+
+def coordinates(cell: Cell, name: str, role: str = "source") -> Select:
+    """Returns a block by which can be differentiated: one that is made of entries of the carry.
+
+    h may be any differentiable function of the carry, such as relu(v), and ∂h_T/∂s_k is defined for
+    each. A derivative by h_k is defined where h_k is a part of the carry, the rest of which is held
+    fixed. Of h = relu(v) it is not: another h_k has no v_k, or many.
+
+    Args:
+      cell: The cell.
+      name: As in `block`.
+      role: Of what the block is the source, or the target, for the error.
+
+    Raises:
+      TypeError: If the cell is none.
+      ValueError: If the carry has no such block, or h is not a selection of its entries.
+    """
+    select = block(cell, name)
+    if name == "h" and not _is_selection(cell):
+        known = " or ".join(repr(one) for one in ["carry", *_fields(cell)])
+        raise ValueError(
+            f"Expected a {role} that is made of entries of the carry, got 'h', which this cell "
+            f"computes from them. Give {role}={known}."
+        )
+    return select
+
+
+def _fields(cell: Cell) -> list[str]:
+    paths = jax.tree_util.tree_leaves_with_path(jax.eval_shape(cell.initial_carry))
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+    return list(dict.fromkeys(filter(None, names)))
+
+
+def _is_selection(cell: Cell) -> bool:
+    """Whether h is made of different entries of the carry; True where that cannot be computed."""
+    if cell.hidden is whole_carry:
+        return True
+    leaves, structure = jax.tree.flatten(jax.eval_shape(cell.initial_carry))
+    try:
+        return _selects(cell.hidden, structure, tuple(leaf.shape for leaf in leaves))
+    except jax.errors.JAXTypeError:  # hidden closes over a traced value
+        return True
+
+
+@lru_cache(maxsize=256)
+def _selects(
+    hidden: Callable[[Carry], Array], structure: Any, shapes: tuple[tuple[int, ...], ...]
+) -> bool:
+    size = sum(math.prod(shape) for shape in shapes)
+
+    def at(values: np.ndarray) -> np.ndarray:
+        ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+        parts = zip(np.split(values, ends), shapes, strict=True)
+        leaves = [jnp.asarray(part.reshape(shape)) for part, shape in parts]
+        return np.ravel(hidden(jax.tree.unflatten(structure, leaves)))
+
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        places = at(np.arange(float(size)))
+        probe = -1.5 - np.arange(float(size))  # a ReLU would be seen where it is not negative
+        index = places.astype(int)
+        is_one = (index == places) & (0 <= index) & (index < size)
+        unique = len(set(index.tolist())) == len(index)
+        return bool(is_one.all()) and unique and bool((at(probe) == probe[index]).all())
 
 
 class Blocks(NamedTuple):
@@ -54,14 +120,22 @@ class Blocks(NamedTuple):
     source: str
     target: str
 
-    def check(self, cell: Cell) -> "Blocks":
+    def check(self, cell: Cell, *, every_step: bool = False) -> "Blocks":
         """Returns the same if the carry has both.
 
+        Args:
+          cell: The cell.
+          every_step: Whether the target is that of every step, and not of the last one alone.
+
         Raises:
-          ValueError: If it has not.
+          ValueError: If it has not, or one of them is not made of entries of the carry where this
+            is needed.
         """
-        for name in self:
-            block(cell, name)
+        coordinates(cell, self.source)
+        if every_step:
+            coordinates(cell, self.target, "target")
+        else:
+            block(cell, self.target)
         return self
 
     def rows(self, trace: Trace) -> Rows:

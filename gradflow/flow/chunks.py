@@ -61,7 +61,7 @@ class Chunks:
             inputs = fill_padding(inputs, mask)
         self._inputs, self._mask = np.asarray(inputs), None if mask is None else np.asarray(mask)
 
-    def outputs(self) -> Float[np.ndarray, "steps hidden"]:
+    def outputs(self) -> Float[np.ndarray, " steps *hidden"]:
         """Runs the cell and returns h_1 ... h_T."""
         return np.concatenate(self._run(lambda trace: trace.outputs()))
 

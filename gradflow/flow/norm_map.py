@@ -71,7 +71,7 @@ def _checked(cell: Cell, inputs: Array, source: str, target: str) -> Blocks:
             f"{gigabytes:.0f} GiB. Map a part of the sequence, or measure log_norms of inputs[:t] "
             "for a few t."
         )
-    return Blocks(source, target).check(cell)
+    return Blocks(source, target).check(cell, every_step=True)
 
 
 def norm_map_certificate(

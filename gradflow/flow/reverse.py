@@ -14,7 +14,7 @@ from gradflow.flow.trace import Trace, trace_of
 from gradflow.numerics.exact_slopes import exact_slopes
 from gradflow.numerics.scaling import Scaled, rescale, with_room
 
-Loss = Callable[[Float[Array, "steps hidden"]], Float[Array, "*steps"]]
+Loss = Callable[[Float[Array, " steps *hidden"]], Float[Array, "*steps"]]
 """A scalar of the outputs h_1 ... h_T; for `component_map`, one number for each of them."""
 
 Pull = Callable[[Carry, Any, Carry], tuple[Carry, Any]]
@@ -25,7 +25,7 @@ NOTHING = -(2**30)
 
 AnyPath = TypeVar("AnyPath", bound=Path)
 
-Cotangents = Float[Array, "steps hidden"]
+Cotangents = Float[Array, " steps *hidden"]
 """∂L/∂h_1 ... ∂L/∂h_T."""
 
 

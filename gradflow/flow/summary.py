@@ -49,6 +49,15 @@ class Summary(NamedTuple):
     log_change: Estimate
     regime: str
 
+    def __repr__(self) -> str:
+        """Writes the regime at the needed lag, the factor per step and the horizon."""
+        horizon = f"{self.horizon:.0f}" if self.horizon < np.inf else "beyond the longest lag"
+        factor = f"{np.exp(self.rate):.4f}" if np.isnan(self.interval[0]) else f"{self.decay:.4f}"
+        return (
+            f"{self.regime} at lag {self.needed_lag}: factor per step {factor}, over "
+            f"{self.needed_lag} steps {np.exp(self.log_change.value):.2g}; horizon {horizon}"
+        )
+
     @property
     def decay(self) -> Estimate:
         """The factor by which the norm changes in a step, exp(rate), with its interval."""

@@ -104,7 +104,7 @@ class Trace:
             lambda before, last: jnp.concatenate([before, last[None]])[1:], self.before, self.last
         )
 
-    def outputs(self) -> Float[Array, "steps hidden"]:
+    def outputs(self) -> Float[Array, " steps *hidden"]:
         """Returns h_1 ... h_T."""
         return jax.vmap(self.cell.hidden)(self.after())
 

@@ -8,11 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow.spec import check_name
-
 Precision = Literal["float64", "float32"]
-
-PRECISIONS = ("float64", "float32")
 
 
 @contextlib.contextmanager
@@ -22,7 +18,10 @@ def computing_in(precision: str) -> Iterator[None]:
     Raises:
       ValueError: If there is no such precision.
     """
-    check_name("precision", precision, PRECISIONS)
+    if precision not in ("float64", "float32"):
+        raise ValueError(
+            f"Expected precision='float64' or 'float32', got {precision!r}. Give one of them."
+        )
     with jax.enable_x64(precision == "float64"):
         yield
 

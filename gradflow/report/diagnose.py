@@ -176,7 +176,7 @@ def _digest(net: Net) -> str:
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
     """Draws the most telling panels of every layer."""
-    from gradflow.report.drawing import draw_sections
+    from gradflow.report.panel_figures import draw_sections
     from gradflow.report.sections import sections
 
     return draw_sections(sections(dataset))

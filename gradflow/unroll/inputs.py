@@ -119,18 +119,22 @@ def valid_steps(
     num_steps, *batch = inputs.shape[:-1]
     given, lengths = lengths, jnp.asarray(lengths)
     if lengths.shape != tuple(batch) or not jnp.issubdtype(lengths.dtype, jnp.integer):
+        fix = "Give the number of real steps of each sequence"
+        if batch and lengths.shape == (num_steps,):
+            fix = "If the inputs are batch-first, give jnp.swapaxes(inputs, 0, 1)"
         raise ValueError(
             f"Expected integer lengths of shape {tuple(batch)}, got {lengths.dtype} of shape "
-            f"{lengths.shape}. Give the number of real steps of each sequence."
+            f"{lengths.shape}. {fix}."
         )
     # Traced lengths have no values to check. `given`, because under a trace even an array made
     # from a Python list is traced.
     with contextlib.suppress(jax.errors.TracerArrayConversionError):
         known = np.asarray(given)
         if ((known < 0) | (known > num_steps)).any():
-            raise ValueError(
-                f"Expected lengths between 0 and T = {num_steps}, got {known}. Count real steps."
-            )
+            fix = "Count real steps"
+            if batch and num_steps < batch[0] and np.max(known) <= batch[0]:
+                fix = "If the inputs are batch-first, give jnp.swapaxes(inputs, 0, 1)"
+            raise ValueError(f"Expected lengths between 0 and T = {num_steps}, got {known}. {fix}.")
     return jnp.arange(num_steps).reshape(-1, *(1 for _ in batch)) < lengths
 
 

@@ -96,7 +96,9 @@ def test_measure_computes_in_float32_on_request():
     inputs = jnp.stack([INPUTS, INPUTS])
     found = gradflow.measure(CELL, params, inputs, runs=True, precision="float32")
     assert (found.log_norms.dtype, found.attrs["precision"]) == (np.float32, "float32")
-    with pytest.raises(ValueError, match="Unknown precision 'float16'"):
+    with pytest.raises(
+        ValueError, match="Expected precision='float64' or 'float32', got 'float16'"
+    ):
         inspect.unwrap(gradflow.measure)(CELL, PARAMS, INPUTS, precision="float16")
 
 

@@ -96,6 +96,15 @@ def test_the_decay_is_the_factor_per_step():
     assert f"{found.decay:.3f}" == f"{estimate(curves[:, 1]).map(np.exp):.3f}"
 
 
+def test_its_text_has_the_regime_the_factor_and_the_horizon():
+    assert repr(summary(-0.1 * LAGS)) == (
+        "vanishing at lag 100: factor per step 0.9048, over 100 steps 4.5e-05; horizon 70"
+    )
+    shown = repr(summary(0.001 * SLOPES[:, None] * LAGS))
+    assert shown.startswith("stable at lag 100: factor per step 0.9999 [0.9999, 0.9999], over")
+    assert shown.endswith("horizon beyond the longest lag")
+
+
 def test_each_curve_has_its_horizon():
     rows = [0.0, -2.3, -7.0, -9.2], [0.0, -0.7, -6.9, -1.2], [0.0, -0.7, -np.inf, np.nan]
     curves = np.array(rows)

@@ -220,6 +220,10 @@ def test_bad_inputs_raise(inputs, kind, message):
         ({"lengths": [1, 2, T + 1]}, r"between 0 and T = 6, got \[1 2 7\]"),
         ({"lengths": [1, -2, 3]}, r"between 0 and T = 6, got \[ 1 -2  3\]"),
         (
+            {"lengths": [3] * T},
+            r"got int64 of shape \(6,\). If the inputs are batch-first, give jnp",
+        ),
+        (
             {"mask": jnp.ones((T, 2), bool)},
             r"Expected a boolean mask of shape \(6, 3\), .* of shape \(6, 2\)",
         ),
@@ -228,6 +232,11 @@ def test_bad_inputs_raise(inputs, kind, message):
 def test_bad_lengths_and_masks_raise(options, message):
     with refused(ValueError, message):
         valid_steps(inputs_of(T, B, 3), **({"lengths": None, "mask": None} | options))
+
+
+def test_lengths_that_fit_batch_first_inputs_say_so():
+    with refused(ValueError, r"T = 2, got \[5 4 3 2 1\]. If the inputs are batch-first, give jnp"):
+        valid_steps(inputs_of(2, 5, 3), lengths=[5, 4, 3, 2, 1], mask=None)
 
 
 @pytest.mark.parametrize(
