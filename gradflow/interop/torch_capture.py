@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gradflow.checks import shorten
-from gradflow.interop.net import Layer, Net, feed, to_lowest
+from gradflow.interop.feeding import feed, to_lowest
+from gradflow.interop.net import Layer, Net
 
 if TYPE_CHECKING:
     import torch

@@ -10,17 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradflow.checks import shorten
+from gradflow.interop.feeding import feed, to_lowest
 from gradflow.interop.loading import Options
 from gradflow.interop.named_arrays import from_arrays, importable
-from gradflow.interop.net import (
-    TOLERANCE,
-    Layer,
-    Net,
-    compared,
-    feed,
-    largest_difference,
-    to_lowest,
-)
+from gradflow.interop.net import TOLERANCE, Layer, Net, compared, largest_difference
 from gradflow.interop.state_dicts import unwrapped
 from gradflow.interop.torch_capture import capture
 

@@ -13,8 +13,8 @@ from foreign import T, check_log_norms, check_outputs, check_step, random_inputs
 
 import gradflow
 from gradflow.interop import keras_runs
+from gradflow.interop.feeding import feed, to_lowest
 from gradflow.interop.keras_cells import ACTIVATIONS
-from gradflow.interop.net import feed, to_lowest
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 keras = pytest.importorskip("keras")

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 import gradflow
 from gradflow import flow
 from gradflow.interop import archives, formats
-from gradflow.interop.net import feed, to_lowest
+from gradflow.interop.feeding import feed, to_lowest
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  (only where PyTorch is installed)
