@@ -96,6 +96,8 @@ def _layer(
 ) -> Layer:
     convention = _convention(group, options)
     _check_arrays(group, arrays)
+    with np.errstate(all="ignore"):  # signalling NaN and numbers beyond float64 are reported later
+        arrays = {role: np.asarray(array, np.float64) for role, array in arrays.items()}
     activation = options.activation
     if convention == "torch":
         layout = torch_layout(arrays, activation)

@@ -30,5 +30,5 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     except SafetensorError as error:
         raise ValueError(
             f"Expected a safetensors file at {str(path)!r}, but it cannot be read "
-            f"({shorten(error)}). Write it with gradflow.interop.save_params."
+            f"({shorten(error)}). Copy it again, or save it again from its framework."
         ) from None

@@ -5,6 +5,7 @@ function becomes a `Named`, and an object made by it becomes a `Record` of what 
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -95,8 +96,10 @@ def parse(data: bytes) -> Any:
     """
     machine = _Machine()
     try:
-        for opcode, argument, _ in pickletools.genops(data):
-            machine.do(opcode.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in a damaged text
+            for opcode, argument, _ in pickletools.genops(data):
+                machine.do(opcode.name, argument)
         (result,) = machine.stack
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"its pickle is damaged ({type(error).__name__}: {error})") from None

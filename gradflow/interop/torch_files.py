@@ -1,5 +1,7 @@
 """State_dicts of PyTorch and TorchScript archives, read without executing anything in them."""
 
+import io
+import pickletools
 import re
 import warnings
 from collections.abc import Mapping
@@ -16,6 +18,9 @@ from gradflow.interop.named_arrays import from_names
 from gradflow.interop.net import Net
 from gradflow.interop.state_dicts import leaves_of, state_dict_of, unwrapped
 from gradflow.interop.tensor_pickles import Tensor, parse
+
+NUM_PICKLES = 5
+"""How many pickles a file of PyTorch before 1.6 begins with."""
 
 
 def read_torch(path: Path, options: Options) -> Net:
@@ -88,7 +93,7 @@ def _numbers(path: Path | str, name: str, tensor: Any) -> np.ndarray:
         stored = tensor.untyped_storage().nbytes()
         if tensor.layout != torch.strided or tensor.numel() * tensor.element_size() > stored:
             raise ValueError(f"a tensor of shape {tuple(tensor.shape)} in {stored} bytes")
-        tensor = tensor.detach().resolve_conj()
+        tensor = tensor.detach().cpu()
         return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
@@ -122,13 +127,32 @@ def _load(path: Path) -> Any:
         with opened_archive(path) as archive:
             for name in archive.names:  # checks sizes and checksums, which PyTorch does not
                 archive.check(name)
+            pickles = [archive.read(name) for name in archive.names if name.endswith("/data.pkl")]
+        _check_pickles(path, b"".join(pickles), len(pickles))
     elif TORCH_MAGIC not in head:
         raise _refused(path, ValueError("neither an archive nor PyTorch's older format"))
+    else:
+        _check_pickles(path, path.read_bytes(), NUM_PICKLES)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # A file of PyTorch is a pickle: without weights_only, it would execute code.
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes raise anything in there
+        raise _refused(path, error) from None
+
+
+def _check_pickles(path: Path, data: bytes, count: int) -> None:
+    """Refuses byte arrays, which ``weights_only`` allots in any size that a pickle asks for."""
+    file = io.BytesIO(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in a damaged text
+            for _ in range(count):
+                for _, argument, _ in pickletools.genops(file):
+                    if isinstance(argument, str) and argument.split(" ")[-1] == "bytearray":
+                        raise ValueError("GLOBAL builtins.bytearray")
+    except (ValueError, LookupError, ArithmeticError) as error:
         raise _refused(path, error) from None
 
 

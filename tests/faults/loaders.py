@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jaxtyping
 import numpy as np
+from nets import attacks
 from safetensors.numpy import load, save
 
 from gradflow.cell import Cell, param_shapes
@@ -329,5 +330,5 @@ LOADERS: dict[str, Attack] = {
     "description": Attack(attack_description, parameters()),
     "cell file": Attack(attack_cell_file, CELL.encode()),
     "spec": Attack(attack_spec, b"stack(cells='lstm(forget_bias=2),gru', skip='residual')"),
-}
+} | {name: Attack(run, example) for name, (run, example) in attacks(outcome).items()}
 """The attack on each reader, by the reader's name."""

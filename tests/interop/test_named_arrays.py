@@ -368,3 +368,10 @@ def test_bytes_of_numpy_are_refused(tmp_path):
     (tmp_path / "a.npz").write_bytes(buffer.getvalue())
     with pytest.raises(ValueError, match="Expected floating-point numbers"):
         gradflow.load(tmp_path / "a.npz")
+
+
+def test_a_signalling_nan_is_imported_without_a_warning(tmp_path):
+    arrays = {name: value.astype(np.float32) for name, value in torch_arrays().items()}
+    arrays["bias_ih_l0"].view(np.uint32)[0] = 0x7FA00000
+    layer = gradflow.load(saved(tmp_path / "a.npz", arrays))["l0"]
+    assert layer.note.startswith("i.b has 1 numbers that are not finite")

@@ -1,6 +1,7 @@
 """PyTorch modules and files: imported layers compute what PyTorch computes, and its gradient."""
 
 import argparse
+import copy
 import io
 import itertools
 import os
@@ -16,7 +17,7 @@ from safetensors.numpy import save_file
 
 import gradflow
 from gradflow import flow
-from gradflow.interop import formats
+from gradflow.interop import archives, formats
 from gradflow.interop.net import feed
 
 torch = pytest.importorskip("torch")
@@ -470,6 +471,40 @@ def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
     swap = lambda name, data: data[:40] if name.endswith("/data/0") else data  # noqa: E731
     with pytest.raises(ValueError, match="lies in 40 bytes"):
         gradflow.load(repacked(script, tmp_path / "short.pt", swap))
+
+
+def test_parts_of_a_checkpoint_that_repeat_are_visited_once(tmp_path):
+    deep = {"state": made().state_dict()}
+    for _ in range(60):
+        deep = {"a": deep, "b": deep, "c": [deep]}
+    deep["itself"] = deep
+    assert gradflow.load(saved(tmp_path / "deep.pt", deep))["l0"].spec == "lstm"
+
+
+def test_views_of_the_same_storage_are_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "LARGEST_RATIO", 3)
+    monkeypatch.setattr(archives, "FREE_SIZE", 0)
+    shared = nn.LSTM(INPUT, 40)
+    module = nn.ModuleList([shared, *(copy.deepcopy(shared) for _ in range(9))])
+    for one in module[1:]:
+        for name, value in shared.named_parameters():
+            setattr(one, name, value)
+    state = saved(tmp_path / "s.pt", module.state_dict())
+    for path in (state, scripted(tmp_path / "t.pt", module)):
+        with pytest.raises(ValueError, match="repeat the same bytes too often"):
+            gradflow.load(path, verify=False)
+
+
+def test_a_pickle_that_allots_memory_is_refused(tmp_path):
+    huge = b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R."
+    state = saved(tmp_path / "s.pt", made().state_dict())
+    swap = lambda name, data: huge if name.endswith("data.pkl") else data  # noqa: E731
+    older = saved(tmp_path / "o.pt", {}, _use_new_zipfile_serialization=False)
+    content = older.read_bytes()
+    older.write_bytes(content[: content.rindex(b"\x80\x02}")] + huge)
+    for path in (repacked(state, tmp_path / "h.pt", swap), older):
+        with pytest.raises(ValueError, match="wants to execute builtins.bytearray"):
+            gradflow.load(path)
 
 
 def test_code_in_torchscript_is_not_executed(tmp_path):
