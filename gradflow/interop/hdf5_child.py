@@ -46,9 +46,9 @@ class Reader:
         self.groups.append(path)
         self.attributes[path] = self._attributes(group, path)
         for name in group:
-            inner = f"{path}/{name}" if path else name
             if not _is_valid(name):
-                raise ValueError(f"the name {ascii(inner)} is not a text")
+                raise ValueError(f"the name {ascii(name)} is not a text")
+            inner = f"{path}/{name}" if path else name
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ValueError(
                     f"Expected an HDF5 file that has all of its data, but {inner!r} is a link to "
@@ -115,9 +115,9 @@ class Reader:
             return np.asarray(values, np.float64)
 
 
-def _is_valid(name: str) -> bool:
-    """Whether a name is UTF-8; h5py keeps bytes that are not as halves of characters."""
-    return all(not 0xD800 <= ord(char) < 0xE000 for char in name)
+def _is_valid(name: str | bytes) -> bool:
+    """Whether a name is UTF-8; h5py leaves others as bytes, or keeps halves of characters."""
+    return isinstance(name, str) and all(not 0xD800 <= ord(char) < 0xE000 for char in name)
 
 
 def _text(value: Any) -> Any:
