@@ -11,6 +11,7 @@ from flax.core.meta import unbox
 from gradflow.cell import Params
 from gradflow.cells.activations import ACTIVATIONS
 from gradflow.checks import shorten
+from gradflow.interop.conventions import check_convention
 from gradflow.interop.flax_cells import nnx_params
 from gradflow.interop.flax_runs import original_cell, run_nnx_cell, turned
 from gradflow.interop.flax_trees import flax_cells
@@ -34,8 +35,10 @@ def from_tree(tree: Mapping[str, Any], options: Options) -> Net:
     the state of an NNX module as a pure dictionary. The names of layers are those in the tree.
 
     Raises:
-      ValueError: If there is no recurrent cell, or its arrays do not belong together.
+      ValueError: If there is no recurrent cell, its arrays do not belong together, or the user
+        names another convention.
     """
+    check_convention(options, "parameters in nested dictionaries", "flax", "haiku")
     given = plain(tree)
     cores = haiku_cells(given, is_haiku=options.convention == "haiku")
     cells, unsupported = flax_cells(given)

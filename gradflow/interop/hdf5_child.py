@@ -46,6 +46,8 @@ class Reader:
         self.groups.append(path)
         self.attributes[path] = self._attributes(group, path)
         for name in group:
+            if not _is_valid(name):
+                raise ValueError(f"the name {ascii(name)} is not a text")
             inner = f"{path}/{name}" if path else name
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ValueError(
@@ -66,7 +68,7 @@ class Reader:
 
     def _attributes(self, owner: Any, path: str) -> dict[str, Any]:
         found = {}
-        for name in owner.attrs:
+        for name in filter(_is_valid, owner.attrs):
             head = owner.attrs.get_id(name)
             self._check_size(f"{path}@{name}", math.prod(head.shape or ()) * head.dtype.itemsize)
             found[name] = _text(owner.attrs[name])
@@ -113,12 +115,17 @@ class Reader:
             return np.asarray(values, np.float64)
 
 
+def _is_valid(name: str | bytes) -> bool:
+    """Whether a name is UTF-8; h5py leaves others as bytes, or keeps halves of characters."""
+    return isinstance(name, str) and all(not 0xD800 <= ord(char) < 0xE000 for char in name)
+
+
 def _text(value: Any) -> Any:
     """A text or a list of texts of an attribute, fixed or of variable length; None for others."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, str):
-        return value
+        return value.encode("utf-8", "replace").decode()  # without the halves of characters
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "SO":
         return [str(_text(one)) for one in value.tolist()]
     return None

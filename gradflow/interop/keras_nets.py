@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from gradflow.checks import shorten
 from gradflow.interop.archives import opened_archive
+from gradflow.interop.conventions import check_convention
 from gradflow.interop.hdf5_files import Hdf5File, opened
 from gradflow.interop.keras_captures import captured_inputs
 from gradflow.interop.keras_config import Found
@@ -36,8 +37,10 @@ def read_keras(path: Path, options: Options) -> Net:
     """Reads the recurrent layers of a ``.keras`` file.
 
     Raises:
-      ValueError: If it is damaged, or its configuration and weights contradict each other.
+      ValueError: If it is damaged, or its configuration and weights contradict each other, or the
+        user names another convention.
     """
+    check_convention(options, "a file of Keras", "keras")
     config = config_of_archive(path)
     with opened_archive(path) as archive:
         weights = archive.read(WEIGHTS)
@@ -52,9 +55,11 @@ def read_hdf5(path: Path, options: Options) -> Net:
 
     Raises:
       ValueError: If it is damaged, or its configuration and weights contradict each other, or
-        something has to be known that weights alone do not say.
+        something has to be known that weights alone do not say, or the user names another
+        convention.
       OSError: If there is no configuration where the options name one.
     """
+    check_convention(options, "a file of Keras", "keras")
     named = None if options.config is None else config_at(Path(options.config))
     with opened(path) as file:
         own = file.attributes("").get("model_config")

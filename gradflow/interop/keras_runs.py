@@ -71,8 +71,8 @@ def original_layer(
     """Returns a function that runs the layer by Keras.
 
     Nothing that a file names is looked up: the layer is made anew, from one of three classes, and
-    from options and activations that were checked. It runs in float32: in float64 Keras's JAX
-    backend would round each tanh to float32 all the same.
+    from options and activations that were checked. It runs in float64, or in float32 where Keras
+    cannot: on JAX it rounds some activations to float32, which its loop over time may refuse.
     """
     kernel, recurrent, bias = _plain(options, arrays)
     weights = [a for a in (kernel, recurrent, bias) if a is not None]
@@ -89,15 +89,19 @@ def original_layer(
     if options.cell.startswith("gru"):
         settings["reset_after"] = options.cell == "gru"
 
+    def run_in(dtype: str, inputs: np.ndarray) -> np.ndarray:
+        make = getattr(keras.layers, _CLASSES[options.cell])
+        layer = make(len(recurrent), return_sequences=True, dtype=dtype, **settings)
+        layer.build(inputs.shape)
+        layer.set_weights([np.asarray(weight, dtype) for weight in weights])
+        outputs = layer(keras.ops.convert_to_tensor(inputs.astype(dtype)))
+        return np.asarray(keras.ops.convert_to_numpy(outputs))[:, :: -1 if reverse else 1]
+
     def run(inputs: np.ndarray) -> np.ndarray:
-        # With x64 on, Keras's loops on JAX mix both types and fail.
+        with jax.enable_x64(True), contextlib.suppress(TypeError):
+            return run_in("float64", inputs)
         with jax.enable_x64(False):
-            make = getattr(keras.layers, _CLASSES[options.cell])
-            layer = make(len(recurrent), return_sequences=True, dtype="float32", **settings)
-            layer.build(inputs.shape)
-            layer.set_weights([np.asarray(weight, np.float32) for weight in weights])
-            outputs = layer(keras.ops.convert_to_tensor(inputs.astype(np.float32)))
-            return np.asarray(keras.ops.convert_to_numpy(outputs))[:, :: -1 if reverse else 1]
+            return run_in("float32", inputs)
 
     return run
 
@@ -124,5 +128,7 @@ def _function(keras: Any, name: str) -> Any:
     """Keras's own activation for gradflow's name."""
     if name == "hard_sigmoid_fifth":  # Keras 3 does not have that of Keras 2
         return lambda x: keras.ops.clip(x / 5 + 0.5, 0, 1)
+    if name == "tanh":  # Keras's own rounds to float32 on JAX unless x64 is on from the start
+        return lambda x: 2 * keras.ops.sigmoid(2 * x) - 1
     names = {"identity": "linear", "soft_sign": "softsign"}
     return getattr(keras.activations, names.get(name, name))

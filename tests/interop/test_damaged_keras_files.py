@@ -173,6 +173,14 @@ def test_the_groups_of_keras_2_12_are_found(tmp_path):
     np.testing.assert_allclose(net["a"].params["i"]["b"], 0.1, rtol=1e-6)
 
 
+def test_names_that_are_no_text_are_damage(tmp_path):
+    path = tmp_path / "net.weights.h5"
+    with h5py.File(path, "w") as file:
+        file[b"layers/\xff\xfe"] = np.ones(2)
+    with pytest.raises(ValueError, match="it is damaged .* is not a text"):
+        load(path)
+
+
 def test_a_long_list_of_names_is_in_parts(tmp_path):
     path = tmp_path / "weights.h5"
     with h5py.File(path, "w") as file:

@@ -205,6 +205,8 @@ def test_wrong_objects_are_refused():
         gradflow.load(linen.GRUCell(4))
     with pytest.raises(ValueError, match="with a recurrent cell, got kernel"):
         gradflow.load({"kernel": np.ones((2, 2))})
+    with pytest.raises(ValueError, match="no convention but flax or haiku"):
+        gradflow.load({"kernel": np.ones((2, 2))}, convention="keras")
     with pytest.raises(ValueError, match="got none in Linear"):
         gradflow.load(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
 

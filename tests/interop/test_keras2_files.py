@@ -265,5 +265,7 @@ def test_a_nested_model_and_layers_of_other_names(tmp_path):
 
 def test_a_file_of_keras_1_is_refused(tmp_path):
     path = write(tmp_path / "old.h5", {"lstm_1": {"lstm_1_W_i": draw(2, 2)}}, version="1.2.2")
+    with pytest.raises(ValueError, match="no convention but keras for a file of Keras"):
+        gradflow.load(path, convention="torch")
     with pytest.raises(ValueError, match="of Keras 1.2.2. Load it with Keras 2"):
         gradflow.load(path)

@@ -78,7 +78,7 @@ def test_two_bidirectional_layers_equal_keras(kind, use_bias, tmp_path):
     assert [layer.name for layer in net.layers] == names
     assert [layer.direction for layer in net.layers] == ["forward", "reverse"] * 2
     assert [layer.fed_by for layer in net.layers] == [()] * 2 + [tuple(names[:2])] * 2
-    assert all(layer.error is not None and layer.error < 1e-6 for layer in net.layers)
+    assert all(layer.error is not None and layer.error < 1e-12 for layer in net.layers)
     assert all(layer.spec == kind for layer in net.layers)
 
     x = random_inputs(3)
