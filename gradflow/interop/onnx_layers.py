@@ -97,13 +97,19 @@ def weights_of(place: Place, constants: Constants, directions: int) -> Weights:
 
 def _carry(place: Place, constants: Constants, index: int, hidden: int) -> tuple[Carry | None, str]:
     """Returns s_0 of a direction, if the model has a constant one, and what has to be said."""
-    layout = attributes(place.node).get("layout", 0)
+    options = attributes(place.node)
+    layout, directions = (
+        options.get("layout", 0),
+        len(DIRECTIONS[options.get("direction", "forward")]),
+    )
     names = [input_of(place, 5)] + [input_of(place, 6)] * (place.node.op_type == "LSTM")
     notes, states = [], []
     for name in names:
         try:
             state = np.zeros(hidden) if not name else constants.initial(place.scope, name)
-            states.append(_state(np.asarray(state, np.float64), layout, index, hidden))
+            states.append(
+                _state(np.asarray(state, np.float64), layout, (index, directions), hidden)
+            )
         except ValueError:
             states.append(np.zeros(hidden))
             notes.append("its initial state is not constant in the model, and zero here")
@@ -115,11 +121,16 @@ def _carry(place: Place, constants: Constants, index: int, hidden: int) -> tuple
     return (LSTMCarry(*states) if len(states) > 1 else states[0]), note
 
 
-def _state(state: np.ndarray, layout: int, index: int, hidden: int) -> np.ndarray:
-    """Returns the state of a direction that all sequences begin with."""
-    if state.ndim < 3:
-        return np.array(np.broadcast_to(state, hidden))
+def _state(state: np.ndarray, layout: int, place: tuple[int, int], hidden: int) -> np.ndarray:
+    """Returns the state that all sequences begin with, for (direction, number of directions)."""
+    index, directions = place
+    if state.size == 1:
+        return np.full(hidden, state.item())
+    if state.ndim != 3:
+        raise ValueError("the initial state does not have three axes")
     rows = state.swapaxes(0, 1) if layout else state
+    if len(rows) not in (1, directions):
+        raise ValueError("the initial state has another number of directions")
     own = rows[index if len(rows) > 1 else 0]
     if len(own) == 0 or np.any(own != own[0]):
         raise ValueError("the sequences of a batch begin with different states")

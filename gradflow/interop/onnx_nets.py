@@ -74,6 +74,18 @@ def from_graph(model: Any, options: Options) -> Net:
 
 
 def _net(model: Any, folder: Path | None, options: Options) -> Net:
+    try:
+        return _read(model, folder, options)
+    except (ValueError, OSError, ImportError):
+        raise
+    except Exception as error:  # text in a damaged model can be bytes, and nesting without end
+        raise ValueError(
+            f"Expected a valid ONNX model, but it is damaged ({one_line(error)}). Copy or export "
+            "it again."
+        ) from None
+
+
+def _read(model: Any, folder: Path | None, options: Options) -> Net:
     model = _without_functions(model)
     constants, root = Constants(model, folder), Scope(model.graph)
     places = _with_unique_names(recurrent_places(root))

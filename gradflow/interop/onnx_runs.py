@@ -43,12 +43,16 @@ def node_runner(
     node.attribute.extend(kept)
     node.output.append("Y")
     weights, states = {}, {}
+    hidden = constants.value(place.scope, input_of(place, 2)).shape[2]
     for index in range(len(node.input)):
         name, kept_name = input_of(place, index), ""
         if index in (1, 2, 3, 7) and name:
             kept_name = f"weight_{index}"
             weights[kept_name] = constants.value(place.scope, name).astype(np.float32)
-        elif index in (5, 6) and (state := _constant_state(place, constants, name)) is not None:
+        elif (
+            index in (5, 6)
+            and (state := _constant_state(place, constants, name, directions, hidden)) is not None
+        ):
             kept_name = f"state_{index}"
             states[kept_name] = state
         node.input[index] = "X" if index == 0 else kept_name
@@ -61,7 +65,6 @@ def node_runner(
     )
     alone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     session = _session(alone.SerializeToString())
-    hidden = weights["weight_2"].shape[2]
 
     def of_direction(direction: int) -> Callable[[np.ndarray], np.ndarray]:
         def run(inputs: np.ndarray) -> np.ndarray:
@@ -80,17 +83,23 @@ def _expanded(state: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(state, shape), np.float32)
 
 
-def _constant_state(place: Place, constants: Constants, name: str) -> np.ndarray | None:
+def _constant_state(
+    place: Place, constants: Constants, name: str, directions: int, hidden: int
+) -> np.ndarray | None:
     """Returns the initial state for one sequence, if it is constant; else None."""
     try:
         state = constants.initial(place.scope, name) if name else None
     except ValueError:
         return None
-    if state is None or state.ndim < 3:
+    if state is None or state.size == 1:
         return state
+    if state.ndim < 3:
+        return None
     if attributes(place.node).get("layout", 0):
         state = state.swapaxes(0, 1)
-    return state[:, :1] if np.all(state == state[:, :1]) else None
+    state = state[:, :1] if np.all(state == state[:, :1]) else state
+    fits = state.shape[1] == 1 and state.shape[0] in (1, directions) and state.ndim == 3
+    return state if fits and state.shape[2] in (1, hidden) else None
 
 
 def _session(model: bytes, folder: Path | None = None) -> Any:

@@ -512,6 +512,14 @@ def test_damaged_files_are_one_line(tmp_path):
     assert refused > 30
 
 
+def test_text_that_is_no_text_is_refused():
+    tensors = weights("RNN")
+    model = model_of([node_of("RNN", tensors, name="name")], tensors)
+    content = model.SerializeToString().replace(b"name", b"na\xff\xfe")
+    with pytest.raises(ValueError, match="Expected a valid ONNX model"):
+        gradflow.load(onnx.load_from_string(content))
+
+
 def absurd(tensors, nodes=()):
     return model_of([*nodes, node_of("RNN", tensors)], tensors)
 
@@ -546,3 +554,11 @@ def test_functions_that_call_themselves_are_refused():
     call = helper.make_node("Net", ["X"], ["Y"], domain="own")
     with pytest.raises(ValueError, match="functions that can be expanded|Expected a valid"):
         gradflow.load(model_of([call], {}, functions=[function]))
+
+
+@pytest.mark.parametrize("shape", [(H,), (3, 1, H), (1, 1, H + 1), (0, 1, H)], ids=str)
+def test_initial_states_of_another_shape_are_left_out(shape):
+    tensors = weights("RNN", 2) | {"h": np.ones(shape, "f")}
+    node = node_of("RNN", tensors, states=("h",), direction="bidirectional")
+    for layer in gradflow.load(model_of([node], tensors)).layers:
+        assert layer.carry is None and "initial state" in layer.note and layer.error < 1e-6
