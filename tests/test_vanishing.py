@@ -86,10 +86,13 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
         "from gradflow.cells import rnn\n"
         "here = pathlib.Path(__file__).parent\n"
         "def killer(input_size, hidden_size):\n"
-        "    if (here / 'armed').exists() and list(here.glob('out/parts/*')):\n"
-        "        (here / 'armed').unlink()\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return rnn(input_size, hidden_size)\n"
+        "    cell = rnn(input_size, hidden_size)\n"
+        "    def step(*arguments):\n"
+        "        if (here / 'armed').exists() and list(here.glob('out/parts/*')):\n"
+        "            (here / 'armed').unlink()\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return cell.step(*arguments)\n"
+        "    return cell._replace(step=step)\n"
     )
     (tmp_path / "armed").touch()
     command = [sys.executable, str(SCRIPT), *QUICK, "--cell=rnn,mine.py:killer", "--workdir=out"]

@@ -33,8 +33,8 @@ class Summary(NamedTuple):
         given; infinite where none is.
       needed_lag: The lag that the regime is about, in steps.
       log_change: Natural logarithm of the factor by which the norm changes over the needed lag,
-        rate · needed_lag, with the interval of the rate; -inf where the median curve is exactly
-        zero by then.
+        rate · needed_lag, with the interval of the rate; -inf where most curves are exactly zero
+        by then.
       regime: ``vanishing``, ``exploding``, ``stable``, ``inconclusive`` or ``undefined``.
     """
 
@@ -111,7 +111,7 @@ def summary(
     with np.errstate(invalid="ignore"):  # between two infinities lies a NaN, which is no lag
         median = np.median(curves, axis=0)
     log_change = Estimate(rate, *interval).map(lambda slope: slope * needed)
-    if median[min(needed, longest)] == -np.inf:
+    if np.mean(curves[:, min(needed, longest)] == -np.inf) > 0.5:
         log_change = Estimate(-np.inf, -np.inf, -np.inf)
     return Summary(
         rate=rate,

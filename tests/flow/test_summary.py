@@ -61,6 +61,10 @@ def test_a_gradient_that_is_cut_before_the_needed_lag_vanishes():
     assert summary(curve).regime == "vanishing"
     assert summary(curve).log_change.value == -np.inf
     assert summary(curve, needed_lag=59).regime == "stable"
+    assert summary(np.stack([curve, curve, 0 * LAGS])).regime == "vanishing"
+    assert (
+        summary(np.stack([curve, 0 * LAGS])).regime == "stable"
+    )  # half of them are cut, and not most
 
 
 def test_lag_0_does_not_count_where_the_blocks_share_nothing():
