@@ -1,6 +1,6 @@
 """Networks of other frameworks as cells, cells as modules of Flax, and parameters in files."""
 
-from gradflow.interop.flax_cells import (
+from gradflow.interop.flax.cells import (
     LinenCell,
     NnxCell,
     as_linen,

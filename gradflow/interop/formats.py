@@ -28,15 +28,15 @@ class Format(NamedTuple):
 
 
 FORMATS = {
-    "safetensors": Format("array_files", "", "safetensors with PyTorch's or Keras's names"),
-    "npz": Format("array_files", "", "NumPy archive with PyTorch's or Keras's names"),
-    "torch": Format("torch_files", "torch", "PyTorch state_dict (.pt, .pth)"),
-    "torchscript": Format("torch_files", "", "TorchScript archive"),
-    "keras": Format("keras_nets", "", "Keras 3 model (.keras)"),
-    "hdf5": Format("keras_nets", "", "Keras weights or model (.h5, .hdf5, .weights.h5)"),
-    "onnx": Format("onnx_nets", "onnx", "ONNX graph"),
-    "msgpack": Format("flax_files", "", "Flax msgpack"),
-    "orbax": Format("flax_files", "", "Orbax checkpoint, a folder"),
+    "safetensors": Format("arrays.files", "", "safetensors with PyTorch's or Keras's names"),
+    "npz": Format("arrays.files", "", "NumPy archive with PyTorch's or Keras's names"),
+    "torch": Format("torch.files", "torch", "PyTorch state_dict (.pt, .pth)"),
+    "torchscript": Format("torch.files", "", "TorchScript archive"),
+    "keras": Format("keras.nets", "", "Keras 3 model (.keras)"),
+    "hdf5": Format("keras.nets", "", "Keras weights or model (.h5, .hdf5, .weights.h5)"),
+    "onnx": Format("onnx.nets", "onnx", "ONNX graph"),
+    "msgpack": Format("flax.files", "", "Flax msgpack"),
+    "orbax": Format("flax.files", "", "Orbax checkpoint, a folder"),
 }
 """The formats of files, each read by one function; `format_of` recognises them."""
 

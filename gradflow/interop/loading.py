@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gradflow.interop.array_names import find_groups
+from gradflow.interop.arrays.names import find_groups
 from gradflow.interop.formats import FORMATS, format_of, known_formats
 from gradflow.interop.net import Layer, Net, check_net
 from gradflow.interop.nonfinite import describe_nonfinite
@@ -44,11 +44,11 @@ ACTIVATIONS = ("tanh", "relu")
 """The activations of an RNN whose file does not have it."""
 
 OBJECTS = {
-    "torch": ("torch_nets", "from_module"),
-    "keras": ("keras_nets", "from_model"),
-    "flax": ("flax_nets", "from_flax"),
-    "equinox": ("equinox_nets", "from_equinox"),
-    "onnx": ("onnx_nets", "from_graph"),
+    "torch": ("torch.nets", "from_module"),
+    "keras": ("keras.nets", "from_model"),
+    "flax": ("flax.nets", "from_flax"),
+    "equinox": ("flax.equinox", "from_equinox"),
+    "onnx": ("onnx.nets", "from_graph"),
 }
 """The module and the function for an object in memory, by the package of one of its classes."""
 
@@ -114,9 +114,9 @@ def _from_memory(model: Any, options: Options) -> Net:
         if package in packages:
             return getattr(_module(module), function)(model, options)
     if isinstance(model, Mapping) and find_groups(filter(_is_text, model)):
-        return _module("torch_files").from_state_dict(model, options)
+        return _module("torch.files").from_state_dict(model, options)
     if isinstance(model, Mapping):
-        return _module("flax_nets").from_tree(model, options)
+        return _module("flax.nets").from_tree(model, options)
     raise ValueError(
         f"Expected a path, or a model of PyTorch, Keras, Flax, Haiku, Equinox or ONNX, got "
         f"{type(model).__name__}. Save it to a file in one of these formats: {known_formats()}."

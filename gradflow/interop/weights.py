@@ -22,7 +22,7 @@ from safetensors.numpy import save
 from gradflow.cell import Params, param_shapes
 from gradflow.cells import resolve
 from gradflow.checks import check_sizes, shorten
-from gradflow.interop.safetensors_files import opened
+from gradflow.interop.arrays.safetensors_files import opened
 from gradflow.paths import user_path, write_bytes
 
 _KINDS = {"BOOL": "b", "C64": "c", "F16": "f", "F32": "f", "F64": "f"} | {

@@ -12,7 +12,7 @@ import pytest
 from flax import linen, serialization
 
 import gradflow
-from gradflow.interop import flax_files
+from gradflow.interop.flax import files as flax_files
 
 
 @pytest.fixture(scope="module")

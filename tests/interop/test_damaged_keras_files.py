@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gradflow
-from gradflow.interop import hdf5_child, hdf5_files
+from gradflow.interop.keras import hdf5_child, hdf5_files
 
 H, SIZE = 3, 2
 

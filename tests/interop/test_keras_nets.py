@@ -12,9 +12,9 @@ import pytest
 from foreign import T, check_log_norms, check_outputs, check_step, random_inputs
 
 import gradflow
-from gradflow.interop import keras_runs
 from gradflow.interop.feeding import feed, to_lowest
-from gradflow.interop.keras_cells import ACTIVATIONS
+from gradflow.interop.keras import runs as keras_runs
+from gradflow.interop.keras.cells import ACTIVATIONS
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 keras = pytest.importorskip("keras")
@@ -184,7 +184,7 @@ def test_the_graph_of_a_functional_model(tmp_path):
         assert net["mixed"].fed_by == net["last"].fed_by == ()
         assert net["summed.reverse"].fed_by == ("mixed",)
         assert [layer.direction for layer in net.layers if layer.name == "back"] == ["reverse"]
-        inputs = feed(net, to_lowest(net, random_inputs(3)))
+        inputs = feed(net, {name: random_inputs(3) for name in ("encoder", "back")})
         captured = net.capture({"x": random_inputs(3)})
         np.testing.assert_allclose(captured["decoder"], inputs["decoder"], atol=1e-6)
 
@@ -259,7 +259,7 @@ def test_layers_and_cells_alone():
 
 IMPORT = """
 import sys
-from gradflow.interop.keras_runs import keras_module
+from gradflow.interop.keras.runs import keras_module
 keras, why = keras_module()
 print(why if keras is None else keras.config.backend())
 """

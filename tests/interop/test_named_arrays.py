@@ -13,8 +13,10 @@ from safetensors.numpy import save_file
 
 import gradflow
 from gradflow.cells import resolve
-from gradflow.interop import array_layouts, named_arrays, save_params
-from gradflow.interop.array_names import find_groups
+from gradflow.interop import save_params
+from gradflow.interop.arrays import layouts as array_layouts
+from gradflow.interop.arrays import nets as named_arrays
+from gradflow.interop.arrays.names import find_groups
 
 INPUT, HIDDEN, STEPS = 3, 4, 7
 HAS_TORCH = importlib.util.find_spec("torch") is not None

@@ -1,0 +1,1 @@
+"""Networks in files of named arrays: safetensors and NumPy archives."""

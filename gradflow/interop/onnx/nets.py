@@ -1,0 +1,203 @@
+"""Reads the recurrent layers of ONNX models: nodes RNN, LSTM and GRU, wherever they are.
+
+Names mean nothing in ONNX: the weights of a node are followed through its graph and the graphs
+around it to constants. A model whose cell is written out in products has no such node.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradflow.interop.loading import Options
+from gradflow.interop.net import Layer, Net, compared
+from gradflow.interop.onnx.constants import Constants
+from gradflow.interop.onnx.feeding import Feeding
+from gradflow.interop.onnx.graph import (
+    Place,
+    Scope,
+    attributes,
+    called_in,
+    one_line,
+    recurrent_places,
+)
+from gradflow.interop.onnx.layers import input_of, layers_of
+from gradflow.interop.onnx.runs import capture_of, node_runner
+
+INSIDE = "its inputs cannot be captured: it is in a branch, a loop or a scan of the model"
+"""The note of a layer that is not in the main graph."""
+
+
+def read_onnx(path: Path, options: Options) -> Net:
+    """Reads the recurrent layers of an ONNX file. Its other files are read from its folder alone.
+
+    Raises:
+      ValueError: If the file is damaged, has no recurrent node, or none that can be imported.
+      OSError: If it cannot be read.
+      ModuleNotFoundError: If onnx is not installed.
+    """
+    import onnx
+
+    try:
+        model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
+        onnx.checker.check_model(str(path))
+    except OSError:
+        raise
+    except Exception as error:  # of protobuf, which depends on its implementation, and of onnx
+        raise ValueError(
+            f"Expected an ONNX model at {str(path)!r}, but it is damaged ({one_line(error)}). "
+            "Copy or export it again."
+        ) from None
+    return _net(model, path.parent, options)
+
+
+def from_graph(model: Any, options: Options) -> Net:
+    """Reads the recurrent layers of an ONNX model in memory.
+
+    Raises:
+      ValueError: If it is no valid model, has no recurrent node, or none that can be imported.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise ValueError(
+            f"Expected a valid ONNX model, got an error: {one_line(error)}. Check how it was made."
+        ) from None
+    return _net(model, None, options)
+
+
+def _net(model: Any, folder: Path | None, options: Options) -> Net:
+    try:
+        return _read(model, folder, options)
+    except (ValueError, OSError, ImportError):
+        raise
+    except Exception as error:  # text in a damaged model can be bytes, and nesting without end
+        raise ValueError(
+            f"Expected a valid ONNX model, but it is damaged ({one_line(error)}). Copy or export "
+            "it again."
+        ) from None
+
+
+def _read(model: Any, folder: Path | None, options: Options) -> Net:
+    model = _without_functions(model)
+    constants, root = Constants(model, folder), Scope(model.graph)
+    places = _with_unique_names(recurrent_places(root))
+    if not places:
+        raise _no_recurrent_node(root)
+    layers, unsupported = _layers(places, constants)
+    feeding = Feeding(
+        constants,
+        [(place, tuple(one.name for one in of), of[0].hidden_size) for place, of in layers],
+    )
+    found, captured = [], {}
+    for place, of in layers:
+        of = [replace(layer, fed_by=feeding.of(place)) for layer in of]
+        if options.verify:
+            of = _verified(place, of, constants, model)
+        if place.scope is root:
+            layout = attributes(place.node).get("layout", 0)
+            captured |= {layer.name: (input_of(place, 0), layout) for layer in of}
+        else:
+            of = [_noted(layer, INSIDE) for layer in of]
+        found += of
+    capture = capture_of(model, folder, captured) if captured else None
+    return Net("ONNX", tuple(found), unsupported, capture)
+
+
+def _layers(
+    places: Sequence[Place], constants: Constants
+) -> tuple[list[tuple[Place, list[Layer]]], dict[str, str]]:
+    """Returns the layers of each node, and the reasons of the nodes that are not imported."""
+    layers, unsupported = [], {}
+    for place in places:
+        try:
+            layers.append((place, layers_of(place, constants)))
+        except (ValueError, TypeError, RecursionError) as error:
+            unsupported[place.name] = one_line(error)
+    if not layers:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in unsupported.items())
+        raise ValueError(
+            f"Expected a recurrent node that can be imported, got {reasons}. Export the model with "
+            "constant weights and with activations that a cell has."
+        )
+    return layers, unsupported
+
+
+def _verified(
+    place: Place, layers: Sequence[Layer], constants: Constants, model: Any
+) -> list[Layer]:
+    """Returns the layers, compared with what onnxruntime computes."""
+    leaves = [leaf for layer in layers for leaf in jax.tree.leaves(layer.params)]
+    if not all(np.all(np.isfinite(leaf)) for leaf in leaves):
+        # Runtimes disagree about NaN in activations, and the layer is imported nevertheless.
+        return [_noted(one, "not verified: its weights are not finite") for one in layers]
+    try:
+        run = node_runner(place, constants, model, len(layers))
+    except ModuleNotFoundError:
+        return [_noted(one, "not verified: onnxruntime is not installed") for one in layers]
+    except ValueError as error:
+        return [_noted(one, f"not verified: {error}") for one in layers]
+    return [compared(layer, run(index)) for index, layer in enumerate(layers)]
+
+
+def _noted(layer: Layer, note: str) -> Layer:
+    return replace(layer, note="; ".join(filter(None, [layer.note, note])))
+
+
+def _with_unique_names(places: Iterable[Place]) -> list[Place]:
+    """Returns the nodes with a number behind a name that another one has."""
+    seen: Counter[str] = Counter()
+    unique = []
+    for place in places:
+        seen[place.name] += 1
+        number = seen[place.name]
+        unique.append(place._replace(name=place.name + (f"_{number}" if number > 1 else "")))
+    return unique
+
+
+def _without_functions(model: Any) -> Any:
+    """Returns the model with the nodes of its local functions in the place of their calls.
+
+    Raises:
+      ValueError: If a function calls itself.
+    """
+    from onnx import inliner
+
+    if not model.functions:
+        return model
+    names = {(one.domain, one.name) for one in model.functions}
+    calls = {(one.domain, one.name): called_in(one.node) & names for one in model.functions}
+    try:
+        list(TopologicalSorter(calls).static_order())
+        return inliner.inline_local_functions(model)
+    except Exception as error:  # of graphlib for a circle, and of onnx
+        raise ValueError(
+            f"Expected local functions that can be expanded, got an error: {one_line(error)}. "
+            "Export the model without functions."
+        ) from None
+
+
+def _no_recurrent_node(root: Scope) -> ValueError:
+    kinds = Counter(node.op_type for scope in root.scopes() for node in scope.graph.node)
+    products = kinds["Gemm"] + kinds["MatMul"]
+    gates = kinds["Sigmoid"] + kinds["Tanh"]
+    if products and gates:
+        found = (
+            f"{products} Gemm or MatMul and {gates} Sigmoid or Tanh: if the model is recurrent, "
+            "its cell is written out in them"
+        )
+    else:
+        common = ", ".join(name for name, _ in kinds.most_common(5))
+        found = f"{sum(kinds.values())} nodes, such as {common or 'none'}"
+    return ValueError(
+        f"Expected a node RNN, LSTM or GRU in the ONNX graph, got {found}. Load the state_dict or "
+        "the safetensors file of the model, or export it so that its LSTM is kept as a node: "
+        "torch.onnx.export(..., dynamo=False) does that for nn.LSTM."
+    )

@@ -1,0 +1,1 @@
+"""Networks of PyTorch: modules, state_dicts and TorchScript archives."""
