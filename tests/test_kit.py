@@ -20,8 +20,9 @@ from gradflow.train.runs import begin
 from gradflow.train.training import Training
 
 VANISHING = load("vanishing")
-cells, curves, decisions, rates, runs = (
-    getattr(VANISHING, name) for name in ("cells", "curves", "decisions", "rates", "runs")
+cells = VANISHING.subjects.cells
+curves, decisions, rates, runs = (
+    getattr(VANISHING, name) for name in ("curves", "decisions", "rates", "runs")
 )
 CONFIG = VANISHING.EXPERIMENT.resolve({"seed": 3, "input_size": 2}, quick=True)
 
