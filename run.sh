@@ -12,7 +12,10 @@ usage() {
 usage: ./run.sh <experiment> [flags]    runs it; --helpshort lists its flags, --quick takes seconds
        ./run.sh figures [--quick]       draws the gallery again
        ./run.sh tables                  generates the documentation's tables from the records
-       ./run.sh test [--slow] [pytest arguments]   --slow includes the tests that take minutes
+       ./run.sh diagnose MODEL [flags]  diagnoses a trained network from its file
+       ./run.sh test [--slow] [--frameworks] [pytest arguments]
+                                        --slow includes the tests that take minutes, --frameworks
+                                        installs the frameworks whose networks are read
        ./run.sh faults [--minutes=N] [--seed=S] [--only=KIND]   attacks everything at random
        ./run.sh lint
        ./run.sh setup                   makes the environment, in .venv, and installs the project
@@ -116,6 +119,11 @@ run_tests() {
     case "$argument" in
       --slow)
         chosen=()
+        continue
+        ;;
+      --frameworks)
+        # Tests that need one are skipped, with the reason, where it cannot be installed.
+        (prepare frameworks) || echo "testing without the other frameworks" >&2
         continue
         ;;
       -n* | --numprocesses* | no:xdist | -pno:xdist) workers=() ;;

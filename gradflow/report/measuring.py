@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from gradflow import flow
 from gradflow.cell import Cell, Params
+from gradflow.flow.interned import interned
 from gradflow.interop import Layer
 from gradflow.report import programs
 from gradflow.report.losses import Batch
@@ -100,7 +101,7 @@ def log_norms(
     """
     affordable = int(max(2, BUDGET // _operations(cell, params, x.shape[1])))
     count = min(affordable, at_most, len(x))
-    found = program_of_runs(programs.norms, cell)(params, x[:count], lengths[:count])
+    found = program_of_runs(programs.norms, interned(cell))(params, x[:count], lengths[:count])
     for row, length in zip(found, lengths, strict=False):
         padding = x.shape[1] - length
         row[:] = np.append(row[padding:], np.full(padding, np.nan))
