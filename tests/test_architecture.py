@@ -69,6 +69,8 @@ def imported(path: Path) -> frozenset[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports by a relative name"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "import_module":
+            names |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
     return frozenset(names)
 
 
@@ -174,6 +176,7 @@ def test_only_those_who_need_a_library_import_it():
         "interop",
         "report",
     }
+    assert importers("torch") == {"interop", "report"}
     assert importers("tensorflow", "pandas") == set()
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def keras_callback(model: Any, settings: Settings, sample: Any) -> Any:
     Raises:
       ValueError: If the model has no recurrent layer that can be imported, or a sample is missing.
     """
-    import keras
+    keras = import_module("keras")
 
     load(model, verify=False)  # raises before the training, not in it
     if sample is None and keras.backend.backend() != "jax":
@@ -92,7 +93,7 @@ def _unchanged(model: Any) -> Iterator[None]:
     Recurrent layers of Keras with dropout advance their random seeds in inference, too, and
     stateful ones keep their last state.
     """
-    import keras
+    keras = import_module("keras")
 
     variables = list(model.non_trainable_variables)
     values = [np.array(keras.ops.convert_to_numpy(one)) for one in variables]
@@ -133,7 +134,7 @@ class _Batches:
 
     def inputs(self, model: Any) -> dict[str, np.ndarray]:
         """Returns the inputs of a few examples, by the names of the model's inputs."""
-        import keras
+        keras = import_module("keras")
 
         x = self._sample
         if x is None:

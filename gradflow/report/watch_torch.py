@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,14 +126,14 @@ def _tensors(output: Any) -> Iterator[Any]:
 
 
 def _is_training(module: Any) -> bool:
-    import torch
+    torch = import_module("torch")
 
     return module.training and torch.is_grad_enabled()
 
 
 def _recurrent_modules(module: Any) -> dict[str, Any]:
     """Returns the recurrent modules by the names that `gradflow.load` gives them."""
-    import torch
+    torch = import_module("torch")
 
     kinds = (torch.nn.RNNBase, torch.nn.RNNCellBase)
     return {name: one for name, one in module.named_modules() if isinstance(one, kinds)}
@@ -140,7 +141,7 @@ def _recurrent_modules(module: Any) -> dict[str, Any]:
 
 def _call(module: Any, args: tuple, kwargs: Mapping[str, Any], count: int) -> Call:
     """Returns the first ``count`` sequences of a call, copied."""
-    import torch
+    torch = import_module("torch")
 
     given = dict(zip(("input", "hx"), args, strict=False)) | dict(kwargs)
     inputs, hx = given["input"], given.get("hx")

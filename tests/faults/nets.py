@@ -32,7 +32,7 @@ def in_npz(**files: np.ndarray) -> bytes:
 
 @functools.cache
 def in_torch(*, zipped: bool) -> bytes:
-    import torch  # noqa: PLC0415
+    import torch
 
     buffer = io.BytesIO()
     state = {name: torch.from_numpy(array) for name, array in arrays().items()}

@@ -321,7 +321,7 @@ def test_weights_that_are_not_finite_are_imported_and_named():
 
 
 def test_swapped_gates_do_not_pass(monkeypatch):
-    from gradflow.interop.arrays import layouts as array_layouts  # noqa: PLC0415
+    from gradflow.interop.arrays import layouts as array_layouts
 
     split = array_layouts.split_gates
     monkeypatch.setattr(

@@ -1,6 +1,7 @@
 """The recurrent layers of Equinox modules in memory."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ def from_equinox(module: Any, options: Options) -> Net:
     Raises:
       ValueError: If there is none.
     """
-    import equinox as eqx
+    eqx = import_module("equinox")
 
     kinds = (eqx.nn.LSTMCell, eqx.nn.GRUCell)
     leaves = jax.tree_util.tree_leaves_with_path(module, is_leaf=lambda n: isinstance(n, kinds))

@@ -1,6 +1,7 @@
 """Runs of the recurrent cells of Flax and Haiku on given parameters, to verify an import."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import jax
@@ -60,7 +61,7 @@ def _like(like: Tree, tree: Tree) -> dict[str, Any]:
 
 
 def _haiku_run(kind: str, tree: Tree, hidden_size: int) -> Run:
-    import haiku as hk
+    hk = import_module("haiku")
 
     options = {"double_bias": "b" in tree["linear_1"]} if kind == "VanillaRNN" else {}
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,7 +154,7 @@ def from_model(model: Any, options: Options) -> Net:
     Raises:
       ValueError: If it has none, or is not built yet.
     """
-    import keras
+    keras = import_module("keras")
 
     if hasattr(model, "state_size") and not isinstance(model, keras.layers.RNN):
         model = keras.layers.RNN(model)

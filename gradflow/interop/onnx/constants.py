@@ -1,6 +1,7 @@
 """The constants of an ONNX model, followed through its graphs."""
 
 import math
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,8 @@ class Constants:
         return value
 
     def _tensor(self, tensor: TensorProto) -> np.ndarray:
-        from onnx import external_data_helper, numpy_helper
+        external_data_helper = import_module("onnx.external_data_helper")
+        numpy_helper = import_module("onnx.numpy_helper")
 
         if tensor.external_data:
             if self._folder is None:
@@ -102,7 +104,8 @@ class Constants:
         return self._evaluate(node, feeds, name)
 
     def _evaluate(self, node: NodeProto, feeds: dict[str, np.ndarray], name: str) -> np.ndarray:
-        from onnx import helper, reference
+        helper = import_module("onnx.helper")
+        reference = import_module("onnx.reference")
 
         graph = helper.make_graph(
             [node],

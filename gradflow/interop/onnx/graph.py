@@ -1,6 +1,7 @@
 """The graphs of an ONNX model, one in another, and the recurrent nodes in them."""
 
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from typing import Any, NamedTuple, Optional, TypeAlias
 
 # The classes of onnx, which is imported only when a model of it is read.
@@ -20,7 +21,7 @@ def one_line(error: BaseException) -> str:
 
 def attributes(node: NodeProto) -> dict[str, Any]:
     """Returns the attributes of a node by name, text as str."""
-    from onnx import helper
+    helper = import_module("onnx.helper")
 
     found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     return {

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def read_onnx(path: Path, options: Options) -> Net:
       OSError: If it cannot be read.
       ModuleNotFoundError: If onnx is not installed.
     """
-    import onnx
+    onnx = import_module("onnx")
 
     try:
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
@@ -62,7 +63,7 @@ def from_graph(model: Any, options: Options) -> Net:
     Raises:
       ValueError: If it is no valid model, has no recurrent node, or none that can be imported.
     """
-    import onnx
+    onnx = import_module("onnx")
 
     try:
         onnx.checker.check_model(model)
@@ -168,7 +169,7 @@ def _without_functions(model: Any) -> Any:
     Raises:
       ValueError: If a function calls itself.
     """
-    from onnx import inliner
+    inliner = import_module("onnx.inliner")
 
     if not model.functions:
         return model

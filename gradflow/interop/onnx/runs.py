@@ -1,6 +1,7 @@
 """Runs ONNX models by onnxruntime: single nodes for comparison, whole models for their inputs."""
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def node_runner(
       ModuleNotFoundError: If onnxruntime is not installed.
       ValueError: If onnxruntime refuses the node.
     """
-    from onnx import helper, numpy_helper
+    helper = import_module("onnx.helper")
+    numpy_helper = import_module("onnx.numpy_helper")
 
     node = type(place.node)()
     node.CopyFrom(place.node)
@@ -103,7 +105,7 @@ def _constant_state(
 
 
 def _session(model: bytes, folder: Path | None = None) -> Any:
-    import onnxruntime
+    onnxruntime = import_module("onnxruntime")
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # onnxruntime prints warnings about unused constants
@@ -155,7 +157,7 @@ def capture_of(model: Any, folder: Path | None, inputs: Mapping[str, tuple[str, 
 
 def _with_outputs(model: Any, names: Sequence[str]) -> bytes:
     """Returns the model with more outputs, those of these names."""
-    from onnx import helper
+    helper = import_module("onnx.helper")
 
     known = {value.name for value in (*model.graph.output, *model.graph.input)}
     more = type(model)()

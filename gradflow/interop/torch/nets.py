@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +18,11 @@ from gradflow.interop.net import TOLERANCE, Layer, Net, compared, largest_differ
 from gradflow.interop.torch.capture import capture
 from gradflow.interop.torch.state_dicts import unwrapped
 
-if TYPE_CHECKING:
-    import torch
-
 RECURRENT = re.compile(r"(Quantized|Q)?(RNN|LSTM|GRU)(Cell|Base)?")
 """Names of classes that are recurrent; those that are not of torch.nn are not imported."""
 
 
-def from_module(module: "torch.nn.Module", options: Options) -> Net:
+def from_module(module: Any, options: Options) -> Net:
     """Returns the recurrent layers of a module, in the order in which they were registered.
 
     Every layer and direction is compared with one of `torch.nn` in float64 that has its weights,
@@ -73,7 +71,7 @@ def _inner(module: Any) -> Any:
 
 def _reason_against(module: Any) -> str:
     """Why a recurrent module cannot be imported; "" if it can be, or is not recurrent."""
-    import torch  # noqa: PLC0415
+    torch = import_module("torch")
 
     name = getattr(module, "original_name", type(module).__name__)
     if not RECURRENT.fullmatch(name):
@@ -89,14 +87,14 @@ def _reason_against(module: Any) -> str:
 
 
 def _is_recurrent(module: Any) -> bool:
-    import torch  # noqa: PLC0415
+    torch = import_module("torch")
 
     return isinstance(module, torch.nn.RNNBase | torch.nn.RNNCellBase)
 
 
 def _net_of(path: str, module: Any, options: Options) -> Net:
     """The layers of one module, compared with those of torch.nn and with the module itself."""
-    import torch  # noqa: PLC0415
+    torch = import_module("torch")
 
     is_cell = isinstance(module, torch.nn.RNNCellBase)
     mode = "" if is_cell else module.mode
@@ -151,7 +149,7 @@ def _array(tensor: Any) -> np.ndarray:
 
 def _original(module: Any, is_cell: bool) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function that runs a copy of a module in float64 on inputs (N, T, input)."""
-    import torch  # noqa: PLC0415
+    torch = import_module("torch")
 
     copied = copy.deepcopy(module).cpu().double().eval()
 

