@@ -1,7 +1,7 @@
 """Diagnosis of trained networks: findings, measured advice, the page and the live monitor."""
 
-from gradflow.report.monitor import Monitor
-from gradflow.report.watch import watch
-from gradflow.report.watch_record import read_watch
+from gradflow.report.live.monitor import Monitor
+from gradflow.report.live.record import read_watch
+from gradflow.report.live.watch import watch
 
 __all__ = ["Monitor", "read_watch", "watch"]

@@ -207,7 +207,7 @@ OF_LSTM = [
         *itertools.product([lstm], OF_LSTM),
         *((rnn, wrong) for wrong in WRONG if "gate_activation" not in wrong[0]),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_wrong_options_are_refused(factory, wrong, without_checks_of_types):
     options, kind, message = wrong

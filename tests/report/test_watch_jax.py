@@ -15,9 +15,9 @@ import gradflow
 from gradflow import flow
 from gradflow.cells import gru, rnn
 from gradflow.report import read_watch, watch
-from gradflow.report.monitor import Monitor, Settings
-from gradflow.report.watch_measure import Measured
-from gradflow.report.watch_record import MOST_LAGS, Record, line_of
+from gradflow.report.live.measure import Measured
+from gradflow.report.live.monitor import Monitor, Settings
+from gradflow.report.live.record import MOST_LAGS, Record, line_of
 
 T, N, D, H = 7, 5, 3, 4
 
@@ -45,6 +45,8 @@ def test_a_cell_is_measured_every_few_steps(tmp_path, key):
     np.testing.assert_allclose(found.factor[0, 0], np.exp(slope))
     assert found.saturation.dims == ("layer", "update", "gate", "end")
     assert json.loads((tmp_path / "watch.jsonl").read_text().splitlines()[0])["session"]
+    monitor.close()
+    assert "updates 5 to 30" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_cells_by_name_and_functions_of_nets(tmp_path, key):
@@ -98,7 +100,7 @@ def subjects_never():
 def test_measurements_wait_for_their_fraction_of_the_time(tmp_path, monkeypatch):
     now = [0.0]
     clock = types.SimpleNamespace(perf_counter=lambda: now[0])
-    monkeypatch.setattr("gradflow.report.monitor.time", clock)
+    monkeypatch.setattr("gradflow.report.live.monitor.time", clock)
     monitor = Monitor(Settings(10, str(tmp_path), None, 4, "spectral", 0.02, False, False), "x")
     monitor._measurer = lambda subjects: now.__setitem__(0, now[0] + 1.0) or {}
     monitor._measurer.compiling = 0.0

@@ -86,6 +86,6 @@ def test_a_sample_is_used_in_place_of_the_batches(tmp_path):
 def test_a_sample_is_needed_where_batches_are_not_seen(tmp_path, monkeypatch):
     model = model_of()
     monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
-    monkeypatch.setattr("gradflow.report.watch_keras.load", lambda *a, **k: None)
+    monkeypatch.setattr("gradflow.report.live.keras_callback.load", lambda *a, **k: None)
     with pytest.raises(ValueError, match="Expected a sample with the backend tensorflow"):
         gradflow.watch(model, folder=str(tmp_path))

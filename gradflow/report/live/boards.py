@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gradflow.report.watch_measure import Measured
+from gradflow.report.live.measure import Measured
 
 
 class Boards:

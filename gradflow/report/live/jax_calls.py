@@ -8,8 +8,8 @@ import numpy as np
 
 from gradflow.cell import Cell, Params
 from gradflow.interop import Net, load
-from gradflow.report.monitor import Monitor, Settings
-from gradflow.report.watch_measure import Subject, subject_of
+from gradflow.report.live.measure import Subject, subject_of
+from gradflow.report.live.monitor import Monitor, Settings
 
 Layers = Callable[[Any], Net | Mapping[str, tuple[Cell, Params]]]
 """Parameters -> the recurrent layers: a net, or cells with their parameters by name."""

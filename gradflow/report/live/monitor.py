@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gradflow.checks import check_flag, check_integer, check_number, shorten
 from gradflow.flow.norms import Norm, check_norm
 from gradflow.flow.summary import HORIZON
-from gradflow.paths import user_path
-from gradflow.report.watch_boards import Boards
-from gradflow.report.watch_measure import Measured, Measurer, Subject
-from gradflow.report.watch_record import Record, dataset_of, line_of
+from gradflow.paths import user_path, write_bytes
+from gradflow.report.live.boards import Boards
+from gradflow.report.live.measure import Measured, Measurer, Subject
+from gradflow.report.live.page import report_of
+from gradflow.report.live.record import Record, dataset_of, line_of
+from gradflow.report.page import render
 
 if TYPE_CHECKING:
     import xarray
@@ -68,6 +70,7 @@ class Monitor:
     def __init__(self, settings: Settings, framework: str) -> None:
         self.settings = settings.check()
         self.spent = 0.0
+        self._framework = framework
         self._measurer = Measurer(settings.norm)
         self._record = Record(
             user_path(settings.folder), {"framework": framework, **settings._asdict()}
@@ -178,8 +181,12 @@ class Monitor:
         return dataset_of(self._record.lines)
 
     def close(self) -> None:
-        """Removes hooks and closes boards. The record is complete without it."""
+        """Removes hooks, closes boards and writes the page. The record is complete without it."""
         self._boards.close()
+        with self.guarded(self._last or 0):
+            if (found := self.dataset()).sizes["layer"]:
+                page = render(report_of(found, self._framework)).encode()
+                write_bytes(self._record.path.with_name("report.html"), page)
 
     def __enter__(self) -> Any:
         return self

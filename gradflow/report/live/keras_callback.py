@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from gradflow.interop import load
-from gradflow.report.monitor import Monitor, Settings
-from gradflow.report.watch_measure import Subject, subject_of
+from gradflow.report.live.measure import Subject, subject_of
+from gradflow.report.live.monitor import Monitor, Settings
 
 
 def keras_callback(model: Any, settings: Settings, sample: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 from gradflow.cell import Cell
 from gradflow.flow.norms import Norm
-from gradflow.report.monitor import Settings
+from gradflow.report.live.monitor import Settings
 
 
 def watch(
@@ -34,10 +34,11 @@ def watch(
     log ‖∂h_T/∂h_k‖ for every lag, the horizon (the lag at which the norm is 1e-3), the factor per
     step, the fraction of saturated units of each gate, and the first step whose state is not
     finite. Each measurement is one line of JSON in ``<folder>/watch.jsonl``, written at once, and
-    is returned by ``monitor.dataset()``, or by `read_watch` from the file. The monitor never raises
-    into the loop, draws no random numbers and changes no tensor: an error is recorded, and
-    reported once. It prints a line for each layer whose horizon falls below the needed lag, or
-    whose states are not finite, and again when the horizon has changed by a factor of 2.
+    is returned by ``monitor.dataset()``, or by `read_watch` from the file; ``monitor.close()``
+    writes the page ``report.html`` beside it. The monitor never raises into the loop, draws no
+    random numbers and changes no tensor: an error is recorded, and reported once. It prints a line
+    for each layer whose horizon falls below the needed lag, or whose states are not finite, and
+    again when the horizon has changed by a factor of 2.
 
     The first update is measured, and then one in ``every``, or less often: a measurement waits
     until all of them, without the compilation at the first, are at most ``max_cost`` of the time
@@ -74,7 +75,7 @@ def watch(
     ).check()
     packages = {base.__module__.partition(".")[0] for base in type(model).__mro__}
     if "keras" in packages:
-        from gradflow.report.watch_keras import keras_callback
+        from gradflow.report.live.keras_callback import keras_callback
 
         return keras_callback(model, settings, sample)
     if sample is not None:
@@ -83,7 +84,7 @@ def watch(
             "loop. Remove sample."
         )
     if "torch" in packages:
-        from gradflow.report.watch_torch import TorchMonitor
+        from gradflow.report.live.torch_hooks import TorchMonitor
 
         return TorchMonitor(model, settings)
     if not isinstance(model, Cell | Mapping) and not callable(model):
@@ -92,6 +93,6 @@ def watch(
             f"{type(model).__name__}. For variables of Flax pass gradflow.load here, and the "
             "variables to the monitor."
         )
-    from gradflow.report.watch_jax import JaxMonitor, layers_of
+    from gradflow.report.live.jax_calls import JaxMonitor, layers_of
 
     return JaxMonitor(layers_of(model), settings)

@@ -10,8 +10,8 @@ import numpy as np
 
 from gradflow.cells.lstm import LSTMCarry
 from gradflow.interop import Layer, load
-from gradflow.report.monitor import Monitor, Settings
-from gradflow.report.watch_measure import Subject, subject_of
+from gradflow.report.live.measure import Subject, subject_of
+from gradflow.report.live.monitor import Monitor, Settings
 
 
 class Call(NamedTuple):

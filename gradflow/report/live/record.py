@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradflow.report.watch_measure import Measured
+from gradflow.report.live.measure import Measured
 
 if TYPE_CHECKING:
     import xarray

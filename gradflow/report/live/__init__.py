@@ -1,0 +1,1 @@
+"""The monitor of a training that runs, for PyTorch, Keras and JAX."""
