@@ -44,7 +44,7 @@ def _run(argv: Sequence[str]) -> int:
 
 def _diagnose(argv: Sequence[str]) -> int:
     from gradflow import study
-    from gradflow.report.diagnose import EXPERIMENT
+    from gradflow.report.experiment import EXPERIMENT
 
     return study.main(EXPERIMENT, with_model(argv), program="gradflow diagnose")
 

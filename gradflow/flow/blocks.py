@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradflow.cell import Carry, Cell, whole_carry
+from gradflow.flow.real_carry import as_real
 from gradflow.flow.trace import Rows, Select, Trace
 from gradflow.numerics.scaling import Scaled, rescale
 from gradflow.unroll import check_is_cell
@@ -29,6 +30,7 @@ def block(cell: Cell, name: str) -> Select:
       ValueError: If the carry has no such field.
     """
     check_is_cell(cell)
+    cell = as_real(cell)
     if name == "h":
         return lambda carry: whole_carry(cell.hidden(carry))  # h may be a matrix or an image
     if name == "carry":
@@ -66,7 +68,7 @@ def coordinates(cell: Cell, name: str, role: str = "source") -> Select:
       TypeError: If the cell is none.
       ValueError: If the carry has no such block, or h is not a selection of its entries.
     """
-    select = block(cell, name)
+    select, cell = block(cell, name), as_real(cell)
     if name == "h" and not _is_selection(cell):
         known = " or ".join(repr(one) for one in ["carry", *_fields(cell)])
         raise ValueError(

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.nonfinite import nonfinite_steps, set_nan
+from gradflow.flow.real_carry import as_real, real_parts
 from gradflow.flow.trace import Trace, compiled, trace_of
 from gradflow.padding import fill_padding
 from gradflow.unroll import Lengths, Mask, check_inputs, start, valid_steps
@@ -54,8 +55,8 @@ class Chunks:
         jax.eval_shape(
             lambda x, s: trace_of(cell, params, x, carry=s, mask=mask).last, inputs, carry
         )
-        self.cell, self.params, self._cutter = cell, params, cutter
-        self._borders = [start(cell, params, inputs, carry)]
+        self.cell, self.params, self._cutter = as_real(cell), params, cutter
+        self._borders = [start(self.cell, params, inputs, real_parts(carry))]
         self._nonfinite: list[bool] = []
         if mask is not None:  # a chunk may have no real step of its own
             inputs = fill_padding(inputs, mask)

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from gradflow.cell import Carry, Cell, Params, whole_carry
 from gradflow.flow.closed_over import open_cell
 from gradflow.flow.interned import interned
+from gradflow.flow.real_carry import as_real, real_parts
 from gradflow.numerics.exact_slopes import exact_slopes
 from gradflow.numerics.scaling import Scaled, rescale, with_room
 from gradflow.padding import copying_step, fill_padding
@@ -184,11 +185,14 @@ def trace_of(
 ) -> Trace:
     """Runs the cell over one sequence, (T, input), and keeps what the measurements linearise.
 
+    A complex carry is measured as its real and imaginary parts (`real_carry`).
+
     Raises:
       TypeError: If the cell is none, or the inputs or the carry are not floating.
       ValueError: If the inputs are not one sequence, or shapes do not fit.
     """
     check_is_cell(cell)
+    cell, carry = as_real(cell), real_parts(carry)
     inputs = check_sequence(inputs)
     mask = valid_steps(inputs, lengths, mask)
     check_step(cell, params, start(cell, params, inputs, carry), inputs, batched=False)

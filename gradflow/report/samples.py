@@ -1,6 +1,7 @@
 """The inputs of every layer of a net: generated, read from a file, or taken from the model."""
 
 import zipfile
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -52,32 +53,39 @@ def generated_batches(
     return _batches(feed(net, found), None)
 
 
-def captured_batches(net: Net, path: str, lengths: str | None) -> dict[str, Batch]:
+def captured_batches(
+    net: Net, sample: Mapping[str, np.ndarray], lengths: np.ndarray | None
+) -> dict[str, Batch]:
     """Runs the original model on a sample, and takes the inputs of each layer there.
 
     Args:
       net: The net, from a source that can run the whole model.
-      path: A file of `numpy.savez` with the model's inputs by name, or of `numpy.save` with one.
-      lengths: The number of real steps of each sequence: numbers with commas, or a file of
-        `numpy.save`; by default all steps are real.
+      sample: The model's inputs by name.
+      lengths: The number of real steps of each sequence; by default all steps are real.
 
     Raises:
-      ValueError: If the model cannot be run, the sample cannot be read, or the lengths do not fit.
+      ValueError: If the model cannot be run, or the lengths do not fit.
     """
     if net.capture is None:
         raise ValueError(
-            f"Expected a model that can be run on a sample, but the file of {net.framework} has "
+            f"Expected a model that can be run on a sample, but the source, {net.framework}, has "
             "parameters alone. Load the model in Python and call gradflow.report.diagnose(model, "
             "sample=...), or use --inputs."
         )
-    return _batches(feed(net, net.capture(_read_sample(path))), lengths)
+    return _batches(feed(net, net.capture(sample)), lengths)
 
 
-def _batches(inputs: dict[str, np.ndarray], lengths: str | None) -> dict[str, Batch]:
+def _batches(inputs: dict[str, np.ndarray], lengths: np.ndarray | None) -> dict[str, Batch]:
     return {name: Batch(x, _lengths(lengths, *x.shape[:2])) for name, x in inputs.items()}
 
 
-def _read_sample(path: str) -> dict[str, np.ndarray]:
+def read_sample(path: str) -> dict[str, np.ndarray]:
+    """Reads the inputs of a model from a file of `numpy.savez`, by name, or of `numpy.save`.
+
+    Raises:
+      ValueError: If it is none of these.
+      OSError: If there is no such file.
+    """
     try:
         with open(user_path(path), "rb") as file:
             loaded = np.load(file, allow_pickle=False)
@@ -91,8 +99,8 @@ def _read_sample(path: str) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _lengths(given: str | None, number: int, steps: int) -> np.ndarray:
-    found = np.full(number, steps) if given is None else _read_lengths(given)
+def _lengths(given: np.ndarray | None, number: int, steps: int) -> np.ndarray:
+    found = np.full(number, steps) if given is None else given
     if found.shape != (number,) or found.dtype.kind not in "iu":
         raise ValueError(
             f"Expected {number} lengths, whole numbers, one for each sequence, got shape "
@@ -106,7 +114,12 @@ def _lengths(given: str | None, number: int, steps: int) -> np.ndarray:
     return found.astype(int)
 
 
-def _read_lengths(given: str) -> np.ndarray:
+def read_lengths(given: str) -> np.ndarray:
+    """Reads lengths from numbers with commas, or from a file of `numpy.save`.
+
+    Raises:
+      ValueError: If it is none of these.
+    """
     if given.endswith(".npy"):
         return np.asarray(load_array(user_path(given)))
     try:

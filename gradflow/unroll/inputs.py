@@ -46,6 +46,7 @@ def start(cell: Cell, params: Params, inputs: Array, carry: Carry | None) -> Car
                 f"jnp.broadcast_to(leaf, {batch} + leaf.shape)."
             )
     dtype = jnp.result_type(inputs, *jax.tree.leaves(params))
+    dtype = jnp.finfo(dtype).dtype  # of a complex type that of its parts
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), carry)
 
 

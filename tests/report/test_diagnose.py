@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gradflow import study
-from gradflow.report.diagnose import EXPERIMENT, demo
+from gradflow.report.experiment import EXPERIMENT, demo
 from gradflow.study.store import read_dataset
 
 QUICK = ["--quick", "--num_steps=12"]
@@ -51,11 +51,15 @@ def test_a_replot_writes_the_page_again(record):
         (["--model=nowhere.pt"], "Expected a model at 'nowhere.pt', got none. Check the path."),
         (["--model=demo", "--lengths=3"], "--lengths are those of a --sample, but there is none."),
         (["--model=demo", "--inputs=digits"], "Expected 8 channels for layer lstm, got 1"),
-        (["--model=demo", "--sample=x.npz"], "the file of gradflow has parameters alone"),
+        (["--model=demo", "--sample=batch.npy"], "the source, gradflow, has parameters alone"),
         (["--model=demo", "--loss=first"], "Unknown loss 'first'"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_anything_is_written(flags, message, tmp_path, capsys):
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    flags, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    np.save("batch.npy", np.ones((2, 12, 8)))
     folder = tmp_path / "record"
     assert study.main(EXPERIMENT, [*flags, "--num_steps=12", f"--workdir={folder}"]) == 1
     assert message in capsys.readouterr().err

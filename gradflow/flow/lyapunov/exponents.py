@@ -17,6 +17,7 @@ from gradflow.flow.lyapunov.growths import (
     growths_by_stretches,
 )
 from gradflow.flow.lyapunov.mean_error import standard_error_of_mean
+from gradflow.flow.real_carry import as_real, real_parts
 from gradflow.flow.trace import Trace, compiled, trace_of
 from gradflow.unroll import Lengths, Mask, check_sequence, start, valid_steps
 
@@ -105,6 +106,7 @@ def lyapunov_exponents_along(
 ) -> LyapunovExponents:
     """Computes `lyapunov_exponents` along the path that the cell is run on."""
     settings = FrameOptions(**options)
+    cell, carry = as_real(cell), real_parts(carry)
     inputs = check_sequence(inputs)
     mask = valid_steps(inputs, lengths, mask)
     num_real = len(inputs) if mask is None else jnp.sum(mask)

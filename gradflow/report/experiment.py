@@ -31,7 +31,12 @@ from gradflow.paths import user_path
 from gradflow.report.advice import measure_changes
 from gradflow.report.losses import Batch, output_gradients
 from gradflow.report.measuring import measure_layer
-from gradflow.report.samples import captured_batches, generated_batches
+from gradflow.report.samples import (
+    captured_batches,
+    generated_batches,
+    read_lengths,
+    read_sample,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -106,7 +111,8 @@ def _load(config: Config) -> Net:
 
 def _batches(config: Config, net: Net) -> dict[str, Batch]:
     if config.sample is not None:
-        return captured_batches(net, config.sample, config.lengths)
+        lengths = None if config.lengths is None else read_lengths(config.lengths)
+        return captured_batches(net, read_sample(config.sample), lengths)
     if config.lengths is not None:
         raise ValueError("--lengths are those of a --sample, but there is none. Remove --lengths.")
     return generated_batches(
