@@ -2,7 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -139,9 +140,18 @@ def _each(
     inputs: Array,
 ) -> dict[str, Any]:
     return {
-        name: entry(cell=cell, params=params, inputs=inputs, **options[name])
-        for name, entry in entries.items()
+        name: entries[name](cell=cell, params=params, inputs=inputs, **options[name])
+        for name in _with_progress(list(entries))
     }
+
+
+def _with_progress(names: Sequence[str]) -> Iterable[str]:
+    """Shows the progress after two seconds, on a terminal or in a notebook."""
+    if len(names) < 2 or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        return names
+    from tqdm import tqdm
+
+    return tqdm(names, desc="measurements", delay=2, leave=False)
 
 
 def _pieces(entry: Measurement, result: Any) -> tuple:

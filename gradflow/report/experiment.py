@@ -15,10 +15,8 @@ MODEL is a file of PyTorch, Keras, Flax, ONNX, safetensors or NumPy, or demo, an
 Takes about half a minute for a layer of 128 units on two cores.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -27,10 +25,8 @@ import numpy as np
 from gradflow import study
 from gradflow.cells import lstm
 from gradflow.interop import Layer, Net, load
-from gradflow.paths import user_path
-from gradflow.report.advice import measure_changes
-from gradflow.report.losses import Batch, output_gradients
-from gradflow.report.measuring import measure_layer
+from gradflow.report.losses import Batch
+from gradflow.report.nets import diagnose_net
 from gradflow.report.samples import (
     captured_batches,
     generated_batches,
@@ -96,7 +92,14 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
             "gradflow diagnose demo."
         )
     net = demo() if config.model == DEMO else _load(config)
-    return diagnose_net(net, _batches(config, net), config, once)
+    return diagnose_net(
+        net,
+        _batches(config, net),
+        loss=config.loss,
+        needed_lag=config.needed_lag,
+        advice=config.advice,
+        once=once,
+    )
 
 
 def _load(config: Config) -> Net:
@@ -122,62 +125,6 @@ def _batches(config: Config, net: Net) -> dict[str, Batch]:
         num_sequences=config.num_seeds * config.num_sequences,
         num_steps=config.num_steps,
     )
-
-
-def diagnose_net(
-    net: Net, batches: Mapping[str, Batch], config: Config, once: study.Once = study.call
-) -> "xarray.Dataset":
-    """Measures every layer of a net for which there are inputs.
-
-    Raises:
-      ValueError: If there are inputs for none.
-    """
-    import xarray
-
-    layers = [layer for layer in net.layers if layer.name in batches]
-    if not layers:
-        missing = ", ".join(net.unsupported) or "none"
-        raise ValueError(
-            f"Expected a recurrent layer with inputs, got none; not imported: {missing}. Give "
-            "inputs of the whole model with --sample."
-        )
-    gradients = output_gradients(net, batches, config.loss)
-    parts = []
-    for number, layer in enumerate(study.progress(layers, "layers")):
-        measure = partial(_measure, config, layer, batches[layer.name], gradients[layer.name])
-        part = once(f"layer={layer.name}", measure)
-        names = {str(n): f"layer{number}_{n}" for n in {*part.variables, *part.dims}}
-        parts.append(part.rename(names).drop_attrs())
-    unmeasured = {layer.name: "no inputs are known" for layer in net.layers if layer not in layers}
-    left_out = [f"{name}: {why}" for name, why in {**net.unsupported, **unmeasured}.items()]
-    return xarray.merge(parts).assign_attrs(
-        num_layers=len(parts), framework=net.framework, sha256=_digest(net), left_out=left_out
-    )
-
-
-def _measure(config: Config, layer: Layer, batch: Batch, gradient: np.ndarray) -> "xarray.Dataset":
-    found = measure_layer(layer, batch, gradient)
-    longest = int(batch.lengths.max())
-    needed = min(config.needed_lag or longest, longest)
-    if config.advice:
-        found = found.merge(measure_changes(layer, batch, found, needed))
-    facts = {
-        "name": layer.name,
-        "cell": layer.spec,
-        "sizes": f"{layer.input_size} inputs, {layer.hidden_size} units",
-        "direction": layer.direction,
-        "verification": layer.verification,
-        "convention": layer.convention,
-        "note": layer.note or "none",
-    }
-    return found.assign({"needed_lag": needed, **facts})
-
-
-def _digest(net: Net) -> str:
-    path = None if net.path is None else user_path(net.path)
-    if path is None or not path.is_file():
-        return "none"
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":

@@ -10,7 +10,8 @@ import numpy as np
 
 from gradflow.interop import Net, load
 from gradflow.paths import user_path
-from gradflow.report.experiment import Config, diagnose_net
+from gradflow.report.experiment import Config
+from gradflow.report.nets import diagnose_net
 from gradflow.report.page import write_page
 from gradflow.report.samples import captured_batches, generated_batches
 from gradflow.report.sections import whole
@@ -69,7 +70,9 @@ def diagnose(
             batches = captured_batches(
                 net, arrays, None if lengths is None else np.asarray(lengths)
             )
-        found = diagnose_net(net, batches, config)
+        found = diagnose_net(
+            net, batches, loss=config.loss, needed_lag=config.needed_lag, advice=config.advice
+        )
     if folder is not None:
         facts = {"precision": "float64", **provenance.versions()}
         write_page(whole(found, facts), Path(user_path(folder)) / "report.html")

@@ -1,16 +1,19 @@
 """The catalogue is complete, what it says of results is so, and `measure` names all of it."""
 
 import inspect
+import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 import gradflow
 from gradflow import flow
 from gradflow.cells import lstm, rnn
+from gradflow.flow import datasets
 from gradflow.flow.catalogue import DIMENSIONS
 from gradflow.flow.measurement import table
 
@@ -131,3 +134,11 @@ def test_errors(what, options, message):
 
 def test_the_table_in_the_documentation_is_that_of_the_catalogue():
     assert table(flow.CATALOGUE) in DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_progress_is_shown_on_a_terminal_alone(monkeypatch):
+    assert datasets._with_progress(["a", "b"]) == ["a", "b"]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    shown = datasets._with_progress(["a", "b"])
+    assert isinstance(shown, tqdm) and list(shown) == ["a", "b"]
+    assert datasets._with_progress(["a"]) == ["a"]

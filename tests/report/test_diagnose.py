@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -69,3 +71,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
 def test_the_demo_forgets():
     bias = demo().layers[0].params["f"]["b"]
     np.testing.assert_array_equal(bias, -2.0)
+
+
+def test_the_lines_of_the_readme_are_those_of_the_demo():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").splitlines()
+    config = EXPERIMENT.resolve({"model": "demo", "advice": False})
+    with study.precision(config):
+        printed = EXPERIMENT.report(EXPERIMENT.run(config)).splitlines()
+    assert [line for line in printed if line not in readme] == [] and len(printed) == 4
