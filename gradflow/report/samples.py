@@ -20,6 +20,8 @@ def generated_batches(
 ) -> dict[str, Batch]:
     """Makes inputs for the layers that no layer feeds, and runs the net for those of the others.
 
+    A kind of inputs may have a size of its own, as a file has: layers of another size are left out.
+
     Args:
       net: The net.
       spec: The kind of inputs, as `gradflow.tasks.inputs.make_inputs` takes it.
@@ -28,9 +30,10 @@ def generated_batches(
       num_steps: Number of steps of each.
 
     Raises:
-      ValueError: If a layer has another input size than the inputs.
+      ValueError: If no layer has the size of the inputs.
     """
     found: dict[str, np.ndarray] = {}
+    others: dict[str, np.ndarray] = {}
     for layer in net.layers:
         if layer.fed_by:
             continue
@@ -43,13 +46,15 @@ def generated_batches(
                 num_steps=num_steps,
                 input_size=layer.input_size,
             )
-            found[layer.name] = np.asarray(given, np.float64)
-        if given.shape[-1] != layer.input_size:
-            raise ValueError(
-                f"Expected {layer.input_size} channels for layer {layer.name}, got "
-                f"{given.shape[-1]} from --inputs={spec}. Give inputs of this size, or a sample of "
-                "the whole model's with --sample."
-            )
+            inputs = np.asarray(given, np.float64)
+        (found if inputs.shape[-1] == layer.input_size else others)[layer.name] = inputs
+    if not found:
+        name, inputs = next(iter(others.items()))
+        raise ValueError(
+            f"Expected {net[name].input_size} channels for layer {name}, got {inputs.shape[-1]} "
+            f"from --inputs={spec}. Give inputs of this size, or a sample of the whole model by "
+            "--sample."
+        )
     return _batches(feed(net, found), None)
 
 

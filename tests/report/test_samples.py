@@ -87,3 +87,8 @@ def test_a_damaged_sample_is_refused(tmp_path):
     (tmp_path / "batch.npz").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(ValueError, match="Expected the inputs of a model in .*numpy.savez"):
         read_sample(str(tmp_path / "batch.npz"))
+
+
+def test_a_layer_of_another_width_is_left_out():
+    net = Net("test", (layer("a", 1), layer("b", 3)))
+    assert list(generated_batches(net, "digits", **ASKED)) == ["a"]
