@@ -11,12 +11,17 @@ import jax
 import numpy as np
 
 from gradflow import flow
-from gradflow.cell import Params
+from gradflow.cell import Cell, Params
 from gradflow.cells import resolve
 from gradflow.interop import Layer
 from gradflow.report.losses import Batch
-from gradflow.report.measuring import in_reading_order, log_norms, median_over_runs
-from gradflow.report.programs import in_float32
+from gradflow.report.measuring import (
+    call_of_norms,
+    in_reading_order,
+    log_norms,
+    median_over_runs,
+)
+from gradflow.report.programs import Call, in_float32
 from gradflow.spec import parse_spec
 
 if TYPE_CHECKING:
@@ -116,7 +121,7 @@ def measure_changes(
     """
     import xarray
 
-    x = in_reading_order(layer, batch, batch.inputs)[:, : int(batch.lengths.max())]
+    x = _inputs(layer, batch)
     old = median_over_runs(before.log_norm.values)
     tried = list(changes(layer, x.shape[1]))
     curves = [_measured(layer, change, x, batch.lengths) for change in tried]
@@ -132,11 +137,31 @@ def measure_changes(
     )
 
 
-def _measured(layer: Layer, change: Change, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def calls(layer: Layer, batch: Batch) -> list[Call]:
+    """Returns what measures the changes of a layer."""
+    x = _inputs(layer, batch)
+    return [_call(layer, change, x, batch.lengths) for change in changes(layer, x.shape[1])]
+
+
+def _inputs(layer: Layer, batch: Batch) -> np.ndarray:
+    """In float32, at half the cost: orders of magnitude are compared here."""
+    x = in_reading_order(layer, batch, batch.inputs)[:, : int(batch.lengths.max())]
+    return x.astype(np.float32)
+
+
+def _cell_and_params(layer: Layer, change: Change) -> tuple[Cell, Params]:
     cell = resolve(change.spec)(layer.input_size, layer.hidden_size)
     params = cell.init(jax.random.key(0)) if change.params is None else change.params
-    x = x.astype(np.float32)  # orders of magnitude are compared here
-    return median_over_runs(log_norms(cell, in_float32(params), x, lengths, at_most=MOST_SEQUENCES))
+    return cell, in_float32(params)
+
+
+def _call(layer: Layer, change: Change, x: np.ndarray, lengths: np.ndarray) -> Call:
+    return call_of_norms(*_cell_and_params(layer, change), x, lengths, at_most=MOST_SEQUENCES)
+
+
+def _measured(layer: Layer, change: Change, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    cell, params = _cell_and_params(layer, change)
+    return median_over_runs(log_norms(cell, params, x, lengths, at_most=MOST_SEQUENCES))
 
 
 def helps(log_before: float, log_after: float) -> bool:

@@ -7,8 +7,6 @@ the cube of the size, and are measured for as many sequences as a budget allows.
 
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -17,8 +15,17 @@ from gradflow.cell import Cell, Params
 from gradflow.flow.interned import interned
 from gradflow.interop import Layer
 from gradflow.report import programs
+from gradflow.report.facts import Arrays, of_states, of_weights, recurrent
 from gradflow.report.losses import Batch
-from gradflow.report.programs import FULL_MAP, Settings, program, program_of_runs
+from gradflow.report.programs import (
+    FULL_MAP,
+    Call,
+    Settings,
+    matrices,
+    program,
+    program_of_runs,
+    vectors,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -28,8 +35,6 @@ BUDGET = 6e10
 
 MOST_SEQUENCES = 16
 """Sequences beyond which more of them hardly narrow an interval."""
-
-Arrays = dict[str, tuple[tuple[str, ...], Any]]
 
 
 def measure_layer(
@@ -50,15 +55,13 @@ def measure_layer(
     import xarray
 
     steps = int(batch.lengths.max())
-    x, g = (in_reading_order(layer, batch, a)[:, :steps] for a in (batch.inputs, gradients))
     settings = _settings(layer, steps)
-    longest = int(batch.lengths.argmax())
-    whole = program(programs.matrices, layer.cell, settings)(layer.params, x[longest])
-    each = program_of_runs(programs.vectors, layer.cell)(layer.params, x, g, batch.lengths)
+    whole, each = (program(*args) for program, args in calls(layer, batch, gradients))
+    x, g = _read(layer, batch, gradients)
     norms = log_norms(layer.cell, layer.params, x, batch.lengths)
     arrays: Arrays = {"log_norm": (("norm_run", "lag"), norms)}
     arrays |= _of_matrices(whole) | _of_vectors(each, batch.lengths)
-    arrays |= _of_states(each["outputs"], batch.lengths) | _of_weights(layer.params)
+    arrays |= of_states(each["outputs"], batch.lengths) | of_weights(layer.params)
     arrays["output_gradient"] = (("unit",), np.abs(g).sum(axis=(0, 1)))
     arrays["input_deviation"] = (("step",), x.std(axis=0).max(axis=-1, initial=0.0))
     coords = {
@@ -70,10 +73,29 @@ def measure_layer(
         "gate": list(each.get("gates", {})),
         "use": list(programs.USES),
         "path": list(flow.StepsByPath._fields),
-        "matrix": list(_recurrent(layer.params)),
+        "matrix": list(recurrent(layer.params)),
     }
     used = {dim for dims, _ in arrays.values() for dim in dims}
     return xarray.Dataset(arrays, {name: value for name, value in coords.items() if name in used})
+
+
+def calls(
+    layer: Layer, batch: Batch, gradients: Float[np.ndarray, "n t output"]
+) -> tuple[Call, Call]:
+    """Returns what measures the longest sequence, and what measures all of them, for a layer."""
+    x, g = _read(layer, batch, gradients)
+    settings = _settings(layer, x.shape[1])
+    return (
+        (program(matrices, layer.cell, settings), (layer.params, x[int(batch.lengths.argmax())])),
+        (program_of_runs(vectors, layer.cell), (layer.params, x, g, batch.lengths)),
+    )
+
+
+def _read(layer: Layer, batch: Batch, gradients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The inputs and the gradients in the order of reading, up to the longest sequence's end."""
+    steps = int(batch.lengths.max())
+    x, g = (in_reading_order(layer, batch, a)[:, :steps] for a in (batch.inputs, gradients))
+    return x, g
 
 
 def in_reading_order(
@@ -99,13 +121,22 @@ def log_norms(
 
     NaN at lags beyond the start of a sequence.
     """
-    affordable = int(max(2, BUDGET // _operations(cell, params, x.shape[1])))
-    count = min(affordable, at_most, len(x))
-    found = program_of_runs(programs.norms, interned(cell))(params, x[:count], lengths[:count])
+    program, args = call_of_norms(cell, params, x, lengths, at_most=at_most)
+    found = program(*args)
     for row, length in zip(found, lengths, strict=False):
         padding = x.shape[1] - length
         row[:] = np.append(row[padding:], np.full(padding, np.nan))
     return found
+
+
+def call_of_norms(
+    cell: Cell, params: Params, x: np.ndarray, lengths: np.ndarray, *, at_most: int = MOST_SEQUENCES
+) -> Call:
+    """Returns what measures the norms of as many sequences as the budget allows."""
+    affordable = int(max(2, BUDGET // _operations(cell, params, x.shape[1])))
+    count = min(affordable, at_most, len(x))
+    program = program_of_runs(programs.norms, interned(cell))
+    return program, (params, x[:count], lengths[:count])
 
 
 def median_over_runs(curves: Float[np.ndarray, "runs lags"]) -> Float[np.ndarray, " lags"]:
@@ -118,8 +149,8 @@ def median_over_runs(curves: Float[np.ndarray, "runs lags"]) -> Float[np.ndarray
 
 def _operations(cell: Cell, params: Params, steps: int) -> int:
     """Multiplications and additions that pull all rows of h back through that many steps."""
-    recurrent = sum(np.size(W) for W in _recurrent(params).values())
-    return 2 * programs.output_size(cell) * max(1, recurrent) * steps
+    size = sum(np.size(W) for W in recurrent(params).values())
+    return 2 * programs.output_size(cell) * max(1, size) * steps
 
 
 def _settings(layer: Layer, steps: int) -> Settings:
@@ -165,50 +196,3 @@ def _of_vectors(found: dict[str, Any], lengths: np.ndarray) -> Arrays:
         mean = np.where(real[:, None], usage, 0).sum(axis=1) / real.sum(axis=0)
         arrays["gate_usage"] = (("gate", "use", "step"), mean)
     return arrays
-
-
-def _of_states(outputs: Float[np.ndarray, "n t output"], lengths: np.ndarray) -> Arrays:
-    real = np.arange(outputs.shape[1]) < lengths[:, None]
-    states = outputs[real]
-    states = states[np.isfinite(states).all(axis=1)]
-    if not len(states):
-        missing = np.full(outputs.shape[-1], np.nan)
-        return {
-            "unit_deviation": (("unit",), missing),
-            "unit_saturation": (("unit",), missing),
-            "effective_rank": ((), np.nan),
-        }
-    values = np.linalg.svd(states - states.mean(axis=0), compute_uv=False)
-    rank = float(flow.effective_rank(jnp.log(jnp.asarray(values)))) if values.any() else 0.0
-    return {
-        "unit_deviation": (("unit",), states.std(axis=0)),
-        "unit_saturation": (("unit",), (np.abs(states) > 0.99).mean(axis=0)),
-        "effective_rank": ((), rank),
-    }
-
-
-def _recurrent(params: Params) -> dict[str, Any]:
-    """The recurrent matrices, by gate where there are several."""
-    found = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        *gate, name = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
-        if name == "W_h":
-            found[".".join(gate) or name] = leaf
-    return found
-
-
-def _of_weights(params: Params) -> Arrays:
-    """The spectral radius and the spectral norm of every recurrent matrix."""
-    facts = []
-    for W in _recurrent(params).values():
-        if not np.isfinite(W).all():
-            facts.append((np.nan, np.nan))
-            continue
-        square = W.shape[0] == W.shape[1]
-        radius = np.abs(np.linalg.eigvals(W)).max() if square else np.nan
-        facts.append((radius, np.linalg.norm(W, ord=2)))
-    radii, norms = zip(*facts, strict=True) if facts else ((), ())
-    return {
-        "spectral_radius": (("matrix",), np.asarray(radii)),
-        "spectral_norm": (("matrix",), np.asarray(norms)),
-    }

@@ -1,7 +1,7 @@
 """The diagnosis of a whole net, layer by layer, as one dataset."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,9 +10,10 @@ import numpy as np
 from gradflow import study
 from gradflow.interop import Layer, Net
 from gradflow.paths import user_path
-from gradflow.report.advice import measure_changes
+from gradflow.report import advice as changed
+from gradflow.report import measuring
 from gradflow.report.losses import Batch, output_gradients
-from gradflow.report.measuring import measure_layer
+from gradflow.report.programs import Call, compile_together
 
 if TYPE_CHECKING:
     import xarray
@@ -53,6 +54,7 @@ def diagnose_net(
             "inputs of the whole model with --sample."
         )
     gradients = output_gradients(net, batches, loss)
+    _compile(layers, batches, gradients, advice)
     parts = []
     for number, layer in enumerate(study.progress(layers, "layers")):
         given = batches[layer.name], gradients[layer.name]
@@ -66,14 +68,31 @@ def diagnose_net(
     )
 
 
+def _compile(
+    layers: Sequence[Layer],
+    batches: Mapping[str, Batch],
+    gradients: Mapping[str, np.ndarray],
+    advice: bool,
+) -> None:
+    """Compiles all that will run, on all cores."""
+    calls: list[Call] = []
+    for layer in layers:
+        batch = batches[layer.name]
+        calls += measuring.calls(layer, batch, gradients[layer.name])
+        x = measuring.in_reading_order(layer, batch, batch.inputs)[:, : int(batch.lengths.max())]
+        calls.append(measuring.call_of_norms(layer.cell, layer.params, x, batch.lengths))
+        calls += changed.calls(layer, batch) if advice else []
+    compile_together(calls)
+
+
 def _measure(
     layer: Layer, batch: Batch, gradient: np.ndarray, needed_lag: int | None, advice: bool
 ) -> "xarray.Dataset":
-    found = measure_layer(layer, batch, gradient)
+    found = measuring.measure_layer(layer, batch, gradient)
     longest = int(batch.lengths.max())
     needed = min(needed_lag or longest, longest)
     if advice:
-        found = found.merge(measure_changes(layer, batch, found, needed))
+        found = found.merge(changed.measure_changes(layer, batch, found, needed))
     facts = {
         "name": layer.name,
         "cell": layer.spec,

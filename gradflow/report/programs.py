@@ -1,7 +1,9 @@
 """What is measured of one sequence of one layer, as functions that are compiled once a shape."""
 
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,24 +40,65 @@ class Settings(NamedTuple):
     rows: tuple[int, ...]
 
 
-@functools.lru_cache(maxsize=256)
-def program(function: Callable[..., Any], cell: Cell, *settings: Any) -> Callable[..., Any]:
-    """Compiles a function of (cell, *settings, params, *arrays); it returns NumPy arrays."""
-    compiled = jax.jit(partial(function, cell, *settings))
-    return lambda *args: jax.tree.map(np.array, compiled(*args))
+class Program:
+    """A compiled function whose results are NumPy arrays.
+
+    Args:
+      function: A function of arrays.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._compiled = jax.jit(function)
+
+    def __call__(self, *args: Any) -> Any:
+        """Runs the function."""
+        return jax.tree.map(np.array, self._compiled(*args))
+
+    def compile(self, *args: Any) -> None:
+        """Compiles the function for arguments of these shapes."""
+        self._compiled.lower(*args).compile()
+
+
+Call = tuple[Program, tuple[Any, ...]]
+"""A program and its arguments."""
+
+
+def compile_together(calls: Sequence[Call]) -> None:
+    """Compiles the programs of calls on all cores, where one after the other keeps one core busy.
+
+    Each program and shape is compiled once; the calls themselves then find it.
+    """
+    different = {}
+    for program, args in calls:
+        shapes = str(jax.tree.map(lambda leaf: (np.shape(leaf), str(leaf.dtype)), args))
+        different[program, shapes] = args
+    is_x64 = jnp.zeros(()).dtype == jnp.float64
+
+    def compile_one(job: tuple[tuple[Program, str], tuple[Any, ...]]) -> None:
+        (program, _), args = job
+        with jax.enable_x64(is_x64):  # a setting of each thread
+            program.compile(*args)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compile_one, different.items()))
 
 
 @functools.lru_cache(maxsize=256)
-def program_of_runs(function: Callable[..., Any], cell: Cell) -> Callable[..., Any]:
-    """Compiles a function of (cell, params, *arrays) for arrays with a leading axis of runs."""
+def program(function: Callable[..., Any], cell: Cell, *settings: Any) -> Program:
+    """Makes the program of a function of (cell, *settings, params, *arrays)."""
+    return Program(partial(function, cell, *settings))
 
-    @jax.jit
-    def compiled(params: Params, *runs: Any) -> Any:
+
+@functools.lru_cache(maxsize=256)
+def program_of_runs(function: Callable[..., Any], cell: Cell) -> Program:
+    """Makes that of a function of (cell, params, *arrays), for arrays with an axis of runs."""
+
+    def over_runs(params: Params, *runs: Any) -> Any:
         number = len(runs[0])
         spread = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (number, *leaf.shape)), params)
         return map_runs(partial(function, cell))(spread, *runs)
 
-    return lambda *args: jax.tree.map(np.array, compiled(*args))
+    return Program(over_runs)
 
 
 def carry_size(cell: Cell) -> int:
