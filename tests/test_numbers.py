@@ -66,7 +66,9 @@ def test_every_study_claims_something():
 def test_a_study_without_a_section_is_refused(monkeypatch):
     plain = dataclasses.replace(studies()["vanishing"], section="flows")
     monkeypatch.setattr(sys.modules["vanishing"], "EXPERIMENT", plain)
-    with pytest.raises(ValueError, match="Expected the section of vanishing to be one of flow, "):
+    with pytest.raises(
+        ValueError, match="Expected the section of vanishing to be one of networks, flow, "
+    ):
         found_by_file.studies.__wrapped__()
 
 

@@ -99,7 +99,7 @@ def lstm(
     advance = _equations(
         names, peepholes, clipped(gate_activation, clip), clipped(activation, clip)
     )
-    squash = clipped(output_activation or activation)
+    squash = clipped(activation if output_activation is None else output_activation)
 
     def step(params: Params, carry: LSTMCarry, x: Array) -> tuple[LSTMCarry, Array]:
         gates, c = advance(params, carry, x)

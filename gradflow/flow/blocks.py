@@ -44,7 +44,7 @@ def block(cell: Cell, name: str) -> Select:
     try:
         jax.eval_shape(select, jax.eval_shape(cell.initial_carry))
     except (AttributeError, IndexError, TypeError):
-        known = ", ".join(["h", "carry", *_fields(cell)])
+        known = ", ".join(dict.fromkeys(["h", "carry", *_fields(cell)]))
         raise ValueError(
             f"Expected the name of a block of the carry, one of {known}, got {name!r}. "
             "Give one of these as source or target."

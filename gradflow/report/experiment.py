@@ -145,6 +145,14 @@ def summary(dataset: "xarray.Dataset") -> str:
     return "\n".join([*lines, *(f"Not diagnosed: {one}." for one in left_out)])
 
 
+def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+    """Whether the gradient of every layer arrives, and whether a measured change lets it arrive."""
+    from gradflow.report.verdicts import arrives, is_repaired
+
+    found = [arrives(dataset)]
+    return [*found, is_repaired(dataset)] if "layer0_change" in dataset else found
+
+
 def documents(dataset: "xarray.Dataset", environment: Mapping[str, Any]) -> dict[str, bytes]:
     """Renders the page."""
     from gradflow.report.page import render
@@ -159,6 +167,7 @@ EXPERIMENT = study.Experiment(
     run=run,
     figure=figure,
     summary=summary,
+    claims=claims,
     documents=documents,
     section="networks",
     order=1,
