@@ -69,7 +69,8 @@ def credit(data: "xarray.Dataset") -> Finding:
     deviation = data.input_deviation.values
     blank = int((deviation[-count:] <= 1e-6 * max(deviation.max(), 1e-300)).sum())
     if blank > count / 2:
-        sentence += f" In {blank} of these, all sequences have the same input: nothing is there."
+        same = "is the same in all sequences" if data.sizes["run"] > 1 else "does not change"
+        sentence += f" In {blank} of these the input {same}: there is nothing to learn from."
         return Finding("Credit", sentence, "bad")
     return Finding("Credit", sentence, "warning" if count < 0.1 * steps else "good")
 

@@ -63,7 +63,7 @@ def measure_layer(
     arrays |= _of_matrices(whole) | _of_vectors(each, batch.lengths)
     arrays |= of_states(each["outputs"], batch.lengths) | of_weights(layer.params)
     arrays["output_gradient"] = (("unit",), np.abs(g).sum(axis=(0, 1)))
-    arrays["input_deviation"] = (("step",), x.std(axis=0).max(axis=-1, initial=0.0))
+    arrays["input_deviation"] = (("step",), _deviation(x))
     coords = {
         "lag": np.arange(steps + 1),
         "step": np.arange(1, steps + 1),
@@ -77,6 +77,14 @@ def measure_layer(
     }
     used = {dim for dims, _ in arrays.values() for dim in dims}
     return xarray.Dataset(arrays, {name: value for name, value in coords.items() if name in used})
+
+
+def _deviation(x: Float[np.ndarray, "n t input"]) -> Float[np.ndarray, " t"]:
+    """How the input differs between sequences at each step; of one, from the step before."""
+    if len(x) > 1 or x.shape[1] == 1:
+        return x.std(axis=0).max(axis=-1, initial=0.0)
+    changes = np.abs(np.diff(x[0], axis=0)).max(axis=-1, initial=0.0)
+    return np.append(changes[:1], changes)
 
 
 def calls(
@@ -132,8 +140,12 @@ def log_norms(
 def call_of_norms(
     cell: Cell, params: Params, x: np.ndarray, lengths: np.ndarray, *, at_most: int = MOST_SEQUENCES
 ) -> Call:
-    """Returns what measures the norms of as many sequences as the budget allows."""
-    affordable = int(max(2, BUDGET // _operations(cell, params, x.shape[1])))
+    """Returns what measures the norms of as many sequences as the budget allows.
+
+    In float32 the budget is half as large: orders of magnitude are wanted there.
+    """
+    budget, least = (BUDGET, 2) if x.dtype == np.float64 else (BUDGET / 2, 1)
+    affordable = int(max(least, budget // _operations(cell, params, x.shape[1])))
     count = min(affordable, at_most, len(x))
     program = program_of_runs(programs.norms, interned(cell))
     return program, (params, x[:count], lengths[:count])

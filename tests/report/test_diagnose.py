@@ -78,12 +78,11 @@ def test_the_lines_of_the_readme_are_those_of_the_demo():
     config = EXPERIMENT.resolve({"model": "demo", "advice": False})
     with study.precision(config):
         printed = EXPERIMENT.report(EXPERIMENT.run(config)).splitlines()
-    assert [line for line in printed if line not in readme] == [] and len(printed) == 4
+    assert [line for line in printed if line not in readme] == [] and len(printed) == 5
 
 
 def test_the_claims_are_about_the_needed_lag(record):
     arrives, repaired = EXPERIMENT.claims(read_dataset(record / "result.nc"))
     assert arrives.verdict == "not supported"
-    # 12 steps at about 0.3 each; chrono biases for 12 steps keep what arrives above 1e-3.
-    assert arrives.measured[0].value < -4
-    assert repaired.verdict == "supported" and "bias" in repaired.measured[0].name
+    assert arrives.measured[0].value < -4  # 12 steps at about 0.3 each
+    assert repaired.verdict == "supported" and abs(repaired.measured[0].value) < 3

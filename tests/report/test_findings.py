@@ -72,7 +72,8 @@ def test_credit_on_blank_steps_is_told_apart():
     deviation[-4:] = 0.0
     changed = data(log_component=(("run", "step"), logs), input_deviation=(("step",), deviation))
     found = findings.credit(changed)
-    assert "In 4 of these" in found.sentence and found.level == "bad"
+    assert "In 4 of these the input is the same in all sequences" in found.sentence
+    assert found.level == "bad"
     assert findings.reach(changed, 100).level == "good"
 
 

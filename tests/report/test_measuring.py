@@ -138,6 +138,16 @@ def test_norms_are_measured_for_as_many_sequences_as_the_budget_allows(monkeypat
     assert found.log_norm.shape == (2, 8) and found.log_component.shape == (3, 7)
 
 
+def test_blank_steps_are_those_whose_input_does_not_change():
+    x = X[:1, :7].copy()
+    x[0, 4:] = x[0, 4]
+    one = measure_layer(layer("rnn"), Batch(x, np.asarray([7])), G[:1, :7])
+    assert (one.input_deviation > 0).values.tolist() == [True] * 5 + [False] * 2
+    both = np.concatenate([x, x + np.arange(7)[:, None]])  # alike at the first step alone
+    two = measure_layer(layer("rnn"), Batch(both, np.asarray([7, 7])), np.repeat(G[:1, :7], 2, 0))
+    assert (two.input_deviation > 0).values.tolist() == [False] + [True] * 6
+
+
 def test_weights_that_are_not_finite_are_measured():
     one = layer("rnn")
     one.params["W_h"] = one.params["W_h"].copy()
