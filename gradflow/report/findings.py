@@ -91,8 +91,8 @@ def state(data: "xarray.Dataset") -> Finding:
     dead, full = int((deviation < 1e-6).sum()), int((saturation > 0.5).sum())
     rank = float(data.effective_rank)
     sentence = (
-        f"The states have an effective rank of {rank:.1f} in {size} units; {dead} units never "
-        f"change, and {full} are saturated (|h| > 0.99) in over half of the steps."
+        f"The states have an effective rank of {rank:.1f}. Of {size} units {dead} never change, "
+        f"and {full} are saturated (|h| > 0.99) in over half of the steps."
     )
     if not np.isfinite(rank):
         return Finding("State", "The states are not finite numbers.", "bad")

@@ -44,7 +44,7 @@ def changes(data: "xarray.Dataset", needed_lag: int) -> Table:
         "Each change was applied to a copy and measured again, before any training. It helps if "
         "the norm comes nearer to 1 by a factor of 2 or more; it repairs if the norm then lies "
         "between 1e-3 and 1e3.",
-        ("change", "weights", "horizon before", "after", f"norm at lag {needed_lag}", "result"),
+        ("change", "weights", "horizon before", "after", f"norm at lag {needed_lag}", "effect"),
         tuple(rows),
         tuple(levels),
     )

@@ -84,7 +84,7 @@ def test_dead_and_saturated_units_are_counted():
             unit_saturation=(("unit",), np.asarray([0.0, 0.9, 0.2, 0.2])),
         )
     )
-    assert "1 units never change, and 1 are saturated" in found.sentence
+    assert "Of 4 units 1 never change, and 1 are saturated" in found.sentence
     assert found.level == "warning"
 
 
