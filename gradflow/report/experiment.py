@@ -103,13 +103,16 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
 
 def _load(config: Config) -> Net:
-    return load(
-        config.model,
-        layer=config.layer,
-        convention=config.convention,
-        activation=config.activation,
-        config=config.model_config,
-    )
+    try:
+        return load(
+            config.model,
+            layer=config.layer,
+            convention=config.convention,
+            activation=config.activation,
+            config=config.model_config,
+        )
+    except ModuleNotFoundError as error:  # says what to install
+        raise ValueError(str(error)) from None
 
 
 def _batches(config: Config, net: Net) -> dict[str, Batch]:

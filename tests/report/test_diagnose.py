@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,11 @@ def test_the_claims_are_about_the_needed_lag(record):
     assert arrives.verdict == "not supported"
     assert arrives.measured[0].value < -4  # 12 steps at about 0.3 each
     assert repaired.verdict == "supported" and abs(repaired.measured[0].value) < 3
+
+
+def test_a_missing_framework_is_one_line(tmp_path, capsys, monkeypatch):
+    (tmp_path / "net.onnx").write_bytes(bytes(9))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert study.main(EXPERIMENT, [f"--model={tmp_path / 'net.onnx'}"]) == 1
+    error = capsys.readouterr().err
+    assert "pip install 'gradflow-rnn[onnx]'" in error and error.count("\n") == 1
