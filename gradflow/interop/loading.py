@@ -132,8 +132,8 @@ def missing(what: str, error: ModuleNotFoundError, extra: str) -> ModuleNotFound
     package = (error.name or "a package").partition(".")[0]
     install = f"gradflow-rnn[{extra}]" if extra else package
     return ModuleNotFoundError(
-        f"Expected the package {package} to read this model ({what}), but it is not installed. Install it "
-        f"with: pip install '{install}'",
+        f"Expected the package {package} to read this model ({what}), but it is not installed. "
+        f"Install it with: pip install '{install}'",
         name=error.name,
     )
 
