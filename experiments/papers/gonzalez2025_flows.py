@@ -249,7 +249,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     fig = Figure(figsize=(7.0, 3.0))
     left, right = fig.subplots(1, 2, sharey=True)
     blue, orange = curves.SHADES[1:3]
-    rows = np.arange(len(dataset.flow))
+    rows = np.arange(len(dataset["flow"]))
     looks = {
         "flow": {"color": orange, "marker": "s", "label": "flow"},
         "observer": {"color": blue, "marker": "o", "label": "its observer"},
@@ -265,7 +265,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         ax.plot(middle, rows, ls="", markersize=5, **looks["observer"])
     T = dataset.attrs["num_steps"]
     left.axvline(0, color="0.3", lw=0.8)
-    left.set_yticks(rows, list(dataset.flow.values))
+    left.set_yticks(rows, list(dataset["flow"].values))
     left.set(ylim=(len(rows) - 0.5, -0.5), xlabel="largest exponent (per unit of time)")
     right.axvline(T, color="0.3", lw=0.8, ls=":")
     right.set(xscale="log", xlim=(1, 2 * T), xlabel=f"iterations of DEER (dotted: T = {T})")

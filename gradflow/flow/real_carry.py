@@ -49,4 +49,4 @@ def real_parts(tree: Any) -> Any:
 
 
 def _is_complex(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating)

@@ -19,7 +19,7 @@ from gradflow.flow.lyapunov.growths import (
 from gradflow.flow.lyapunov.mean_error import standard_error_of_mean
 from gradflow.flow.real_carry import as_real, real_parts
 from gradflow.flow.trace import Trace, compiled, trace_of
-from gradflow.unroll import Lengths, Mask, check_sequence, start, valid_steps
+from gradflow.unroll import Lengths, Mask, check_is_cell, check_sequence, start, valid_steps
 
 
 class LyapunovExponents(NamedTuple):
@@ -106,6 +106,7 @@ def lyapunov_exponents_along(
 ) -> LyapunovExponents:
     """Computes `lyapunov_exponents` along the path that the cell is run on."""
     settings = FrameOptions(**options)
+    check_is_cell(cell)
     cell, carry = as_real(cell), real_parts(carry)
     inputs = check_sequence(inputs)
     mask = valid_steps(inputs, lengths, mask)
