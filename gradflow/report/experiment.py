@@ -121,6 +121,11 @@ def _batches(config: Config, net: Net) -> dict[str, Batch]:
         return captured_batches(net, read_sample(config.sample), lengths)
     if config.lengths is not None:
         raise ValueError("--lengths are those of a --sample, but there is none. Remove --lengths.")
+    return generated(config, net)
+
+
+def generated(config: Config, net: Net) -> dict[str, Batch]:
+    """Makes the inputs that a configuration describes."""
     return generated_batches(
         net,
         config.inputs,

@@ -7,7 +7,7 @@ import numpy as np
 from gradflow import flow
 from gradflow.report.advice import helps, result_of
 from gradflow.report.measuring import median_over_runs
-from gradflow.report.parts import Finding, Level
+from gradflow.report.parts import Finding
 from gradflow.report.texts import magnitude, percent, steps_text
 
 if TYPE_CHECKING:
@@ -42,9 +42,11 @@ def reach(data: "xarray.Dataset", needed_lag: int) -> Finding:
     if last > np.log(1e3):
         sentence = f"The gradient grows to {grown} at lag {needed_lag}: it explodes."
         return Finding("Reach", sentence, "bad")
-    level: Level = "good" if abs(last) <= np.log(10) else "warning"
-    sentence = f"The gradient has the size {grown} at lag {needed_lag}, the first step of the "
-    return Finding("Reach", sentence + "longest sequence: all steps can be learnt from.", level)
+    sentence = f"The gradient has the size {grown} at lag {needed_lag}"
+    if abs(last) > np.log(10):
+        change = "grows" if last > 0 else "shrinks"
+        return Finding("Reach", f"{sentence}: it {change} by more than a factor of 10.", "warning")
+    return Finding("Reach", f"{sentence}: every step can be learnt from.", "good")
 
 
 def _vanishing(curves: np.ndarray, horizon: float, needed_lag: int) -> str:

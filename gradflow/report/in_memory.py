@@ -10,10 +10,10 @@ import numpy as np
 
 from gradflow.interop import Net, load
 from gradflow.paths import user_path
-from gradflow.report.experiment import Config
+from gradflow.report.experiment import Config, generated
 from gradflow.report.nets import diagnose_net
 from gradflow.report.page import write_page
-from gradflow.report.samples import captured_batches, generated_batches
+from gradflow.report.samples import captured_batches
 from gradflow.report.sections import whole
 from gradflow.study import provenance
 
@@ -42,7 +42,7 @@ def diagnose(
       lengths: The number of real steps of each sequence of the sample.
       folder: Where ``report.html`` is written; nowhere by default.
       layer: Beginning of the names of the layers.
-      activation: That of an RNN whose parameters leave it open.
+      activation: ``tanh`` or ``relu``, for an RNN whose parameters do not say it.
       **options: Fields of `gradflow.report.experiment.Config`, such as loss, inputs, num_steps,
         num_sequences, needed_lag and advice.
 
@@ -57,13 +57,7 @@ def diagnose(
     net = model if isinstance(model, Net) else load(model, layer=layer, activation=activation)
     with jax.enable_x64(True):
         if sample is None:
-            batches = generated_batches(
-                net,
-                config.inputs,
-                seed=config.seed,
-                num_sequences=config.num_seeds * config.num_sequences,
-                num_steps=config.num_steps,
-            )
+            batches = generated(config, net)
         else:
             given = sample if isinstance(sample, Mapping) else {"inputs": sample}
             arrays = {name: np.asarray(array) for name, array in given.items()}

@@ -75,24 +75,20 @@ def norm_map(data: "xarray.Dataset") -> Panel:
 
 def credit(data: "xarray.Dataset") -> Panel:
     """The component of each step in the gradient of the loss."""
-    return Panel(
-        "Credit by step",
-        "The part of each step in ∂L/∂θ: where the parameters learn from.",
-        "step k",
-        "log10 ‖component of step k‖",
-        lines=(_band("component", data.step.values, data.log_component.values / LOG),),
-    )
+    caption = "The part of each step in ∂L/∂θ: where the parameters learn from."
+    line = _band("component", data.step.values, data.log_component.values / LOG)
+    return _by_step("Credit by step", caption, "log10 ‖component of step k‖", line)
 
 
 def adjoint(data: "xarray.Dataset") -> Panel:
     """The gradient of the loss with respect to the state."""
-    return Panel(
-        "Adjoint by step",
-        "The gradient of the loss with respect to the whole state after each step.",
-        "step k",
-        "log10 ‖∂L/∂s_k‖",
-        lines=(_band("adjoint", data.step.values, data.log_adjoint_norm.values / LOG),),
-    )
+    caption = "The gradient of the loss with respect to the whole state after each step."
+    line = _band("adjoint", data.step.values, data.log_adjoint_norm.values / LOG)
+    return _by_step("Adjoint by step", caption, "log10 ‖∂L/∂s_k‖", line)
+
+
+def _by_step(title: str, caption: str, y_label: str, line: Line) -> Panel:
+    return Panel(title, caption, "step k", y_label, lines=(line,))
 
 
 def singular_values(data: "xarray.Dataset") -> Panel:

@@ -46,6 +46,12 @@ def test_a_horizon_beyond_the_needed_lag_is_good_enough():
     assert found.level == "good" and "0.14 at lag 10" in found.sentence
 
 
+@pytest.mark.parametrize(("rate", "verb"), [(-0.05, "shrinks"), (0.05, "grows")])
+def test_a_gradient_beyond_a_factor_of_ten_is_a_warning(rate, verb):
+    found = findings.reach(data(log_norm=falling(rate, rate, rate)), 100)
+    assert found.level == "warning" and f"it {verb} by more than a factor of 10" in found.sentence
+
+
 def test_a_gradient_that_explodes_is_called_so():
     found = findings.reach(data(log_norm=falling(0.2, 0.2, 0.2)), 100)
     assert found.level == "bad" and "grows to 4.9e8 at lag 100" in found.sentence

@@ -121,9 +121,9 @@ def cell_params(
 ) -> tuple[Params, str]:
     """Converts the arrays of a Keras cell to parameters, and names their layout.
 
-    The layers for cuDNN of Keras 2 are told by their two biases in one vector. They have the same
-    shapes of kernels as the others, but another order of the numbers: each gate's block was read
-    as a matrix (hidden, input) row by row, whatever its own shape.
+    The layers for cuDNN of Keras 2 are recognised by their two biases in one vector. Their kernels
+    have the same shapes as the others, but another order of the numbers: each gate's block was
+    read as a matrix (hidden, input) row by row, whatever its own shape.
 
     Raises:
       ValueError: If the shapes contradict the options.

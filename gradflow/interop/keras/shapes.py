@@ -1,4 +1,4 @@
-"""The recurrent cells of Keras in weights without a configuration, told by names and shapes."""
+"""The recurrent cells of Keras in weights without a configuration, by names and shapes."""
 
 import re
 from typing import NamedTuple
@@ -100,14 +100,17 @@ def _options(file: Hdf5File, unit: Unit, version: str) -> tuple[CellOptions, str
     assert gates == NUM_GATES[cell]
     options = CellOptions(cell, units, bias is not None)
     if two_biases:
-        return options, "without configuration: told by its shapes, those of a layer for cuDNN"
+        return (
+            options,
+            "without configuration: its shapes are those of a layer for cuDNN",
+        )
     if cell == "rnn":
-        return options, "without configuration: told by its shapes, read forwards"
+        return options, "without configuration: recognised by its shapes, read forwards"
     if not version.endswith("-tf") and _numbers(version) < (2, 3) and version[:1] == "2":
         options = options._replace(gate_activation="hard_sigmoid_fifth")
     return options, (
-        f"without configuration: told by its shapes; the activations of gates and candidate are "
-        f"the defaults of Keras {version}, read forwards"
+        "without configuration: recognised by its shapes; its activations are assumed to be "
+        f"the defaults of Keras {version}; read forwards"
     )
 
 
