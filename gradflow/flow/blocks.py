@@ -1,5 +1,6 @@
 """The blocks of a carry by name: the hidden state, a field, or everything."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Carry, Cell, whole_carry
 from gradflow.flow.real_carry import as_real
@@ -23,7 +24,8 @@ def block(cell: Cell, name: str) -> Select:
     Args:
       cell: The cell.
       name: ``"h"`` is the cell's hidden state, ``"carry"`` everything, and any other name a
-        field of the carry: ``"c"``, or ``"1.c"`` for field c of the second layer of a stack.
+        field of the carry: ``"c"``, ``"1.c"`` for field c of the second layer of a stack, or
+        ``"C,n"`` for several fields.
 
     Raises:
       TypeError: If the cell is none.
@@ -36,15 +38,18 @@ def block(cell: Cell, name: str) -> Select:
     if name == "carry":
         return whole_carry
 
-    def select(carry: Carry) -> Float[Array, " block"]:
-        for part in name.split("."):
+    def field(carry: Carry, path: str) -> Carry:
+        for part in path.split("."):
             carry = carry[int(part)] if part.isdigit() else getattr(carry, part)
-        return whole_carry(carry)
+        return carry
+
+    def select(carry: Carry) -> Float[Array, " block"]:
+        return whole_carry([field(carry, path) for path in name.split(",")])
 
     try:
         jax.eval_shape(select, jax.eval_shape(cell.initial_carry))
     except (AttributeError, IndexError, TypeError):
-        known = ", ".join(dict.fromkeys(["h", "carry", *_fields(cell)]))
+        known = ", ".join(dict.fromkeys(["h", "carry", *field_names(cell)]))
         raise ValueError(
             f"Expected the name of a block of the carry, one of {known}, got {name!r}. "
             "Give one of these as source or target."
@@ -70,7 +75,7 @@ def coordinates(cell: Cell, name: str, role: str = "source") -> Select:
     """
     select, cell = block(cell, name), as_real(cell)
     if name == "h" and not _is_selection(cell):
-        known = " or ".join(repr(one) for one in ["carry", *_fields(cell)])
+        known = " or ".join(repr(one) for one in ["carry", *field_names(cell)])
         raise ValueError(
             f"Expected a {role} that is made of entries of the carry, got 'h', which this cell "
             f"computes from them. Give {role}={known}."
@@ -78,34 +83,49 @@ def coordinates(cell: Cell, name: str, role: str = "source") -> Select:
     return select
 
 
-def _fields(cell: Cell) -> list[str]:
-    paths = jax.tree_util.tree_leaves_with_path(jax.eval_shape(cell.initial_carry))
+def field_names(cell: Cell) -> list[str]:
+    """Returns the names of the fields of a carry, as `block` takes them."""
+    paths = jax.tree_util.tree_leaves_with_path(jax.eval_shape(as_real(cell).initial_carry))
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
     return list(dict.fromkeys(filter(None, names)))
 
 
+def selected_entries(cell: Cell, name: str) -> Int[np.ndarray, " block"] | None:
+    """Returns the places of a block's entries in the flat carry.
+
+    None where it is computed from them and does not consist of them, and where that cannot be told
+    because h closes over a traced value.
+    """
+    with contextlib.suppress(jax.errors.JAXTypeError):
+        return _selected(as_real(cell).hidden if name == "h" else block(cell, name), *_form(cell))
+    return None
+
+
 def _is_selection(cell: Cell) -> bool:
     """Whether h is made of different entries of the carry; True where that cannot be computed."""
-    if cell.hidden is whole_carry:
-        return True
-    leaves, structure = jax.tree.flatten(jax.eval_shape(cell.initial_carry))
     try:
-        return _selects(cell.hidden, structure, tuple(leaf.shape for leaf in leaves))
+        return cell.hidden is whole_carry or _selected(cell.hidden, *_form(cell)) is not None
     except jax.errors.JAXTypeError:  # hidden closes over a traced value
         return True
 
 
+def _form(cell: Cell) -> tuple[Any, tuple[tuple[int, ...], ...]]:
+    leaves, structure = jax.tree.flatten(jax.eval_shape(as_real(cell).initial_carry))
+    return structure, tuple(leaf.shape for leaf in leaves)
+
+
 @lru_cache(maxsize=256)
-def _selects(
-    hidden: Callable[[Carry], Array], structure: Any, shapes: tuple[tuple[int, ...], ...]
-) -> bool:
+def _selected(
+    select: Callable[[Carry], Array], structure: Any, shapes: tuple[tuple[int, ...], ...]
+) -> Int[np.ndarray, " block"] | None:
+    """The places of the entries that a function selects; None where it computes something."""
     size = sum(math.prod(shape) for shape in shapes)
 
     def at(values: np.ndarray) -> np.ndarray:
         ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
         parts = zip(np.split(values, ends), shapes, strict=True)
         leaves = [jnp.asarray(part.reshape(shape)) for part, shape in parts]
-        return np.ravel(hidden(jax.tree.unflatten(structure, leaves)))
+        return np.ravel(select(jax.tree.unflatten(structure, leaves)))
 
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         places = at(np.arange(float(size)))
@@ -113,7 +133,8 @@ def _selects(
         index = places.astype(int)
         is_one = (index == places) & (0 <= index) & (index < size)
         unique = len(set(index.tolist())) == len(index)
-        return bool(is_one.all()) and unique and bool((at(probe) == probe[index]).all())
+        selects = bool(is_one.all()) and unique and bool((at(probe) == probe[index]).all())
+    return index if selects else None
 
 
 class Blocks(NamedTuple):

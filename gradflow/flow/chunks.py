@@ -19,6 +19,10 @@ Progress = Callable[[Sequence[Any]], Iterable[Any]]
 """Iterates over the chunks and shows its progress, as tqdm does."""
 
 
+def _always() -> Bool[Array, ""]:
+    return jnp.ones((), bool)
+
+
 class Cutter(NamedTuple):
     """How a sequence is cut.
 
@@ -94,8 +98,8 @@ class Chunks:
             state, part = through(state, self._trace(i), *(leaf[self._slice(i)] for leaf in beside))
             before, bad = bad, bad or self._nonfinite[i]
             carried = state is not None
-            found.append(jax.device_get(_nan_floats(part) if before and carried else part))
-            state = _nan_floats(state) if bad and carried else state
+            found.append(jax.device_get(set_nan(_always(), part) if before and carried else part))
+            state = set_nan(_always(), state) if bad and carried else state
         parts = found[::-1] if backward else found
         return state, jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
 
@@ -130,13 +134,3 @@ Runner: TypeAlias = Callable[..., Path]
 @compiled()
 def _any_nonfinite(trace: Trace) -> Bool[Array, ""]:
     return jnp.any(nonfinite_steps(trace))
-
-
-def _nan_floats(tree: Any) -> Any:
-    """NaN for every number that is not an integer."""
-
-    def one(leaf: Array) -> Array:
-        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return set_nan(jnp.ones((), bool), leaf) if floating else leaf
-
-    return jax.tree.map(one, tree)

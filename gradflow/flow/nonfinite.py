@@ -60,9 +60,11 @@ def last_nonfinite(steps: Bool[Array, " steps"]) -> Int[Array, ""]:
 
 
 def set_nan(where: Bool[Array, "..."], measured: Any) -> Any:
-    """Replaces a measurement by NaN where the condition holds, along the leading axes."""
+    """Replaces the floats of a measurement by NaN where the condition holds, along leading axes."""
 
     def one(leaf: Array) -> Array:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
         condition = where.reshape(where.shape + (1,) * (leaf.ndim - where.ndim))
         return jnp.where(condition, jnp.nan, leaf)
 

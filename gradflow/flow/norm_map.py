@@ -1,5 +1,6 @@
 """The norm of ∂h_t/∂h_k for every pair of a later step t and an earlier step k."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -8,12 +9,21 @@ from jaxtyping import Array, Bool, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.blocks import Blocks
+from gradflow.flow.decoupled import Method, Part, Run, by_blocks
 from gradflow.flow.nonfinite import nonfinite_pairs
-from gradflow.flow.norms import DECOMPOSITION, Norm, check_norm, finite_certificate, plain_log_norm
+from gradflow.flow.norms import (
+    DECOMPOSITION,
+    Norm,
+    check_norm,
+    finite_certificate,
+    joined_norms,
+    plain_log_norm,
+)
+from gradflow.flow.structure import Group, Places, Structure
 from gradflow.flow.tiles import norms_by_tiles
 from gradflow.flow.trace import Trace, compiled, trace_of
-from gradflow.numerics.certificate import NormCertificate
-from gradflow.numerics.scaling import Scaled, scaled
+from gradflow.numerics.certificate import DIRECT, NormCertificate
+from gradflow.numerics.scaling import Scaled, log_scaled, scaled
 from gradflow.unroll import Lengths, Mask
 
 MOST_STEPS = 30_000
@@ -106,9 +116,63 @@ def _(norm: Norm, blocks: Blocks, primals: tuple, tangents: tuple) -> tuple:
     return jax.jvp(partial(_by_steps, plain, blocks), primals, tangents)
 
 
-@compiled("norm", "blocks")
 def _every_pair(norm: Norm, blocks: Blocks, trace: Trace) -> NormCertificate:
-    return finite_certificate(norms_by_tiles(norm, blocks, trace), _unmeasured(trace))
+    return by_blocks(Method(_by_tiles, _strongest, _one_by_one), norm, blocks)(None, trace)[1]
+
+
+@compiled("norm", "blocks")
+def _by_tiles(
+    norm: Norm, blocks: Blocks | Places, state: None, trace: Trace
+) -> tuple[None, NormCertificate]:
+    norms = norms_by_tiles(norm, blocks, trace)
+    return state, finite_certificate(norms, _unmeasured(trace))
+
+
+def _one_by_one(
+    norm: Norm, run: Run, state: None, jacobians: Scaled, group: Group
+) -> tuple[None, Part]:
+    """Measures one block after another and keeps their joint norm, because each map is large."""
+    _, members, size = group.entries.shape
+    if size == 1:
+        return state, Part(_of_numbers(norm, jacobians), members)
+
+    def add(norms: NormCertificate, xs: Scaled) -> tuple[NormCertificate, None]:
+        parts = Part(norms, 1), Part(run(None, xs)[1], members)
+        lead = [part._replace(found=jax.tree.map(lambda a: a[None], part.found)) for part in parts]
+        return joined_norms(norm, lead), None
+
+    like = jax.eval_shape(run, None, jax.tree.map(lambda leaf: leaf[0], jacobians))[1].lower
+    nothing = jnp.full(like.shape, -jnp.inf, like.dtype)
+    start = NormCertificate(nothing, nothing, jnp.full(like.shape, DIRECT))
+    norms, _ = jax.lax.scan(add, start, jacobians)
+    return state, Part(jax.tree.map(lambda leaf: leaf[None], norms), 1)
+
+
+def _of_numbers(norm: Norm, jacobians: Scaled) -> NormCertificate:
+    """The joint norms of blocks of one entry, from sums of the logarithms of their Jacobians."""
+    logs = log_scaled(jnp.abs(jacobians.value[..., 0, 0]), jacobians.exponent)
+    earlier = jnp.arange(logs.shape[1] + 1)[:, None]
+
+    def joint(sums: Float[Array, "earlier blocks"]) -> Float[Array, " earlier"]:
+        return jnp.max(sums, 1) if norm == "spectral" else jax.nn.logsumexp(2 * sums, 1) / 2
+
+    def later(sums: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
+        t, growth = step
+        sums = jnp.where(earlier < t, sums + growth, sums)
+        return sums, joint(sums)
+
+    start = jnp.zeros((len(earlier), len(logs)), logs.dtype)
+    steps = jnp.arange(1, len(earlier)), logs.T
+    norms = jnp.concatenate([joint(start)[None], jax.lax.scan(later, start, steps)[1]])[None]
+    return NormCertificate(norms, norms, jnp.full(norms.shape, DIRECT))
+
+
+def _strongest(
+    norm: Norm, structure: Structure, parts: Sequence[Part], trace: Trace
+) -> NormCertificate:
+    """The norms of a matrix from those of its diagonal blocks."""
+    del structure
+    return finite_certificate(joined_norms(norm, parts), _unmeasured(trace))
 
 
 def _unmeasured(trace: Trace) -> Bool[Array, "later earlier"]:

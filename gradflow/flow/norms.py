@@ -4,17 +4,21 @@ Most of the time goes into pulling the rows back; so the norm should cost little
 (`gradflow.numerics.spectral`).
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.blocks import Blocks
 from gradflow.flow.chunks import Path, Runner
+from gradflow.flow.decoupled import Method, Part, by_blocks
 from gradflow.flow.nonfinite import nonfinite_from, set_nan
+from gradflow.flow.structure import Places, Structure
 from gradflow.flow.trace import Trace, compiled, trace_of
 from gradflow.numerics.certificate import DIRECT, NormCertificate
 from gradflow.numerics.scaling import Scaled, log_scaled, scaled
@@ -140,7 +144,8 @@ def _(norm: Norm, blocks: Blocks, primals: tuple, tangents: tuple) -> tuple:
 
 def _norms(norm: str, blocks: Blocks, path: Path) -> NormCertificate:
     """Computes the log norms at each lag with their bounds."""
-    _, by_step = path.sweep(partial(_through, norm, blocks), None, backward=True)
+    through = by_blocks(Method(_through, _strongest), norm, blocks)
+    _, by_step = path.sweep(through, None, backward=True)
     return jax.tree.map(lambda leaf: leaf[::-1], by_step)
 
 
@@ -153,7 +158,7 @@ class _State(NamedTuple):
 
 @compiled("norm", "blocks")
 def _through(
-    norm: str, blocks: Blocks, state: _State | None, trace: Trace
+    norm: str, blocks: Blocks | Places, state: _State | None, trace: Trace
 ) -> tuple[_State, NormCertificate]:
     """Goes back through the steps; without a state from T on, with the norm at lag 0."""
 
@@ -174,6 +179,29 @@ def _through(
     if at_T is not None:
         norms = jax.tree.map(jnp.append, norms, at_T)
     return state, finite_certificate(norms, nonfinite_from(trace)[: len(norms.stage)])
+
+
+def _strongest(
+    norm: str, structure: Structure, parts: Sequence[Part], trace: Trace
+) -> NormCertificate:
+    """The norms of a matrix from those of its diagonal blocks."""
+    del structure
+    norms = joined_norms(norm, parts)
+    return finite_certificate(norms, nonfinite_from(trace)[: len(norms.stage)])
+
+
+def joined_norms(norm: str, parts: Sequence[Part]) -> NormCertificate:
+    """Computes the norm of a matrix from those of its blocks: the largest; Frobenius, the root of
+    the sum of squares."""
+    lower, upper, stage = (
+        jnp.concatenate(leaves) for leaves in zip(*(part.found for part in parts), strict=True)
+    )
+    if norm != "frobenius":
+        return NormCertificate(*(jnp.max(leaf, axis=0) for leaf in (lower, upper, stage)))
+    counts = np.concatenate([np.full(len(part.found.lower), part.members) for part in parts])
+    squares = 2 * lower + np.log(counts).reshape(-1, *(1,) * (lower.ndim - 1))
+    log_norms = jax.nn.logsumexp(squares, axis=0) / 2
+    return NormCertificate(log_norms, log_norms, jnp.max(stage, axis=0))
 
 
 def log_norm_of(norm: str, matrix: Scaled, tracked: Tracked) -> tuple[NormCertificate, Tracked]:

@@ -1,11 +1,11 @@
 """The singular values of ∂h_T/∂h_k: all at every lag T - k, or the leading ones at a few lags."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.scipy.special import entr
 from jaxtyping import Array, Float
@@ -13,7 +13,9 @@ from jaxtyping import Array, Float
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.blocks import Blocks
 from gradflow.flow.chunks import Runner
+from gradflow.flow.decoupled import Method, Part, by_blocks
 from gradflow.flow.nonfinite import nonfinite_from, set_nan
+from gradflow.flow.structure import Places, Structure
 from gradflow.flow.trace import Trace, as_matrix, compiled, trace_of
 from gradflow.numerics.jacobi import graded_svd
 from gradflow.numerics.lapack import singular_values
@@ -80,14 +82,16 @@ def log_singular_values_along(
     """Computes `log_singular_values` along the path that the cell is run on."""
     blocks = Blocks(source, target).check(cell)
     path = run(cell, params, inputs, **given)
-    return path.sweep(partial(_through, blocks), None, backward=True)[1][::-1]
+    through = by_blocks(Method(_through, _union), None, blocks)
+    return path.sweep(through, None, backward=True)[1][::-1]
 
 
-@compiled("blocks")
+@compiled("options", "blocks")
 def _through(
-    blocks: Blocks, state: Spectrum | None, trace: Trace
+    options: None, blocks: Blocks | Places, state: Spectrum | None, trace: Trace
 ) -> tuple[Spectrum, Float[Array, "steps values"]]:
     """Goes back through the steps; without a state from T on, with the values at lag 0."""
+    del options
 
     def back(state: Spectrum, k: Array) -> tuple[Spectrum, Array]:
         log_values, vectors = state
@@ -107,6 +111,27 @@ def _through(
         state, last = (jnp.zeros(len(matrix), matrix.dtype), matrix), last + 1
     state, log_values = jax.lax.scan(back, state, jnp.arange(last), reverse=True)
     return state, set_nan(nonfinite_from(trace)[:last], log_values)
+
+
+def _union(
+    options: None, structure: Structure, parts: Sequence[Part], trace: Trace
+) -> Float[Array, "steps values"]:
+    """The singular values of a matrix from those of its diagonal blocks."""
+    del options
+    log_values = joined_values(structure, parts)
+    return set_nan(nonfinite_from(trace)[: len(log_values)], log_values)
+
+
+def joined_values(structure: Structure, parts: Sequence[Part]) -> Float[Array, "lags values"]:
+    """Returns the singular values of all blocks in descending order; those that no block has are
+    zero."""
+    columns = []
+    for found, members in parts:
+        values = jnp.moveaxis(found, 0, -1)  # (lags, values, classes)
+        columns.append(jnp.repeat(values, members, axis=-1).reshape(len(values), -1))
+    columns.append(jnp.full((len(columns[0]), structure.num_values), -jnp.inf, columns[0].dtype))
+    descending = -jnp.sort(-jnp.concatenate(columns, axis=1), axis=1)
+    return descending[:, : structure.num_values]
 
 
 def leading_singular_values(
@@ -150,11 +175,21 @@ def leading_singular_values(
         )
     blocks = Blocks(source, target).check(cell)
     trace = trace_of(cell, params, inputs, carry=carry, lengths=lengths, mask=mask)
-    return _leading(blocks, lags, trace)
+    return by_blocks(Method(_leading, _union_at), lags, blocks)(None, trace)[1]
 
 
-@compiled("blocks", "lags")
-def _leading(blocks: Blocks, lags: tuple[int, ...], trace: Trace) -> Float[Array, "lags values"]:
+def _union_at(
+    lags: tuple[int, ...], structure: Structure, parts: Sequence[Part], trace: Trace
+) -> Float[Array, "lags values"]:
+    """The same at a few lags."""
+    bad = nonfinite_from(trace)[trace.num_steps - np.asarray(lags)]
+    return set_nan(bad, joined_values(structure, parts))
+
+
+@compiled("lags", "blocks")
+def _leading(
+    lags: tuple[int, ...], blocks: Blocks | Places, state: None, trace: Trace
+) -> tuple[None, Float[Array, "lags values"]]:
     carry_size = ravel_pytree(trace.last)[0].size
 
     def back(lag: Array, product: Scaled) -> Scaled:
@@ -172,7 +207,7 @@ def _leading(blocks: Blocks, lags: tuple[int, ...], trace: Trace) -> Float[Array
 
     spans = jnp.asarray((0, *lags[:-1])), jnp.asarray(lags)
     _, log_values = jax.lax.scan(to_next, scaled(blocks.rows(trace)), spans)
-    return set_nan(nonfinite_from(trace)[trace.num_steps - spans[1]], log_values)
+    return state, set_nan(nonfinite_from(trace)[trace.num_steps - spans[1]], log_values)
 
 
 def effective_rank(log_values: Float[Array, "*lags values"]) -> Float[Array, "*lags"]:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from gradflow.cell import whole_carry
 from gradflow.devices import map_runs
 from gradflow.flow.blocks import Blocks
+from gradflow.flow.structure import Places
 from gradflow.flow.trace import Trace, as_matrix
 from gradflow.numerics.certificate import DIRECT, NormCertificate
 from gradflow.numerics.lanczos import Matrices, generic_vector, log_spectral_norms
@@ -32,7 +33,7 @@ MOST_ENTRIES = 2**15
 
 class _Problem(NamedTuple):
     norm: str
-    blocks: Blocks
+    blocks: Blocks | Places
     trace: Trace
 
 
@@ -46,7 +47,7 @@ class _Side(NamedTuple):
     grams: Float[Array, "steps carry carry"]
 
 
-def norms_by_tiles(norm: str, blocks: Blocks, trace: Trace) -> NormCertificate:
+def norms_by_tiles(norm: str, blocks: Blocks | Places, trace: Trace) -> NormCertificate:
     """Computes log norms for every pair, as [t, k]; entries above the diagonal mean nothing.
 
     On a CPU the rows of tiles are distributed over all devices.

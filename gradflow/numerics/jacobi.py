@@ -41,6 +41,8 @@ def graded_svd(
     """
     count = min(matrix.shape)
     scale, unit = _sorted_rows(log_scale, matrix)
+    if len(matrix) == 1:
+        return scale, unit
     frame, lower = gram_schmidt(unit)
     pivots = jnp.argsort(jnp.diagonal(lower) == 0, stable=True)[:count]
     kept = jnp.diagonal(lower)[pivots] != 0

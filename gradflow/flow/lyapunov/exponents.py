@@ -1,5 +1,6 @@
 """Lyapunov exponents of a driven network: the mean growth of its tangent vectors, all of them."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,13 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Carry, Cell, Params, whole_carry
-from gradflow.flow.chunks import Runner
+from gradflow.flow.chunks import Path, Runner
+from gradflow.flow.decoupled import Method, by_blocks
 from gradflow.flow.lyapunov.growths import (
-    Frame,
     FrameOptions,
-    first_frame,
     growths_by_steps,
     growths_by_stretches,
+    joined_growths,
 )
 from gradflow.flow.lyapunov.mean_error import standard_error_of_mean
 from gradflow.flow.real_carry import as_real, real_parts
@@ -117,29 +118,29 @@ def lyapunov_exponents_along(
     like = jax.eval_shape(lambda x: whole_carry(start(cell, params, x, carry)), inputs)
     _check(settings, like.size, len(inputs))
     path = run(cell, params, inputs, carry=carry, mask=mask)
-    frame = first_frame(settings, num_real, like)
+    num_real = jnp.asarray(num_real)
     if isinstance(path, Trace):
-        return _exponents(settings, path, frame, num_real)
-    through = partial(growths_by_stretches, settings)
-    _, growths = path.sweep(through, frame, backward=settings.time_reversed)
-    return statistics(settings, growths, num_real)
+        return _exponents(settings, path, num_real)
+    return _statistics_along(growths_by_stretches, settings, path, num_real)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _exponents(
-    options: FrameOptions, trace: Trace, frame: Frame, num_real: Int[Array, ""] | int
-) -> LyapunovExponents:
-    return statistics(options, growths_by_stretches(options, frame, trace)[1], num_real)
+def _exponents(options: FrameOptions, trace: Trace, num_real: Int[Array, ""]) -> LyapunovExponents:
+    return _statistics_along(growths_by_stretches, options, trace, num_real)
 
 
 @_exponents.defjvp
 def _(options: FrameOptions, primals: tuple, tangents: tuple) -> tuple:
     # The loop over stretches has no reverse mode: how many there are is found on the way.
-    @compiled()
-    def plain(trace: Trace, frame: Frame, num_real: Array) -> LyapunovExponents:
-        return statistics(options, growths_by_steps(options, frame, trace), num_real)
+    return jax.jvp(partial(_statistics_along, growths_by_steps, options), primals, tangents)
 
-    return jax.jvp(plain, primals, tangents)
+
+def _statistics_along(
+    grow: Callable[..., tuple], options: FrameOptions, path: Path, num_real: Int[Array, ""]
+) -> LyapunovExponents:
+    through = by_blocks(Method(grow, joined_growths), options, None)
+    _, growths = path.sweep(through, num_real, backward=options.time_reversed)
+    return statistics(options, growths, num_real)
 
 
 def _check(options: FrameOptions, size: int, num_steps: int) -> None:
@@ -174,4 +175,7 @@ def statistics(
     passed = jnp.minimum(index + 1, count)[:, None]
     growths = jnp.where(index[:, None] < count, growths, 0)
     running = jnp.where(passed > 0, jnp.cumsum(growths, axis=0) / passed, jnp.nan)
-    return LyapunovExponents(running[-1], running, standard_error_of_mean(growths, count))
+    error = standard_error_of_mean(growths, count)
+    # Blocks bring their own exponents, and nearly equal ones may have changed places.
+    order = jnp.argsort(-running[-1])[: options.num_exponents]
+    return LyapunovExponents(running[-1][order], running[:, order], error[order])

@@ -1,6 +1,7 @@
 """The growth of a frame of directions along a trajectory, by QR after one step or several."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -8,7 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from gradflow.cell import whole_carry
+from gradflow.flow.decoupled import Part
 from gradflow.flow.nonfinite import nonfinite_steps, set_nan
+from gradflow.flow.structure import Structure
 from gradflow.flow.trace import Trace, as_matrix, compiled
 from gradflow.numerics.graded_frame import graded_frame
 from gradflow.numerics.qr import log_frame
@@ -42,11 +46,11 @@ class Frame(NamedTuple):
     rows: Float[Array, "exponents carry"]
 
 
-@compiled("options", "like")
-def first_frame(
-    options: FrameOptions, num_real: Int[Array, ""] | int, like: jax.ShapeDtypeStruct
-) -> Frame:
-    """Returns an orthonormal frame for a carry of this size and type."""
+def _frame_of(options: FrameOptions, state: Frame | Int[Array, ""], trace: Trace) -> Frame:
+    """The frame of a sweep that goes on, or a first one for so many steps."""
+    if isinstance(state, Frame):
+        return state
+    num_real, like = state, jax.eval_shape(whole_carry, trace.last)
     # In general position, so that the first k rows always find the k fastest directions. (From
     # rows of the identity, a net of decoupled units would keep the order of its units.)
     noise = jax.random.normal(jax.random.key(0), (like.size, like.size), jnp.float32)
@@ -88,17 +92,27 @@ class _Problem(NamedTuple):
         return growths[::-1] if self.options.time_reversed else growths
 
 
+@compiled("options", "blocks")
 def growths_by_steps(
-    options: FrameOptions, frame: Frame, trace: Trace
-) -> Float[Array, "steps exponents"]:
-    """Computes the growth of each direction at every step, by a QR at every step."""
-    problem = _Problem(options, trace)
+    options: FrameOptions, blocks: None, state: Frame | Int[Array, ""], trace: Trace
+) -> tuple[Frame, Float[Array, "steps exponents"]]:
+    """Computes the growth of each direction at every step, by a QR at every step.
+
+    Args:
+      options: The options.
+      blocks: Nothing is selected from the carry.
+      state: The frame, or the number of steps to go through, from which a first one is made.
+      trace: The trajectory.
+    """
+    del blocks
+    frame, problem = _frame_of(options, state, trace), _Problem(options, trace)
 
     def step(rows: Array, place: Array) -> tuple[Array, Array]:
         enlarged, shift = with_room(rows)
         return _log_frame(problem.advance(place, enlarged), -shift)
 
-    return problem.finish(jax.lax.scan(step, frame.rows, jnp.arange(trace.num_steps))[1])
+    rows, growths = jax.lax.scan(step, frame.rows, jnp.arange(trace.num_steps))
+    return frame._replace(rows=rows), problem.finish(growths)
 
 
 def _log_frame(matrix: Array, exponent: int) -> tuple[Array, Array]:
@@ -123,11 +137,13 @@ class _Stretch(NamedTuple):
     """The growth a step so far, with room for one stretch at the end."""
 
 
-@compiled("options")
+@compiled("options", "blocks")
 def growths_by_stretches(
-    options: FrameOptions, frame: Frame, trace: Trace
+    options: FrameOptions, blocks: None, state: Frame | Int[Array, ""], trace: Trace
 ) -> tuple[Frame, Float[Array, "steps exponents"]]:
     """Computes the same with a QR after stretches of steps, each as long as rounding allows."""
+    del blocks
+    frame = _frame_of(options, state, trace)
     num_steps, like = trace.num_steps, frame.rows
     room = max(options.qr_every or 1, MOST_STEPS)
     start = _Stretch(
@@ -143,6 +159,20 @@ def growths_by_stretches(
     stretch = jax.lax.while_loop(lambda state: state.place < state.num_real, body, start)
     end = frame._replace(place=frame.place + num_steps, length=stretch.length, rows=stretch.rows)
     return end, problem.finish(stretch.growths[:num_steps])
+
+
+def joined_growths(
+    options: FrameOptions, structure: Structure, parts: Sequence[Part], trace: Trace
+) -> Float[Array, "steps exponents"]:
+    """Returns the growths of the directions of all blocks, and of entries that no step reads."""
+    columns = []
+    for found, members in parts:
+        growths = jnp.moveaxis(found, 0, -1)  # (steps, exponents, classes)
+        columns.append(jnp.repeat(growths, members, axis=-1).reshape(len(growths), -1))
+    unread = structure.size - sum(group.entries.size for group in structure.groups)
+    columns.append(jnp.full((trace.num_steps, unread), -jnp.inf, columns[0].dtype))
+    growths = jnp.concatenate(columns, axis=1)
+    return _Problem(options, trace).finish(growths[::-1] if options.time_reversed else growths)
 
 
 def _try_stretch(problem: _Problem, room: int, state: _Stretch) -> _Stretch:
