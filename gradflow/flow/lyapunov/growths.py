@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from gradflow.cell import whole_carry
 from gradflow.flow.decoupled import Part
 from gradflow.flow.nonfinite import nonfinite_steps, set_nan
-from gradflow.flow.structure import Structure
+from gradflow.flow.structure import Places, Structure
 from gradflow.flow.trace import Trace, as_matrix, compiled
 from gradflow.numerics.graded_frame import graded_frame
 from gradflow.numerics.qr import log_frame
@@ -94,7 +94,7 @@ class _Problem(NamedTuple):
 
 @compiled("options", "blocks")
 def growths_by_steps(
-    options: FrameOptions, blocks: None, state: Frame | Int[Array, ""], trace: Trace
+    options: FrameOptions, blocks: Places | None, state: Frame | Int[Array, ""], trace: Trace
 ) -> tuple[Frame, Float[Array, "steps exponents"]]:
     """Computes the growth of each direction at every step, by a QR at every step.
 
@@ -139,7 +139,7 @@ class _Stretch(NamedTuple):
 
 @compiled("options", "blocks")
 def growths_by_stretches(
-    options: FrameOptions, blocks: None, state: Frame | Int[Array, ""], trace: Trace
+    options: FrameOptions, blocks: Places | None, state: Frame | Int[Array, ""], trace: Trace
 ) -> tuple[Frame, Float[Array, "steps exponents"]]:
     """Computes the same with a QR after stretches of steps, each as long as rounding allows."""
     del blocks
