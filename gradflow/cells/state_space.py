@@ -158,7 +158,7 @@ def s5(
         shapes["D"] = (hidden_size, input_size)
         real = init_matrices(key_m, {name: (init_matrix, shape) for name, shape in shapes.items()})
         frequencies, V = _normal_hippo(2 * size)
-        V_re, V_im = jnp.asarray([V.real, V.imag], real["B"].dtype)
+        V_re, V_im = jnp.asarray([np.real(V), np.imag(V)], real["B"].dtype)
         return {
             "Lambda": {"re": jnp.full(size, -0.5), "im": jnp.asarray(frequencies, V_re.dtype)},
             "log_dt": init_log_dt(key_dt, size, dt_min, dt_max),
