@@ -75,6 +75,13 @@ def test_initial_decays_are_uniform(bounds, x64, key):
     assert counts.sum() == 4000 and np.all(np.abs(counts - 1000) < 140)
 
 
+def test_an_initial_decay_near_one_keeps_its_digits(key):
+    a = 1 - 50 * 2.0**-24  # a number of float32, whose eighth root is none
+    with jax.enable_x64(False):
+        Lambda = np.float64(rg_lru(2, 1, a_min=a, a_max=a).init(key)["Lambda"])
+    np.testing.assert_allclose(-8 * np.logaddexp(0, -Lambda), np.log(a), rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("bias", [-1000.0, 1000.0])
 def test_gates_that_underflow_leave_values_and_gradients_finite(bias, dtype, key):

@@ -37,6 +37,13 @@ def test_the_softplus_of_the_bias_is_log_uniform(x64, bounds, key):
     assert_uniform(np.log(dt), *np.log(bounds))
 
 
+@pytest.mark.parametrize("dt", [1e-7, 500.0])
+def test_the_bias_of_an_extreme_time_step_keeps_its_digits(dt, key):
+    with jax.enable_x64(False):
+        b = init_dt_bias(key, 1, dt, dt)
+    np.testing.assert_allclose(np.logaddexp(0, np.float64(b)), dt, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["s4d", "s5", "mamba", "mamba2"])
 @pytest.mark.parametrize(
     "options, message",
