@@ -17,6 +17,7 @@ from gradflow.cells.combinators import (
     stack_of,
     zoneout_of,
 )
+from gradflow.cells.griffin import rg_lru
 from gradflow.cells.gru import gru, gru_reset_before
 from gradflow.cells.indrnn import indrnn
 from gradflow.cells.janet import janet
@@ -33,6 +34,8 @@ from gradflow.cells.oscillators import cornn, unicornn
 from gradflow.cells.rnn import irnn, rnn
 from gradflow.cells.schur import nnrnn
 from gradflow.cells.scrn import scrn
+from gradflow.cells.selective import mamba, mamba2
+from gradflow.cells.state_space import s4d, s5
 from gradflow.cells.unitary import full_unitary, unitary
 from gradflow.checks import shorten
 from gradflow.spec import check_name, check_options, parse_spec, split_specs
