@@ -62,8 +62,8 @@ def deltanet(
       TypeError: If negative_eigenvalues is not True or False.
       ValueError: If num_heads does not divide hidden_size.
 
-    Source: Schlag, Irie, Schmidhuber 2021, arXiv:2102.11174, eq. 24; SiLU and the norm of Yang et
-    al. 2024, arXiv:2406.06484.
+    Source: Schlag, Irie, Schmidhuber 2021, arXiv:2102.11174; SiLU and the norms of Yang et al.
+    2024, arXiv:2406.06484.
     """
     size = head_size(input_size, hidden_size, num_heads)
     terms = _delta_terms(num_heads, negative_eigenvalues)

@@ -121,7 +121,7 @@ def gla(
     Raises:
       ValueError: If num_heads does not divide hidden_size, or tau is not positive.
 
-    Source: Yang et al. 2024, arXiv:2312.06635, eq. 3 and section 4.4.
+    Source: Yang et al. 2024, arXiv:2312.06635, section 4.
     """
     size = head_size(input_size, hidden_size, num_heads)
     check_number("tau", tau, "positive", example=16.0)

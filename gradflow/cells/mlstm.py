@@ -113,8 +113,9 @@ def _normalised(C: Matrices, n: Vectors, q: Vectors, m: Float[Array, "heads 1"])
     """Computes C q / max(|nᵀq|, exp(-m)), of C and n that are divided by exp(m)."""
     # exp(-m) overflows where m is very negative, and a derivative through inf is NaN. Both terms
     # are therefore multiplied by exp(min(m, 0)), so that no exponent is positive. Where m is very
-    # large exp(-m) is 0, and the smallest float in its place makes 0/0, of q = 0, zero.
+    # large exp(-m) is 0, and q = 0 would give 0/0. The bound is therefore at least the smallest
+    # number whose inverse square, of the quotient's derivative, is finite.
     scale = jnp.exp(jnp.minimum(m, 0))
-    bound = jnp.maximum(jnp.exp(-jnp.maximum(m, 0)), jnp.finfo(m.dtype).tiny)
+    bound = jnp.maximum(jnp.exp(-jnp.maximum(m, 0)), jnp.finfo(m.dtype).tiny ** 0.5)
     sums = abs(jnp.sum(n * q, axis=-1, keepdims=True))
     return multiply(C, q) * scale / jnp.maximum(sums * scale, bound)

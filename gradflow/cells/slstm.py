@@ -56,8 +56,8 @@ def slstm(
         n_t = f_t ∘ n_{t-1} + i_t
         h_t = o_t ∘ c_t / n_t
 
-    c_t/n_t is a weighted mean of g_1 ... g_t. i, c and n overflow where the sums of a^i and log f
-    do (in float32 from 89 on). The stabilised form keeps c and n divided by exp(m)::
+    c_t/n_t is a weighted mean of g_1 ... g_t. In float32 i overflows for a^i > 88.7, and h is NaN
+    then. The stabilised form keeps c and n divided by exp(m)::
 
         m_t = max(log f_t + m_{t-1}, a_t^i)
         f'_t = exp(log f_t + m_{t-1} - m_t)    i'_t = exp(a_t^i - m_t)
@@ -159,6 +159,6 @@ def exponential_gates(
     if not hasattr(carry, "m"):
         return jnp.exp(log_i), jnp.exp(log_f), {}
     m = jnp.where(is_empty, log_i, jnp.maximum(log_f + carry.m, log_i))
-    # The exponent of f' is at most 0 unless the state is empty. It is then limited, because f' = inf
-    # times the state 0 would be NaN.
+    # The exponent of f' is at most 0 unless the state is empty. It is then limited, because inf
+    # times the state, which is 0, would be NaN.
     return jnp.exp(log_i - m), jnp.exp(jnp.minimum(log_f + carry.m - m, 80)), {"m": m}
