@@ -57,9 +57,9 @@ def mlstm(
         h_t = C_t q_t / max(|n_tᵀ q_t|, 1)
 
     The stabilised form keeps C and n divided by exp(m), with m_t, f'_t and i'_t as in `slstm` and
-    m_0 = 0. The bound 1 is then exp(-m_t), as in the authors' code, so that h is the same function
-    of the inputs and ∂h_T/∂x_k is the same. (The paper writes 1 for both forms, which are two
-    different functions.) Jacobians of the whole carry differ, because m is a state.
+    m_0 = 0. The bound 1 is then exp(-m_t), as in the authors' code. With this bound h is the same
+    function of the inputs in both forms, and ∂h_T/∂x_k is the same. Jacobians of the whole carry
+    differ, because C and n are divided by exp(m), and m is a state.
 
     The carry is (C, n, m, h), or (C, n, h) without the stabiliser, with C (heads, d, d), n
     (heads, d) and m (heads, 1). h concatenates the heads, and no step reads it. The paper's output
