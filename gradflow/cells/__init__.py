@@ -17,25 +17,31 @@ from gradflow.cells.combinators import (
     stack_of,
     zoneout_of,
 )
+from gradflow.cells.delta_rule import deltanet, gated_deltanet
 from gradflow.cells.griffin import rg_lru
 from gradflow.cells.gru import gru, gru_reset_before
 from gradflow.cells.indrnn import indrnn
 from gradflow.cells.janet import janet
 from gradflow.cells.layer_norm import gru_layer_norm, lstm_layer_norm
 from gradflow.cells.lem import lem
+from gradflow.cells.linear_attention import gla, hgrn2, retnet
 from gradflow.cells.lipschitz import lipschitz
 from gradflow.cells.loading import load_factory
 from gradflow.cells.lru import lru
 from gradflow.cells.lstm import LSTMCarry, lstm
 from gradflow.cells.mingru import mingru, minlstm
 from gradflow.cells.minimal import mgu, minimal_rnn, ugrnn
+from gradflow.cells.mlstm import mlstm
 from gradflow.cells.orthogonal import orthogonal
 from gradflow.cells.oscillators import cornn, unicornn
 from gradflow.cells.rnn import irnn, rnn
+from gradflow.cells.rwkv import rwkv7
 from gradflow.cells.schur import nnrnn
 from gradflow.cells.scrn import scrn
 from gradflow.cells.selective import mamba, mamba2
+from gradflow.cells.slstm import slstm
 from gradflow.cells.state_space import s4d, s5
+from gradflow.cells.ttt import ttt_linear
 from gradflow.cells.unitary import full_unitary, unitary
 from gradflow.checks import shorten
 from gradflow.spec import check_name, check_options, parse_spec, split_specs

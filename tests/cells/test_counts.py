@@ -28,6 +28,15 @@ FORMULAS = {
     "mingru": lambda m, n: 2 * (m + 1) * n,
     "minlstm": lambda m, n: 3 * (m + 1) * n,
     "indrnn": lambda m, n: (m + 1) * n + n,
+    "retnet": lambda m, n: 3 * m * n,
+    "gla": lambda m, n: 4 * m * n + n,
+    "hgrn2": lambda m, n: 3 * m * n + n,
+    "deltanet": lambda m, n: 3 * m * n + m,
+    "gated_deltanet": lambda m, n: 3 * m * n + 2 * m + 2,
+    "rwkv7": lambda m, n: 5 * m * n + 4 * n,
+    "slstm": lambda m, n: 4 * layer(m, n),
+    "mlstm": lambda m, n: 3 * m * n + 2 * (m + 1),
+    "ttt_linear": lambda m, n: 3 * m * n + (m + 1) + n * n + 2 * n,
     "stack": lambda m, n: 4 * layer(m, n) + 4 * layer(n, n),
 }
 
