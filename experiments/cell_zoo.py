@@ -1,29 +1,34 @@
-"""How far the gradient of every cell reaches at initialisation, a small panel for each cell.
+"""How far the gradient of every cell reaches at initialisation, by family.
 
-For each cell of the field, initialised as in its paper and on the same gaussian inputs:
-log10 ‖∂h_T/∂h_k‖ against the lag T - k, all on one scale, the farthest horizon first. The
-horizon is the first lag at which the median norm is 1e-3 or less; a run is cut if its gradient is
-exactly zero at the longest lag. The claims: before any training, cells of one size differ by more
-than ten orders of magnitude at lag 100; and gates do not decide it, for gated cells lie on
-either side of the cells without.
+For each cell of the field, initialised as in its paper and on the same gaussian inputs: the
+spectral norm ‖∂s_T/∂s_k‖ of the whole carry s against the lag T - k, reduced to two numbers. The
+factor per step is that of the line through its logarithm, with its 95 % interval over seeds. The
+horizon is the first lag at which the norm is 1e-3 or less: the median over the seeds, and 10 to
+90 % of them. The carry is the state that the next step reads: an LSTM is not judged without its
+cell state, nor a cell whose h is only read out by that h. A run is cut if its gradient is exactly
+zero at the longest lag. The claims: before any training, cells of one size differ by more than ten
+orders of magnitude at lag 100; and gates do not decide it, for gated cells lie on either side of
+the cells without.
 
 Source: the paper of each cell, named in its docstring; Hochreiter 1991 for the norm.
 
     python experiments/cell_zoo.py
     python experiments/cell_zoo.py --cells='lstm,gru,path/to/mine.py:my_cell' --hidden_size=64
 
-Takes about two minutes on two cores at the defaults, nearly all of it to compile.
+Takes about four minutes on two idle cores at the defaults, nearly all of it to compile.
 """
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from _kit import cells, curves, fields, rates, runs
 
 from gradflow import flow, study
 from gradflow.cells import CELLS
+from gradflow.flow.summary import horizons
+from gradflow.spec import parse_spec
 
 if TYPE_CHECKING:
     import xarray
@@ -31,6 +36,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from gradflow import Cell
+
+FAMILIES = {
+    "no gates": "rnn indrnn clockwork scrn",
+    "orthogonal and unitary": "orthogonal unitary schur",
+    "differential equations": "antisymmetric lipschitz oscillators lem",
+    "LSTM": "lstm lstm_relatives janet cfn additive",
+    "GRU": "gru ligru minimal star highway fast bistable",
+    "normalised": "layer_norm",
+    "convolutional": "convolutional",
+    "linear in the state": "lru mingru state_space selective griffin",
+    "matrix states": "linear_attention delta_rule rwkv mlstm slstm ttt",
+    "made of other cells": "combinators",
+}
+"""The modules of `gradflow.cells` whose cells are of one family."""
+
+OTHER = "other"
+"""The family of a cell that is in none of these, such as one of the user's own."""
+
+OF_IMAGES = {name: f"{name}(height=2, width=2)" for name in ("conv_lstm", "conv_gru")}
+"""Cells that are measured with these options, because a single pixel is no image."""
 
 VARIANTS = (
     "lstm(forget_gate=False)",
@@ -49,13 +74,11 @@ COLORS = {
     "inconclusive": "#999999",
     "undefined": "#000000",
 }
-ORDERS = (-20, 5)
-"""The scale of every panel, in log10."""
 
 APART = 10.0
 """Orders of magnitude by which the cells are claimed to differ."""
 
-TITLE_WIDTH = 22  # characters that fit over a panel
+LABEL_WIDTH = 24  # characters of a cell's name that fit beside a column
 
 
 @dataclass(frozen=True)
@@ -78,7 +101,8 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     import xarray
 
     is_all = config.cells == "all"
-    specs = [*sorted(CELLS), *VARIANTS] if is_all else cells.specs(config.cells, "all")
+    every = [*(OF_IMAGES.get(name, name) for name in sorted(CELLS)), *VARIANTS]
+    specs = every if is_all else cells.specs(config.cells, "all")
     sizes = config.input_size, config.hidden_size
     made = {spec: cells.factory(spec)(*sizes) for spec in specs}  # before anything is measured
     parts = [
@@ -92,8 +116,9 @@ def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
     import xarray
 
     params = runs.initialise(cell, runs.keys(config))
-    norms = runs.measure(partial(flow.log_norms, cell), params, runs.inputs(config))
-    nats = {"units": "nats", "norm": "spectral"}
+    log_norms = partial(flow.log_norms, cell, source="carry", target="carry")
+    norms = runs.measure(log_norms, params, runs.inputs(config))
+    nats = {"units": "nats", "norm": "spectral", "source": "carry", "target": "carry"}
     return xarray.Dataset(
         {"log_norm": (("cell", "run", "lag"), norms[None], nats)},
         coords={
@@ -109,51 +134,149 @@ def num_cut(log_norms: "xarray.DataArray") -> int:
     return int(np.isneginf(log_norms.isel(lag=-1)).sum())
 
 
-def _by_horizon(dataset: "xarray.Dataset") -> list[tuple[str, flow.Summary]]:
-    """The cells with what their curves come to: the farthest horizon first, then the growth."""
-    found = [
-        (
-            str(c),
-            flow.summary(dataset.log_norm.sel(cell=c).values, needed_lag=rates.needed_lag(dataset)),
-        )
-        for c in dataset.cell.values
-    ]
-    return sorted(found, key=lambda item: (-item[1].horizon, -item[1].rate))
+def family(spec: str) -> str:
+    """Finds the family of a cell by the module of its factory."""
+    factory = CELLS.get(parse_spec(spec)[0])
+    module = "" if factory is None else factory.__module__.rpartition(".")[2]
+    return next((name for name, found in FAMILIES.items() if module in found.split()), OTHER)
+
+
+class Row(NamedTuple):
+    """What the curves of one cell come to.
+
+    Attributes:
+      cell: Its spec.
+      family: Its family.
+      found: The summary of its curves.
+      horizons: The horizon of each run, infinite where it lies beyond the longest lag.
+      num_cut: In how many runs the gradient is exactly zero at the longest lag.
+    """
+
+    cell: str
+    family: str
+    found: flow.Summary
+    horizons: np.ndarray
+    num_cut: int
+
+
+def by_family(dataset: "xarray.Dataset") -> dict[str, list[Row]]:
+    """Sums the cells up, by family; within one the farthest horizon first, then the growth."""
+    groups: dict[str, list[Row]] = {name: [] for name in (*FAMILIES, OTHER)}
+    for spec in map(str, dataset.cell.values):
+        norms = dataset.log_norm.sel(cell=spec)
+        found = flow.summary(norms.values, needed_lag=rates.needed_lag(dataset))
+        row = Row(spec, family(spec), found, horizons(norms.values), num_cut(norms))
+        groups[row.family].append(row)
+    return {
+        name: sorted(rows, key=lambda row: (-row.found.horizon, -row.found.rate))
+        for name, rows in groups.items()
+        if rows
+    }
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """A panel for each cell, by horizon; the colour is the regime of its gradient."""
+    """A dot for each cell, by family: its factor per step and its horizon."""
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
-    found = _by_horizon(dataset)
-    columns = min(6, len(found))
-    rows = -(-len(found) // columns)
-    fig = Figure(figsize=(7.2, 1.0 + 0.85 * rows))
-    panels = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
-    for ax, (cell, one) in zip(panels, found, strict=False):
-        _draw(ax, dataset.sel(cell=cell), cell, one)
-    for ax in panels[len(found) :]:
-        ax.set_axis_off()
-    panels[0].set(xlim=(0, dataset.sizes["lag"] - 1), ylim=ORDERS, yticks=(-20, -10, 0))
-    regimes = {one.regime for _, one in found}
-    lines = [Line2D([], [], color=COLORS[name], label=name) for name in COLORS if name in regimes]
-    fig.legend(handles=lines, loc="outside upper center", ncols=len(lines))
-    fig.supxlabel(curves.LAG, fontsize=9)
-    fig.supylabel(curves.NORM, fontsize=9)
+    groups = by_family(dataset)
+    places, labels = _places(groups)
+    fig = Figure(figsize=(3.5, 1.2 + 0.105 * places[-1]))
+    left, right = fig.subplots(1, 2, sharey=True)
+    longest = int(dataset.lag[-1])
+    rows = {place: row for place, row in zip(places, labels, strict=True) if isinstance(row, Row)}
+    for place, row in rows.items():
+        _draw_factor(left, place, row)
+        _draw_horizon(right, place, row, longest)
+    _scale_factor(left)
+    _scale_horizon(right, longest)
+    left.set_yticks(places, [_label(row) for row in labels])
+    left.set_ylim(places[-1] + 0.8, -0.8)
+    for text, row in zip(left.get_yticklabels(), labels, strict=True):
+        text.set_fontweight("normal" if isinstance(row, Row) else "bold")
+    _legend(fig, list(rows.values()))
     return fig
 
 
-def _draw(ax: "Axes", data: "xarray.Dataset", cell: str, found: flow.Summary) -> None:
-    curves.draw_norms(ax, data.lag, data.log_norm, color=COLORS[found.regime])
-    ax.axhline(-3, color="black", lw=0.4)
-    title = cell.replace("(", "\n(") if len(cell) > TITLE_WIDTH else cell
-    ax.set_title(title, fontsize=6, pad=2)
-    ax.tick_params(labelsize=6)
-    corner = f"{found.horizon:.0f}" if np.isfinite(found.horizon) else ""
-    if cut := num_cut(data.log_norm):
-        corner = f"{corner}\n{cut} of {data.sizes['run']} cut".strip()
-    ax.text(1, 1, corner, fontsize=6, ha="right", va="top", transform=ax.transAxes)
+def _places(groups: dict[str, list[Row]]) -> tuple[list[float], list[Row | str]]:
+    """Places the families and their cells below each other, with a gap above each family."""
+    places, labels, place = [], [], -0.6
+    for name, rows in groups.items():
+        place += 0.6
+        for label in (name, *rows):
+            places.append(place)
+            labels.append(label)
+            place += 1
+    return places, labels
+
+
+def _label(row: Row | str) -> str:
+    if isinstance(row, str):
+        return row
+    plain = {spec: name for name, spec in OF_IMAGES.items()}
+    text = plain.get(row.cell, row.cell).replace("'", "").replace(" ", "")
+    return text if len(text) <= LABEL_WIDTH else f"{text[: LABEL_WIDTH - 1]}…"
+
+
+def _draw_factor(ax: "Axes", place: float, row: Row) -> None:
+    value, low, high = row.found.decay
+    look = _look(row)
+    ax.plot([low, high], [place, place], color=look["color"], lw=1)
+    ax.plot([value], [place], **look)
+
+
+def _draw_horizon(ax: "Axes", place: float, row: Row, longest: int) -> None:
+    """Draws a horizon beyond the longest lag at twice that lag, as an arrow."""
+    ends = np.quantile(np.minimum(row.horizons, 2 * longest), [0.1, 0.9], method="nearest")
+    look = _look(row)
+    ax.plot(ends, [place, place], color=look["color"], lw=1)
+    beyond: dict[str, Any] = {} if np.isfinite(row.found.horizon) else {"marker": ">"}
+    ax.plot([min(row.found.horizon, 2 * longest)], [place], **look | beyond)
+
+
+def _look(row: Row) -> dict[str, Any]:
+    return {"color": COLORS[row.found.regime], "marker": "X" if row.num_cut else "o"}
+
+
+def _scale_factor(ax: "Axes") -> None:
+    ax.axvline(1, color="black", lw=0.4, zorder=0)
+    _axis(ax, "factor per step")
+
+
+def _scale_horizon(ax: "Axes", longest: int) -> None:
+    ax.set_xscale("log")
+    ax.set_xlim(0.9, 2.6 * longest)
+    ticks = [t for t in (1, 10, 100, 1000, 10000) if t <= longest]
+    ax.set_xticks(ticks, [f"{t}" for t in ticks])
+    ax.minorticks_off()
+    ax.axvspan(longest, 2.6 * longest, color="#f0f0f0", lw=0, zorder=0)
+    _axis(ax, "horizon (steps)")
+
+
+def _axis(ax: "Axes", name: str) -> None:
+    """Names the axis, whose ticks are above as well, because the figure is tall."""
+    ax.set_xlabel(name, fontsize=7)
+    ax.grid(visible=False, axis="y")
+    ax.tick_params(axis="x", labelsize=6, top=True, labeltop=True)
+    ax.tick_params(axis="y", labelsize=6, length=0)
+    ax.spines["left"].set_visible(False)
+    ax.spines["top"].set_visible(True)
+
+
+def _legend(fig: "Figure", rows: list[Row]) -> None:
+    from matplotlib.lines import Line2D
+
+    regimes = {row.found.regime for row in rows}
+    marks = {name: ("o", color) for name, color in COLORS.items() if name in regimes}
+    if any(np.isinf(row.found.horizon) for row in rows):
+        marks["beyond the longest lag"] = (">", "#666666")
+    if any(row.num_cut for row in rows):
+        marks["exactly 0 in some runs"] = ("X", "#666666")
+    handles = [
+        Line2D([], [], color=color, marker=marker, ls="none", label=name)
+        for name, (marker, color) in marks.items()
+    ]
+    look = {"fontsize": 6, "handlelength": 1, "columnspacing": 1, "borderaxespad": 0.2}
+    fig.legend(handles=handles, loc="outside upper center", ncols=3, **look)
 
 
 def at_last_lag(dataset: "xarray.Dataset") -> "xarray.DataArray":
@@ -162,17 +285,18 @@ def at_last_lag(dataset: "xarray.Dataset") -> "xarray.DataArray":
 
 
 def summary(dataset: "xarray.Dataset") -> str:
-    """The table of what each curve comes to, the farthest horizon first."""
+    """The table of what the curves of each cell come to, in the order of the figure."""
     longest, last = int(dataset.lag[-1]), at_last_lag(dataset)
     rows = [
         {
-            "cell": cell,
-            **rates.row(found, longest),
-            "factor per step": f"{np.exp(found.rate):.4f}",
-            f"log10 norm at lag {longest}": f"{float(last.sel(cell=cell)):.1f}",
-            "runs cut": f"{num_cut(dataset.log_norm.sel(cell=cell))} of {dataset.sizes['run']}",
+            "family": row.family,
+            "cell": row.cell,
+            **rates.row(row.found, longest),
+            f"log10 norm at lag {longest}": f"{float(last.sel(cell=row.cell)):.1f}",
+            "runs cut": f"{row.num_cut} of {dataset.sizes['run']}",
         }
-        for cell, found in _by_horizon(dataset)
+        for group in by_family(dataset).values()
+        for row in group
     ]
     cells_cut = sum(num_cut(norms) > 0 for norms in dataset.log_norm)
     return (
@@ -190,7 +314,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
         study.claim(
             "orders-apart",
             f"Before any training, cells of one size differ by more than {APART:g} orders of "
-            f"magnitude in ‖∂h_T/∂h_k‖ at lag {longest}.",
+            f"magnitude in ‖∂s_T/∂s_k‖, the norm of the whole carry, at lag {longest}.",
             high - low > APART,
             measured={"smallest log10 norm": low, "largest log10 norm": high},
             criterion=f"the medians of two cells that are not exactly zero are {APART:g} apart",

@@ -115,7 +115,7 @@ def _description(cell: Cell) -> str:
     """
     params, carry = param_shapes(cell), jax.eval_shape(cell.initial_carry)
     shapes = _named_shapes(params).items()
-    widths = {shape[-1] for name, shape in shapes if name.split(".")[-1] == "W_x" and shape}
+    widths = {s[-1] for name, s in shapes if name.split(".")[-1] == "W_x" and len(s) == 2}
     hidden = jax.eval_shape(cell.hidden, carry).shape
     sizes = [f"input_size={width}" for width in widths if len(widths) == 1]
     sizes += [f"hidden_size={hidden[0]}"] if len(hidden) == 1 else []

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from gradflow.cell import Cell
+from gradflow.cells.additive import atr, ran
 from gradflow.cells.antisymmetric import antisymmetric, gated_antisymmetric
+from gradflow.cells.bistable import brc, nbrc
 from gradflow.cells.cfn import cfn
 from gradflow.cells.clockwork import clockwork
 from gradflow.cells.combinators import (
@@ -17,18 +19,23 @@ from gradflow.cells.combinators import (
     stack_of,
     zoneout_of,
 )
+from gradflow.cells.convolutional import conv_gru, conv_lstm
 from gradflow.cells.delta_rule import deltanet, gated_deltanet
+from gradflow.cells.fast import fastgrnn, fastrnn
 from gradflow.cells.griffin import rg_lru
 from gradflow.cells.gru import gru, gru_reset_before
+from gradflow.cells.highway import rhn
 from gradflow.cells.indrnn import indrnn
 from gradflow.cells.janet import janet
 from gradflow.cells.layer_norm import gru_layer_norm, lstm_layer_norm
 from gradflow.cells.lem import lem
+from gradflow.cells.ligru import ligru
 from gradflow.cells.linear_attention import gla, hgrn2, retnet
 from gradflow.cells.lipschitz import lipschitz
 from gradflow.cells.loading import load_factory
 from gradflow.cells.lru import lru
 from gradflow.cells.lstm import LSTMCarry, lstm
+from gradflow.cells.lstm_relatives import multiplicative_lstm, nas, residual_lstm
 from gradflow.cells.mingru import mingru, minlstm
 from gradflow.cells.minimal import mgu, minimal_rnn, ugrnn
 from gradflow.cells.mlstm import mlstm
@@ -40,6 +47,7 @@ from gradflow.cells.schur import nnrnn
 from gradflow.cells.scrn import scrn
 from gradflow.cells.selective import mamba, mamba2
 from gradflow.cells.slstm import slstm
+from gradflow.cells.star import light_ru, star
 from gradflow.cells.state_space import s4d, s5
 from gradflow.cells.ttt import ttt_linear
 from gradflow.cells.unitary import full_unitary, unitary

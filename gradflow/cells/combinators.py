@@ -56,7 +56,7 @@ def feedback(cell: Cell) -> Cell:
     """
 
     def joined(carry: Carry, x: Array) -> Float[Array, " input_and_hidden"]:
-        return jnp.concatenate([x, cell.hidden(carry)])
+        return jnp.concatenate([x, cell.hidden(carry).ravel()])
 
     def noise(key: Key | None, params: Params, inputs: Array) -> tuple[Params, Array]:
         params, noisy = with_noise(cell, key, params, inputs)

@@ -111,9 +111,10 @@ def _next_input(done: list[_LayerStep], x: Array, skip: str | None) -> Float[Arr
     if not done:
         return x
     below = done[-1]
+    h = below.h.ravel()  # h may be an image, and the layer above takes a vector
     if skip == "input":
-        return jnp.concatenate([below.h, x])
-    return below.h + below.x if skip == "residual" and len(done) > 1 else below.h
+        return jnp.concatenate([h, x])
+    return h + below.x if skip == "residual" and len(done) > 1 else h
 
 
 def _run(layer: int, cell: Cell, params: Params, carry: Carry, x: Array) -> tuple[Any, Array]:

@@ -38,8 +38,8 @@ def gates(
     The arguments are those common to all measurements (`gradflow.flow`), of a cell with gates.
 
     Returns:
-      Activations, dimensionless, (T, hidden) each; NaN at a step that is padding, and at one from
-      or to a carry that is not finite.
+      Activations, dimensionless, (T, hidden) each, also of gates that are images; NaN at a step
+      that is padding, and at one from or to a carry that is not finite.
 
     Raises:
       ValueError: If the cell has no gates, or the inputs are not one sequence.
@@ -79,9 +79,10 @@ def _gated_cells() -> list[str]:
 def _through(state: None, trace: Trace) -> tuple[None, dict[str, Array]]:
     assert trace.cell.gates is not None
     values = jax.vmap(partial(trace.cell.gates, trace.params))(trace.before, trace.inputs())
+    values = {name: value.reshape(len(value), -1) for name, value in values.items()}
     absent = nonfinite_steps(trace)
     absent = absent if trace.mask is None else absent | ~trace.mask
-    return state, set_nan(absent, dict(values))
+    return state, set_nan(absent, values)
 
 
 def gate_range(name: str) -> Range:

@@ -15,7 +15,8 @@ def init_model(cell: Cell, output_size: int, key: Key) -> Params:
     W is sampled from LeCun's distribution, of variance 1/hidden, and b is zero.
 
     Returns:
-      ``{"cell": ..., "readout": {"W": (output, hidden), "b": (output,)}}``.
+      ``{"cell": ..., "readout": {"W": (output, hidden), "b": (output,)}}``. Where h is an image,
+      hidden stands for its three axes.
 
     Raises:
       ValueError: If there is no output.
@@ -23,17 +24,17 @@ def init_model(cell: Cell, output_size: int, key: Key) -> Params:
     if output_size < 1:
         raise ValueError(f"Expected output_size to be at least 1, got {output_size}.")
     k_cell, k_readout = jax.random.split(key)
-    (hidden_size,) = jax.eval_shape(lambda: cell.hidden(cell.initial_carry())).shape
+    h = jax.eval_shape(lambda: cell.hidden(cell.initial_carry()))
     dtype = jnp.result_type(float)
-    W = lecun()(k_readout, (output_size, hidden_size), dtype)
+    W = lecun()(k_readout, (output_size, h.size), dtype).reshape(output_size, *h.shape)
     return {"cell": cell.init(k_cell), "readout": {"W": W, "b": jnp.zeros(output_size, dtype)}}
 
 
-def read_out(
-    readout: Params, outputs: Float[Array, "*steps hidden"]
-) -> Float[Array, "*steps output"]:
-    """Computes y_t = W h_t + b at every step."""
-    return outputs @ readout["W"].T + readout["b"]
+def read_out(readout: Params, outputs: Float[Array, "..."]) -> Float[Array, "... output"]:
+    """Computes y_t = W h_t + b at every step: W sums over all axes of h, which may be an image."""
+    W = readout["W"]
+    steps = outputs.shape[: outputs.ndim - (W.ndim - 1)]
+    return outputs.reshape(*steps, -1) @ W.reshape(len(W), -1).T + readout["b"]
 
 
 def predict(

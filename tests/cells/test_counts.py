@@ -38,6 +38,21 @@ FORMULAS = {
     "mlstm": lambda m, n: 3 * m * n + 2 * (m + 1),
     "ttt_linear": lambda m, n: 3 * m * n + (m + 1) + n * n + 2 * n,
     "stack": lambda m, n: 4 * layer(m, n) + 4 * layer(n, n),
+    "atr": lambda m, n: layer(m, n),
+    "ran": lambda m, n: 2 * layer(m, n) + m * n,
+    "brc": lambda m, n: 3 * m * n + 4 * n,
+    "nbrc": lambda m, n: 2 * layer(m, n) + m * n,
+    "fastrnn": lambda m, n: layer(m, n) + 2,
+    "fastgrnn": lambda m, n: layer(m, n) + n + 2,
+    "star": lambda m, n: layer(m, n) + (m + 1) * n,
+    "light_ru": lambda m, n: layer(m, n) + m * n,
+    "ligru": lambda m, n: 2 * layer(m, n),
+    "rhn": lambda m, n: 2 * layer(m, n) + 4 * (n + 1) * n,  # three layers, x in the first alone
+    "nas": lambda m, n: 8 * layer(m, n),
+    "multiplicative_lstm": lambda m, n: 4 * layer(m, n) + (m + n) * n,
+    "residual_lstm": lambda m, n: 4 * layer(m, n) + 3 * n + n * n + m * n,
+    "conv_lstm": lambda m, n: 4 * layer(9 * m, n) + 4 * 8 * n * n,  # kernels of 3 by 3
+    "conv_gru": lambda m, n: 3 * layer(9 * m, n) + 3 * 8 * n * n,
 }
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from gradflow.cells import gru, zoneout_of
+from gradflow.cells import conv_gru, gru, zoneout_of
 from gradflow.cells.dropout import with_dropout, with_noise, zoneout
 from gradflow.tasks import resolve_task
 from gradflow.train.adjoint_clipping import clip_adjoints
@@ -18,6 +18,7 @@ from gradflow.train.optimisers import resolve_optimiser
 from gradflow.train.probes import Probing, probe
 from gradflow.train.runs import NEVER, advance, begin, evaluate
 from gradflow.train.training import Training, gradient
+from gradflow.unroll import unroll
 
 TASK = echo.echo()
 CELL = echo.TRAINING.cell
@@ -294,3 +295,13 @@ def test_bad_sizes_are_refused():
         begin(CLIPPED, KEYS, RATES, RATES[:2])
     with pytest.raises(ValueError, match="Expected output_size to be at least 1, got 0"):
         init_model(CELL, 0, KEYS[0])
+
+
+def test_the_readout_sums_over_all_axes_of_a_state_that_is_an_image():
+    cell = conv_gru(6, 12, height=3, width=2)
+    params = init_model(cell, 2, KEYS[0])
+    inputs = jax.random.normal(KEYS[1], (4, 3, 6))
+    outputs, W = unroll(cell, params["cell"], inputs).outputs, params["readout"]["W"]
+    assert outputs.shape == (4, 3, 2, 3, 2) and W.shape == (2, 2, 3, 2)
+    expected = np.einsum("tbchw,ochw->tbo", outputs, W)
+    np.testing.assert_allclose(predict(cell, params, inputs), expected, rtol=1e-12)

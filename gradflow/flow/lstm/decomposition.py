@@ -13,8 +13,10 @@ from gradflow.flow.lstm.form import (
     LSTMGates,
     Readout,
     check_equations,
+    flattened,
     lstm_gates,
     measure_mismatch,
+    on_vectors,
     tolerance,
 )
 from gradflow.flow.nonfinite import nonfinite_steps, set_nan
@@ -117,7 +119,8 @@ def measure_lstm(
 ) -> T:
     """Measures something of the trajectory of a cell, after a check that it is an LSTM's."""
     lstm_gates(cell, padded=False)
-    trace = trace_of(cell, params, inputs, **given)
+    carry = flattened(given.pop("carry"))
+    trace = trace_of(on_vectors(cell), params, inputs, carry=carry, **given)
     result, mismatch = _measured(of_lstm, readout, trace)
     check_equations(mismatch)
     return result

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import jax
@@ -18,6 +19,30 @@ Readout: TypeAlias = Callable[[Float[Array, " hidden"]], Float[Array, " hidden"]
 
 LSTMGates: TypeAlias = Callable[[Params, Carry, Any], dict[str, Array]]
 """(params, s_{t-1}, x_t) -> the activations of f, i, g and o."""
+
+
+@lru_cache(maxsize=256)
+def on_vectors(cell: Cell) -> Cell:
+    """Returns a cell whose h, c and gates are the vectors of a cell's images, if it has these."""
+    like = jax.eval_shape(cell.initial_carry)
+    gates = cell.gates
+    if gates is None or all(leaf.ndim == 1 for leaf in jax.tree.leaves(like)):
+        return cell
+
+    def restore(carry: Carry) -> Carry:
+        return jax.tree.map(lambda leaf, of: leaf.reshape(of.shape), carry, like)
+
+    return cell._replace(
+        step=lambda params, carry, x: flattened(cell.step(params, restore(carry), x)),
+        initial_carry=lambda: flattened(cell.initial_carry()),
+        hidden=lambda carry: cell.hidden(restore(carry)).ravel(),
+        gates=lambda params, carry, x: flattened(gates(params, restore(carry), x)),
+    )
+
+
+def flattened(tree: Any) -> Any:
+    """Returns a tree with each array as a vector."""
+    return jax.tree.map(jnp.ravel, tree)
 
 
 def lstm_gates(cell: Cell, *, padded: bool) -> LSTMGates:
