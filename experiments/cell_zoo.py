@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import numpy as np
 from _kit import cells, curves, fields, rates, runs
 
@@ -116,9 +117,12 @@ def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
     import xarray
 
     params = runs.initialise(cell, runs.keys(config))
-    log_norms = partial(flow.log_norms, cell, source="carry", target="carry")
-    norms = runs.measure(log_norms, params, runs.inputs(config))
-    nats = {"units": "nats", "norm": "spectral", "source": "carry", "target": "carry"}
+    inputs = runs.inputs(config)
+    state = flow.default_block(cell, *jax.tree.map(lambda leaf: leaf[0], (params, inputs)))
+    # The whole memory: the carry, without a read-out that no step reads.
+    block = "carry" if state == "h" else state
+    norms = runs.measure(partial(flow.log_norms, cell, source=block, target=block), params, inputs)
+    nats = {"units": "nats", "norm": "spectral"}
     return xarray.Dataset(
         {"log_norm": (("cell", "run", "lag"), norms[None], nats)},
         coords={

@@ -7,6 +7,11 @@ from typing import Any
 
 from gradflow.study import field
 
+_BLOCKS = (
+    "h, carry, or fields such as c or C,n; by default h, or the fields that the next step reads "
+    "where no step reads h"
+)
+
 
 def cell(default: str | None, *, several: bool = False, without: str = "") -> Any:
     """Declares ``cell: str``, one spec, or several separated by commas.
@@ -88,13 +93,13 @@ def gain(default: float | None) -> Any:
 
 
 def source() -> Any:
-    """Declares ``source: str``."""
-    return field("h", help="Block of the earlier carry: h, carry, or a field such as c.")
+    """Declares ``source: str | None``, which `subjects.blocks` reads."""
+    return field(None, help=f"Block of the earlier carry: {_BLOCKS}.")
 
 
 def target() -> Any:
-    """Declares ``target: str``."""
-    return field("h", help="Block of the later carry: h, carry, or a field such as c.")
+    """Declares ``target: str | None``, which `subjects.blocks` reads."""
+    return field(None, help=f"Block of the later carry: {_BLOCKS}.")
 
 
 def norm() -> Any:
