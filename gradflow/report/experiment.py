@@ -137,7 +137,7 @@ def generated(config: Config, net: Net) -> dict[str, Batch]:
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
     """Draws the most telling panels of every layer."""
-    from gradflow.report.panel_figures import draw_sections
+    from gradflow.report.drawing import draw_sections
     from gradflow.report.sections import sections
 
     return draw_sections(sections(dataset))
@@ -155,7 +155,7 @@ def summary(dataset: "xarray.Dataset") -> str:
 
 def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     """Whether the gradient of every layer arrives, and whether a measured change lets it arrive."""
-    from gradflow.report.verdicts import arrives, is_repaired
+    from gradflow.report.sections import arrives, is_repaired
 
     found = [arrives(dataset)]
     return [*found, is_repaired(dataset)] if "layer0_change" in dataset else found

@@ -6,8 +6,7 @@ import numpy as np
 
 from gradflow.report.advice import result_of
 from gradflow.report.measuring import median_over_runs
-from gradflow.report.parts import Level, Table
-from gradflow.report.texts import magnitude, number, steps_text
+from gradflow.report.parts import Level, Table, magnitude, number, steps_text
 
 if TYPE_CHECKING:
     import xarray

@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 
 import gradflow
 from gradflow import flow
-from gradflow.interop import archives, formats
-from gradflow.interop.feeding import feed, to_lowest
+from gradflow.interop import archives, formats, gates
+from gradflow.interop.net import feed, to_lowest
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  (only where PyTorch is installed)
@@ -321,14 +321,7 @@ def test_weights_that_are_not_finite_are_imported_and_named():
 
 
 def test_swapped_gates_do_not_pass(monkeypatch):
-    from gradflow.interop.arrays import layouts as array_layouts
-
-    split = array_layouts.split_gates
-    monkeypatch.setattr(
-        array_layouts,
-        "split_gates",
-        lambda cell, order, *arrays: split(cell, order.replace("fg", "gf"), *arrays),
-    )
+    monkeypatch.setitem(gates.ORDERS["torch"], "lstm", "igfo")
     with pytest.raises(ValueError, match="follows another convention"):
         gradflow.load(made())
 

@@ -20,11 +20,7 @@ _SPARE = 2**20
 
 
 def read_msgpack(path: Path, options: Options) -> Net:
-    """Reads the recurrent cells of a file that ``flax.serialization.to_bytes`` wrote.
-
-    Raises:
-      ValueError: If it is damaged, or has no recurrent cell.
-    """
+    """Reads the recurrent cells of a file that ``flax.serialization.to_bytes`` wrote."""
     from flax import serialization
 
     try:
@@ -38,11 +34,7 @@ def read_msgpack(path: Path, options: Options) -> Net:
 
 
 def read_orbax(path: Path, options: Options) -> Net:
-    """Reads the recurrent cells of a checkpoint of Orbax, a folder.
-
-    Raises:
-      ValueError: If it is damaged, has arrays far larger than its files, or no recurrent cell.
-    """
+    """Reads the recurrent cells of a checkpoint of Orbax, a folder."""
     from orbax import checkpoint
 
     folder = _item(path.resolve())

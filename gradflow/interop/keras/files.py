@@ -18,11 +18,7 @@ Config = dict[str, Any]
 
 
 def parsed_config(text: bytes, path: Path) -> Config:
-    """Returns the JSON object of a configuration.
-
-    Raises:
-      ValueError: If it is not one.
-    """
+    """Returns the JSON object of a configuration."""
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -39,11 +35,7 @@ def parsed_config(text: bytes, path: Path) -> Config:
 
 
 def config_of_archive(path: Path) -> Config:
-    """Returns the configuration in a ``.keras`` file, with the version of Keras that wrote it.
-
-    Raises:
-      ValueError: If the file is damaged or has none.
-    """
+    """Returns the configuration in a ``.keras`` file, with the version of Keras that wrote it."""
     with opened_archive(path) as archive:
         config = parsed_config(archive.read(CONFIG), path)
         if METADATA in archive.names:
@@ -53,12 +45,7 @@ def config_of_archive(path: Path) -> Config:
 
 
 def config_at(path: Path) -> Config:
-    """Returns the configuration that a user names: a JSON file, or a ``.keras`` file.
-
-    Raises:
-      ValueError: If it is neither.
-      OSError: If there is no such file.
-    """
+    """Returns the configuration that a user names: a JSON file, or a ``.keras`` file."""
     if not path.is_file():
         raise FileNotFoundError(
             f"Expected a configuration at {str(path)!r}, got none. Check the path in config."
@@ -88,14 +75,10 @@ def has_layers(config: Mapping[str, Any]) -> bool:
     return isinstance(inner, list) or (isinstance(inner, dict) and "layers" in inner)
 
 
-def walked(config: Mapping[str, Any]) -> ConfigWalk:
-    """Returns the recurrent cells of a configuration.
-
-    Raises:
-      ValueError: If it is not one of a Keras model.
-    """
+def walked(config: Mapping[str, Any], version: str) -> ConfigWalk:
+    """Returns the recurrent cells of a configuration."""
     try:
-        return ConfigWalk(config)
+        return ConfigWalk(config, int(version.split(".")[0]))
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
         raise ValueError(
             f"Expected the configuration of a Keras model, but it is damaged "

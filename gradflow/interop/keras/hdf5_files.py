@@ -43,12 +43,7 @@ class Hdf5File:
         self._attributes: dict[str, dict[str, Any]] = about["attributes"]
 
     def read(self, path: str) -> np.ndarray:
-        """Reads an array of numbers in float64.
-
-        Raises:
-          ValueError: If there is none, it is not of numbers, the file is damaged, or the arrays
-            that were read are far larger than the file.
-        """
+        """Reads an array of numbers in float64."""
         if path not in self.arrays:
             raise ValueError(
                 f"Expected an array {path!r} in the file, but it has none. The configuration "
@@ -101,10 +96,6 @@ def opened(source: Path | bytes, what: str = "") -> Iterator[Hdf5File]:
     Args:
       source: The path or the bytes.
       what: The name of the file for an error, where it is not the path.
-
-    Raises:
-      ValueError: If it is damaged, refers to other files, or has arrays far larger than itself.
-      OSError: If there is no such file.
     """
     is_content = isinstance(source, bytes)
     size = len(source) if isinstance(source, bytes) else os.path.getsize(source)

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from gradflow.interop.gates import NUM_GATES
+from gradflow.interop.gates import keras_cell
 from gradflow.interop.keras.cells import CellOptions
 from gradflow.interop.keras.config import Found
 from gradflow.interop.keras.hdf5_files import Hdf5File
@@ -25,7 +25,7 @@ class Shapes(NamedTuple):
       unsupported: Why a layer with a recurrent kernel is none of them, by its name.
     """
 
-    cells: list[tuple[Found, CellOptions]]
+    cells: list[Found]
     look_up: Lookup
     unsupported: dict[str, str]
 
@@ -45,7 +45,7 @@ def cells_by_shapes(
       ValueError: If there is a ``SimpleRNN`` and no activation is given.
     """
     units = units_of_keras2(file) if is_by_names else units_of_keras3(file)
-    cells: list[tuple[Found, CellOptions]] = []
+    cells: list[Found] = []
     by_name: dict[str, Unit] = {}
     unsupported: dict[str, str] = {}
     for unit in units:
@@ -55,63 +55,42 @@ def cells_by_shapes(
         except ValueError as reason:
             unsupported[name] = str(reason)
             continue
+        if options.cell == "rnn" and activation is None:
+            raise ValueError(
+                f"Expected the activation of the SimpleRNN {name!r}, which weights alone do not "
+                "have. Pass activation='tanh', which is Keras's default, or the model's "
+                "configuration with config."
+            )
         if options.cell == "rnn":
-            options = options._replace(activation=_asked(name, activation))
+            options = options._replace(activation=activation)
         by_name[name] = unit
         steps = tuple(unit.path.split("/"))
-        found = Found(name, options.cell, {}, steps, unit.owner, name, reverse, note=note)
-        cells.append((found, options))
+        cells.append(Found(name, options, steps, unit.owner, name, reverse, note=note))
     return Shapes(cells, lambda found: read_unit(file, by_name[found.name]), unsupported)
 
 
-def _asked(name: str, activation: str | None) -> str:
-    if activation is None:
-        raise ValueError(
-            f"Expected the activation of the SimpleRNN {name!r}, which weights alone do not have. "
-            "Pass activation='tanh', which is Keras's default, or the model's configuration with "
-            "config."
-        )
-    return activation
-
-
 def _options(file: Hdf5File, unit: Unit, version: str) -> tuple[CellOptions, str]:
-    """The options of a cell from its shapes, and what was assumed.
-
-    Raises:
-      ValueError: If it is none of Keras's; the message is the reason.
-    """
+    """The options of a cell from its shapes, and what was assumed."""
     shapes = [file.arrays[path] for path in unit.arrays]
-    kernel, recurrent, bias = shapes[0], shapes[1], shapes[2] if len(shapes) > 2 else None
-    if len(kernel) != 2 or len(recurrent) != 2 or kernel[1] != recurrent[1] or not recurrent[0]:
+    cell, has_bias = keras_cell(shapes), len(shapes) > 2
+    if cell is None:
         raise ValueError(f"it is not one of Keras's LSTM, GRU and SimpleRNN; its shapes: {shapes}")
-    units, (gates, rest) = recurrent[0], divmod(recurrent[1], recurrent[0])
-    kinds = {1: "rnn", 3: "gru", 4: "lstm"}
-    if rest or gates not in kinds:
-        raise ValueError(f"it is not one of Keras's LSTM, GRU and SimpleRNN; its shapes: {shapes}")
-    cell, columns = kinds[gates], recurrent[1]
-    two_biases = bias == (2 * columns,)
-    if cell == "gru" and bias is None:
+    if cell == "gru" and not has_bias:
         raise ValueError(
             "a GRU without bias does not say whether it resets before or after the product; name "
             "the model's configuration with config"
         )
-    if cell == "gru" and bias == (columns,):
-        cell = "gru_reset_before"
-    assert gates == NUM_GATES[cell]
-    options = CellOptions(cell, units, bias is not None)
-    if two_biases:
-        return (
-            options,
-            "without configuration: its shapes are those of a layer for cuDNN",
-        )
+    units, columns = shapes[1]
+    options, note = CellOptions(cell, units, has_bias), "without configuration: "
+    if has_bias and shapes[2] == (2 * columns,):
+        return options, note + "its shapes are those of a layer for cuDNN"
     if cell == "rnn":
-        return options, "without configuration: recognised by its shapes, read forwards"
+        return options, note + "recognised by its shapes, read forwards"
     if not version.endswith("-tf") and _numbers(version) < (2, 3) and version[:1] == "2":
         options = options._replace(gate_activation="hard_sigmoid_fifth")
-    return options, (
-        "without configuration: recognised by its shapes; its activations are assumed to be "
-        f"the defaults of Keras {version}; read forwards"
-    )
+    defaults = f"the defaults of Keras {version}"
+    note += f"recognised by its shapes; its activations are assumed to be {defaults}"
+    return options, note + "; read forwards"
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -130,18 +109,13 @@ def _name(file: Hdf5File, unit: Unit, units: list[Unit], is_by_names: bool) -> t
         elif len(same) == 1:
             parts = []
         return ".".join([unit.owner, *parts]), reverse
-    steps = unit.path.split("/")
-    parts = []
-    for end in range(1, len(steps) + 1):
-        if steps[end - 1] in ("layers", "layer", "cell", "cells"):
+    steps, parts = unit.path.split("/"), []
+    for end, step in enumerate(steps, 1):
+        if step in ("layers", "layer", "cell", "cells"):
             continue
-        if steps[end - 1] in ("forward_layer", "backward_layer"):
-            parts.append({"forward_layer": "forward"}.get(steps[end - 1], "reverse"))
+        if step in ("forward_layer", "backward_layer"):
+            parts.append("forward" if step == "forward_layer" else "reverse")
             break
-        named = (
-            file.attributes("/".join(steps[:end]) + "/vars").get("name")
-            if ("/".join(steps[:end]) + "/vars" in file.groups)
-            else None
-        )
-        parts.append(str(named or steps[end - 1]))
+        named = file.attributes("/".join([*steps[:end], "vars"])).get("name")
+        parts.append(str(named or step))
     return ".".join(parts) or "cell", "backward_layer" in steps

@@ -4,13 +4,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
+from gradflow.interop.keras.cells import CellArrays
 from gradflow.interop.keras.config import Found
 from gradflow.interop.keras.hdf5_files import Hdf5File
-
-CellArrays = tuple[np.ndarray, np.ndarray, np.ndarray | None]
-"""Kernel, recurrent kernel and bias."""
 
 Lookup = Callable[[Found], CellArrays]
 
@@ -90,11 +86,7 @@ def units_of_keras2(file: Hdf5File) -> list[Unit]:
 
 
 def lookup_in_keras2(file: Hdf5File, cells: Sequence[Found]) -> Lookup:
-    """Returns the arrays of a cell by the name of its layer, in a file of Keras 2.
-
-    Raises:
-      ValueError: If the file has other recurrent layers than the configuration.
-    """
+    """Returns the arrays of a cell by the name of its layer, in a file of Keras 2."""
     units = units_of_keras2(file)
     matched: dict[str, Unit] = {}
     by_owner = {owner: [u for u in units if u.owner == owner] for owner in _owners(units)}

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any, NamedTuple, Optional, TypeAlias
 
+from gradflow.checks import shorten
+
 # The classes of onnx, which is imported only when a model of it is read.
 ModelProto: TypeAlias = Any
 GraphProto: TypeAlias = Any
@@ -16,7 +18,7 @@ RECURRENT = ("RNN", "LSTM", "GRU")
 
 def one_line(error: BaseException) -> str:
     """Returns the message of an error of another library on one line, shortened."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return shorten(error) or type(error).__name__
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
@@ -80,6 +82,15 @@ class Place(NamedTuple):
     scope: Scope
     node: NodeProto
     name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The attributes of the node."""
+        return attributes(self.node)
+
+    def input(self, index: int) -> str:
+        """Returns the name of an input of the node, empty if it is not given."""
+        return self.node.input[index] if index < len(self.node.input) else ""
 
 
 def recurrent_places(scope: Scope) -> Iterator[Place]:

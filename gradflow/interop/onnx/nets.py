@@ -12,36 +12,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from gradflow.interop.loading import Options
-from gradflow.interop.net import Layer, Net, compared
+from gradflow.interop.net import Layer, Net
 from gradflow.interop.onnx.constants import Constants
 from gradflow.interop.onnx.feeding import Feeding
-from gradflow.interop.onnx.graph import (
-    Place,
-    Scope,
-    attributes,
-    called_in,
-    one_line,
-    recurrent_places,
-)
-from gradflow.interop.onnx.layers import input_of, layers_of
+from gradflow.interop.onnx.graph import Place, Scope, called_in, one_line, recurrent_places
+from gradflow.interop.onnx.layers import layers_of
 from gradflow.interop.onnx.runs import capture_of, node_runner
+from gradflow.interop.verification import compared, describe_nonfinite, noted
 
 INSIDE = "its inputs cannot be captured: it is in a branch, a loop or a scan of the model"
 """The note of a layer that is not in the main graph."""
 
 
 def read_onnx(path: Path, options: Options) -> Net:
-    """Reads the recurrent layers of an ONNX file. Its other files are read from its folder alone.
-
-    Raises:
-      ValueError: If the file is damaged, has no recurrent node, or none that can be imported.
-      OSError: If it cannot be read.
-      ModuleNotFoundError: If onnx is not installed.
-    """
+    """Reads the recurrent layers of an ONNX file. Its other files are read from its folder alone."""
     onnx = import_module("onnx")
 
     try:
@@ -58,11 +43,7 @@ def read_onnx(path: Path, options: Options) -> Net:
 
 
 def from_graph(model: Any, options: Options) -> Net:
-    """Reads the recurrent layers of an ONNX model in memory.
-
-    Raises:
-      ValueError: If it is no valid model, has no recurrent node, or none that can be imported.
-    """
+    """Reads the recurrent layers of an ONNX model in memory."""
     onnx = import_module("onnx")
 
     try:
@@ -103,10 +84,10 @@ def _read(model: Any, folder: Path | None, options: Options) -> Net:
         if options.verify:
             of = _verified(place, of, constants, model)
         if place.scope is root:
-            layout = attributes(place.node).get("layout", 0)
-            captured |= {layer.name: (input_of(place, 0), layout) for layer in of}
+            layout = place.options.get("layout", 0)
+            captured |= {layer.name: (place.input(0), layout) for layer in of}
         else:
-            of = [_noted(layer, INSIDE) for layer in of]
+            of = [noted(layer, INSIDE) for layer in of]
         found += of
     capture = capture_of(model, folder, captured) if captured else None
     return Net("ONNX", tuple(found), unsupported, capture)
@@ -135,21 +116,16 @@ def _verified(
     place: Place, layers: Sequence[Layer], constants: Constants, model: Any
 ) -> list[Layer]:
     """Returns the layers, compared with what onnxruntime computes."""
-    leaves = [leaf for layer in layers for leaf in jax.tree.leaves(layer.params)]
-    if not all(np.all(np.isfinite(leaf)) for leaf in leaves):
+    if any(describe_nonfinite(layer.params) for layer in layers):
         # Runtimes disagree about NaN in activations, and the layer is imported nevertheless.
-        return [_noted(one, "not verified: its weights are not finite") for one in layers]
+        return [noted(one, "not verified: its weights are not finite") for one in layers]
     try:
         run = node_runner(place, constants, model, len(layers))
     except ModuleNotFoundError:
-        return [_noted(one, "not verified: onnxruntime is not installed") for one in layers]
+        return [noted(one, "not verified: onnxruntime is not installed") for one in layers]
     except ValueError as error:
-        return [_noted(one, f"not verified: {error}") for one in layers]
+        return [noted(one, f"not verified: {error}") for one in layers]
     return [compared(layer, run(index)) for index, layer in enumerate(layers)]
-
-
-def _noted(layer: Layer, note: str) -> Layer:
-    return replace(layer, note="; ".join(filter(None, [layer.note, note])))
 
 
 def _with_unique_names(places: Iterable[Place]) -> list[Place]:
@@ -159,16 +135,12 @@ def _with_unique_names(places: Iterable[Place]) -> list[Place]:
     for place in places:
         seen[place.name] += 1
         number = seen[place.name]
-        unique.append(place._replace(name=place.name + (f"_{number}" if number > 1 else "")))
+        unique.append(place._replace(name=place.name + f"_{number}" * (number > 1)))
     return unique
 
 
 def _without_functions(model: Any) -> Any:
-    """Returns the model with the nodes of its local functions in the place of their calls.
-
-    Raises:
-      ValueError: If a function calls itself.
-    """
+    """Returns the model with the nodes of its local functions in the place of their calls."""
     inliner = import_module("onnx.inliner")
 
     if not model.functions:
