@@ -144,3 +144,25 @@ def damaged(path: Path, why: str) -> ValueError:
         f"Expected an undamaged archive at {str(path)!r}, but it cannot be read: {why}. Copy or "
         "save it again."
     )
+
+
+@contextlib.contextmanager
+def undamaged(what: str, fix: str) -> Iterator[None]:
+    """Turns whatever a library raises for damaged content into a ValueError that says so.
+
+    Errors of the system, missing packages, and errors of ours are left as they are.
+
+    Args:
+      what: What was expected, such as ``an ONNX model at 'PATH'``.
+      fix: What to do, as a sentence.
+    """
+    try:
+        yield
+    except (OSError, ImportError):
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith("Expected"):
+            raise
+        raise ValueError(
+            f"Expected {what}, but it is damaged ({type(error).__name__}: {shorten(error)}). {fix}"
+        ) from None

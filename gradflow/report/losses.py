@@ -31,6 +31,21 @@ class Batch(NamedTuple):
     lengths: np.ndarray
 
 
+def turned(sequences: Sequences, lengths: np.ndarray) -> Sequences:
+    """Returns sequences in reverse, each up to its own length."""
+    found = np.array(sequences)
+    for row, length in zip(found, lengths, strict=True):
+        row[:length] = row[:length][::-1]
+    return found
+
+
+def in_reading_order(layer: Layer, batch: Batch, *arrays: Sequences) -> list[np.ndarray]:
+    """Returns sequences of a layer as it reads them, up to the longest one's last real step."""
+    if layer.direction == "reverse":
+        arrays = tuple(turned(array, batch.lengths) for array in arrays)
+    return [array[:, : int(batch.lengths.max())] for array in arrays]
+
+
 def output_gradients(net: Net, batches: Mapping[str, Batch], loss: str) -> dict[str, Sequences]:
     """Computes ∂L/∂h_t of every layer, in the time of the model.
 

@@ -8,14 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradflow.cell import Cell, param_shapes
+from gradflow.cell import param_shapes
 from gradflow.cells import resolve
 from gradflow.checks import shorten
 from gradflow.interop.archives import Archive, damaged, opened_archive, opened_safetensors
 from gradflow.interop.arrays.nets import from_names
 from gradflow.interop.loading import Options
 from gradflow.interop.net import Layer, Net
-from gradflow.interop.weights import METADATA, Description, named_leaves, read_description
+from gradflow.interop.weights import METADATA, named_leaves, read_description
 
 
 def read_safetensors(path: Path, options: Options) -> Net:
@@ -66,7 +66,13 @@ def _read_npy(path: Path, archive: Archive, name: str) -> np.ndarray:
 def _own_layer(path: Path, file: Any) -> Layer:
     """Reads the parameters of a file that gradflow wrote. They may be infinite or NaN."""
     about = read_description(path)
-    like = param_shapes(_cell(path, about))
+    try:
+        cell = resolve(about.cell, allow_code=False)(about.input_size, about.hidden_size)
+    except TypeError as error:  # an option of another type
+        raise ValueError(
+            f"Cannot make the cell {shorten(about.cell)} of {str(path)!r}. {shorten(error)}"
+        ) from None
+    like = param_shapes(cell)
     names = {name: leaf.shape for name, leaf in named_leaves(like, "the cell").items()}
     found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     if names != found:
@@ -78,12 +84,3 @@ def _own_layer(path: Path, file: Any) -> Layer:
     arrays = [np.asarray(file.get_tensor(name), np.float64) for name in names]
     params = jax.tree.unflatten(jax.tree.structure(like), arrays)
     return Layer("cell", *about, params, "gradflow's own", note="written by gradflow")
-
-
-def _cell(path: Path, about: Description) -> Cell:
-    try:
-        return resolve(about.cell, allow_code=False)(about.input_size, about.hidden_size)
-    except TypeError as error:  # an option of another type
-        raise ValueError(
-            f"Cannot make the cell {shorten(about.cell)} of {str(path)!r}. {shorten(error)}"
-        ) from None

@@ -10,7 +10,7 @@ from gradflow.interop.arrays.names import KERAS, TORCH, Group, describe, find_gr
 from gradflow.interop.gates import KINDS, NUM_GATES, keras_cell, keras_params, torch_params
 from gradflow.interop.loading import Options
 from gradflow.interop.net import Layer, Net, layer_of
-from gradflow.interop.torch.runs import is_torch_installed, torch_original
+from gradflow.interop.torch.runs import torch_original
 from gradflow.interop.verification import compared, importable, noted
 
 CONVENTIONS = {"torch": "PyTorch", "keras": "Keras"}
@@ -61,8 +61,10 @@ def _layer(group: Group, arrays: Arrays, options: Options, others: Mapping[str, 
     _check_arrays(group, arrays)
     with np.errstate(all="ignore"):  # signalling NaN and numbers beyond float64 are reported later
         arrays = {role: np.asarray(array, np.float64) for role, array in arrays.items()}
-    convert = _from_torch if convention == "torch" else _from_keras
-    spec, params, words = convert(arrays, options)
+    if convention == "torch":
+        spec, params, words = _from_torch(arrays)
+    else:
+        spec, params, words = _from_keras(arrays, is_named=options.convention is not None)
     kind, is_reverse = spec.partition("(")[0], group.direction == "reverse"
     if kind == "rnn":
         spec = f"rnn(activation={_activation(options)!r})"
@@ -82,9 +84,11 @@ def _layer(group: Group, arrays: Arrays, options: Options, others: Mapping[str, 
         return layer
     if convention == "keras":
         return noted(layer, "not verified: a file of arrays has no model to compare with")
-    if not is_torch_installed():
+    try:
+        original = torch_original(kind, arrays, options.activation)
+    except ModuleNotFoundError:
         return noted(layer, "not verified: PyTorch is not installed")
-    return compared(layer, torch_original(kind, arrays, options.activation), reads_forwards=True)
+    return compared(layer, original, reads_forwards=True)
 
 
 def _convention(group: Group, options: Options) -> str:
@@ -137,7 +141,7 @@ def _check_arrays(group: Group, arrays: Arrays) -> None:
             )
 
 
-def _from_torch(arrays: Arrays, options: Options) -> tuple[str, Params, str]:
+def _from_torch(arrays: Arrays) -> tuple[str, Params, str]:
     """Checks arrays in PyTorch's layout, and returns what `torch_params` does."""
     W_x, W_h, W_hr = arrays["W_x"], arrays["W_h"], arrays.get("W_hr")
     kind = "lstm" if W_hr is not None else _kind_of(W_h.shape, "torch")
@@ -155,8 +159,8 @@ def _from_torch(arrays: Arrays, options: Options) -> tuple[str, Params, str]:
     return torch_params(arrays)
 
 
-def _from_keras(arrays: Arrays, options: Options) -> tuple[str, Params, str]:
-    """Checks arrays in Keras's layout, and returns cell, parameters and layout."""
+def _from_keras(arrays: Arrays, *, is_named: bool) -> tuple[str, Params, str]:
+    """Returns cell, parameters and layout; is_named is whether the user named the convention."""
     W_x, W_h, bias = arrays["W_x"], arrays["W_h"], arrays.get("b")
     kind = _kind_of(W_h.shape, "keras")
     given = [W_x, W_h] if bias is None else [W_x, W_h, bias]
@@ -166,7 +170,7 @@ def _from_keras(arrays: Arrays, options: Options) -> tuple[str, Params, str]:
     _check_shapes(
         arrays, expected | ({"b": bias.shape} if cell and bias is not None else {}), hidden
     )
-    if kind == "gru" and bias is None and options.convention is None:
+    if kind == "gru" and bias is None and not is_named:
         raise ValueError(
             "Expected a bias that tells whether a Keras GRU has reset_after, got none. Load the "
             ".keras file, or name the convention keras for Keras's default, reset_after=True."

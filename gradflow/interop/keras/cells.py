@@ -38,15 +38,15 @@ class CellOptions(NamedTuple):
 
     Attributes:
       cell: ``rnn``, ``lstm``, ``gru`` or ``gru_reset_before``.
-      units: Its hidden size; None where it is unknown.
-      use_bias: Whether it has a bias; None where it is unknown.
+      units: Its hidden size.
+      use_bias: Whether it has a bias.
       activation: The activation by gradflow's name.
       gate_activation: That of the gates by gradflow's name.
     """
 
     cell: str
-    units: int | None = None
-    use_bias: bool | None = None
+    units: int
+    use_bias: bool
     activation: str = "tanh"
     gate_activation: str = "sigmoid"
 
@@ -118,7 +118,7 @@ def cell_params(options: CellOptions, arrays: CellArrays) -> tuple[Params, str]:
     if not has_bias and cell == "gru":
         cell = options.cell if options.cell.startswith("gru") else cell
     if cell != options.cell or shapes[1][0] != units or has_bias != options.use_bias:
-        columns = NUM_GATES[options.cell] * (units or 0)
+        columns = NUM_GATES[options.cell] * units
         raise ValueError(
             f"Expected the arrays of a Keras {options.cell} of {units} units, kernel "
             f"(input, {columns}), recurrent kernel ({units}, {columns}) and bias "

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from gradflow.interop.keras.cells import CELLS, CellOptions, cell_options
 from gradflow.interop.keras.graph import (
     Stream,
+    found_in,
     has_given_state,
     is_built_in,
     joined,
@@ -87,7 +88,7 @@ class ConfigWalk:
             steps = ("layers", unique_name(snake_case(layer["class_name"]), counts))
             name = str(layer["config"].get("name") or layer.get("name") or steps[1])
             inner = Place(place.prefix, place.steps + steps, place.owner or name)
-            given = [source(streams) for source in sources]
+            given = [found_in(source, streams) for source in sources]
             streams[str(layer.get("name") or name)] = self._layer(layer, name, given, inner)
         return outputs_of(entry, streams)
 

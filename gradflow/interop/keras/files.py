@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gradflow.checks import shorten
-from gradflow.interop.archives import opened_archive
+from gradflow.interop.archives import opened_archive, undamaged
 from gradflow.interop.keras.config import ConfigWalk
 from gradflow.interop.keras.graph import is_built_in
 from gradflow.interop.keras.hdf5_files import Hdf5File
@@ -60,11 +60,10 @@ def weights_root(file: Hdf5File) -> str:
     return "model_weights" if "model_weights" in file.groups else ""
 
 
-def keras_version(config: Mapping[str, Any] | None, file: Hdf5File | None) -> str:
+def keras_version(config: Mapping[str, Any] | None, file: Hdf5File) -> str:
     """Returns the version of Keras that wrote a model; ``2`` or ``3`` if it does not say more."""
-    given = [(config or {}).get("keras_version")]
-    if file is not None:
-        given += [file.attributes(weights_root(file)).get("keras_version")]
+    of_weights = file.attributes(weights_root(file))
+    given = [one.get("keras_version") for one in (config or {}, of_weights)]
     known = [one for one in given if isinstance(one, str) and one[:1].isdigit()]
     return known[0] if known else "3" if config is None or "module" in config else "2"
 
@@ -77,13 +76,8 @@ def has_layers(config: Mapping[str, Any]) -> bool:
 
 def walked(config: Mapping[str, Any], version: str) -> ConfigWalk:
     """Returns the recurrent cells of a configuration."""
-    try:
+    with undamaged("the configuration of a Keras model", "Save the model again with Keras."):
         return ConfigWalk(config, int(version.split(".")[0]))
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"Expected the configuration of a Keras model, but it is damaged "
-            f"({type(error).__name__}: {shorten(error)}). Save the model again with Keras."
-        ) from None
 
 
 def is_all_built_in(config: Any) -> bool:

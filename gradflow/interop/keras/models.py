@@ -11,7 +11,6 @@ import numpy as np
 from gradflow.checks import shorten
 from gradflow.interop.keras.cells import CellArrays
 from gradflow.interop.keras.config import Found, snake_case, unique_name
-from gradflow.interop.keras.weights import Lookup
 from gradflow.interop.net import Capture, Layer, Net, feed
 
 
@@ -56,24 +55,20 @@ def _by_group(children: Sequence[Any]) -> dict[str, Any]:
     return {unique_name(snake_case(type(one).__name__), counts): one for one in children}
 
 
-def lookup_in_memory(keras: Any, model: Any) -> Lookup:
+def arrays_in_memory(keras: Any, model: Any, found: Found) -> CellArrays:
     """Returns the arrays of a cell of a model in memory, or of a single layer."""
-
-    def look_up(found: Found) -> CellArrays:
-        cell = _object_at(keras, model, found.steps)
-        if not getattr(cell, "built", False):
-            raise ValueError(
-                f"Expected a Keras model with weights, but the layer {found.name!r} has none yet. "
-                "Build the model: call it once on a batch."
-            )
-        kernel, recurrent, bias = (
-            None if one is None else np.asarray(keras.ops.convert_to_numpy(one), np.float64)
-            for one in (cell.kernel, cell.recurrent_kernel, cell.bias)
+    cell = _object_at(keras, model, found.steps)
+    if not getattr(cell, "built", False):
+        raise ValueError(
+            f"Expected a Keras model with weights, but the layer {found.name!r} has none yet. "
+            "Build the model: call it once on a batch."
         )
-        assert kernel is not None and recurrent is not None
-        return kernel, recurrent, bias
 
-    return look_up
+    def array(variable: Any) -> np.ndarray:
+        return np.asarray(keras.ops.convert_to_numpy(variable), np.float64)
+
+    bias = None if cell.bias is None else array(cell.bias)
+    return array(cell.kernel), array(cell.recurrent_kernel), bias
 
 
 def captured_inputs(

@@ -24,10 +24,10 @@ from gradflow.interop.keras.files import (
     weights_root,
 )
 from gradflow.interop.keras.hdf5_files import Hdf5File, opened
-from gradflow.interop.keras.models import as_config, captured_inputs, lookup_in_memory
+from gradflow.interop.keras.models import arrays_in_memory, as_config, captured_inputs
 from gradflow.interop.keras.runs import keras_module, original_layer
 from gradflow.interop.keras.shapes import cells_by_shapes
-from gradflow.interop.keras.weights import Lookup, lookup_in_keras2, lookup_in_keras3
+from gradflow.interop.keras.weights import Paths, paths_by_names, paths_by_steps
 from gradflow.interop.loading import Options, check_convention, wanted
 from gradflow.interop.net import Layer, Net, layer_of
 from gradflow.interop.verification import compared, joined_notes, noted
@@ -56,7 +56,7 @@ def read_keras(path: Path, options: Options) -> Net:
 
 
 def read_hdf5(path: Path, options: Options) -> Net:
-    """Reads the recurrent layers of an HDF5 file: a model of Keras 2, or weights of Keras 2 or 3."""
+    """Reads the recurrent layers of an HDF5 file: a model of Keras 2, or weights of any version."""
     check_convention(options, "a file of Keras", "keras")
     config = None if options.config is None else config_at(Path(options.config))
     with opened(path) as file:
@@ -76,8 +76,9 @@ def from_model(model: Any, options: Options) -> Net:
     walk = walked(as_config(keras, model), version)
     custom = "it is code of the user; pass it to gradflow.load by itself if it is a model"
     unsupported = walk.unsupported | dict.fromkeys(walk.custom, custom)
-    cells, look_up = wanted(walk.found, options), lookup_in_memory(keras, model)
-    content = _Content(version, cells, {c.name: look_up(c) for c in cells}, unsupported)
+    cells = wanted(walk.found, options)
+    arrays = {cell.name: arrays_in_memory(keras, model, cell) for cell in cells}
+    content = _Content(version, cells, arrays, unsupported)
     net = _net(content, options)
     return replace(net, capture=captured_inputs(keras, lambda: model, cells, net.layers))
 
@@ -90,25 +91,33 @@ def _content(file: Hdf5File, config: Config | None, options: Options) -> _Conten
             f"Expected a file of Keras 2 or 3, got one of Keras {version}. Load it with Keras 2 "
             "and save it again."
         )
-    look_up: Lookup
     note = ""
     if config is None or not has_layers(config):
-        found, look_up, unsupported = cells_by_shapes(
+        found, paths, unsupported = cells_by_shapes(
             file, is_by_names=is_by_names, version=version, activation=options.activation
         )
+        cells = wanted(found, options)
         note = "the layers are in the order of their names, for the file has no other"
         note *= not is_by_names
     else:
         walk = walked(config, version)
-        found, unsupported = walk.found, walk.unsupported
+        cells, unsupported = wanted(walk.found, options), walk.unsupported
         unsupported |= {
             name: "it is code of the user with a recurrent kernel, which only its author knows"
             for name, steps in walk.custom.items()
             if _has_cells(file, "/".join(steps), name)
         }
-        look_up = lookup_in_keras2(file, found) if is_by_names else lookup_in_keras3(file)
-    cells = wanted(found, options)
-    return _Content(version, cells, {c.name: look_up(c) for c in cells}, unsupported, note)
+        if is_by_names:
+            paths = paths_by_names(file, walk.found, cells)
+        else:
+            paths = {cell.name: paths_by_steps(file, cell.steps) for cell in cells}
+    arrays = {cell.name: _read(file, paths[cell.name]) for cell in cells}
+    return _Content(version, cells, arrays, unsupported, note)
+
+
+def _read(file: Hdf5File, paths: Paths) -> CellArrays:
+    kernel, recurrent, *bias = map(file.read, paths)
+    return kernel, recurrent, bias[0] if bias else None
 
 
 def _has_cells(file: Hdf5File, steps: str, name: str) -> bool:

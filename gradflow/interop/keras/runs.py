@@ -15,7 +15,7 @@ import numpy as np
 
 from gradflow.checks import shorten
 from gradflow.interop.gates import NUM_GATES
-from gradflow.interop.keras.cells import CellArrays, CellOptions
+from gradflow.interop.keras.cells import ACTIVATIONS, CellArrays, CellOptions
 from gradflow.interop.verification import Run
 
 _CLASSES = {"rnn": "SimpleRNN", "lstm": "LSTM", "gru": "GRU", "gru_reset_before": "GRU"}
@@ -125,5 +125,5 @@ def _function(keras: Any, name: str) -> Any:
         return lambda x: keras.ops.clip(x / 5 + 0.5, 0, 1)
     if name == "tanh":  # Keras's own rounds to float32 on JAX unless x64 is on from the start
         return lambda x: 2 * keras.ops.sigmoid(2 * x) - 1
-    names = {"identity": "linear", "soft_sign": "softsign"}
+    names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
     return getattr(keras.activations, names.get(name, name))

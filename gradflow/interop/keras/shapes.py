@@ -1,38 +1,17 @@
 """The recurrent cells of Keras in weights without a configuration, by names and shapes."""
 
 import re
-from typing import NamedTuple
 
 from gradflow.interop.gates import keras_cell
 from gradflow.interop.keras.cells import CellOptions
 from gradflow.interop.keras.config import Found
 from gradflow.interop.keras.hdf5_files import Hdf5File
-from gradflow.interop.keras.weights import (
-    Lookup,
-    Unit,
-    read_unit,
-    units_of_keras2,
-    units_of_keras3,
-)
-
-
-class Shapes(NamedTuple):
-    """What weights alone say.
-
-    Attributes:
-      cells: The cells with the options that their shapes have, or that are Keras's defaults.
-      look_up: Gets the arrays of one of them.
-      unsupported: Why a layer with a recurrent kernel is none of them, by its name.
-    """
-
-    cells: list[Found]
-    look_up: Lookup
-    unsupported: dict[str, str]
+from gradflow.interop.keras.weights import Paths, Unit, units_of_keras2, units_of_keras3
 
 
 def cells_by_shapes(
     file: Hdf5File, *, is_by_names: bool, version: str, activation: str | None
-) -> Shapes:
+) -> tuple[list[Found], dict[str, Paths], dict[str, str]]:
     """Finds the recurrent cells in weights without a configuration.
 
     Args:
@@ -41,12 +20,13 @@ def cells_by_shapes(
       version: The version of Keras that wrote it.
       activation: The activation of each ``SimpleRNN``, which the file does not have.
 
-    Raises:
-      ValueError: If there is a ``SimpleRNN`` and no activation is given.
+    Returns:
+      The cells with the options that their shapes have, or that are Keras's defaults; their arrays
+      by name; and why a layer with a recurrent kernel is none of them, by its name.
     """
     units = units_of_keras2(file) if is_by_names else units_of_keras3(file)
     cells: list[Found] = []
-    by_name: dict[str, Unit] = {}
+    paths: dict[str, Paths] = {}
     unsupported: dict[str, str] = {}
     for unit in units:
         name, reverse = _name(file, unit, units, is_by_names)
@@ -63,10 +43,9 @@ def cells_by_shapes(
             )
         if options.cell == "rnn":
             options = options._replace(activation=activation)
-        by_name[name] = unit
-        steps = tuple(unit.path.split("/"))
-        cells.append(Found(name, options, steps, unit.owner, name, reverse, note=note))
-    return Shapes(cells, lambda found: read_unit(file, by_name[found.name]), unsupported)
+        paths[name] = unit.arrays
+        cells.append(Found(name, options, (), unit.owner, name, reverse, note=note))
+    return cells, paths, unsupported
 
 
 def _options(file: Hdf5File, unit: Unit, version: str) -> tuple[CellOptions, str]:

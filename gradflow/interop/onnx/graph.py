@@ -1,5 +1,6 @@
 """The graphs of an ONNX model, one in another, and the recurrent nodes in them."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any, NamedTuple, Optional, TypeAlias
@@ -93,15 +94,19 @@ class Place(NamedTuple):
         return self.node.input[index] if index < len(self.node.input) else ""
 
 
-def recurrent_places(scope: Scope) -> Iterator[Place]:
-    """Yields the recurrent nodes, and those of other domains that look so, in their order."""
-    count: dict[str, int] = {}
+def recurrent_places(scope: Scope, seen: Counter[str]) -> Iterator[Place]:
+    """Yields the recurrent nodes, and those of other domains that look so, in their order.
+
+    A name that another one has, of those that were seen, gets a number behind it.
+    """
+    count: Counter[str] = Counter()
     for node, inner in scope.inner():
         kind = node.op_type
         if kind in RECURRENT or (node.domain and any(kind.endswith(r) for r in RECURRENT)):
-            number = count.setdefault(kind, 0)
+            own = node.name or f"{kind}_{count[kind]}"
             count[kind] += 1
-            own = node.name or f"{kind}_{number}"
-            yield Place(scope, node, scope.path + (own.lstrip("/") if scope.path else own))
+            name = scope.path + (own.lstrip("/") if scope.path else own)
+            seen[name] += 1
+            yield Place(scope, node, name + f"_{seen[name]}" * (seen[name] > 1))
         for one in inner:
-            yield from recurrent_places(one)
+            yield from recurrent_places(one, seen)

@@ -5,13 +5,14 @@ around it to constants. A model whose cell is written out in products has no suc
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from gradflow.interop.archives import undamaged
 from gradflow.interop.loading import Options
 from gradflow.interop.net import Layer, Net
 from gradflow.interop.onnx.constants import Constants
@@ -26,51 +27,28 @@ INSIDE = "its inputs cannot be captured: it is in a branch, a loop or a scan of 
 
 
 def read_onnx(path: Path, options: Options) -> Net:
-    """Reads the recurrent layers of an ONNX file. Its other files are read from its folder alone."""
+    """Reads the recurrent layers of an ONNX file, and other files of it in its folder alone."""
     onnx = import_module("onnx")
 
-    try:
+    with undamaged(f"an ONNX model at {str(path)!r}", "Copy or export it again."):
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
         onnx.checker.check_model(str(path))
-    except OSError:
-        raise
-    except Exception as error:  # of protobuf, which depends on its implementation, and of onnx
-        raise ValueError(
-            f"Expected an ONNX model at {str(path)!r}, but it is damaged ({one_line(error)}). "
-            "Copy or export it again."
-        ) from None
-    return _net(model, path.parent, options)
+        return _read(model, path.parent, options)
 
 
 def from_graph(model: Any, options: Options) -> Net:
     """Reads the recurrent layers of an ONNX model in memory."""
     onnx = import_module("onnx")
 
-    try:
+    with undamaged("a valid ONNX model", "Check how it was made."):
         onnx.checker.check_model(model)
-    except Exception as error:
-        raise ValueError(
-            f"Expected a valid ONNX model, got an error: {one_line(error)}. Check how it was made."
-        ) from None
-    return _net(model, None, options)
-
-
-def _net(model: Any, folder: Path | None, options: Options) -> Net:
-    try:
-        return _read(model, folder, options)
-    except (ValueError, OSError, ImportError):
-        raise
-    except Exception as error:  # text in a damaged model can be bytes, and nesting without end
-        raise ValueError(
-            f"Expected a valid ONNX model, but it is damaged ({one_line(error)}). Copy or export "
-            "it again."
-        ) from None
+        return _read(model, None, options)
 
 
 def _read(model: Any, folder: Path | None, options: Options) -> Net:
     model = _without_functions(model)
     constants, root = Constants(model, folder), Scope(model.graph)
-    places = _with_unique_names(recurrent_places(root))
+    places = list(recurrent_places(root, Counter()))
     if not places:
         raise _no_recurrent_node(root)
     layers, unsupported = _layers(places, constants)
@@ -126,17 +104,6 @@ def _verified(
     except ValueError as error:
         return [noted(one, f"not verified: {error}") for one in layers]
     return [compared(layer, run(index)) for index, layer in enumerate(layers)]
-
-
-def _with_unique_names(places: Iterable[Place]) -> list[Place]:
-    """Returns the nodes with a number behind a name that another one has."""
-    seen: Counter[str] = Counter()
-    unique = []
-    for place in places:
-        seen[place.name] += 1
-        number = seen[place.name]
-        unique.append(place._replace(name=place.name + f"_{number}" * (number > 1)))
-    return unique
 
 
 def _without_functions(model: Any) -> Any:

@@ -47,7 +47,7 @@ def read_torchscript(path: Path, options: Options) -> Net:
             module = parse(archive.read(pickled))
         except ValueError as error:
             raise damaged(path, shorten(error)) from None
-        tensors = dict(leaves_of(module, Tensor))
+        tensors = {".".join(way): tensor for way, tensor in leaves_of(module, Tensor)}
         storages: dict[str, bytes] = {}
         budget = Budget(path)
 

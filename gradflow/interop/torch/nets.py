@@ -106,7 +106,7 @@ def _net_of(path: str, module: Any, options: Options) -> Net:
     if not options.verify:
         return net
     try:
-        original = _original(module, is_cell)
+        original = _original(module)
     except (RuntimeError, TypeError) as error:
         # The older weight_norm keeps a computed tensor, which PyTorch does not copy.
         net = read(Options(activation=activation))
@@ -143,17 +143,17 @@ def _weight_names(module: Any, is_cell: bool) -> list[str]:
     return [f"{role}_l{k}{end}" for k in range(module.num_layers) for end in ends for role in roles]
 
 
-def _original(module: Any, is_cell: bool) -> Run:
+def _original(module: Any) -> Run:
     """Returns a function that runs a copy of a module in float64 on inputs (N, T, input)."""
-    torch = import_module("torch")
-
     copied = copy.deepcopy(module).cpu().double().eval()
 
     def run(inputs: np.ndarray) -> np.ndarray:
+        torch = import_module("torch")
+
         x = torch.from_numpy(np.asarray(inputs, np.float64))
         # forward() itself, so that the hooks of the user do not see these inputs.
         with torch.no_grad():
-            if not is_cell:
+            if not isinstance(module, torch.nn.RNNCellBase):
                 outputs = copied.forward(x if copied.batch_first else x.swapaxes(0, 1))[0]
                 return (outputs if copied.batch_first else outputs.swapaxes(0, 1)).numpy()
             state, outputs = None, []

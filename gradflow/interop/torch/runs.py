@@ -1,7 +1,6 @@
 """Runs of PyTorch: a layer that is built from arrays, and a module with its layers observed."""
 
 import contextlib
-import importlib.util
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -14,11 +13,6 @@ from gradflow.checks import shorten
 from gradflow.interop.gates import NUM_GATES
 from gradflow.interop.net import Layer, Net, feed, to_lowest
 from gradflow.interop.verification import Run
-
-
-def is_torch_installed() -> bool:
-    """Whether PyTorch can be imported."""
-    return importlib.util.find_spec("torch") is not None
 
 
 def torch_original(kind: str, arrays: Mapping[str, np.ndarray], activation: str | None) -> Run:

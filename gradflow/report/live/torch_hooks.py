@@ -42,9 +42,9 @@ class TorchMonitor(Monitor):
         safe = self._safe
         self._handles = [module.register_forward_pre_hook(safe(self._begin))]
         for name, one in sources.items():
-            before, after = partial(self._before, name), partial(self._after, name)
-            self._handles.append(one.register_forward_pre_hook(safe(before), with_kwargs=True))
-            self._handles.append(one.register_forward_hook(safe(after)))
+            before = safe(partial(self._before, name))
+            self._handles.append(one.register_forward_pre_hook(before, with_kwargs=True))
+            self._handles.append(one.register_forward_hook(safe(self._after)))
 
     def close(self) -> None:
         """Removes the hooks."""
@@ -78,7 +78,7 @@ class TorchMonitor(Monitor):
             continues = is_cell and not call.is_start
             self._calls[name] = [*(self._calls.get(name, []) if continues else []), call]
 
-    def _after(self, name: str, module: Any, args: tuple, output: Any) -> None:
+    def _after(self, module: Any, _: tuple, output: Any) -> None:
         if _is_training(module):
             # A loss may use the outputs alone or the last state alone.
             for tensor in _tensors(output):
