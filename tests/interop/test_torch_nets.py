@@ -19,6 +19,7 @@ import gradflow
 from gradflow import flow
 from gradflow.interop import archives, formats, gates
 from gradflow.interop.net import feed, to_lowest
+from gradflow.interop.torch import pickles
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  (only where PyTorch is installed)
@@ -464,6 +465,12 @@ def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
     swap = lambda name, data: data[:40] if name.endswith("/data/0") else data  # noqa: E731
     with pytest.raises(ValueError, match="lies in 40 bytes"):
         gradflow.load(repacked(script, tmp_path / "short.pt", swap))
+
+
+def test_a_text_in_a_shape_is_not_repeated_in_memory():
+    tensor = pickles.Tensor("0", np.float32, 0, (10**12, "text"), (1, 1))  # pyright: ignore
+    with pytest.raises(ValueError, match="lies in 8 bytes"):
+        tensor.view(bytes(8))
 
 
 def test_parts_of_a_checkpoint_that_repeat_are_visited_once(tmp_path):
