@@ -65,6 +65,7 @@ from gradflow.flow.spectrum import (
     log_singular_values,
 )
 from gradflow.flow.step_pattern import default_block
+from gradflow.flow.structure import block_sizes
 from gradflow.flow.summary import Summary, horizons, summary
 from gradflow.numerics.certificate import NormCertificate
 
@@ -79,6 +80,7 @@ __all__ = [
     "StepsByPath",
     "Summary",
     "adjoints",
+    "block_sizes",
     "component_gradients",
     "component_map",
     "components",
