@@ -96,7 +96,7 @@ def gru_reset_before(
     a^z. The other biases are initialised at zero, as in both, whose b^z is 0 as well.
 
     Args:
-      update_bias: As in `gru`: initial value of b^z, which keeps the old state where it is positive.
+      update_bias: Initial value of b^z, which keeps the old state where positive, as in `gru`.
       activation: The function in place of tanh.
       gate_activation: The function in place of σ.
       clip: Largest absolute value of the arguments of these functions, as in ONNX; by default
