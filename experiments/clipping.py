@@ -171,7 +171,7 @@ def _train(
     names = [f"{kind} {threshold:g}" for threshold in thresholds] if levels else [kind]
     data = _dataset(config, last, names, thresholds)
     chosen = tuning.variables(tried, grid, "setting")
-    return data.assign(baseline=training.task.baseline, **chosen).expand_dims(task=[task])
+    return data.assign(chosen).assign(baseline=training.task.baseline).expand_dims(task=[task])
 
 
 def _dataset(

@@ -45,7 +45,6 @@ from gradflow.spec import check_name, split_specs
 from gradflow.tasks import resolve_task
 from gradflow.train import (
     Probing,
-    Progress,
     Schedule,
     Training,
     resolve_clipping,
@@ -201,12 +200,12 @@ def _train(
     )
 
 
-def _dataset(config: Config, last: Progress, norms: np.ndarray) -> "xarray.Dataset":
+def _dataset(config: Config, metrics: dict[str, np.ndarray], norms: np.ndarray) -> "xarray.Dataset":
     import xarray
 
     return xarray.Dataset(
         {
-            **trained.curves(last, ("loss", "accuracy"), {"seed": config.num_seeds}),
+            **{name: (("seed", "update"), metrics[name].T) for name in ("loss", "accuracy")},
             "log_norm": (("measured_at", "seed", "lag"), norms, {"units": "nats"}),
         },
         coords={

@@ -20,6 +20,7 @@ from gradflow.train import Training
 if TYPE_CHECKING:
     import xarray
 
+    from gradflow import Params
     from gradflow.cell import Key
 
 GRID = (0.0003, 0.001, 0.003, 0.01, 0.03)
@@ -40,7 +41,8 @@ def final_losses(
     training: Training,
     settings: Sequence[tuple[float, ...]],
     *,
-    folder: Path | None,
+    cells: "Params | None" = None,
+    folder: Path | None = None,
     **what: Any,
 ) -> np.ndarray:
     """Trains the validation seeds in every setting, in one program; returns (setting, seed).
@@ -49,12 +51,13 @@ def final_losses(
       config: Of a study, with ``num_seeds``, ``num_validation`` and ``schedule``.
       training: What is trained on what.
       settings: As `_kit.trained.begin` takes them, the learning rate first.
+      cells: As `_kit.trained.begin` takes them, for the validation keys.
       folder: The folder for the checkpoints of the study's own training; None keeps none.
       what: What distinguishes this training from others of the study.
     """
     last = trained.to_end(
         training,
-        trained.begin(training, keys(config)[1], settings),
+        trained.begin(training, keys(config)[1], settings, cells),
         replace(config.schedule, early_stop=False),
         folder=folder and folder / "validation",
         identity=trained.identity(config, validated=what),
@@ -127,7 +130,7 @@ def side_by_side(
     def init(params: Any) -> Any:
         return jax.vmap(lambda rate, own: make(rate).init(own))(rates, params)
 
-    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        return jax.vmap(lambda rate, *own: make(rate).update(*own))(rates, gradients, state, params)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return jax.vmap(lambda rate, *own: make(rate).update(*own))(rates, updates, state, params)
 
     return optax.GradientTransformation(init, update)
