@@ -186,18 +186,14 @@ def _train(
     tried = tuning.final_losses(config, training, [(r,) for r in rates], folder=folder, **what)
     begun = trained.begin(training, tuning.keys(config)[0], [tuning.best(tried, rates)])
     probing = Probing(("log_norms",), jax.random.fold_in(jax.random.key(config.seed), 2))
-    norms = {}
+    norms, metrics = [], {}
     for progress in trained.evaluations(training, begun, config.schedule):
         if progress.update in config.measured_at:
             found = probe(training.cell, task, progress.state.params, probing)["log_norms"]
-            norms[progress.update] = found[:, ::-1]
-        last = progress
-    chosen = tuning.variables(tried, rates)
-    return (
-        _dataset(config, last, np.stack(list(norms.values())))
-        .assign(chosen)
-        .expand_dims(network=[name])
-    )
+            norms.append(found[:, ::-1])
+        metrics = progress.metrics
+    found = _dataset(config, metrics, np.stack(norms))
+    return found.assign(tuning.variables(tried, rates)).expand_dims(network=[name])
 
 
 def _dataset(config: Config, metrics: dict[str, np.ndarray], norms: np.ndarray) -> "xarray.Dataset":
