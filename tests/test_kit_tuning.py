@@ -46,7 +46,7 @@ def test_the_record_states_what_was_tried_and_chosen():
     assert shown == ["0.01", "0.001 (end of the grid)"]
     assert "of 0.001, 0.01, 0.1, the one" in tuning.note(data)
     assert "of 2 validation seeds," in tuning.note(data)
-    assert "of validation seed," in tuning.note(data.isel(validation_seed=[0]))
+    assert "of 1 validation seed," in tuning.note(data.isel(validation_seed=[0]))
 
 
 def test_runs_side_by_side_are_updated_as_alone():

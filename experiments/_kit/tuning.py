@@ -110,10 +110,9 @@ def note(data: "xarray.Dataset") -> str:
     """States how the learning rates were chosen."""
     rates = ", ".join(f"{rate:g}" for rate in data.tried_rate.values)
     number = data.sizes["validation_seed"]
-    seeds = "validation seed" if number == 1 else f"{number} validation seeds"
     return (
         f"(learning rate: of {rates}, the one with the smallest median of the final losses of "
-        f"{seeds}, which are not among the seeds above)"
+        f"{number} validation seed{'s' * (number > 1)}, none of which is among the seeds above)"
     )
 
 
