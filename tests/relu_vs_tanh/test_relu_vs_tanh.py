@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 import xarray
@@ -9,8 +10,13 @@ from studies import load_part, one_run, verdicts
 
 from gradflow import flow, statistics, study
 from gradflow.cells import rnn
+from gradflow.tasks import resolve_task
+from gradflow.train import Schedule, Training, resolve_clipping, resolve_optimiser
 
-MODULE, gain_sweep = load_part("relu_vs_tanh.study"), load_part("_kit.gain_sweep")
+MODULE = load_part("relu_vs_tanh.study")
+gain_sweep, runs, trained, tuning = (
+    load_part(f"_kit.{name}") for name in ("gain_sweep", "runs", "trained", "tuning")
+)
 EXPERIMENT = MODULE.EXPERIMENT
 
 
@@ -76,6 +82,25 @@ def test_every_activation_is_trained_at_its_own_rate(dataset):
     chosen = tried.median("validation_seed").idxmin("tried_rate")
     np.testing.assert_array_equal(dataset.learning_rate, chosen)
     assert len(np.unique(tried.values.round(9))) == tried.size
+
+
+def test_a_validation_run_is_a_plain_network_at_its_rate(dataset):
+    config, cell = quick(), rnn(2, 6, activation="relu")
+    _, keys = tuning.keys(config)
+    cells = jax.vmap(lambda key: cell.init(runs.cell_key(key)))(keys)  # in float64
+    cells = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), cells)
+    training = Training(
+        cell,
+        resolve_task("adding(num_steps=6)"),
+        resolve_optimiser("adam"),
+        resolve_clipping("global_norm(threshold=1)"),
+        batch_size=4,
+    )
+    with jax.enable_x64(False):
+        begun = trained.begin(training, keys, [(0.01,)], cells)
+        last = trained.to_end(training, begun, Schedule(10, 5, early_stop=False))
+    found = dataset.validation_loss.sel(activation="relu", tried_rate=0.01)
+    np.testing.assert_allclose(found, last.metrics["loss"][-1], rtol=1e-4)
 
 
 def sweep_of(half, end, norm):
