@@ -102,7 +102,7 @@ def test_the_long_form_has_its_sizes(monkeypatch):
     [
         ({"cells": ""}, "Expected the name of a cell, got ''"),
         ({"cells": "lsmt"}, "Unknown cell 'lsmt'"),
-        ({"num_formats": 4}, "Expected 1 to 3 formats, got 4"),
+        ({"task": "dates", "num_formats": 4}, "Expected 1 to 3 formats, got 4"),
         ({"num_updates": 7}, "Expected num_updates to be a multiple of num_evaluations=3"),
         ({"probe": "gates", "cells": "rnn"}, "The probe 'gates' needs a cell with gates"),
         ({"probe_every": 3}, "Expected probe_every to be a positive multiple of eval_every=2"),
