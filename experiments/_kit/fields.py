@@ -5,6 +5,7 @@ A study declares ``hidden_size: int = fields.hidden_size(64)``: the default is t
 
 from typing import Any
 
+from _kit import tuning
 from gradflow.study import field
 
 _BLOCKS = (
@@ -164,6 +165,20 @@ def task(default: str) -> Any:
 def tasks(default: str) -> Any:
     """Declares ``tasks: str``."""
     return field(default, help="Tasks, separated by commas: a name, or name(option=value).")
+
+
+def learning_rates() -> Any:
+    """Declares ``learning_rates: tuple[float, ...]``, from which each competitor gets its own."""
+    return field(
+        tuning.GRID,
+        help="Learning rates that are tried; the best on validation seeds is taken.",
+        positive=True,
+    )
+
+
+def num_validation(default: int = 2) -> Any:
+    """Declares ``num_validation: int``."""
+    return field(default, help="Validation seeds that choose the learning rate.", positive=True)
 
 
 def learning_rate(default: float) -> Any:

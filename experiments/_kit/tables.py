@@ -106,12 +106,26 @@ def _claims_cell(record: Mapping[str, Any], title: str) -> str:
     return ("<br>".join(lines) or title).replace("|", "\\|")
 
 
+def headline(record: Mapping[str, Any], title: str) -> str:
+    """Writes a record's title from its first claim, so that it cannot contradict the verdict.
+
+    Args:
+      record: The record behind a picture.
+      title: What stands in its place where nothing was claimed, or the run was a quick one.
+    """
+    if not record["claims"] or "quick" in record:
+        return title
+    first = _claims_of(record)[0]
+    doubt = "" if first.verdict == "supported" else f"{first.verdict.capitalize()}: "
+    return f"{doubt}{first.statement}"
+
+
 def _gallery_section(name: str, folder: Path) -> str:
     record = read_record(name, folder)
     if record is None:
         return ""
     one, picture = gallery()[name]
-    lines = [f"## {name}", "", one.title, "", f"![{name}]({name}.png)", ""]
+    lines = [f"## {name}", "", headline(record, one.title), "", f"![{name}]({name}.png)", ""]
     lines += [f"`{_command(one, picture)}` ({record['seconds']:.0f} s)", ""]
     for claim in _claims_of(record):
         verdict = claim.shown_verdict(quick="quick" in record)
