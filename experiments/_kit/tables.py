@@ -1,8 +1,8 @@
 """The tables of the documentation, generated from the committed records.
 
 What lies between the markers ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` of a document is
-generated; the text around them is written by hand. The gallery's page and the page of the papers
-are generated whole.
+generated; the text around them is written by hand. The gallery's page and those of the
+cells and the papers are generated whole.
 """
 
 import json
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from _kit import cells_page
 from _kit.gallery import FOLDER, ROOT, SECTIONS, gallery
 from gradflow import study
 
@@ -39,6 +40,7 @@ def documents() -> dict[Path, str]:
         index: fill(index.read_text(encoding="utf-8"), blocks),
         readme: fill(readme.read_text(encoding="utf-8"), {"headline": _page.headline(ledger)}),
         ROOT / "figures" / "README.md": gallery_page(ROOT / "figures"),
+        ROOT / "docs" / "cells.md": cells_page.page(read_record("cell_zoo")),
         ROOT / "docs" / "papers.md": _page.page(ledger, changed),
     }
 
