@@ -12,10 +12,10 @@ from gradflow.cells import CELLS
 
 HEAD = """# Cells
 
-{count} cells, by family, each with the equation and the source of its docstring. `--cell=NAME`
-takes any of them in every study, `gradflow.cells.resolve("NAME")` in a program, and `gradflow cells`
-lists them with their options. [add_a_cell.md](add_a_cell.md) adds one of your own. `./run.sh tables`
-generates this page; do not edit it.
+{count} cells, by family, each with the equation and the source of its docstring. Every study takes
+any of them by `--cell=NAME`, a program by `gradflow.cells.resolve("NAME")`, and `gradflow cells`
+lists them with their options. [add_a_cell.md](add_a_cell.md) adds one of your own. The command
+`./run.sh tables` generates this page; do not edit it.
 """
 
 MEASURED = """## At initialisation
