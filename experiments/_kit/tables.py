@@ -16,6 +16,8 @@ from typing import Any
 from _kit import cells_page
 from _kit.gallery import FOLDER, ROOT, SECTIONS, gallery
 from gradflow import study
+from gradflow.study.flags import parse
+from gradflow.study.gallery import recorded
 
 GALLERY_HEAD = """# Gallery
 
@@ -23,6 +25,9 @@ GALLERY_HEAD = """# Gallery
 numbers, its configuration and the versions that it was made with; times are wall time on two CPU
 cores. `./run.sh tables` generates this page from these files; do not edit it.
 """
+
+EARLIER = "(Measured with an earlier configuration; the command measures anew.)"
+"""Stands beside a record of a study that was changed and not run again."""
 
 
 def documents() -> dict[Path, str]:
@@ -69,7 +74,9 @@ def studies_table(section: str) -> str:
             link = f"[{one.name}]({_source(one.name)})" if one.name != before else ""
             figure, seconds = f"[{name}](../figures/{name}.png)", f"{record['seconds']:.0f} s"
             command = f"`{_command(one, picture)}`"
-            cells = (link, _claims_cell(record, one.title), command, figure, seconds)
+            found = _claims_cell(record, one.title)
+            found += f"<br>{EARLIER}" * is_earlier(one, picture, record)
+            cells = (link, found, command, figure, seconds)
             lines.append("| " + " | ".join(cells) + " |")
             before = one.name
     return "\n".join(lines)
@@ -93,6 +100,12 @@ def _source(name: str) -> str:
 
 def _command(one: study.Experiment, picture: study.Picture) -> str:
     return f"./run.sh {shlex.join([one.name, *picture.flags])}"
+
+
+def is_earlier(one: study.Experiment, picture: study.Picture, record: Mapping[str, Any]) -> bool:
+    """Whether a record was measured with another configuration than its command has today."""
+    wanted = recorded(one.resolve(parse(one, picture.flags).given, quick=False))
+    return "quick" not in record and record["config"] != wanted
 
 
 def _claims_of(record: Mapping[str, Any]) -> list[study.Claim]:
@@ -129,6 +142,7 @@ def _gallery_section(name: str, folder: Path) -> str:
     one, picture = gallery()[name]
     lines = [f"## {name}", "", headline(record, one.title), "", f"![{name}]({name}.png)", ""]
     lines += [f"`{_command(one, picture)}` ({record['seconds']:.0f} s)", ""]
+    lines += [EARLIER, ""] * is_earlier(one, picture, record)
     for claim in _claims_of(record):
         verdict = claim.shown_verdict(quick="quick" in record)
         lines += [f"- **{verdict}**: {claim.statement} Measured: {claim.shown}. "
