@@ -265,14 +265,14 @@ BUGS = [
     ),
     Bug(
         "the norm of the last block for that of the largest",
-        "flow/norms.py",
+        "flow/joins.py",
         "NormCertificate(*(jnp.max(leaf, axis=0) for leaf in (lower, upper, stage)))",
         "NormCertificate(*(leaf[-1] for leaf in (lower, upper, stage)))",
         BLOCKS,
     ),
     Bug(
         "a block counted once that stands for several",
-        "flow/spectrum.py",
+        "flow/joins.py",
         "jnp.repeat(values, members, axis=-1)",
         "jnp.repeat(values, 1, axis=-1)",
         BLOCKS,

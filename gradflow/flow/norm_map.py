@@ -10,13 +10,13 @@ from jaxtyping import Array, Bool, Float
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.blocks import Blocks
 from gradflow.flow.decoupled import Method, Part, Run, by_blocks
+from gradflow.flow.joins import joined_norms
 from gradflow.flow.nonfinite import nonfinite_pairs
 from gradflow.flow.norms import (
     DECOMPOSITION,
     Norm,
     check_norm,
     finite_certificate,
-    joined_norms,
     plain_log_norm,
 )
 from gradflow.flow.structure import Group, Places, Structure

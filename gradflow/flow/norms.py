@@ -10,13 +10,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.blocks import Blocks
 from gradflow.flow.chunks import Path, Runner
 from gradflow.flow.decoupled import Method, Part, by_blocks
+from gradflow.flow.joins import joined_norms
 from gradflow.flow.nonfinite import nonfinite_from, set_nan
 from gradflow.flow.structure import Places, Structure
 from gradflow.flow.trace import Trace, compiled, trace_of
@@ -188,20 +188,6 @@ def _strongest(
     del structure
     norms = joined_norms(norm, parts)
     return finite_certificate(norms, nonfinite_from(trace)[: len(norms.stage)])
-
-
-def joined_norms(norm: str, parts: Sequence[Part]) -> NormCertificate:
-    """Computes the norm of a matrix from those of its blocks: the largest; Frobenius, the root of
-    the sum of squares."""
-    lower, upper, stage = (
-        jnp.concatenate(leaves) for leaves in zip(*(part.found for part in parts), strict=True)
-    )
-    if norm != "frobenius":
-        return NormCertificate(*(jnp.max(leaf, axis=0) for leaf in (lower, upper, stage)))
-    counts = np.concatenate([np.full(len(part.found.lower), part.members) for part in parts])
-    squares = 2 * lower + np.log(counts).reshape(-1, *(1,) * (lower.ndim - 1))
-    log_norms = jax.nn.logsumexp(squares, axis=0) / 2
-    return NormCertificate(log_norms, log_norms, jnp.max(stage, axis=0))
 
 
 def log_norm_of(norm: str, matrix: Scaled, tracked: Tracked) -> tuple[NormCertificate, Tracked]:

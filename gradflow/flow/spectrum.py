@@ -14,6 +14,7 @@ from gradflow.cell import Carry, Cell, Params
 from gradflow.flow.blocks import Blocks
 from gradflow.flow.chunks import Runner
 from gradflow.flow.decoupled import Method, Part, by_blocks
+from gradflow.flow.joins import joined_values
 from gradflow.flow.nonfinite import nonfinite_from, set_nan
 from gradflow.flow.structure import Places, Structure
 from gradflow.flow.trace import Trace, as_matrix, compiled, trace_of
@@ -120,18 +121,6 @@ def _union(
     del options
     log_values = joined_values(structure, parts)
     return set_nan(nonfinite_from(trace)[: len(log_values)], log_values)
-
-
-def joined_values(structure: Structure, parts: Sequence[Part]) -> Float[Array, "lags values"]:
-    """Returns the singular values of all blocks in descending order; those that no block has are
-    zero."""
-    columns = []
-    for found, members in parts:
-        values = jnp.moveaxis(found, 0, -1)  # (lags, values, classes)
-        columns.append(jnp.repeat(values, members, axis=-1).reshape(len(values), -1))
-    columns.append(jnp.full((len(columns[0]), structure.num_values), -jnp.inf, columns[0].dtype))
-    descending = -jnp.sort(-jnp.concatenate(columns, axis=1), axis=1)
-    return descending[:, : structure.num_values]
 
 
 def leading_singular_values(

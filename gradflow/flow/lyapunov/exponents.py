@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from gradflow.cell import Carry, Cell, Params, whole_carry
 from gradflow.flow.chunks import Path, Runner
-from gradflow.flow.decoupled import Method, by_blocks
+from gradflow.flow.decoupled import BlockStates, Method, by_blocks
 from gradflow.flow.lyapunov.growths import (
     FrameOptions,
     growths_by_steps,
@@ -139,8 +139,12 @@ def _statistics_along(
     grow: Callable[..., tuple], options: FrameOptions, path: Path, num_real: Int[Array, ""]
 ) -> LyapunovExponents:
     through = by_blocks(Method(grow, joined_growths), options, None)
-    _, growths = path.sweep(through, num_real, backward=options.time_reversed)
-    return statistics(options, growths, num_real)
+    state, growths = path.sweep(through, num_real, backward=options.time_reversed)
+    found = statistics(options, growths, num_real)
+    if not isinstance(state, BlockStates):
+        return found
+    order = jnp.argsort(-found.exponents)[: options.num_exponents]  # each block brings its own
+    return jax.tree.map(lambda leaf: leaf[..., order], found)
 
 
 def _check(options: FrameOptions, size: int, num_steps: int) -> None:
@@ -175,7 +179,4 @@ def statistics(
     passed = jnp.minimum(index + 1, count)[:, None]
     growths = jnp.where(index[:, None] < count, growths, 0)
     running = jnp.where(passed > 0, jnp.cumsum(growths, axis=0) / passed, jnp.nan)
-    error = standard_error_of_mean(growths, count)
-    # Blocks bring their own exponents, and nearly equal ones may have changed places.
-    order = jnp.argsort(-running[-1])[: options.num_exponents]
-    return LyapunovExponents(running[-1][order], running[:, order], error[order])
+    return LyapunovExponents(running[-1], running, standard_error_of_mean(growths, count))

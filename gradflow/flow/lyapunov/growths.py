@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from gradflow.cell import whole_carry
 from gradflow.flow.decoupled import Part
+from gradflow.flow.joins import joined_columns
 from gradflow.flow.nonfinite import nonfinite_steps, set_nan
 from gradflow.flow.structure import Places, Structure
 from gradflow.flow.trace import Trace, as_matrix, compiled
@@ -165,10 +166,7 @@ def joined_growths(
     options: FrameOptions, structure: Structure, parts: Sequence[Part], trace: Trace
 ) -> Float[Array, "steps exponents"]:
     """Returns the growths of the directions of all blocks, and of entries that no step reads."""
-    columns = []
-    for found, members in parts:
-        growths = jnp.moveaxis(found, 0, -1)  # (steps, exponents, classes)
-        columns.append(jnp.repeat(growths, members, axis=-1).reshape(len(growths), -1))
+    columns = joined_columns(parts)
     unread = structure.size - sum(group.entries.size for group in structure.groups)
     columns.append(jnp.full((trace.num_steps, unread), -jnp.inf, columns[0].dtype))
     growths = jnp.concatenate(columns, axis=1)
