@@ -34,7 +34,7 @@ _FILES = (CONFIG, RESULT, "figure.pdf", "figure.png")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs a sweep as its command line asks: the study, then flags of which some have several values.
+    """Runs a sweep as its command line asks: the study, then flags, some with several values.
 
     Returns:
       The exit code: 0 if every job is done; 1 if one is not, or the sweep is at fault; 2 for a

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MOST_PANELS = 6
 """The claims that are drawn; the numbers of all are in the dataset."""
 
+MOST_TICKS = 8
+"""The swept numbers that all get a tick."""
+
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
     """Draws the first number of each claim against the longest swept axis, with its interval.
@@ -49,8 +52,8 @@ def _draw(ax: "Axes", dataset: "xarray.Dataset", x: str, others: Sequence[str]) 
     places = dataset[x].values
     if not np.issubdtype(places.dtype, np.number):
         places = places.astype(str)
-    elif len(places) > 2 and places.min() > 0 and places.max() >= 8 * places.min():
-        ax.set_xscale("log")
+    elif len(places) <= MOST_TICKS:
+        ax.set_xticks(places)
     for i, values in enumerate(itertools.product(*(dataset[name].values for name in others))):
         point = dict(zip(others, values, strict=True))
         one = dataset.sel(point)

@@ -4,6 +4,9 @@ import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from gradflow.study.claims import Claim
 from gradflow.study.config import Config, text
 from gradflow.study.experiment import Experiment
 from gradflow.study.settings import precision
@@ -35,17 +38,13 @@ def merge(experiment: Experiment, axes: Axes, records: Records) -> "xarray.Datas
       ValueError: If the records cannot be joined.
     """
     labels = {name: dict(zip(axes[name], _labels(axes[name]), strict=True)) for name in axes}
-    points = [
-        ({name: labels[name][value] for name, value in point.items()}, record)
-        for point, record in records
-    ]
-    parts = [
-        (point, _expanded(record.merge(_numbers(experiment, record)), point))
-        for point, record in points
-    ]
-    statements = {
-        one.id: one.statement for _, record in records for one in experiment.claims(record)
-    }
+    parts, statements = [], {}
+    for texts, record in records:
+        point = {name: labels[name][value] for name, value in texts.items()}
+        claims = _claims(experiment, record)
+        statements |= {one.id: one.statement for one in claims}
+        numbers = _numbers(claims).expand_dims({name: [value] for name, value in point.items()})
+        parts.append((point, _expanded(record, point).merge(numbers)))
     try:
         whole = _joined(parts, list(axes))
     except ValueError as error:
@@ -54,6 +53,13 @@ def merge(experiment: Experiment, axes: Axes, records: Records) -> "xarray.Datas
             "jobs stay as they are. Remove the flag that changes that dimension from the sweep."
         ) from None
     whole = whole.reindex({name: list(found.values()) for name, found in labels.items()})
+    # Not those that joining keeps: one may be left that is dropped within another group of records.
+    first = records[0][1].attrs
+    whole.attrs = {
+        name: value
+        for name, value in first.items()
+        if all(np.array_equal(one.attrs.get(name), value) for _, one in records)
+    }
     return whole.assign_attrs(
         sweep=to_json({name: list(found) for name, found in axes.items()}),
         statements=to_json(statements),
@@ -66,7 +72,7 @@ def _labels(values: Mapping[str, Any]) -> list[Any]:
 
 
 def _expanded(record: "xarray.Dataset", point: Mapping[str, Any]) -> "xarray.Dataset":
-    for name, value in point.items():
+    for name in point:
         if record.sizes.get(name, 1) != 1:
             raise ValueError(
                 f"Expected records of one {name} to join along {name}, got one of "
@@ -77,11 +83,10 @@ def _expanded(record: "xarray.Dataset", point: Mapping[str, Any]) -> "xarray.Dat
                 f"Expected records without a variable {name} to join along a dimension of that "
                 f"name. Sweep another flag than --{name}."
             )
-        if name in record.dims:
-            record = record.assign_coords({name: [value]})
-        else:
-            record = record.drop_vars(name, errors="ignore").expand_dims({name: [value]})
-    return record
+    own = {name: [value] for name, value in point.items() if name in record.dims}
+    new = {name: [value] for name, value in point.items() if name not in record.dims}
+    # A coordinate of the name of a swept flag says what the new coordinate says.
+    return record.assign_coords(own).drop_vars(new, errors="ignore").expand_dims(new)
 
 
 def _joined(
@@ -108,18 +113,18 @@ def _joined(
     )
 
 
-def _numbers(experiment: Experiment, record: "xarray.Dataset") -> "xarray.Dataset":
-    """The first number that is measured for each claim of a record."""
-    import xarray
-
+def _claims(experiment: Experiment, record: "xarray.Dataset") -> list[Claim]:
+    """The claims of a record for which a number is measured, in the precision of its run."""
     config = Config(precision=json.loads(record.attrs["config"])["precision"])
     with precision(config):
-        claims = [one for one in experiment.claims(record) if one.measured]
+        return [one for one in experiment.claims(record) if one.measured]
+
+
+def _numbers(claims: Sequence[Claim]) -> "xarray.Dataset":
+    import xarray
+
     numbers = [one.measured[0] for one in claims]
-    nan = float("nan")
-    rows = [(one.value, *(one.interval or (nan, nan))) for one in numbers]
-    columns = zip(*rows, strict=True) if rows else ((), (), ())
-    return xarray.Dataset(
-        {name: (CLAIM, list(column)) for name, column in zip(NUMBERS, columns, strict=True)},
-        coords={CLAIM: [one.id for one in claims]},
-    )
+    rows = [(one.value, *(one.interval or (np.nan, np.nan))) for one in numbers]
+    columns = np.reshape(rows, (len(rows), len(NUMBERS))).T
+    variables = {name: (CLAIM, column) for name, column in zip(NUMBERS, columns, strict=True)}
+    return xarray.Dataset(variables, coords={CLAIM: [one.id for one in claims]})

@@ -84,8 +84,6 @@ def read_sweep(experiment: Experiment, argv: Sequence[str]) -> Sweep:
     options = cast(SweepOptions, request.options)
     if options.replot:
         raise flags.Error("A sweep draws its figure whenever it is run. Remove --replot.")
-    if twice := sorted(swept.keys() & request.given.keys()):
-        raise flags.Error(f"Expected --{twice[0]} once, got it twice. Remove one of them.")
     axes = {name: _parsed(experiment, name, texts) for name, texts in swept.items()}
     folder = user_path(options.workdir or _default_folder(experiment, request, axes)).absolute()
     if options.help or options.helpshort:
@@ -129,6 +127,7 @@ def _split(
         name, equals, value = _name(argument), *argument.partition("=")[1:]
         if not argument.startswith("-"):
             raise flags.Error(f"Unexpected argument {argument!r}. Write flags as --name=value.")
+        swept.pop(name, None)  # the last one counts, as in every command
         values = _values(value, hints[name]) if equals and name in hints else []
         if len(values) > 1:
             swept[name] = values
@@ -152,7 +151,7 @@ def _parsed(experiment: Experiment, name: str, texts: Sequence[str]) -> dict[str
     found = {one: parse(experiment, [f"--{name}={one}"]).given[name] for one in texts}
     if len(set(found.values())) < len(texts):
         raise flags.Error(
-            f"Expected different values in --{name}, got {';'.join(texts)}. Remove the repeated one."
+            f"Expected different values in --{name}, got {';'.join(texts)}. Remove one."
         )
     return found
 

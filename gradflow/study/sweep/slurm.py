@@ -34,7 +34,7 @@ def make_executor(folder: Path, number: int | None, options: str) -> Any:
         is not known.
     """
     try:
-        import submitit
+        import submitit  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError:
         raise ValueError(
             "Expected submitit for --launcher=slurm, which is not installed. Run pip install "
