@@ -12,7 +12,7 @@ from gradflow.study.sweep.command import main
 STUDY = Path(__file__).parent / "swept.py"
 
 COMMANDS = {
-    # It runs the jobs of an array one after the other, and the last of the first runs out of memory.
+    # It runs the jobs of an array in turn, and the last of the first runs out of memory.
     "sbatch": """
 n=$(($(ls "$SLURM"/*.sh 2>/dev/null | wc -l) + 1)); cp "$1" "$SLURM/$n.sh"
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\)%.*/\\1/p' "$1")
@@ -23,7 +23,7 @@ for id in $ids; do
   SLURM_JOB_ID=$id SLURM_NTASKS=1 SLURM_PROCID=0 SLURM_JOB_NUM_NODES=1 \\
     SLURM_ARRAY_JOB_ID=${last:+$n} SLURM_ARRAY_TASK_ID=${last:+${id#*_}} bash "$SLURM/$n.sh"
   echo COMPLETED >"$SLURM/states/$id"
-done >"$SLURM/out" 2>&1 &
+done >"$SLURM/printed" 2>&1 &
 echo "Submitted batch job $n"
 """,
     "srun": 'while [ "$1" != "$PYTHON" ]; do shift; done; exec "$@"\n',
@@ -55,7 +55,7 @@ def test_jobs_are_an_array_and_those_that_failed_are_submitted_again(cluster, ca
     argv += ["--launcher=slurm", "--slurm=time=7,partition='gpu'", "--jobs=2", "--fail_at=rnn-4"]
     assert main(argv) == 1
     shown = capsys.readouterr().out
-    assert "failed  Expected rnn-4 to be smaller." in shown
+    assert "rnn   failed  Expected rnn-4 to be smaller." in shown
     assert "lstm  done" in shown
     assert "gru   failed  Slurm reports the state OUT_OF_MEMORY." in shown
     script = (cluster / "1.sh").read_text()
