@@ -40,8 +40,7 @@ FAULTS = (
 )
 """The errors that flags, files and the machine cause, which are reported in one line.
 
-Among them are those of JAX's runtime and of a nesting that is too deep. Any other is a fault of the
-code, whose traceback is shown.
+JAX's runtime and a nesting that is too deep raise a RuntimeError. Others show their traceback.
 """
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,13 +51,15 @@ def test_what_a_record_lacks_is_nan(tmp_path):
 
 
 def test_a_dimension_of_the_record_becomes_that_of_the_flag():
-    parts = [record(fill=-i, rate=("cell", [float(i)])) for i in range(2)]
+    same = ("lag", [1, 2, 3])
+    parts = [record(3, -i, rate=("cell", [float(i)]), same=same) for i in range(2)]
     parts = [one.assign_coords(cell=["one"], target=("cell", ["h"])) for one in parts]
     axes = {"cell": AXES["cell"]}
     records = [({"cell": name}, one) for name, one in zip(axes["cell"], parts, strict=True)]
     whole = merge(swept.EXPERIMENT, axes, records)
     assert whole.cell.values.tolist() == ["rnn", "lstm"]
     assert whole.rate.dims == ("cell",) and whole.rate.values.tolist() == [0, 1]
+    assert whole.same.dims == ("lag",)  # as in the record of one run, which the figure is for
     assert whole.target.values.tolist() == ["h", "h"]
 
 
@@ -67,8 +70,6 @@ def test_numbers_that_are_the_same_in_all_jobs_have_every_axis_too():
 
 
 def test_a_record_without_claims_and_values_that_are_lists_are_joined():
-    from dataclasses import replace
-
     axes = {"lags": {"0,1": (0, 1), "0,2": (0, 2)}}
     records = [({"lags": name}, record()) for name in axes["lags"]]
     whole = merge(replace(swept.EXPERIMENT, claims=lambda dataset: []), axes, records)
@@ -90,8 +91,6 @@ def test_records_that_cannot_be_joined_are_refused(parts, message):
 
 
 def test_the_figure_is_the_studys_own_where_it_can_be(capsys):
-    from dataclasses import replace
-
     whole = merge(swept.EXPERIMENT, AXES, points(*(record(fill=-i) for i in range(3))))
     own = swept.EXPERIMENT
     assert not _draw(own, whole, own=True).axes
