@@ -58,7 +58,7 @@ def merge(experiment: Experiment, axes: Axes, records: Records) -> "xarray.Datas
     whole.attrs = {
         name: value
         for name, value in first.items()
-        if all(np.array_equal(one.attrs.get(name), value) for _, one in records)
+        if all(name in r.attrs and np.array_equal(r.attrs[name], value) for _, r in records)
     }
     return whole.assign_attrs(
         sweep=to_json({name: list(found) for name, found in axes.items()}),
