@@ -13,6 +13,7 @@ usage: ./run.sh <experiment> [flags]    runs it; --helpshort lists its flags, --
        ./run.sh figures [--quick]       draws the gallery again
        ./run.sh tables                  generates the documentation's tables from the records
        ./run.sh diagnose MODEL [flags]  diagnoses a trained network from its file
+       ./run.sh sweep STUDY [flags]     runs it with every combination of several values of flags
        ./run.sh test [--slow] [--frameworks] [pytest arguments]
                                         --slow includes the tests that take minutes, --frameworks
                                         installs the frameworks whose networks are read
@@ -164,6 +165,10 @@ case "${1:-}" in
   test) run_tests "${@:2}" ;;
   faults) run_faults "${@:2}" ;;
   lint) run_linters ;;
+  sweep)
+    prepare ""
+    exec "$python" -m gradflow "$@"
+    ;;
   figures | tables)
     [[ -f $root/experiments/figures.py ]] || fail "there is no experiments/figures.py" 2
     prepare ""

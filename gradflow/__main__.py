@@ -1,10 +1,11 @@
-"""The command ``gradflow``: diagnoses a network, and lists cells and measurements.
+"""The command ``gradflow``: diagnoses a network, sweeps a study, and lists what there is.
 
     gradflow diagnose MODEL [flags]     a page on the gradient flow of every recurrent layer
+    gradflow sweep STUDY [flags]        a study with every combination of several values of flags
     gradflow cells                      the cells, with the first line of what each computes
     gradflow measurements               the measurements, with their equations
 
-``gradflow diagnose --helpshort`` lists the flags.
+``gradflow diagnose --helpshort`` and ``gradflow sweep STUDY --helpshort`` list the flags.
 """
 
 import sys
@@ -49,6 +50,12 @@ def _diagnose(argv: Sequence[str]) -> int:
     return study.main(EXPERIMENT, with_model(argv), program="gradflow diagnose")
 
 
+def _sweep(argv: Sequence[str]) -> int:
+    from gradflow.study.sweep.command import main
+
+    return main(argv)
+
+
 def with_model(argv: Sequence[str]) -> list[str]:
     """Writes the first argument that is not a flag as ``--model``."""
     place = next((i for i, one in enumerate(argv) if not one.startswith("-")), None)
@@ -84,6 +91,7 @@ def _list(command: str, argv: Sequence[str], lines: Mapping[str, str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "diagnose": _diagnose,
+    "sweep": _sweep,
     "cells": _cells,
     "measurements": _measurements,
 }

@@ -171,6 +171,7 @@ def test_only_those_who_need_a_library_import_it():
     assert importers("tokenizers") <= {"data"}
     assert importers("safetensors") <= {"interop"}
     assert importers("h5py") <= {"study", "interop"}
+    assert importers("submitit") == {"study"}
     assert importers("plotly", "jinja2") <= {"report"}
     # Foreign frameworks are imported where a model of theirs is read or watched, and nowhere else.
     assert importers("torch", "keras", "haiku", "equinox", "onnx", "onnxruntime") <= {

@@ -107,8 +107,13 @@ def _read(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     raise flags.Error(message)
 
 
-def parse(experiment: Experiment, argv: Sequence[str]) -> Request:
+def parse(experiment: Experiment, argv: Sequence[str], options: type[Options] = Options) -> Request:
     """Reads a command line, without the program's name.
+
+    Args:
+      experiment: The experiment whose configuration it gives.
+      argv: The command line.
+      options: The dataclass of the flags besides the configuration's.
 
     Raises:
       absl.flags.Error: For an unknown flag, a bad value, or an argument that is not a flag.
@@ -116,7 +121,7 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Request:
       TypeError: If a field of the configuration has a type that cannot be a flag.
     """
     values = flags.FlagValues()
-    _define(values, Options)
+    _define(values, options)
     names = _define_jax(values)
     _define(values, experiment.config)
     left = _read(values, argv)
@@ -132,26 +137,26 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Request:
             f"{MOST_DEVICES}, for example 1."
         )
     given: dict[str, Any] = {name: values[name].value for name in values if values[name].present}
-    common = {one.name for one in dataclasses.fields(Options)}
-    options = Options(**{name: value for name, value in given.items() if name in common})
-    if options.replot and options.overwrite:
+    common = {one.name for one in dataclasses.fields(options)}
+    chosen = options(**{name: value for name, value in given.items() if name in common})
+    if chosen.replot and chosen.overwrite:
         raise flags.Error("--replot needs the record that --overwrite removes. Remove one of them.")
-    if options.full and not experiment.full:
+    if chosen.full and not experiment.full:
         raise flags.Error(f"{experiment.name} has no long form. Remove --full.")
-    if options.full and options.quick:
+    if chosen.full and chosen.quick:
         raise flags.Error("--quick is the small run and --full the long one. Remove one of them.")
     return Request(
         {name: value for name, value in given.items() if name not in {*common, *names}},
-        options,
+        chosen,
         {name: value for name, value in given.items() if name in names},
     )
 
 
-def help_text(experiment: Experiment) -> str:
+def help_text(experiment: Experiment, options: type[Options] = Options) -> str:
     """Writes the experiment's docstring, its own flags, and the flags of every experiment."""
     lines = [(experiment.doc or experiment.name).strip(), "", f"Flags of {experiment.name}:"]
     lines += _describe(experiment.config, experiment)
-    lines += ["", "Flags of every experiment:", *_describe(Options, experiment)]
+    lines += ["", "Flags of every experiment:", *_describe(options, experiment)]
     return "\n".join(
         [*lines, "", "JAX's own flags are accepted too, for example --jax_platforms=cpu."]
     )

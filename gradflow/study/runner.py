@@ -40,8 +40,7 @@ FAULTS = (
 )
 """The errors that flags, files and the machine cause, which are reported in one line.
 
-Among them are those of JAX's runtime and of a nesting that is too deep. Any other is a fault of the
-code, whose traceback is shown.
+JAX's runtime and a nesting that is too deep raise a RuntimeError. Others show their traceback.
 """
 
 
@@ -68,7 +67,7 @@ def _main(experiment: Experiment, program: str, argv: Sequence[str]) -> int:
     try:
         request = parse(experiment, argv)
     except flags.Error as error:
-        return _fail(error, 2)
+        return fail(error, 2)
     if request.options.help or request.options.helpshort:
         print(help_text(experiment))
         return 0
@@ -82,14 +81,15 @@ def _main(experiment: Experiment, program: str, argv: Sequence[str]) -> int:
         if request.options.verbosity > 0:
             traceback.print_exc()
         message = advice(experiment.config, error) if out_of_memory(error) else error
-        return _fail(message, 1)
+        return fail(message, 1)
     except KeyboardInterrupt:
         print(f"Interrupted. {RESUMES}", file=sys.stderr)
         return 130
     return 0
 
 
-def _fail(message: Exception | str, code: int) -> int:
+def fail(message: Exception | str, code: int) -> int:
+    """Prints an error as one line, and returns the exit code."""
     hint = [] if code == 2 else ["(--verbosity=1 shows where)"]
     print("error:", *(str(message) or repr(message)).split(), *hint, file=sys.stderr)
     return code

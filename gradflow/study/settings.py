@@ -72,9 +72,13 @@ def cores_as_devices() -> None:
     is_set = "host_platform_device_count" in flags
     if is_set or jax.config.values["jax_num_cpu_devices"] > 0:
         return
-    available = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
     with contextlib.suppress(RuntimeError):  # it has looked for them
-        jax.config.update("jax_num_cpu_devices", len(available))
+        jax.config.update("jax_num_cpu_devices", num_cores())
+
+
+def num_cores() -> int:
+    """Counts the cores that this process may use."""
+    return len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0))
 
 
 def compile_sooner() -> None:
