@@ -10,7 +10,7 @@ from gradflow.cell import Carry, Cell, Params
 from gradflow.spec import check_name
 from gradflow.unroll.fit import check_is_cell, check_step
 from gradflow.unroll.inputs import Lengths, Mask, check_inputs, mask_cell, start
-from gradflow.unroll.methods import METHODS, REMATS, runner_of
+from gradflow.unroll.methods import METHODS, REMATS, parallel_runner, runner_of
 
 
 class Trajectory(NamedTuple):
@@ -66,11 +66,14 @@ def unroll(
     check_name("remat", remat, REMATS)
     check_is_cell(cell)
     inputs = check_inputs(inputs)
-    cell, xs = mask_cell(cell, inputs, lengths, mask)
+    padded, xs = mask_cell(cell, inputs, lengths, mask)
     s_0 = start(cell, params, inputs, carry)
     batched = inputs.ndim == 3
-    check_step(cell, params, s_0, xs, batched=batched)
-    run = runner_of(cell.step, params, s_0, xs, batched=batched, method=method, remat=remat)
+    check_step(padded, params, s_0, xs, batched=batched)
+    if method == "parallel":
+        run = parallel_runner(cell, params, s_0, xs, batched=batched, remat=remat)
+    else:
+        run = runner_of(padded.step, params, s_0, xs, batched=batched, method=method, remat=remat)
     carries, outputs = run(s_0, xs)
     return Trajectory(jax.tree.map(_prepend, s_0, carries), outputs)
 
