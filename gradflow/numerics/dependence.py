@@ -1,8 +1,9 @@
 """How the results of a program depend on some of its arguments: not, by an affine map, or else."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
-from jax import numpy as jnp
+import jax.numpy as jnp
 from jax.extend import core
 
 from gradflow.numerics.jaxprs import CALLS, nested
@@ -45,7 +46,7 @@ def dependences(closed: core.ClosedJaxpr, places: Collection[int]) -> list[Depen
 def _walk(jaxpr: core.Jaxpr, given: Sequence[Dependence]) -> list[Dependence]:
     known = dict(zip(jaxpr.invars, given, strict=True))
 
-    def read(atom: object) -> Dependence:
+    def read(atom: Any) -> Dependence:
         return None if isinstance(atom, core.Literal) else known.get(atom)
 
     for equation in jaxpr.eqns:
@@ -69,7 +70,8 @@ def _is_affine(equation: core.JaxprEqn, operands: Sequence[Dependence]) -> bool:
     """Whether results are affine in the operands that vary, each of which is affine itself."""
     name = equation.primitive.name
     varying = [place for place, operand in enumerate(operands) if operand is not None]
-    if not all(jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in equation.outvars):
+    avals: list[Any] = [result.aval for result in equation.outvars]
+    if not all(jnp.issubdtype(aval.dtype, jnp.inexact) for aval in avals):
         return False
     if name == "select_n":
         return varying[0] > 0

@@ -1,4 +1,4 @@
-"""Methods of running a cell over time: the plain scan, its plan, and either one in segments."""
+"""Methods of running a cell over time: the plain scan, its plan, and many steps at once."""
 
 import logging
 import math
@@ -29,8 +29,12 @@ MAX_PLANNED_BATCH = 63
 This and `SEGMENT` were measured by benchmarks/train.py on two CPU cores.
 """
 
-CHUNK = 256
-"""Steps that a parallel run takes at once, which bounds its memory."""
+CHUNK = 128
+"""Steps that a parallel run takes at once, which bounds its memory.
+
+Measured by benchmarks/parallel.py on two CPU cores, where longer chunks took longer. A machine that
+runs many operations side by side needs time for each chunk rather than for each step.
+"""
 
 SEGMENT = 32
 """Steps after which a planned run forms the gradients of matrices, which bounds their memory."""
@@ -71,7 +75,7 @@ def parallel_runner(
     """
     inputs = xs[0] if isinstance(xs, tuple) else xs
     x = _examples(inputs, 1 + batched)
-    found = recurrence_of(cell.step, _examples(params, 0), _examples(carry, batched), x)
+    found = recurrence_of(cell.step, params, _examples(carry, batched), x)
     if found.obstacle:
         raise ValueError(
             "Expected a cell whose step is affine in the carry for method='parallel', got one that "
@@ -80,9 +84,9 @@ def parallel_runner(
         )
     run = partial(run_in_parallel, cell, found, params)
     run = jax.vmap(run, in_axes=(0, 1), out_axes=1) if batched else run
-    if remat == "step":
+    if remat != "none":
         run = jax.checkpoint(run, prevent_cse=False)
-    return partial(_in_segments, run, CHUNK)
+    return partial(_in_segments, run, math.isqrt(len(inputs)) if remat == "sqrt" else CHUNK)
 
 
 def _scan(step: Callable, params: Params, remat: bool, carry: Carry, xs: Any) -> CarriesAndOutputs:

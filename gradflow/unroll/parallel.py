@@ -170,7 +170,7 @@ def _jacobians(
     linear: Callable[[Array, Any], Array], groups: Sequence[np.ndarray], still: Array, xs: Any
 ) -> list[Float[Array, "steps size size blocks"]]:
     """The blocks of A_1 ... A_T. One direction gives a column of all blocks: they do not mix."""
-    seeds = np.zeros((groups[-1].shape[1], still.size))
+    seeds = np.zeros((max((entries.shape[1] for entries in groups), default=0), still.size))
     for entries in groups:
         for column, places in enumerate(entries.T):
             seeds[column, places] = 1
