@@ -13,18 +13,18 @@ Dependence = str | None
 
 AFFINE = ""
 
-_ALL = frozenset(
-    "add add_any broadcast_in_dim complex concatenate convert_element_type copy cumsum expand_dims "
-    "fft imag neg pad real reduce_sum reshape rev slice split squeeze stack sub tile "
-    "transpose".split()
+_TOGETHER = frozenset(
+    "add add_any broadcast_in_dim complex concatenate convert_element_type copy cumsum "
+    "dynamic_slice dynamic_update_slice expand_dims fft gather imag neg pad real reduce_sum "
+    "reshape rev select_n slice split squeeze stack sub tile transpose".split()
 )
-"""Operations that are linear in all of their operands together."""
+"""Operations that are linear in all of their operands together, but for indices and conditions.
 
-_EACH = frozenset("conv_general_dilated dot_general mul".split())
+Those are no floating numbers, and so never affine themselves.
+"""
+
+_APART = frozenset("conv_general_dilated dot_general mul".split())
 """Operations that are linear in each operand while the others are constant."""
-
-_PLACES = {"div": (0,), "dynamic_slice": (0,), "dynamic_update_slice": (0, 1), "gather": (0,)}
-"""The operands in which further operations are linear together."""
 
 
 def dependences(closed: core.ClosedJaxpr, places: Collection[int]) -> list[Dependence]:
@@ -73,8 +73,6 @@ def _is_affine(equation: core.JaxprEqn, operands: Sequence[Dependence]) -> bool:
     avals: list[Any] = [result.aval for result in equation.outvars]
     if not all(jnp.issubdtype(aval.dtype, jnp.inexact) for aval in avals):
         return False
-    if name == "select_n":
-        return varying[0] > 0
-    if name in _EACH:
+    if name in _APART:
         return len(varying) == 1
-    return name in _ALL or set(varying) <= set(_PLACES.get(name, ()))
+    return name in _TOGETHER or (name == "div" and varying == [0])

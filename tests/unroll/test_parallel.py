@@ -196,6 +196,7 @@ NOT_AFFINE = {
     "affine for small carries": (lambda s: jnp.where(s > 9, s, 2 * s), "gt"),
     "clipped": (lambda s: jnp.clip(s, -9, 9), "max"),
     "rounded": (lambda s: s + jnp.floor(1e-9 * s), "floor"),
+    "truncated": (lambda s: s + s.astype(int), "convert_element_type"),
     "a comparison as a number": (lambda s: s + (s > 9), "gt"),
     "chosen by an index": (lambda s: s[jnp.argmax(s)] + 0 * s, "argmax"),
     "without a derivative": (lambda s: s / 2 + jax.lax.stop_gradient(s), "stop_gradient"),
