@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import numpy as np
 from _kit import cells, curves, fields, rates, runs
 
@@ -116,14 +117,21 @@ def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
     import xarray
 
     params = runs.initialise(cell, runs.keys(config))
-    log_norms = partial(flow.log_norms, cell, source="carry", target="carry")
-    norms = runs.measure(log_norms, params, runs.inputs(config))
-    nats = {"units": "nats", "norm": "spectral", "source": "carry", "target": "carry"}
+    inputs = runs.inputs(config)
+    one = jax.tree.map(lambda leaf: leaf[0], (params, inputs))
+    state = flow.default_block(cell, *one)
+    # The whole memory: the carry, without a read-out that no step reads.
+    block = "carry" if state == "h" else state
+    norms = runs.measure(partial(flow.log_norms, cell, source=block, target=block), params, inputs)
+    nats = {"units": "nats", "norm": "spectral"}
+    sizes = flow.block_sizes(cell, *one, block=block)
     return xarray.Dataset(
         {"log_norm": (("cell", "run", "lag"), norms[None], nats)},
         coords={
             "cell": [spec],
             "gated": ("cell", [cell.gates is not None]),
+            "state": ("cell", [block]),
+            "blocks": ("cell", [" + ".join(f"{n} of {size}" for size, n in sizes.items())]),
             "lag": curves.coordinates(config.num_steps)["lag"],
         },
     )
@@ -291,6 +299,8 @@ def summary(dataset: "xarray.Dataset") -> str:
         {
             "family": row.family,
             "cell": row.cell,
+            "state": str(dataset.state.sel(cell=row.cell).values),
+            "blocks": str(dataset.blocks.sel(cell=row.cell).values),
             **rates.row(row.found, longest),
             f"log10 norm at lag {longest}": f"{float(last.sel(cell=row.cell)):.1f}",
             "runs cut": f"{row.num_cut} of {dataset.sizes['run']}",

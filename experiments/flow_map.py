@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
-from _kit import cells, curves, decisions, fields, rates, runs
+from _kit import cells, curves, decisions, fields, rates, runs, subjects
 
 from gradflow import flow, study
 from gradflow.flow.norm_map import log_norm_map
@@ -48,8 +48,8 @@ class Config(study.Config):
     num_steps: int = fields.num_steps(100)
     num_sequences: int = fields.num_sequences()
     inputs: str = fields.inputs()
-    source: str = fields.source()
-    target: str = fields.target()
+    source: str | None = fields.source()
+    target: str | None = fields.target()
     norm: Literal["spectral", "frobenius"] = fields.norm()
     lags: tuple[int, ...] = fields.lags((1, 10, 50))
 
@@ -69,9 +69,9 @@ def _measure(config: Config) -> "xarray.Dataset":
 
     inputs = runs.inputs(config)
     cell = cells.factory(config.cell)(inputs.shape[-1], config.hidden_size)
-    kind = {"source": config.source, "target": config.target, "norm": config.norm}
-    measure = jax.jit(partial(log_norm_map, cell, **kind))
     params = runs.initialise(cell, runs.keys(config))
+    kind = {**subjects.blocks(config, cell, params, inputs), "norm": config.norm}
+    measure = jax.jit(partial(log_norm_map, cell, **kind))
     maps = []
     for i, x in study.progress(list(enumerate(inputs)), "runs"):
         network = jax.tree.map(lambda leaf, i=i: leaf[i // config.num_sequences], params)

@@ -4,8 +4,11 @@ Trains each cell, with a linear readout, at every learning rate (and every thres
 clipping, if they are swept) from every seed, side by side in one compiled program. Loss and
 accuracy, the fraction of sequences that are processed correctly, are those of fresh sequences; a
 run has solved its task at the first evaluation at which the accuracy reaches the paper's own
-criterion. Probes measure the gradient flow along the way: log ‖∂h_T/∂h_k‖, ‖∂L/∂h_k‖, the
-contribution of each step to ∂L/∂W_h, the singular values of ∂h_T/∂h_0, the saturation of the gates.
+criterion. Where several settings are tried, a cell is judged in the one that is best on validation
+seeds: most of them solve the task in it, and of equal ones the loss is the smallest. The figure
+draws that setting alone where there are more than four. Probes measure the gradient flow along the
+way: log ‖∂h_T/∂h_k‖, ‖∂L/∂h_k‖, the contribution of each step to ∂L/∂W_h, the singular values of
+∂h_T/∂h_0, the saturation of the gates.
 
 Three claims. Whether a task is learnt depends on the cell: two cells are solved by different
 fractions of the seeds. With --probe=adjoints or log_norms: the further the gradient of a cell
@@ -16,7 +19,7 @@ Source: Hochreiter & Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735; Vorontsov
 Pal 2017, arXiv:1702.00071, Fig. 3 for the maps over update and step.
 
     python experiments/training.py --cell=gru,lstm --task='adding(num_steps=100)'
-    python experiments/training.py --cell=rnn --learning_rate=0.0003,0.001,0.003
+    python experiments/training.py --cell=rnn,gru --learning_rate=0.0003,0.001,0.003,0.01,0.03
     python experiments/training.py --cell=rnn --clipping=global_norm --clip_threshold=0.1,1,10
     python experiments/training.py --cell=gru --probe=adjoints,gates --probe_every=100
     python experiments/training.py --cell=path/to/mine.py:my_cell --task='copy(lag=50)'
@@ -72,6 +75,7 @@ class Config(study.Config):
     """What is trained on what, and how."""
 
     num_seeds: int = fields.num_seeds(5)
+    num_validation: int = fields.num_validation()
     precision: Literal["float64", "float32"] = fields.training_precision()
     cell: str = fields.cell("gru", several=True)
     hidden_size: int = fields.hidden_size(32)
@@ -196,7 +200,8 @@ def _train(config: Config, spec: str, training: Training, folder: Path | None) -
     # trainings began so.
     k_runs, k_probe = (jax.random.fold_in(jax.random.key(config.seed), i) for i in range(2))
     settings = list(itertools.product(learning_rates(config), thresholds(config)))
-    runs = trained.begin(training, jax.random.split(k_runs, config.num_seeds), settings)
+    number = config.num_seeds + (config.num_validation if len(settings) > 1 else 0)
+    runs = trained.begin(training, jax.random.split(k_runs, number), settings)
     names = resolve_probes(config.probe, training.cell)
     steps = trained.evaluations(
         training,
@@ -208,8 +213,21 @@ def _train(config: Config, spec: str, training: Training, folder: Path | None) -
         description=f"{spec}, evaluations",
     )
     last = _shown(steps, folder if config.tensorboard else None)
-    found = _dataset(config, training, last).expand_dims(cell=[spec])
-    return found.assign_attrs(_about(config, training))
+    found = _apart(_dataset(config, training, last, number), config.num_seeds)
+    return found.expand_dims(cell=[spec]).assign_attrs(_about(config, training))
+
+
+def _apart(data: "xarray.Dataset", num_seeds: int) -> "xarray.Dataset":
+    """Keeps of the validation seeds, which follow the others, what they came to."""
+    test, other = data.isel(seed=slice(num_seeds)), data.isel(seed=slice(num_seeds, None))
+    if not other.sizes["seed"]:
+        return test
+    final = trained.last_finite(other.loss.transpose(..., "update").values)
+    dims = [name if name != "seed" else "validation_seed" for name in other.solved_at.dims]
+    return test.assign(
+        validation_loss=(dims, np.where(np.isnan(other.died_at), final, np.inf)),
+        validation_solved_at=(dims, other.solved_at.values, other.solved_at.attrs),
+    )
 
 
 def _shown(steps: Iterable[Progress], folder: Path | None) -> Progress:
@@ -233,13 +251,15 @@ def _about(config: Config, training: Training) -> dict[str, Any]:
     }
 
 
-def _dataset(config: Config, training: Training, progress: Progress) -> "xarray.Dataset":
+def _dataset(
+    config: Config, training: Training, progress: Progress, num_runs: int
+) -> "xarray.Dataset":
     import xarray
 
     swept: dict[str, list[float]] = {"learning_rate": list(learning_rates(config))}
     if config.clip_threshold is not None:
         swept["clip_threshold"] = list(thresholds(config))
-    sizes = {**{name: len(values) for name, values in swept.items()}, "seed": config.num_seeds}
+    sizes = {**{name: len(values) for name, values in swept.items()}, "seed": num_runs}
     found = {
         name: trained.by_setting(values, list(sizes.values()))
         for name, values in progress.probes.items()
@@ -254,7 +274,7 @@ def _dataset(config: Config, training: Training, progress: Progress) -> "xarray.
         },
         coords={
             **swept,
-            "seed": np.arange(config.num_seeds),
+            "seed": np.arange(num_runs),
             "update": ("update", schedule.evaluations, {"units": "updates"}),
             **(at if probed else {}),
             **probes.coordinates(found),
@@ -285,10 +305,12 @@ def _lines(dataset: "xarray.Dataset") -> "Iterator[tuple[str, xarray.Dataset, di
     """Each cell in each setting: its label, its data and its style."""
     for index, cell in enumerate(map(str, dataset.cell.values)):
         settings = _settings(dataset.sel(cell=cell))
+        if len(settings) > len(LINESTYLES):
+            settings = [_best(dataset.sel(cell=cell))]
         for number, data in enumerate(settings):
             look = study.figure.cell_style(parse_spec(cell)[0], index)
             if len(settings) > 1:
-                look["linestyle"] = LINESTYLES[number % len(LINESTYLES)]
+                look["linestyle"] = LINESTYLES[number]
             values = (f"{float(data[name]):g}" for name in _swept(data))
             yield ", ".join([cell, *values]), data, look
 
@@ -340,13 +362,14 @@ def _settings(data: "xarray.Dataset") -> "list[xarray.Dataset]":
 
 
 def _best(data: "xarray.Dataset") -> "xarray.Dataset":
-    """The setting of a cell that most seeds solved, and of these the one with the least loss."""
+    """The setting of a cell that is best on the validation seeds."""
 
     def rank(setting: "xarray.Dataset") -> tuple[float, float]:
-        loss = outcomes.final_loss(setting)
-        return solved(setting).mean(), -np.inf if np.isnan(loss) else -loss
+        loss = float(setting.validation_loss.median())
+        return np.isfinite(setting.validation_solved_at.values).mean(), -loss
 
-    return max(_settings(data), key=rank)
+    settings = _settings(data)
+    return max(settings, key=rank) if len(settings) > 1 else settings[0]
 
 
 def solved(data: "xarray.Dataset") -> np.ndarray:
@@ -376,7 +399,8 @@ def _sentence(cell: str, data: "xarray.Dataset") -> str:
     update = outcomes.median_update(data.solved_at)
     when = f", after {update:.0f} updates in the median" if np.isfinite(update) else ""
     number = outcomes.number_solved(data.solved_at)
-    return f"{cell}: {number} networks solve {data.attrs['task']}{when}."
+    at = f"at a learning rate of {float(data.learning_rate):g}"
+    return f"{cell}, {at}: {number} networks solve {data.attrs['task']}{when}."
 
 
 def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
@@ -466,7 +490,12 @@ EXPERIMENT = study.Experiment(
     order=1,
     gallery={
         "training": study.Picture(
-            ("--cell=rnn,lstm,gru", "--learning_rate=0.003", "--probe=adjoints,components")
+            (
+                "--cell=rnn,lstm(forget_bias=1),gru(update_bias=1)",
+                "--learning_rate=0.0003,0.001,0.003,0.01,0.03",
+                "--num_seeds=3",
+                "--probe=adjoints,components",
+            )
         )
     },
     quick={

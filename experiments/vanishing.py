@@ -4,7 +4,9 @@ For each cell: log10 ‖∂h_T/∂h_k‖ against the lag, from the product of th
 whole carry, ∂s_T/∂s_k = J_T J_{T-1} ... J_{k+1}, of which the block from source to target is
 taken last; and the singular values of that block at a few lags, which show whether one
 direction vanishes or all of them do. The claims: gradients through a recurrent network shrink or
-grow exponentially with the lag, and at a rate that depends on the cell.
+grow exponentially with the lag, and at a rate that depends on the cell. The rate depends on the
+biases of the gates as well: to compare an LSTM, whose forget bias is 1 by default, with a GRU, give
+the GRU the same bias, ``gru(update_bias=1)``.
 
 Source: Hochreiter 1991; Bengio, Simard, Frasconi 1994, doi:10.1109/72.279181; Pascanu,
 Mikolov, Bengio 2013, arXiv:1211.5063.
@@ -56,8 +58,8 @@ class Config(study.Config):
     inputs: str = fields.inputs()
     init: str | None = fields.init()
     gain: float | None = fields.gain(None)
-    source: str = fields.source()
-    target: str = fields.target()
+    source: str | None = fields.source()
+    target: str | None = fields.target()
     norm: Literal["spectral", "frobenius"] = fields.norm()
     needed_lag: int | None = fields.needed_lag()
     spectrum_lags: tuple[int, ...] = study.field(
@@ -79,7 +81,9 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     # A trained network is one, whatever the number of seeds, which then give the inputs alone.
     networks = config.num_seeds if config.params is None else 1
     return xarray.concat(parts, dim="cell", join="outer").assign_attrs(
-        num_networks=networks, **rates.needed(config), **runs.axes_read(config)
+        num_networks=networks,
+        **rates.needed(config),
+        **runs.axes_read(config),
     )
 
 
@@ -89,17 +93,17 @@ def _measure(
     import xarray
 
     lags = sorted({lag for lag in config.spectrum_lags if lag <= config.num_steps})
-    block = {"source": config.source, "target": config.target}
+    network = subjects.params(config, cell, path)
+    block = subjects.blocks(config, cell, network, inputs)
 
     def one_run(params: "Params", x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        source, target = config.source, config.target
         return (
-            flow.log_norms(cell, params, x, norm=config.norm, source=source, target=target),
-            flow.leading_singular_values(cell, params, x, lags, source=source, target=target),
+            flow.log_norms(cell, params, x, norm=config.norm, **block),
+            flow.leading_singular_values(cell, params, x, lags, **block),
         )
 
-    norms, spectra = runs.measure(one_run, subjects.params(config, cell, path), inputs)
-    nats, dims = {"units": "nats", **block}, ("cell", "run", "spectrum_lag", "index")
+    norms, spectra = runs.measure(one_run, network, inputs)
+    nats, dims = {"units": "nats"}, ("cell", "run", "spectrum_lag", "index")
     return xarray.Dataset(
         {
             "log_norm": (("cell", "run", "lag"), norms[None], {**nats, "norm": config.norm}),
@@ -107,6 +111,8 @@ def _measure(
         },
         coords={
             "cell": [name],
+            **{key: ("cell", [value]) for key, value in block.items()},
+            "reads_h": ("cell", [config.source is not None or block["source"] == "h"]),
             "lag": curves.coordinates(config.num_steps)["lag"],
             "spectrum_lag": ("spectrum_lag", lags, {"units": "steps"}),
             "index": np.arange(spectra.shape[-1]),
@@ -126,21 +132,28 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     for name, look in zip(names, looks, strict=True):
         _draw_norms(ax, dataset.sel(cell=name), _summary(dataset, name).rate, look)
     curves.lag_axis(ax, dataset)
-    attrs = dataset.log_norm.attrs
-    ax.set_ylabel(curves.norm_label(attrs["source"], attrs["target"]))
-    ax.set_title(f"{attrs['norm'].capitalize()} norm against lag: median, 10–90 %, and fit")
+    ends = [_one_for_all(dataset[name].values) for name in ("source", "target")]
+    ax.set_ylabel(curves.norm_label(*ends))
+    ax.set_title(
+        f"{dataset.log_norm.attrs['norm'].capitalize()} norm against lag: median, 10–90 %, and fit"
+    )
     ax.legend()
     panels = bottom.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    ends = [
+    places = [
         _draw_spectra(panel, dataset.sel(cell=name), look["color"])
         for panel, name, look in zip(panels, names, looks, strict=True)
     ]
-    for panel, places in zip(panels, ends, strict=True):  # once all are drawn: one axis for all
-        _label_ends(panel, places)
+    for panel, own in zip(panels, places, strict=True):  # once all are drawn: one axis for all
+        _label_ends(panel, own)
     bottom.suptitle("Singular values above rounding error, by lag", fontsize=9)
     panels[0].set_ylabel(r"$\log_{10}\,\sigma$")
     panels[len(names) // 2].set_xlabel("index, largest first")
     return fig
+
+
+def _one_for_all(blocks: np.ndarray) -> str:
+    """The name of the block of all cells; s, a state, where they have different ones."""
+    return str(blocks[0]) if len(set(blocks.tolist())) == 1 else "s"
 
 
 def _draw_norms(ax: "Axes", data: "xarray.Dataset", rate: float, look: dict) -> None:
@@ -194,8 +207,20 @@ def summary(dataset: "xarray.Dataset") -> str:
     longest = dataset.sizes["lag"] - 1
     found = {str(name): _summary(dataset, str(name)) for name in dataset.cell.values}
     table = study.table([_row(name, one, longest) for name, one in found.items()])
-    sentences = [rates.sentence(name, one, longest) for name, one in found.items()]
-    return "\n".join([table, *sentences, *runs.axes_note(dataset)]) + rates.note(dataset)
+    sentences = [
+        rates.sentence(name, one, longest, _norm_text(dataset, name)) for name, one in found.items()
+    ]
+    state = [
+        f"No later step reads the h of {name}, so that ∂h_T/∂h_k is 0: its state is measured."
+        for name in found
+        if not dataset.reads_h.sel(cell=name)
+    ]
+    return "\n".join([table, *sentences, *state, *runs.axes_note(dataset)]) + rates.note(dataset)
+
+
+def _norm_text(dataset: "xarray.Dataset", name: str) -> str:
+    one = dataset.sel(cell=name)
+    return rates.norm_text(str(one.source.values), str(one.target.values))
 
 
 def _row(name: str, found: flow.Summary, longest: int) -> dict[str, str]:
@@ -237,7 +262,8 @@ def _by_cell(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
     )
 
 
-CELLS = "--cell=rnn,lstm,gru"
+CELLS = "--cell=rnn,lstm(forget_bias=1),gru(update_bias=1)"
+"""The gates that keep the state have the same bias, so that the picture compares equations."""
 
 EXPERIMENT = study.Experiment(
     name="vanishing",

@@ -28,6 +28,8 @@ SACRED = [
 
 CERTIFICATE = ["tests/flow/test_certificate.py", "-k", "family and float64"]
 
+BLOCKS = ["tests/flow/test_structure.py"]
+
 
 class Bug(NamedTuple):
     """A line, or a part of one, and what stands there instead."""
@@ -246,6 +248,41 @@ BUGS = [
         "        if len(row) != len(names):",
         "        if len(row) > len(names) + 99:",
         ["tests/data/test_series.py"],
+    ),
+    Bug(
+        "a row of a shared Jacobian in another member's block",
+        "flow/decoupled.py",
+        "seeds[row // members, group.entries[:, row % members, row]] = 1",
+        "seeds[row // members, group.entries[:, row % members, row - 1]] = 1",
+        BLOCKS,
+    ),
+    Bug(
+        "blocks taken as equal that are not",
+        "flow/decoupled.py",
+        "return ~jnp.any(jnp.max(spread, axis=1) > rounding)",
+        "return jnp.ones((), bool)",
+        BLOCKS,
+    ),
+    Bug(
+        "the norm of the last block for that of the largest",
+        "flow/norms.py",
+        "NormCertificate(*(jnp.max(leaf, axis=0) for leaf in (lower, upper, stage)))",
+        "NormCertificate(*(leaf[-1] for leaf in (lower, upper, stage)))",
+        BLOCKS,
+    ),
+    Bug(
+        "a block counted once that stands for several",
+        "flow/spectrum.py",
+        "jnp.repeat(values, members, axis=-1)",
+        "jnp.repeat(values, 1, axis=-1)",
+        BLOCKS,
+    ),
+    Bug(
+        "derivatives that leak between blocks",
+        "flow/step_pattern.py",
+        "if len(pulled) < LEAST_POINTS or pulled[:, 0].any():",
+        "if len(pulled) < LEAST_POINTS:",
+        BLOCKS,
     ),
 ]
 

@@ -119,7 +119,13 @@ def record_of(norms, names, gated=False):
     gated = np.broadcast_to(gated, len(norms))
     return xarray.Dataset(
         {"log_norm": (("cell", "run", "lag"), curves)},
-        coords={"cell": names, "gated": ("cell", gated), "lag": np.arange(11)},
+        coords={
+            "cell": names,
+            "gated": ("cell", gated),
+            "state": ("cell", ["carry"] * len(names)),
+            "blocks": ("cell", ["1 of 4"] * len(names)),
+            "lag": np.arange(11),
+        },
     )
 
 

@@ -20,7 +20,7 @@ MODULE = load("clipping")
 EXPERIMENT = MODULE.EXPERIMENT
 TASK = "adding(num_steps=6)"
 FLAGS = ["--quick", f"--tasks={TASK}", "--optimiser=sgd"]
-FLAGS += ["--learning_rate=0.3", "--cell=rnn", "--hidden_size=3"]
+FLAGS += ["--learning_rates=0.3", "--cell=rnn", "--hidden_size=3"]
 
 
 def test_a_run_draws_its_figure(folder, dataset):
@@ -50,6 +50,24 @@ def test_a_setting_is_the_training_with_that_clipping(dataset):
     assert (none.clip_share == 0).all()
     # The cosine of a float32 vector with itself is 1 but for the rounding of the norms.
     np.testing.assert_allclose(none.clip_cosine, 1, rtol=0, atol=1e-6)
+
+
+def test_every_threshold_has_its_own_rate():
+    given = {"tasks": TASK, "clippings": "none,normalise", "hidden_size": 3, "num_seeds": 1}
+    config = EXPERIMENT.resolve(given | {"learning_rates": (0.1, 0.3)}, quick=True)
+    with study.precision(config):
+        data = EXPERIMENT.run(config, study.call).isel(task=0)
+    tried = data.validation_loss
+    assert tried.dims == ("setting", "tried_rate", "validation_seed") and tried.shape == (4, 2, 2)
+    chosen = tried.fillna(np.inf).median("validation_seed").idxmin("tried_rate")
+    np.testing.assert_array_equal(data.learning_rate, chosen)
+    # A step of normalise is the rate times the threshold: equal products give equal losses.
+    first, second = (
+        tried.sel(setting=f"normalise {threshold}", tried_rate=rate)
+        for threshold, rate in ((0.1, 0.3), (0.3, 0.1))
+    )
+    np.testing.assert_allclose(first, second, rtol=1e-4)
+    assert len(np.unique(tried.values.round(6))) == 14
 
 
 def test_every_kind_has_thresholds_that_it_takes_from_tight_to_loose():
@@ -85,7 +103,7 @@ def test_the_claim_is_decided_by_the_final_losses_of_each_seed(dataset, helped, 
     summary = EXPERIMENT.summary(changed)
     row = next(line for line in summary.splitlines() if "global_norm 1 " in line)
     number = str(sum(h > 0 for h in helped))
-    assert row.split()[:6] == ["adding", "global_norm", "1", number, "of", "3"]
+    assert row.split()[:7] == ["adding", "global_norm", "1", "0.3", number, "of", "3"]
     EXPERIMENT.draw(changed)
     alone = dataset.sel(setting=["none"])
     assert EXPERIMENT.claims(alone) == []
@@ -101,10 +119,6 @@ def test_the_claim_is_decided_by_the_final_losses_of_each_seed(dataset, helped, 
             "Expected none among --clippings, .* got agc. Add none.",
         ),
         ({"tasks": ","}, "Expected the name of a task, got ','. Try adding."),
-        (
-            {"learning_rate": (0.1,)},
-            r"Expected a learning rate for each of 2 tasks, got \(0.1,",
-        ),
         ({"num_updates": 15}, "num_updates to be a positive multiple of eval_every=10"),
     ],
 )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray
-from studies import load
+from studies import load_part
 
 from gradflow.cells import rnn
 from gradflow.statistics import Estimate
@@ -14,9 +14,8 @@ from gradflow.train.optimisers import resolve_optimiser
 from gradflow.train.runs import begin
 from gradflow.train.training import Training
 
-RELU = load("relu_vs_tanh")
 decisions, outcomes, runs, trained = (
-    getattr(RELU, name) for name in ("decisions", "outcomes", "runs", "trained")
+    load_part(f"_kit.{name}") for name in ("decisions", "outcomes", "runs", "trained")
 )
 TRAINING = Training(rnn(2, 3), resolve_task("adding(num_steps=4)"), resolve_optimiser("sgd"))
 

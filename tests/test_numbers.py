@@ -12,6 +12,7 @@ import pytest
 from gradflow import study
 from gradflow.study.experiment import no_claims
 from gradflow.study.flags import parse
+from gradflow.study.gallery import recorded
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "experiments" / "papers")]
@@ -79,6 +80,14 @@ def test_only_what_lies_between_markers_is_generated():
     assert tables.fill(filled, {"a": "old"}) == text
     with pytest.raises(ValueError, match="Expected the lines <!-- begin b --> and <!-- end b -->"):
         tables.fill(text, {"b": "new"})
+
+
+def test_a_record_of_an_earlier_configuration_is_marked():
+    one, picture = gallery()["vanishing"]
+    record = {"config": recorded(one.resolve(parse(one, picture.flags).given))}
+    assert not tables.is_earlier(one, picture, record)
+    record["config"] |= {"num_steps": 3}
+    assert tables.is_earlier(one, picture, record)
 
 
 @pytest.mark.slow  # each is a whole study at its defaults: some ten seconds

@@ -77,6 +77,11 @@ def test_the_record_is_what_the_library_trains(recorded):
     assert dataset.died_at.sel(learning_rate=1e38).isin([1, 2]).all()
     assert dataset.adjoints.sizes["step"] == 7 and dataset.spectrum.sizes["index"] == 4
     np.testing.assert_array_equal(dataset.probe_update, [0, 40])
+    tried = dataset.validation_loss.isel(cell=0)
+    assert tried.dims == ("learning_rate", "validation_seed") and tried.shape == (3, 2)
+    assert np.isfinite(tried[:2]).all() and (tried[2] == np.inf).all()
+    finals = dataset.loss.isel(update=-1).sel(learning_rate=0.1).values
+    assert not np.isin(tried[1], finals).any()
 
 
 def test_the_same_command_gives_the_same_bits_and_draws(recorded, tmp_path, capsys):
@@ -185,6 +190,10 @@ def test_a_solved_run_is_marked_in_the_figure_and_counted(recorded):
     solved = dataset.solved_at.copy()
     solved[0, 1] = [40, 60]
     dataset = dataset.assign(solved_at=solved)
+    assert "rnn, at a learning rate of 0.1:" not in EXPERIMENT.summary(dataset)
+    chosen = dataset.validation_solved_at.copy()  # which alone decides the rate
+    chosen[0, 1] = 20
+    dataset = dataset.assign(validation_solved_at=chosen)
     figure = EXPERIMENT.draw(dataset)
     upper = figure.subfigs[0].axes[0]
     (star,) = [line for line in upper.lines if line.get_marker() == "*"]
@@ -192,7 +201,8 @@ def test_a_solved_run_is_marked_in_the_figure_and_counted(recorded):
     summary = EXPERIMENT.summary(dataset)
     row = summary.splitlines()[3]
     assert row.split()[:6] == ["rnn", "0.1", "2", "of", "2", "50"]
-    assert "rnn: 2 of 2 networks solve adding(num_steps=6), after 50 updates" in summary
+    expected = "rnn, at a learning rate of 0.1: 2 of 2 networks solve adding(num_steps=6), after 50"
+    assert expected in summary
     both = xarray.concat([dataset, dataset.assign_coords(cell=["gru"])], dim="cell")
     assert len(EXPERIMENT.draw(both).subfigs[1].axes) == 3  # a map each, and their scale
 

@@ -23,7 +23,8 @@ def test_a_run_draws_its_figure_and_measures_seconds(folder, dataset):
 
 
 def test_each_task_has_its_windows_up_to_the_whole_sequence(dataset):
-    copied, added = (MODULE.of_task(dataset, t) for t in ("delayed_copy", "adding"))
+    copied, added, first = (MODULE.of_task(dataset, t) for t in dataset.task.values)
+    np.testing.assert_array_equal(added.k, first.k)
     np.testing.assert_array_equal(copied.k, [2, 4, 8])
     np.testing.assert_array_equal(MODULE.relative_window(copied), [0.5, 1, 2])
     np.testing.assert_array_equal(added.k, [4, 8])
@@ -53,10 +54,23 @@ def test_the_bias_at_initialisation_is_that_of_the_initial_networks(dataset):
     assert (found.cosine < 0.999).all()
 
 
+def test_without_the_second_mark_the_target_is_the_first_value(key):
+    added = resolve_task("adding(num_steps=7)")
+    first = MODULE.first_mark(added)
+    whole, batch = added.sample(key, 500), first.sample(key, 500)
+    values, marks = np.moveaxis(np.asarray(batch.inputs), -1, 0)
+    np.testing.assert_array_equal(values, whole.inputs[..., 0])
+    np.testing.assert_array_equal(marks[:3], whole.inputs[:3, :, 1])
+    assert (marks[:3].sum(axis=0) == 1).all() and not marks[3:].any()
+    target = batch.targets.reshape(-1, 500)[-1]
+    np.testing.assert_allclose(target, (values * marks).sum(axis=0))
+    assert first.baseline == pytest.approx(float(np.var(target)), rel=0.15)
+
+
 def test_a_loss_at_the_end_goes_back_k_steps_however_the_sequence_is_cut(key):
     task, cell = resolve_task("adding(num_steps=6)"), gru(2, 3)
     params, batch = init_model(cell, 1, key), task.sample(key, 4)
-    problem = MODULE.Problem("adding", 6, 6, at_end=True)
+    problem = MODULE.Problem(task, 6, at_end=True)
     assert MODULE.truncation(problem, 3) == (6, 3) and MODULE.truncation(problem, 6) is None
     assert MODULE.truncation(problem._replace(at_end=False), 3) == (3, 3)
 
@@ -84,7 +98,7 @@ def test_the_claims_are_decided_by_the_solved_seeds_and_the_bias_at_initialisati
     at.values[:] = np.where(np.arange(2) < np.array(solved)[:, None], 20, np.nan)
     dataset["solved_at"].loc[{"task": "delayed_copy"}] = at
     dataset["cosine"].loc[{"task": "delayed_copy", "stage": "initialisation", "window": 0}] = cosine
-    lost, bias = EXPERIMENT.claims(dataset)
+    lost, _, _, bias = EXPERIMENT.claims(dataset)
     assert (lost.verdict, bias.verdict) == verdicts
     assert [number.value for number in lost.measured] == [
         solved[0] / 2,
@@ -93,6 +107,28 @@ def test_the_claims_are_decided_by_the_solved_seeds_and_the_bias_at_initialisati
     ]
     assert bias.measured[0].value == cosine
     EXPERIMENT.draw(dataset)
+
+
+@pytest.mark.parametrize(
+    ("added", "first", "expected"),
+    [
+        ((2, 2), (0, 2), ("supported", "supported")),
+        ((1, 2), (1, 2), ("not supported", "not supported")),
+        ((0, 0), (0, 0), ("inconclusive", "inconclusive")),
+    ],
+)
+def test_the_claims_about_adding_are_decided_by_the_windows_before_the_first_mark(
+    dataset, added, first, expected
+):
+    solved_at = dataset.solved_at.copy(deep=True)
+    for task, counts in (("adding", added), ("first_mark", first)):
+        found = solved_at.sel(task=task).transpose("window", "seed").copy(deep=True)
+        found.values[:2] = np.where(np.arange(2) < np.array(counts)[:, None], 20, np.nan)
+        solved_at.loc[{"task": task}] = found
+    claims = EXPERIMENT.claims(dataset.assign(solved_at=solved_at))[1:3]
+    assert tuple(claim.verdict for claim in claims) == expected
+    assert claims[0].measured[0].name == "fraction of seeds solved with k = 4"
+    assert claims[1].measured[0].value == first[0] / 2
 
 
 def test_the_long_form_is_longer():

@@ -28,6 +28,18 @@ def run(*flags, workdir):
     return study.main(EXPERIMENT, [*QUICK, *flags, f"--workdir={workdir}"])
 
 
+def test_a_cell_whose_h_no_step_reads_is_measured_by_its_state(tmp_path, capsys):
+    assert run("--cell=rnn,mamba", workdir=tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    assert "No later step reads the h of mamba, so that ∂h_T/∂h_k is 0: its state is" in printed
+    assert "mamba: ‖∂S_T/∂S_k‖ shrinks by a factor" in printed and "rnn: ‖∂h_T/∂h_k‖" in printed
+    dataset = study.read_dataset(tmp_path / "out" / "result.nc")
+    assert dataset.source.values.tolist() == dataset.target.values.tolist() == ["h", "S"]
+    assert np.isfinite(dataset.log_norm).all()
+    assert run("--cell=mamba", "--source=h", "--target=h", workdir=tmp_path / "h") == 0
+    assert "exactly 0 from lag 1" in capsys.readouterr().out
+
+
 def test_the_record_holds_what_the_library_measures(tmp_path):
     assert run("--cell=rnn", "--num_sequences=2", workdir=tmp_path / "out") == 0
     dataset = study.read_dataset(tmp_path / "out" / "result.nc")
@@ -188,7 +200,12 @@ def record_of(rates, curvature=0.0):
     names = [f"cell{i}" for i in range(len(rates))]
     return xarray.Dataset(
         {"log_norm": (("cell", "run", "lag"), curves)},
-        coords={"cell": names, "lag": lag},
+        coords={
+            "cell": names,
+            "lag": lag,
+            **{end: ("cell", ["h"] * len(names)) for end in ("source", "target")},
+            "reads_h": ("cell", [True] * len(names)),
+        },
         attrs={"num_networks": 5},
     )
 

@@ -1,9 +1,13 @@
 """From the flags of a study to a cell."""
 
+import bisect
 from collections.abc import Callable
 from typing import TypeAlias
 
+import jax
+
 from gradflow import Cell
+from gradflow.cell import param_shapes
 from gradflow.cells import resolve
 from gradflow.presets import PRESETS, with_preset
 from gradflow.spec import parse_spec, split_specs
@@ -58,6 +62,25 @@ def factory(spec: str, *, init: str | None = None, gain: float | None = None) ->
         return unchecked(input_size, hidden_size)
 
     return checked if ":" in spec else unchecked
+
+
+def size_with(make: Factory, input_size: int, num_weights: int) -> int:
+    """Finds the hidden size whose cell has the number of weights nearest to the given one.
+
+    The number of weights grows with the hidden size.
+    """
+
+    def weights(hidden_size: int) -> int:
+        leaves = jax.tree.leaves(param_shapes(make(input_size, hidden_size)))
+        return sum(leaf.size for leaf in leaves)
+
+    larger = 1
+    while weights(larger) < num_weights:
+        larger *= 2
+    found = range(max(1, larger // 2), larger + 1)
+    place = bisect.bisect_left(found, num_weights, key=weights)
+    near = found[max(0, place - 1) : place + 1]
+    return min(near, key=lambda size: abs(weights(size) - num_weights))
 
 
 def _with_gain(init: str | None, gain: float | None) -> str | None:

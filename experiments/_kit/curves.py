@@ -28,8 +28,14 @@ CUT = "#b0b0b0"
 """The colour of an exact zero in a map: a grey, which the colour map does not have."""
 
 
+def block_text(name: str) -> str:
+    """Writes the name of a block for an index to follow: ``h``, ``(C,n)``."""
+    return name if len(name) == 1 else f"({name})"
+
+
 def norm_label(source: str, target: str, later: str = "T", earlier: str = "k") -> str:
     """Names the axis of log10 ‖∂target_T/∂source_k‖."""
+    target, source = map(block_text, (target, source))
     return rf"$\log_{{10}}\,\|\partial {target}_{later}/\partial {source}_{earlier}\|$"
 
 

@@ -5,7 +5,13 @@ A study declares ``hidden_size: int = fields.hidden_size(64)``: the default is t
 
 from typing import Any
 
+from _kit import tuning
 from gradflow.study import field
+
+_BLOCKS = (
+    "h, carry, or fields such as c or C,n; by default h, or the fields that the next step reads "
+    "where no step reads h"
+)
 
 
 def cell(default: str | None, *, several: bool = False, without: str = "") -> Any:
@@ -88,13 +94,13 @@ def gain(default: float | None) -> Any:
 
 
 def source() -> Any:
-    """Declares ``source: str``."""
-    return field("h", help="Block of the earlier carry: h, carry, or a field such as c.")
+    """Declares ``source: str | None``, which `subjects.blocks` reads."""
+    return field(None, help=f"Block of the earlier carry: {_BLOCKS}.")
 
 
 def target() -> Any:
-    """Declares ``target: str``."""
-    return field("h", help="Block of the later carry: h, carry, or a field such as c.")
+    """Declares ``target: str | None``, which `subjects.blocks` reads."""
+    return field(None, help=f"Block of the later carry: {_BLOCKS}.")
 
 
 def norm() -> Any:
@@ -159,6 +165,20 @@ def task(default: str) -> Any:
 def tasks(default: str) -> Any:
     """Declares ``tasks: str``."""
     return field(default, help="Tasks, separated by commas: a name, or name(option=value).")
+
+
+def learning_rates() -> Any:
+    """Declares ``learning_rates: tuple[float, ...]``, from which each competitor gets its own."""
+    return field(
+        tuning.GRID,
+        help="Learning rates that are tried; the best on validation seeds is taken.",
+        positive=True,
+    )
+
+
+def num_validation(default: int = 2) -> Any:
+    """Declares ``num_validation: int``."""
+    return field(default, help="Validation seeds that choose the learning rate.", positive=True)
 
 
 def learning_rate(default: float) -> Any:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from _kit import curves
 from gradflow import flow, statistics
 from gradflow.flow.summary import THRESHOLD
 
@@ -100,10 +101,16 @@ def regime(found: flow.Summary) -> str:
     return f"{found.regime} ({REGIMES[found.regime][1].format(THRESHOLD)})"
 
 
-def sentence(name: str, found: flow.Summary, longest: int) -> str:
+def norm_text(source: str = "h", target: str = "h") -> str:
+    """Writes the norm of a block: ``‖∂h_T/∂h_k‖``."""
+    target, source = map(curves.block_text, (target, source))
+    return f"‖∂{target}_T/∂{source}_k‖"
+
+
+def sentence(name: str, found: flow.Summary, longest: int, norm: str = norm_text()) -> str:
     """States what the curves of one name come to, as a sentence that can be quoted."""
     if found.regime == "undefined":
-        return f"{name}: ‖∂h_T/∂h_k‖ is not finite from lag {found.nonfinite_lag:.0f} on."
+        return f"{name}: {norm} is not finite from lag {found.nonfinite_lag:.0f} on."
     verb = "grows" if found.rate > 0 else "shrinks"
     reach = (
         f"below 1e-3 after {found.horizon:.0f} steps"
@@ -114,6 +121,6 @@ def sentence(name: str, found: flow.Summary, longest: int) -> str:
     does, where = REGIMES[found.regime]
     change, lag = factor_text(found.log_change.value), found.needed_lag
     return (
-        f"{name}: ‖∂h_T/∂h_k‖ {verb} by a factor {factor} per step; {reach}. Over {lag} steps it "
+        f"{name}: {norm} {verb} by a factor {factor} per step; {reach}. Over {lag} steps it "
         f"{does} {change}, {where.format(THRESHOLD)} ({found.regime})."
     )

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from _kit import cells, runs
+from gradflow import flow
 from gradflow.spec import split_specs
 
 if TYPE_CHECKING:
@@ -101,3 +102,17 @@ def params(config: Any, cell: "Cell", path: str | None) -> "Params":
     trained = read_params(path, param_shapes(cell))
     number = config.num_seeds * each
     return runs.repeated(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], trained), number)
+
+
+def blocks(config: Any, cell: "Cell", params: "Params", inputs: jax.Array) -> dict[str, str]:
+    """Gives the source and the target: those of the flags, or else `flow.default_block`.
+
+    Args:
+      config: The configuration, with the fields ``source`` and ``target``.
+      cell: The cell.
+      params: Its parameters, with an axis of runs in front.
+      inputs: Those of every run.
+    """
+    one = jax.tree.map(lambda leaf: leaf[0], (params, inputs))
+    default = flow.default_block(cell, *one)
+    return {"source": config.source or default, "target": config.target or default}

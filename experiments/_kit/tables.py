@@ -1,8 +1,8 @@
 """The tables of the documentation, generated from the committed records.
 
 What lies between the markers ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` of a document is
-generated; the text around them is written by hand. The gallery's page and the page of the papers
-are generated whole.
+generated; the text around them is written by hand. The gallery's page and those of the
+cells and the papers are generated whole.
 """
 
 import json
@@ -13,8 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from _kit import cells_page
 from _kit.gallery import FOLDER, ROOT, SECTIONS, gallery
 from gradflow import study
+from gradflow.study.flags import parse
+from gradflow.study.gallery import recorded
 
 GALLERY_HEAD = """# Gallery
 
@@ -22,6 +25,9 @@ GALLERY_HEAD = """# Gallery
 numbers, its configuration and the versions that it was made with; times are wall time on two CPU
 cores. `./run.sh tables` generates this page from these files; do not edit it.
 """
+
+EARLIER = "(Measured with an earlier configuration; the command measures anew.)"
+"""Stands beside a record of a study that was changed and not run again."""
 
 
 def documents() -> dict[Path, str]:
@@ -39,6 +45,7 @@ def documents() -> dict[Path, str]:
         index: fill(index.read_text(encoding="utf-8"), blocks),
         readme: fill(readme.read_text(encoding="utf-8"), {"headline": _page.headline(ledger)}),
         ROOT / "figures" / "README.md": gallery_page(ROOT / "figures"),
+        ROOT / "docs" / "cells.md": cells_page.page(read_record("cell_zoo")),
         ROOT / "docs" / "papers.md": _page.page(ledger, changed),
     }
 
@@ -67,7 +74,9 @@ def studies_table(section: str) -> str:
             link = f"[{one.name}]({_source(one.name)})" if one.name != before else ""
             figure, seconds = f"[{name}](../figures/{name}.png)", f"{record['seconds']:.0f} s"
             command = f"`{_command(one, picture)}`"
-            cells = (link, _claims_cell(record, one.title), command, figure, seconds)
+            found = _claims_cell(record, one.title)
+            found += f"<br>{EARLIER}" * is_earlier(one, picture, record)
+            cells = (link, found, command, figure, seconds)
             lines.append("| " + " | ".join(cells) + " |")
             before = one.name
     return "\n".join(lines)
@@ -93,6 +102,12 @@ def _command(one: study.Experiment, picture: study.Picture) -> str:
     return f"./run.sh {shlex.join([one.name, *picture.flags])}"
 
 
+def is_earlier(one: study.Experiment, picture: study.Picture, record: Mapping[str, Any]) -> bool:
+    """Whether a record was measured with another configuration than its command has today."""
+    wanted = recorded(one.resolve(parse(one, picture.flags).given, quick=False))
+    return "quick" not in record and record["config"] != wanted
+
+
 def _claims_of(record: Mapping[str, Any]) -> list[study.Claim]:
     return [study.from_record(claim) for claim in record["claims"]]
 
@@ -106,13 +121,28 @@ def _claims_cell(record: Mapping[str, Any], title: str) -> str:
     return ("<br>".join(lines) or title).replace("|", "\\|")
 
 
+def headline(record: Mapping[str, Any], title: str) -> str:
+    """Writes a record's title from its first claim, so that it cannot contradict the verdict.
+
+    Args:
+      record: The record behind a picture.
+      title: What stands in its place where nothing was claimed, or the run was a quick one.
+    """
+    if not record["claims"] or "quick" in record:
+        return title
+    first = _claims_of(record)[0]
+    doubt = "" if first.verdict == "supported" else f"{first.verdict.capitalize()}: "
+    return f"{doubt}{first.statement}"
+
+
 def _gallery_section(name: str, folder: Path) -> str:
     record = read_record(name, folder)
     if record is None:
         return ""
     one, picture = gallery()[name]
-    lines = [f"## {name}", "", one.title, "", f"![{name}]({name}.png)", ""]
+    lines = [f"## {name}", "", headline(record, one.title), "", f"![{name}]({name}.png)", ""]
     lines += [f"`{_command(one, picture)}` ({record['seconds']:.0f} s)", ""]
+    lines += [EARLIER, ""] * is_earlier(one, picture, record)
     for claim in _claims_of(record):
         verdict = claim.shown_verdict(quick="quick" in record)
         lines += [f"- **{verdict}**: {claim.statement} Measured: {claim.shown}. "

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from _kit import fields, probes
+from _kit import fields, probes, tuning
 
 from gradflow import study
 from gradflow.train import Schedule
@@ -11,24 +11,40 @@ from gradflow.train import Schedule
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """The text, the networks, and their training."""
+    """The text, the networks of equal numbers of weights, and their training.
 
-    num_seeds: int = study.field(1, help="Trainings of each cell, sequentially.", positive=True)
+    A training takes 1,000 updates, an epoch of Tiny Shakespeare, so that the five learning rates,
+    the validation seed and three seeds of each cell take some ten minutes on two idle cores.
+    """
+
+    num_seeds: int = study.field(3, help="Trainings of each cell, sequentially.", positive=True)
+    num_validation: int = fields.num_validation(1)
     precision: Literal["float64", "float32"] = fields.training_precision()
     text: str | None = study.field(None, help="The file of the text.")
-    cell: str = fields.cell("rnn,lstm,gru,stack(cells='gru,gru')", several=True)
-    hidden_size: int = fields.hidden_size(128)
+    cell: str = fields.cell("rnn,lstm(forget_bias=1),gru(update_bias=1)", several=True)
+    num_weights: int = study.field(
+        50_000,
+        help="Weights of each cell, without the readout, as nearly as can be.",
+        positive=True,
+    )
+    hidden_size: int | None = study.field(
+        None,
+        help="Hidden units of a layer, in place of a number of weights.",
+        positive=True,
+    )
     num_streams: int = study.field(
         32, help="Streams of the text that are read in parallel.", positive=True
     )
     window: int = study.field(
         32, help="Window of truncated backpropagation, in characters.", positive=True
     )
-    num_updates: int = fields.num_updates(3000)
-    eval_every: int = fields.eval_every(300)
-    optimiser: str = study.field(
-        "adam(learning_rate=0.006)",
-        help="An optimiser of optax; its learning rate falls linearly to a tenth.",
+    num_updates: int = fields.num_updates(1000)
+    eval_every: int = fields.eval_every(100)
+    optimiser: str = fields.optimiser()
+    learning_rates: tuple[float, ...] = study.field(
+        tuning.GRID,
+        help="Learning rates that are tried; each falls linearly to a tenth.",
+        positive=True,
     )
     clipping: str = study.field(
         "global_norm(threshold=1)", help="Clipping of the gradient, or none."

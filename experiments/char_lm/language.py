@@ -40,7 +40,7 @@ class Language:
     Attributes:
       cell: The cell, for one-hot inputs.
       num_symbols: How many there are.
-      optimiser: The optimiser; the learning rate of its spec is the initial one.
+      optimiser: The optimiser; the initial learning rate is that of the state.
       clipping: The clipping of the gradient.
       window: Steps of a window, through which gradients are backpropagated.
       num_updates: The updates of the whole training, over which the learning rate falls linearly.
@@ -55,10 +55,8 @@ class Language:
     num_updates: int
     final_rate: float = 0.1
 
-    @property
-    def transformation(self) -> optax.GradientTransformation:
-        """From gradients to updates."""
-        rate = self.optimiser.learning_rate
+    def transformation(self, rate: Any) -> optax.GradientTransformation:
+        """From gradients to updates, given the initial learning rate, which may be traced."""
         falling = optax.linear_schedule(rate, self.final_rate * rate, self.num_updates)
         return optax.chain(self.clipping.transform, self.optimiser.make(falling))
 
@@ -74,11 +72,13 @@ class State(NamedTuple):
       descent: The parameters ``{"cell": ..., "readout": ...}`` and the state of the optimiser.
       carry: s of every stream before the next window.
       update: How many updates have been made.
+      rate: The initial learning rate: one program trains at all of them.
     """
 
     descent: Descent
     carry: Carry
     update: Int[Array, ""]
+    rate: Float[Array, ""]
 
     @property
     def params(self) -> Params:
@@ -86,13 +86,20 @@ class State(NamedTuple):
         return self.descent.params
 
 
-def initial_state(language: Language, key: Key, num_streams: int) -> State:
-    """Initialises the parameters; returns the state before any update."""
+def initial_state(language: Language, key: Key, num_streams: int, rate: float) -> State:
+    """Initialises the parameters; returns the state before any update.
+
+    Args:
+      language: What is trained.
+      key: The key of the parameters.
+      num_streams: Streams that are read side by side.
+      rate: The initial learning rate.
+    """
     params = jax.jit(partial(init_model, language.cell, language.num_symbols))(key)
     like = jnp.zeros((1, num_streams, language.num_symbols))
     carry = stream.begin_stream(language.cell, params, like, k1=1, k2=1).carry
-    descent = Descent.start(language.transformation, params)
-    state = State(descent, carry, jnp.zeros((), jnp.int32))
+    descent = Descent.start(language.transformation(rate), params)
+    state = State(descent, carry, jnp.zeros((), jnp.int32), jnp.asarray(rate, float))
     # Copies: a leaf that stood twice in the state could not be donated to an update.
     return jax.tree.map(partial(jnp.array, copy=True), state)
 
@@ -133,8 +140,8 @@ def _update(language: Language, state: State, codes: Codes) -> tuple[State, Floa
     found = carry, Batch(inputs, cut[1:], weights)
     share = partial(_share, language)
     result, carry = sum_over_batch(share, state.params, found, axes=(0, 1))
-    descent = step(language.transformation, state.descent, result.gradient)
-    return State(descent, carry, state.update + 1), result.loss
+    descent = step(language.transformation(state.rate), state.descent, result.gradient)
+    return State(descent, carry, state.update + 1, state.rate), result.loss
 
 
 def _share(

@@ -6,6 +6,7 @@ import numpy as np
 from _kit import decisions
 
 from gradflow import flow, statistics, study
+from gradflow.spec import parse_spec
 
 if TYPE_CHECKING:
     import xarray
@@ -50,7 +51,7 @@ def horizons(dataset: "xarray.Dataset", spec: str, probing: int) -> np.ndarray:
 def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     """Whether gated cells need fewer bits than tanh and reach further, and what the best needs."""
     specs = [str(spec) for spec in dataset.cell.values]
-    gated = [spec for spec in specs if spec in ("lstm", "gru") and "rnn" in specs]
+    gated = [spec for spec in specs if parse_spec(spec)[0] in ("lstm", "gru") and "rnn" in specs]
     return [
         *(_fewer_bits(dataset, spec) for spec in gated),
         *(_reaches_further(dataset, spec) for spec in gated),
@@ -60,8 +61,8 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
 
 def _fewer_bits(dataset: "xarray.Dataset", spec: str) -> study.Claim:
     return decisions.positive(
-        f"fewer-bits-{spec}",
-        f"{spec} needs fewer bits per character than an rnn of as many units.",
+        decisions.identifier("fewer-bits", parse_spec(spec)[0]),
+        f"{spec} needs fewer bits per character than rnn, each at its own learning rate.",
         "bits of rnn less its own",
         samples(dataset, "rnn") - samples(dataset, spec),
         unit="bits per character",
@@ -74,7 +75,7 @@ def _reaches_further(dataset: "xarray.Dataset", spec: str) -> study.Claim:
     longest = dataset.sizes["lag"] - 1
     own, other = (np.minimum(horizons(dataset, one, -1), longest) for one in (spec, "rnn"))
     return decisions.positive(
-        f"reaches-further-{spec}",
+        decisions.identifier("reaches-further", parse_spec(spec)[0]),
         f"After training the gradient of {spec} is above 1e-3 for more steps than that of rnn.",
         "horizon less that of rnn",
         own - other,

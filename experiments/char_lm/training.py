@@ -17,6 +17,7 @@ from char_lm.sampling import params_file
 from gradflow import study
 from gradflow.data.characters import Characters, as_segments, as_streams
 from gradflow.interop import save_params
+from gradflow.spec import parse_spec
 from gradflow.tasks import Task
 from gradflow.train import Progress, fit, resolve_clipping, resolve_optimiser
 from gradflow.train.probes import Probing, probe
@@ -63,8 +64,15 @@ def readers(config: Config, specs: Sequence[str], characters: Characters) -> lis
 
 
 def _language(config: Config, spec: str, num_symbols: int) -> Language:
+    if "learning_rate" in parse_spec(config.optimiser)[1]:
+        raise ValueError(
+            f"Expected the learning rates in --learning_rates, got one in {config.optimiser!r}. "
+            "Remove it from the optimiser."
+        )
+    make = cells.factory(spec)
+    size = config.hidden_size or cells.size_with(make, num_symbols, config.num_weights)
     return Language(
-        cells.factory(spec)(num_symbols, config.hidden_size),
+        make(num_symbols, size),
         num_symbols,
         resolve_optimiser(config.optimiser),
         resolve_clipping(config.clipping),
@@ -73,21 +81,36 @@ def _language(config: Config, spec: str, num_symbols: int) -> Language:
     )
 
 
-def train(config: Config, reader: Reader, seed: int, folder: Path | None) -> Progress:
+def tried_bits(config: Config, reader: Reader) -> np.ndarray:
+    """Trains the validation seeds at every rate; returns their final bits, (rate, seed).
+
+    Validation seeds have the numbers after those of the test seeds. Their bits are those of the
+    same held-out text.
+    """
+    seeds = range(config.num_seeds, config.num_seeds + config.num_validation)
+    found = [
+        [train(config, reader, seed, rate, None).metrics["bits"][-1] for seed in seeds]
+        for rate in config.learning_rates
+    ]
+    return np.array(found, float)
+
+
+def train(config: Config, reader: Reader, seed: int, rate: float, folder: Path | None) -> Progress:
     """Trains a cell from a seed; a killed training resumes from its last evaluation."""
     spec, language, text = reader[:3]
-    identity = trained.identity(config, cell=spec, seed=seed)
+    identity = trained.identity(config, cell=spec, seed=seed, rate=rate)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 0), seed)
-    state = initial_state(language, key, config.num_streams)
-    source = streams(language, state, text, measure=reader.measure)
+    state = initial_state(language, key, config.num_streams, rate)
+    is_test = seed < config.num_seeds
+    source = streams(language, state, text, measure=reader.measure if is_test else None)
     steps = fit(source, config.schedule, folder=folder, identity=identity)
-    *_, last = study.progress(steps, f"cell={spec},seed={seed}, evaluations")
+    *_, last = study.progress(steps, f"cell={spec},seed={seed},rate={rate:g}, evaluations")
     if folder is not None and seed == 0:
         save_params(
             params_file(study.params_folder(folder), spec),
             last.state.params["cell"],
             cell=spec,
             input_size=language.num_symbols,
-            hidden_size=config.hidden_size,
+            hidden_size=last.state.params["readout"]["W"].shape[1],
         )
     return last

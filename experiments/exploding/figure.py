@@ -4,8 +4,9 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from _kit import curves
+from _kit import curves, outcomes
 
+from exploding.results import critical_gains, extrapolated
 from gradflow import study
 
 if TYPE_CHECKING:
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
 
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
-    """Exponents and tails; norms against lag; losses along the line."""
+    """Exponents, critical gains by size, and tails; norms against lag; losses along the line."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(7.0, 7.2))
     top, middle, bottom = fig.subfigures(3, 1, height_ratios=(3, 2.3, 2), squeeze=False)[:, 0]
-    left, right = top.subplots(1, 2, width_ratios=(3, 2))
+    left, middle_top, right = top.subplots(1, 3, width_ratios=(4, 3, 3))
     _draw_exponents(left, dataset)
+    _draw_sizes(middle_top, dataset)
     _draw_tails(right, dataset)
     panels = middle.subplots(1, dataset.sizes["cell"], sharey=True, squeeze=False)[0]
     for ax, name in zip(panels, dataset.cell.values, strict=True):
@@ -56,10 +58,25 @@ def _draw_exponents(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.set(
         xlabel=r"gain of $W_h$ (dimensionless)",
         ylabel="largest exponent λ (nats per step)",
-        title="Growth per step: measured (marks) and theory (lines)",
+        title="Measured (marks), theory (lines)",
         xlim=(dataset.gain[0], dataset.gain[-1]),
     )
     ax.legend(loc="lower right")
+
+
+def _draw_sizes(ax: "Axes", dataset: "xarray.Dataset") -> None:
+    """The critical gains over the theory's against 1/N, and the line that extrapolates them."""
+    inverse = 1 / dataset["size"].values
+    for index, name in enumerate(map(str, dataset.cell.values)):
+        data, look = dataset.sel(cell=name), _style(name, index)
+        gains = critical_gains(data) / float(data.critical)
+        ax.plot(inverse, gains.mean(axis=0), **look | {"linestyle": "none", "markevery": 1})
+        limit = extrapolated(data).mean() / float(data.critical)
+        slope = np.mean(inverse * (gains.mean(axis=0) - limit)) / np.mean(inverse**2)
+        ends = np.array([0, inverse.max()])
+        ax.plot(ends, limit + slope * ends, color=look["color"], lw=0.8)
+    ax.axhline(1, **outcomes.REFERENCE)
+    ax.set(xlabel="1/N", title="Critical gain / theory", xlim=(0, None))
 
 
 def _draw_tails(ax: "Axes", dataset: "xarray.Dataset") -> None:
@@ -75,7 +92,7 @@ def _draw_tails(ax: "Axes", dataset: "xarray.Dataset") -> None:
         yscale="log",
         xlabel="orders of magnitude above the median",
         ylabel="fraction of initialisations",
-        title=rf"Tail of $\|\partial L/\partial h_0\|$ at {float(log10.factor):g} · critical",
+        title=r"Tail of $\|\partial L/\partial h_0\|$",
     )
     ax.legend(loc="upper right")
 

@@ -37,6 +37,12 @@ class Config(study.Config):
     num_gains: int = study.field(40, help="Gains of the sweep.", positive=True)
     min_gain: float = study.field(0.2, help="The smallest gain of the sweep.", positive=True)
     max_gain: float = study.field(3.0, help="The largest gain of the sweep.", positive=True)
+    sizes: tuple[int, ...] = study.field(
+        (100, 200, 400, 800), help="Hidden units N of the extrapolation.", positive=True
+    )
+    num_ratios: int = study.field(
+        25, help="Gains of the sweep at each size, 0.7 to 1.9 of the critical one.", positive=True
+    )
     factors: tuple[float, ...] = study.field(
         (0.8, 1.0, 1.5),
         help="Gains as multiples of the theory's critical gain, for all but the sweep.",
@@ -73,6 +79,7 @@ def _initialised(config: Config, cell: Cell, number: int) -> tuple["Params", jax
 
 
 def measure(config: Config, name: str) -> "xarray.Dataset":
+    """Measures exponents by gain, norms and gradients of one network of `hidden_size` units."""
     import xarray
 
     net, cell = NETS[name], scaled(name, config.input_size, config.hidden_size)
@@ -101,6 +108,21 @@ def measure(config: Config, name: str) -> "xarray.Dataset":
             "factor": list(config.factors),
             "lag": curves.coordinates(config.num_steps)["lag"],
         },
+    )
+
+
+def measure_size(config: Config, name: str, size: int) -> "xarray.Dataset":
+    """Measures the exponent near the theory's critical gain in a network of this size."""
+    import xarray
+
+    cell, ratios = scaled(name, config.input_size, size), np.linspace(0.7, 1.9, config.num_ratios)
+    gains = jnp.asarray(NETS[name].critical(config.input_std) * ratios)
+    sweep = jax.jit(partial(exponents_by_gain, cell, gains, burn_in=config.burn_in))
+    found = np.asarray(sweep(*_initialised(config, cell, config.num_seeds)))
+    dims = ("cell", "size", "run", "ratio")
+    return xarray.Dataset(
+        {"sized_exponent": (dims, found[None, None], {"units": "nats per step"})},
+        coords={"cell": [name], "size": [size], "ratio": ratios},
     )
 
 

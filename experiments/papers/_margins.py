@@ -26,6 +26,7 @@ from gradflow.tasks import Batch, Task, resolve_task
 from gradflow.train import Descent, Schedule, step
 from gradflow.train.model import predict
 from gradflow.train.objective import batch_loss
+from gradflow.train.optimisers import rmsprop
 
 if TYPE_CHECKING:
     from gradflow import Cell, Params
@@ -151,7 +152,9 @@ def trainer(
         def rescale(moves: Any, params: Any) -> Any:
             return moves | {"p": rescaling(margin) * moves["p"]}
 
-        return optax.chain(optax.rmsprop(RATE, decay=0.9, eps=1e-6), optax.stateless(rescale))
+        # The authors train with Lasagne, whose ε is inside the square root.
+        free = rmsprop(RATE, decay=0.9, eps=1e-6, eps_in_sqrt=True)
+        return optax.chain(free, optax.stateless(rescale))
 
     def update(margin: jax.Array, descent: Descent, key: jax.Array) -> tuple[Descent, None]:
         params = descent.params

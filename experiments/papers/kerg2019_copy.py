@@ -45,7 +45,7 @@ from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
 from gradflow.tasks import Task, resolve_task
 from gradflow.train import Schedule, Training
-from gradflow.train.optimisers import Optimiser
+from gradflow.train.optimisers import Optimiser, rmsprop
 from gradflow.train.prober import Prober
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _rmsprop(net: Net, learning_rate: Any) -> optax.GradientTransformationExtraA
         cell = {k: factor * v if k in net.slow else v for k, v in updates["cell"].items()}
         return {**updates, "cell": cell}
 
-    return optax.chain(optax.rmsprop(learning_rate, decay=net.decay), optax.stateless(slowed))
+    return optax.chain(rmsprop(learning_rate, decay=net.decay), optax.stateless(slowed))
 
 
 NETS = {

@@ -1,4 +1,4 @@
-"""With chrono initialisation an LSTM beats the memoryless baseline of the copy task sooner.
+"""The copy task by an LSTM with chrono initialisation, and with a forget bias of 1.
 
 An LSTM reads K of eight symbols and repeats them after T blanks, with a forget bias of 1 and with
 chrono initialisation::
@@ -15,8 +15,8 @@ Source: Tallec & Ollivier 2018, arXiv:1804.11188, Fig. 1 and section 4.
 
     python experiments/papers/tallec2018_copy.py
 
-Takes about five minutes on two cores. --full has T = 500, K = 10 and 128 units, as the paper, with
-two seeds and 20,000 updates. A killed run resumes from its last evaluation.
+Takes about five minutes on two cores. --full has T = 500 and K = 10, as the paper, with 64 units,
+two seeds and 30,000 updates. A killed run resumes from its last evaluation.
 """
 
 from collections.abc import Callable
@@ -77,9 +77,8 @@ def train(
 def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     """Trains with both initialisations at every length; dimensions init, length, seed, update.
 
-    The chrono networks train first, until every seed is below half of the baseline; the others
-    train for as many updates. Where chrono does not reach half of the baseline the others are not
-    trained, because no claim depends on them then.
+    The chrono networks train first, until every seed is below half of the baseline or the budget
+    ends; the others train for as many updates.
     """
     import xarray
 
@@ -90,8 +89,6 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     def pair(length: int) -> "xarray.Dataset":
         bound = BELOW * copy(length, config.num_recalled).baseline
         chrono = unit("chrono", length, partial(all_below, bound))
-        if not np.isfinite(np.median(first_below(chrono.loss, bound))):
-            return xarray.concat([xarray.full_like(chrono, np.nan), chrono], dim="init")
         reached = chrono.loss.notnull().any("seed")
         stop = int(chrono["update"].values[reached.values].max())
         standard = unit("standard", length, lambda progress: progress.update >= stop)
@@ -130,7 +127,7 @@ def _copied(data: "xarray.Dataset") -> Claim:
     length, baseline = int(data.length), float(data.baseline)
     chrono, standard = (data.loss.sel(init=init) / baseline for init in ("chrono", "standard"))
     at = float(np.median(first_below(chrono, BELOW)))
-    others = np.nan  # they are not trained where chrono does not reach half of the baseline
+    others = np.nan  # there is no such update where chrono does not reach half of the baseline
     if np.isfinite(at):
         others = float(standard.sel(update=at, method="backfill").median("seed"))
     return statement(
@@ -142,6 +139,7 @@ def _copied(data: "xarray.Dataset") -> Claim:
             f"median updates to below {BELOW:g} of the baseline, chrono": at,
             "fraction of the baseline at that update, forget bias 1": others,
             "lowest fraction of the baseline, chrono": float(chrono.min("update").median("seed")),
+            "lowest, forget bias 1": float(standard.min("update").median("seed")),
         },
         source="Fig. 1, ten symbols over T = 500 and 2000, 128 units; here "
         f"{int(data.num_recalled)} symbols",
@@ -189,8 +187,7 @@ EXPERIMENT = Paper(
     full={
         "lengths": (500,),
         "num_recalled": 10,
-        "hidden_size": 128,
-        "num_updates": 20000,
+        "num_updates": 30000,
         "num_seeds": 2,
     },
     doc=__doc__,

@@ -1,4 +1,4 @@
-"""The further singular values may be from 1, the sooner a gradient vanishes over 220 steps.
+"""The gradient over 220 steps where singular values may lie within a margin of 1.
 
 A linear RNN whose recurrent matrix is factorised, with singular values within a margin m of 1 or
 without a margin, ::

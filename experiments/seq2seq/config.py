@@ -11,29 +11,31 @@ from gradflow.train import Schedule
 
 @dataclass(frozen=True)
 class Config(study.Config):
-    """The networks, the task, and their training."""
+    """The networks, the task, and their training.
+
+    The budget, 1,200 updates of 32 pairs, leaves all cells below 100 % on twelve digits. With more,
+    or on the dates, whose sources are shorter, all of them come to 100 % and cannot be told apart.
+    """
 
     num_seeds: int = fields.num_seeds(5)
     precision: Literal["float64", "float32"] = fields.training_precision()
-    cells: str = fields.cell("rnn,lstm,gru", several=True)
+    num_validation: int = fields.num_validation(1)
+    cells: str = fields.cell("rnn,lstm(forget_bias=1),gru(update_bias=1)", several=True)
     task: Literal["dates", "reversal"] = study.field(
-        "dates", help="The task: dates in ISO format, or reversed digits."
+        "reversal", help="The task: dates in ISO format, or reversed digits."
     )
     num_formats: int = study.field(1, help="Formats of the dates, up to 3.", positive=True)
-    length: int = study.field(8, help="Digits that are reversed.", positive=True)
+    length: int = study.field(12, help="Digits that are reversed.", positive=True)
     hidden_size: int = fields.hidden_size(64)
-    batch_size: int = fields.batch_size(64)
+    batch_size: int = fields.batch_size(32)
     num_updates: int = fields.num_updates(1200)
     num_evaluations: int = study.field(12, help="Evaluations after the first.", positive=True)
     eval_size: int = study.field(256, help="Held-out sequences per evaluation.", positive=True)
     num_probed: int = study.field(
         8, help="Sequences on which the gradient flow is measured.", positive=True
     )
-    learning_rate: float = study.field(
-        0.01,
-        help="Learning rate of Adam, falling to 0 by a cosine; the same for all cells.",
-        positive=True,
-    )
+    learning_rates: tuple[float, ...] = fields.learning_rates()
+    clip: float = study.field(1.0, help="Largest global norm of a gradient.", positive=True)
     probe: str = probes.flag()
     probe_every: int | None = probes.every_flag()
 

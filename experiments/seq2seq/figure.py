@@ -76,7 +76,7 @@ def _draw_flow(panels: "np.ndarray", dataset: "xarray.Dataset") -> None:
 def _draw_examples(ax: "Axes", dataset: "xarray.Dataset") -> None:
     """A row for each example; a wrong output of the first seed of a cell has a cross behind it."""
     cells = [str(cell) for cell in dataset.cell.values]
-    columns = ["source", "target", *cells]
+    columns = ["source", "target", *(parse_spec(cell)[0] for cell in cells)]
     places = np.cumsum([0, 0.27, *(0.19 for _ in cells)])
     ax.set(xlim=(0, max(1, places[-1] + 0.17)), ylim=(-len(dataset.example) - 0.5, 0.7))
     ax.axis("off")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from _kit import probes, runs, trained
+from _kit import probes, trained, tuning
 
 from gradflow import study
 from gradflow.devices import map_runs
@@ -30,11 +30,15 @@ if TYPE_CHECKING:
 def measure(
     config: Config, data: Rewriting, spec: str, net: Rewriter, folder: Path | None
 ) -> "xarray.Dataset":
-    """Trains the networks of one cell, and measures them before and after."""
+    """Trains the networks of one cell at their best rate, and measures them before and after."""
     import xarray
 
-    first = jax.device_get(jax.jit(jax.vmap(net.init))(runs.keys(config)))
-    steps = Rewriters(net, data, config).fit(
+    tried = _tried_losses(config, data, spec, net, folder)
+    (rate,) = tuning.best(tried, config.learning_rates)
+    init = jax.jit(jax.vmap(net.init))
+    first = jax.device_get(init(tuning.keys(config)[0]))
+    numbers = np.arange(config.num_seeds)
+    steps = Rewriters(net, data, config, numbers, np.full(config.num_seeds, rate)).fit(
         first,
         measure=_prober(config, net, data),
         folder=folder,
@@ -54,6 +58,7 @@ def measure(
             **variables,
             "log_adjoint": _norms(net, probed, (first, params)),
             **_examples(net, data, params),
+            **tuning.variables(tried, config.learning_rates),
         },
         coords={
             "stage": list(STAGES),
@@ -64,6 +69,20 @@ def measure(
             **probes.coordinates(found),
         },
     ).expand_dims(cell=[spec])
+
+
+def _tried_losses(
+    config: Config, data: Rewriting, spec: str, net: Rewriter, folder: Path | None
+) -> np.ndarray:
+    """Trains the validation seeds at every rate; returns their final losses, (rate, seed)."""
+    keys, rates = tuning.keys(config)[1], config.learning_rates
+    numbers = np.tile(np.arange(len(keys)), len(rates))
+    first = jax.device_get(jax.jit(jax.vmap(net.init))(keys[numbers]))
+    nets = Rewriters(net, data, config, config.num_seeds + numbers, np.repeat(rates, len(keys)))
+    kept = folder and folder / "validation"
+    steps = nets.fit(first, folder=kept, identity=trained.identity(config, validated=spec))
+    *_, last = study.progress(steps, f"{spec}, learning rates")
+    return last.metrics["loss"][-1].reshape(len(rates), len(keys)).astype(float)
 
 
 def _norms(net: Rewriter, pairs: Pairs, stages: "Iterable[Params]") -> tuple:

@@ -1,11 +1,10 @@
-"""Trains encoder-decoders to rewrite strings, a seed each, and evaluates them.
+"""Trains encoder-decoders to rewrite strings side by side, and evaluates them.
 
 The loss is the mean cross-entropy of the symbols under teacher forcing, in nats. A network that
 does well under teacher forcing may fail free-running: both accuracies are reported.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _kit import tuning
 from jaxtyping import Array, Float, Int
 
 from gradflow import flow
@@ -82,16 +82,24 @@ def log_adjoints(net: Any, params: Params, pair: Pairs) -> Float[Array, " both_a
 
 
 class Rewriters:
-    """The networks of one kind, a seed each, which train side by side and independently.
+    """The networks of one kind, which train side by side and independently.
+
+    Adam trains each, at a rate that falls from its own to 0 by a cosine, with the global norm of
+    its gradient clipped.
 
     Args:
       net: A `seq2seq.rewriter.Rewriter`.
       data: The strings.
-      config: How they are trained: by Adam, at a rate that falls to 0 by a cosine.
+      config: How they are trained.
+      seeds: The number of each network's seed, which gives its batches.
+      rates: The learning rate of each.
     """
 
-    def __init__(self, net: Any, data: Rewriting, config: Config) -> None:
+    def __init__(
+        self, net: Any, data: Rewriting, config: Config, seeds: np.ndarray, rates: np.ndarray
+    ) -> None:
         self.net, self.data, self.config = net, data, config
+        self.seeds, self.rates = seeds, jnp.asarray(rates, float)
         self._evaluate = jax.jit(self._evaluated)
 
     def _evaluated(self, params: Params, pairs: Pairs) -> dict[str, Float[Array, " seeds"]]:
@@ -105,14 +113,13 @@ class Rewriters:
         folder: Path | None = None,
         identity: Mapping[str, Any] | None = None,
     ) -> Iterator[Progress]:
-        """Trains parameters with a leading axis of seeds, and yields after each evaluation.
+        """Trains parameters with a leading axis of networks, and yields after each evaluation.
 
         An epoch is what lies between two evaluations.
         """
-        falling = partial(optax.cosine_decay_schedule, decay_steps=self.config.num_updates)
-        adam = Optimiser(lambda rate: optax.adam(falling(rate)), self.config.learning_rate)
+        each = tuning.side_by_side(self._descent, self.rates)
         source = epochs(
-            Learner(lambda _: first, self.loss, adam),
+            Learner(lambda _: first, self.loss, Optimiser(lambda _: each, 1.0)),
             jax.random.key(self.config.seed),
             self.batches,
             self.validate,
@@ -120,11 +127,16 @@ class Rewriters:
         )
         every = self.config.schedule.eval_every
         probe_every = (self.config.probe_every or every) // every
-        schedule = Schedule(self.config.num_evaluations, probe_every=probe_every)
+        schedule = Schedule(self.config.num_evaluations, 1, probe_every, early_stop=False)
         return fit(source, schedule, folder=folder, identity=identity)
 
+    def _descent(self, rate: Array) -> optax.GradientTransformation:
+        falling = optax.cosine_decay_schedule(1.0, self.config.num_updates)
+        clip = optax.clip_by_global_norm(self.config.clip)
+        return optax.chain(clip, optax.adam(lambda count: rate * falling(count)))
+
     def loss(self, params: Params, batch: Pairs, key: Key) -> Float[Array, ""]:
-        """Computes the sum of all seeds' losses, of a batch with a leading axis of seeds."""
+        """Computes the sum of all networks' losses, of a batch with a leading axis of networks."""
         del key  # there is no noise but the batch
 
         def of_net(run: tuple[Params, Pairs]) -> Array:
@@ -140,12 +152,17 @@ class Rewriters:
         config, train = self.config, self.data.train
         rng = np.random.default_rng((config.seed, epoch))
         for _ in range(config.num_updates // config.num_evaluations):
-            shape = config.num_seeds, config.batch_size
-            yield train.at(rng.integers(len(train.lengths), size=shape))
+            shape = config.num_seeds + config.num_validation, config.batch_size
+            yield train.at(rng.integers(len(train.lengths), size=shape)[self.seeds])
 
     def validate(self, params: Params) -> dict[str, Any]:
-        """Evaluates the first held-out pairs: the mean loss, and the metrics of each seed."""
-        test = self.data.test
-        pairs = test.at(np.arange(min(self.config.eval_size, len(test.lengths))))
+        """Evaluates held-out pairs: the mean loss, and the metrics of each network.
+
+        The test seeds are evaluated on the first ``eval_size`` of the pairs, and the validation
+        seeds, whose numbers follow, on the next ones.
+        """
+        test, size = self.data.test, self.config.eval_size
+        start = size if self.seeds[0] >= self.config.num_seeds else 0
+        pairs = test.at(np.arange(start, min(start + size, len(test.lengths))))
         found = jax.device_get(self._evaluate(params, pairs))
         return {"mean_loss": float(np.mean(found["loss"])), **found}

@@ -6,13 +6,14 @@ from jaxtyping import Array
 from gradflow.cell import Cell, Key, Params
 from gradflow.cells.activations import clipped
 from gradflow.cells.parts import RecurrentInit, affine, init_gates
-from gradflow.initializers import InitSpec
+from gradflow.initializers import BiasSpec, InitSpec
 
 
 def gru(
     input_size: int,
     hidden_size: int,
     *,
+    update_bias: BiasSpec = 0.0,
     activation: str = "tanh",
     gate_activation: str = "sigmoid",
     clip: float | None = None,
@@ -28,10 +29,14 @@ def gru(
         h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1}
 
     Where z is 1 the old state is kept. Flax Linen, PyTorch, cuDNN and Keras
-    (``reset_after=True``) compute this function; Flax NNX has no b_h. Biases are initialised at
-    zero, as in Flax and Keras; PyTorch initialises all parameters from U(±1/√hidden).
+    (``reset_after=True``) compute this function; Flax NNX has no b_h. The other biases are
+    initialised at zero, as in Flax and Keras, whose b^z is 0 as well; PyTorch initialises all
+    parameters from U(±1/√hidden).
 
     Args:
+      update_bias: Initial value of b^z, which keeps the old state where it is positive, as the
+        forget bias of an LSTM does. ``"chrono(max_lag=100)"`` samples it for memories of up to 100
+        steps: z is then f, and 1 - z the i of an LSTM.
       activation: The function in place of tanh.
       gate_activation: The function in place of σ.
       clip: Largest absolute value of the arguments of these functions, as in ONNX; by default
@@ -40,7 +45,8 @@ def gru(
         initialises one orthogonal matrix for all gates.
       input_init: Initialiser of each gate's W_x: LeCun's, as in Flax; Keras uses Glorot's.
 
-    Source: Cho et al. 2014, arXiv:1406.1078, in the variant of its version 1 that cuDNN adopted.
+    Source: Cho et al. 2014, arXiv:1406.1078, in the variant of its version 1 that cuDNN adopted;
+    Tallec & Ollivier 2018, arXiv:1804.11188, section 2 (chrono).
     """
     sigma, phi = clipped(gate_activation, clip), clipped(activation, clip)
 
@@ -52,7 +58,12 @@ def gru(
         return {"r": r, "z": z, "n": n}
 
     init_shared = init_gates(
-        "rzn", input_size, hidden_size, recurrent_init=recurrent_init, input_init=input_init
+        "rzn",
+        input_size,
+        hidden_size,
+        recurrent_init=recurrent_init,
+        input_init=input_init,
+        biases={"z": update_bias},
     )
 
     def init(key: Key) -> Params:
@@ -66,6 +77,7 @@ def gru_reset_before(
     input_size: int,
     hidden_size: int,
     *,
+    update_bias: BiasSpec = 0.0,
     activation: str = "tanh",
     gate_activation: str = "sigmoid",
     clip: float | None = None,
@@ -81,9 +93,10 @@ def gru_reset_before(
         h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1}
 
     Keras computes this function with ``reset_after=False``, and Haiku with the opposite sign of
-    a^z. Biases are initialised at zero, as in both.
+    a^z. The other biases are initialised at zero, as in both, whose b^z is 0 as well.
 
     Args:
+      update_bias: Initial value of b^z, which keeps the old state where positive, as in `gru`.
       activation: The function in place of tanh.
       gate_activation: The function in place of σ.
       clip: Largest absolute value of the arguments of these functions, as in ONNX; by default
@@ -102,7 +115,12 @@ def gru_reset_before(
         return {"r": r, "z": z, "n": phi(affine(params["n"], r * h, x))}
 
     init = init_gates(
-        "rzn", input_size, hidden_size, recurrent_init=recurrent_init, input_init=input_init
+        "rzn",
+        input_size,
+        hidden_size,
+        recurrent_init=recurrent_init,
+        input_init=input_init,
+        biases={"z": update_bias},
     )
     return _gru_cell(init, gates, hidden_size)
 

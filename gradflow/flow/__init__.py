@@ -9,8 +9,9 @@ params
 inputs
   x_1 ... x_T of one sequence, of shape (T, input); `jax.vmap` over more.
 source
-  The block of s_k by which is differentiated: ``"h"``, ``"carry"`` or a field such as ``"c"``; the
-  rest of s_k is held fixed.
+  The block of s_k by which is differentiated: ``"h"``, ``"carry"``, a field such as ``"c"`` or
+  several, ``"C,n"``; the rest of s_k is held fixed. (∂h_T/∂h_k is 0 where no step reads h, as in
+  most cells since 2023; `default_block` names the state that is read.)
 target
   The block of s_T, or s_t, which is differentiated.
 carry
@@ -27,6 +28,10 @@ The cell, the parameters and the inputs come first, in this order; all others ar
 The functions compute in the precision of their arguments, float32 where JAX's x64 is off, as it is
 by default; `measure` computes in float64 whatever the settings. Of float32 a log norm keeps 1e-4
 nats, and a singular value far below the largest is lost.
+
+Where the entries of a carry fall into blocks that do not influence each other (`structure`), each
+block is measured by itself: the same numbers, for a fraction of the work. Exponents at a finite
+number of steps depend on the frame that they start from, and there each block has its own.
 
 Logarithms are natural, in nats. Derivatives are exact where a unit saturates (`exact_slopes`), and
 NaN where they go through a carry that is not finite (`nonfinite`).
@@ -59,6 +64,8 @@ from gradflow.flow.spectrum import (
     leading_singular_values,
     log_singular_values,
 )
+from gradflow.flow.step_pattern import default_block
+from gradflow.flow.structure import block_sizes
 from gradflow.flow.summary import Summary, horizons, summary
 from gradflow.numerics.certificate import NormCertificate
 
@@ -73,12 +80,14 @@ __all__ = [
     "StepsByPath",
     "Summary",
     "adjoints",
+    "block_sizes",
     "component_gradients",
     "component_map",
     "components",
     "cut_slopes",
     "decomposition",
     "decomposition_norms",
+    "default_block",
     "effective_rank",
     "first_nonfinite_step",
     "gate_histograms",

@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from gradflow.cell import Cell, Params
 from gradflow.flow.blocks import Blocks, selected_entries
+from gradflow.flow.blocks import block as selection_of
 from gradflow.flow.step_pattern import Parts, Step, parts_of
-from gradflow.flow.trace import Trace
+from gradflow.flow.trace import Trace, trace_of
 from gradflow.numerics.scaling import Scaled, rescale
 
 MOST_GROUPS = 4
@@ -112,6 +114,36 @@ def structure_of(trace: Trace, blocks: Blocks | None) -> Structure | None:
     """
     x = jax.tree.map(lambda leaf: leaf[0], trace.inputs())
     return _structure(blocks, Step.of(trace.cell, trace.params, trace.last, x))
+
+
+def block_sizes(
+    cell: Cell, params: Params, inputs: Float[Array, "steps input"], *, block: str = "carry"
+) -> dict[int, int]:
+    """Counts the blocks that a part of the carry falls into, by their size.
+
+    ::
+
+        flow.block_sizes(lru(3, 8), params, inputs)    # {2: 8}: eight blocks of two entries
+        flow.block_sizes(lstm(3, 8), params, inputs)   # {16: 1}: none that are independent
+
+    Args:
+      cell: The cell.
+      params: Its parameters.
+      inputs: x_1 ... x_T of one sequence; only their shape matters.
+      block: The part, by name: ``"carry"``, or fields such as ``"S"``.
+
+    Raises:
+      ValueError: If the carry has no such part, or arguments do not fit the cell.
+    """
+    trace = trace_of(cell, params, inputs[:1])
+    found = structure_of(trace, Blocks(block, block).check(cell))
+    if found is None:
+        return {jax.eval_shape(selection_of(cell, block), trace.last).size: 1}
+    counts: dict[int, int] = defaultdict(int)
+    for group in found.groups:
+        classes, members, size = group.entries.shape
+        counts[size] += classes * members
+    return dict(counts)
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""Zip archives opened as data: damaged ones and bombs are refused before they are unpacked."""
+"""Zip archives and safetensors files opened as data: damage and bombs are refused at once."""
 
 import contextlib
 import os
@@ -7,10 +7,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from gradflow.checks import shorten
+from gradflow.paths import user_path
 
 FREE_SIZE = 16 * 2**20
 """Bytes that an archive of any size may unpack to: arrays of zeros compress by a factor of 1000."""
@@ -22,36 +25,22 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The compressions of model files. LZMA is refused: its header decides how much is allotted."""
 
 _CHUNK = 2**20
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    OverflowError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    KeyError,
-    IndexError,
-    OSError,
-)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ArithmeticError, RuntimeError)
+_DAMAGE += (ValueError, LookupError, OSError)
 """What zipfile raises for damaged bytes; RuntimeError is for encrypted members."""
 
 
 class Archive:
     """An open zip archive whose members fit in memory; made by `opened_archive`.
 
+    All that is damaged or missing raises a ValueError, as `damaged` returns it.
+
     Attributes:
       names: The names of its members, in their order. Folders are left out.
     """
 
     def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
-        """Checks what the directory of the archive says.
-
-        Raises:
-          ValueError: If a member has another compression, occurs twice, or the members are too
-            large.
-        """
+        """Checks what the directory of the archive says."""
         self._path, self._file = path, file
         members = [info for info in file.infolist() if not info.is_dir()]
         self.names = tuple(info.filename for info in members)
@@ -68,58 +57,27 @@ class Archive:
                 "save the arrays without compression."
             )
 
-    def size(self, name: str) -> int:
-        """Returns the size in bytes of a member, unpacked.
-
-        Raises:
-          ValueError: If there is no such member.
-        """
-        return self._member(name).file_size
-
     def read(self, name: str) -> bytes:
-        """Returns the content of a member, after its checksum was verified.
-
-        Raises:
-          ValueError: If there is no such member, or it is damaged.
-        """
-        content = bytearray()
-        for chunk in self._chunks(name):
-            content += chunk
-        return bytes(content)
-
-    def check(self, name: str) -> None:
-        """Verifies the size and the checksum of a member.
-
-        Raises:
-          ValueError: If there is no such member, or it is damaged.
-        """
-        for _ in self._chunks(name):
-            pass
-
-    def _chunks(self, name: str) -> Iterator[bytes]:
-        info = self._member(name)
+        """Returns the content of a member, after its checksum was verified."""
+        if name not in self._members:
+            raise damaged(self._path, f"it has no member {shorten(name)}")
+        info = self._members[name]
         if info.compress_type not in METHODS:
             raise damaged(
                 self._path, f"the member {shorten(name)} has compression {info.compress_type}"
             )
-        size = 0
+        content = bytearray()
         try:
             with self._file.open(info) as file:
                 # Unlike read() without a size, this never unpacks more than the declared size.
                 while chunk := file.read(_CHUNK):
-                    size += len(chunk)
-                    yield chunk
+                    content += chunk
         except _DAMAGE as error:
             raise damaged(self._path, shorten(error)) from None
-        if size != info.file_size:
-            raise damaged(
-                self._path, f"the member {shorten(name)} has {size} of {info.file_size} bytes"
-            )
-
-    def _member(self, name: str) -> zipfile.ZipInfo:
-        if name not in self._members:
-            raise damaged(self._path, f"it has no member {shorten(name)}")
-        return self._members[name]
+        if len(content) != info.file_size:
+            found = f"{len(content)} of {info.file_size} bytes"
+            raise damaged(self._path, f"the member {shorten(name)} has {found}")
+        return bytes(content)
 
 
 class Budget:
@@ -130,11 +88,7 @@ class Budget:
         self._path, self._left = path, largest_size(path)
 
     def spend(self, array: np.ndarray) -> np.ndarray:
-        """Returns the array, if there is room for it.
-
-        Raises:
-          ValueError: If there is none.
-        """
+        """Returns the array, if there is room for it."""
         self._left -= array.nbytes
         if self._left < 0:
             raise damaged(self._path, "its arrays repeat the same bytes too often")
@@ -166,9 +120,49 @@ def opened_archive(path: Path) -> Iterator[Archive]:
         yield Archive(path, file)
 
 
+@contextlib.contextmanager
+def opened_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Opens a safetensors file for reading, as `safetensors.safe_open`, for arrays of NumPy."""
+    path = user_path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a file with parameters of a cell at {str(path)!r}, got none. Check the path."
+        )
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(
+            f"Expected a safetensors file at {str(path)!r}, but it cannot be read "
+            f"({shorten(error)}). Copy it again, or save it again from its framework."
+        ) from None
+
+
 def damaged(path: Path, why: str) -> ValueError:
     """Returns the error for an archive, or a part of it, that cannot be read."""
     return ValueError(
         f"Expected an undamaged archive at {str(path)!r}, but it cannot be read: {why}. Copy or "
         "save it again."
     )
+
+
+@contextlib.contextmanager
+def undamaged(what: str, fix: str) -> Iterator[None]:
+    """Turns whatever a library raises for damaged content into a ValueError that says so.
+
+    Errors of the system, missing packages, and errors of ours are left as they are.
+
+    Args:
+      what: What was expected, such as ``an ONNX model at 'PATH'``.
+      fix: What to do, as a sentence.
+    """
+    try:
+        yield
+    except (OSError, ImportError):
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith("Expected"):
+            raise
+        raise ValueError(
+            f"Expected {what}, but it is damaged ({type(error).__name__}: {shorten(error)}). {fix}"
+        ) from None

@@ -38,7 +38,11 @@ FORMATS = {
     "msgpack": Format("flax.files", "", "Flax msgpack"),
     "orbax": Format("flax.files", "", "Orbax checkpoint, a folder"),
 }
-"""The formats of files, each read by one function; `format_of` recognises them."""
+"""The formats of files, which `format_of` recognises, each read by one function.
+
+The readers raise a ValueError for a file that is damaged, has code in it or no recurrent layer, or
+contradicts the user's options, with what to do; `gradflow.load` documents the others.
+"""
 
 
 def format_of(path: Path) -> str:

@@ -6,15 +6,15 @@ that want more than tensors, and cells that are code, are refused.
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gradflow.interop.arrays.names import find_groups
 from gradflow.interop.formats import FORMATS, format_of, known_formats
-from gradflow.interop.net import Layer, Net, check_net
-from gradflow.interop.nonfinite import describe_nonfinite
+from gradflow.interop.net import Net
+from gradflow.interop.verification import checked
 from gradflow.paths import user_path
 from gradflow.spec import check_name
 
@@ -94,8 +94,7 @@ def load(
         check_name("activation", activation, ACTIVATIONS)
     path = user_path(model) if isinstance(model, str | os.PathLike) else None
     net = _from_memory(model, options) if path is None else _from_file(path, options)
-    net = check_net(_chosen(net, options))
-    return replace(net, layers=tuple(map(_with_diagnosis, net.layers)))
+    return checked(_chosen(net, options))
 
 
 def _from_file(path: Path, options: Options) -> Net:
@@ -113,7 +112,7 @@ def _from_memory(model: Any, options: Options) -> Net:
     for package, (module, function) in OBJECTS.items():
         if package in packages:
             return getattr(_module(module), function)(model, options)
-    if isinstance(model, Mapping) and find_groups(filter(_is_text, model)):
+    if isinstance(model, Mapping) and find_groups(name for name in model if isinstance(name, str)):
         return _module("torch.files").from_state_dict(model, options)
     if isinstance(model, Mapping):
         return _module("flax.nets").from_tree(model, options)
@@ -158,11 +157,19 @@ def _chosen(net: Net, options: Options) -> Net:
     return replace(net, layers=kept, unsupported=unsupported)
 
 
-def _with_diagnosis(layer: Layer) -> Layer:
-    """Adds to the note of a layer where its parameters are not finite; they are imported."""
-    notes = filter(None, [layer.note, describe_nonfinite(layer.params)])
-    return replace(layer, note="; ".join(notes))
+def check_convention(options: Options, what: str, *known: str) -> None:
+    """Checks that the user names no other convention than those of a kind of file.
+
+    Raises:
+      ValueError: If it is another one.
+    """
+    if options.convention is not None and options.convention not in known:
+        raise ValueError(
+            f"Expected no convention but {' or '.join(known)} for {what}, got "
+            f"{options.convention}. Remove the convention: the file has its own."
+        )
 
 
-def _is_text(name: Any) -> bool:
-    return isinstance(name, str)
+def wanted(found: Sequence[Any], options: Options) -> Sequence[Any]:
+    """Returns what has a name that begins as the user says; all, if nothing has."""
+    return [one for one in found if one.name.startswith(options.layer or "")] or found

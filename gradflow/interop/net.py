@@ -2,8 +2,8 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,6 @@ Capture = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 The time of these inputs is that of the model's own, for layers of both directions.
 """
-
-TOLERANCE = 1e-4
-"""Largest difference from the original's outputs that rounding in float32 can cause."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +62,11 @@ class Layer:
         return _cell(self.spec, self.input_size, self.hidden_size)
 
     @property
+    def output_size(self) -> int:
+        """The number of entries of an output."""
+        return jax.eval_shape(lambda: self.cell.hidden(self.cell.initial_carry())).size
+
+    @property
     def verification(self) -> str:
         """Whether the import was compared with the original, in words."""
         return "not verified" if self.error is None else f"verified to {self.error:.0e}"
@@ -88,6 +90,16 @@ class Layer:
         sizes = f"{self.input_size} -> {self.hidden_size}"
         facts = [self.spec, sizes, self.direction, self.verification, self.note]
         return f"{self.name}: {', '.join(filter(None, facts))}"
+
+
+def layer_of(
+    name: str, spec: str, params: Params, convention: str, is_reverse: bool = False, **facts: Any
+) -> Layer:
+    """Returns a layer with the sizes that its parameters have, and other fields of `Layer`."""
+    gate = params if "W_x" in params else next(iter(params.values()))
+    hidden_size, input_size = gate["W_x"].shape
+    direction: Direction = "reverse" if is_reverse else "forward"
+    return Layer(name, spec, input_size, hidden_size, params, convention, direction, **facts)
 
 
 @functools.lru_cache(maxsize=64)
@@ -144,56 +156,25 @@ class Net:
         )
 
 
-def compared(layer: Layer, original: Callable[[np.ndarray], np.ndarray]) -> Layer:
-    """Returns the layer with the largest difference of its outputs from the original's.
+def to_lowest(net: Net, inputs: Float[np.ndarray, "n t input"]) -> dict[str, np.ndarray]:
+    """Returns the same inputs for each layer that no other layer feeds, as `feed` takes them."""
+    return {layer.name: inputs for layer in net.layers if not layer.fed_by}
+
+
+def feed(net: Net, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the inputs (N, T, input) of each layer, in the time of the model.
 
     Args:
-      layer: The layer.
-      original: Runs the original on inputs (N, T, input), in the time of the model, and returns
-        its outputs (N, T, hidden). It may compute in any precision.
-
-    Raises:
-      ValueError: If the outputs differ by more than rounding: the import is wrong.
+      net: The net.
+      given: Those of the layers that no other layer feeds. A layer that is fed by others gets their
+        outputs side by side; one whose inputs depend on what is not given is left out.
     """
-    inputs = np.random.default_rng(0).normal(size=(2, 7, layer.input_size))
-    expected = np.asarray(original(inputs), np.float64)
-    found = layer.run(inputs)
-    if found.shape != expected.shape:
-        raise ValueError(
-            f"Expected outputs of shape {found.shape} from the original of {layer.name}, got "
-            f"{expected.shape}. Report this model: its layout is not understood."
-        )
-    error = largest_difference(found, expected)
-    if not error <= TOLERANCE * max(1.0, float(np.nanmax(np.abs(expected), initial=0.0))):
-        raise ValueError(
-            f"Expected the outputs of the original of {layer.name}, but those of the imported cell "
-            f"{layer.spec} differ by up to {error:.3g}. The original follows another convention: "
-            "name it with convention, or report this model."
-        )
-    return replace(layer, error=error)
-
-
-def largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """Returns the largest absolute difference; equal infinities and two NaN do not differ."""
-    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
-    with np.errstate(invalid="ignore"):
-        difference = np.where(same, 0.0, np.abs(found - expected))
-    return float(np.max(difference, initial=0.0))
-
-
-def check_net(net: Net) -> Net:
-    """Returns the net, after a check that every layer has the parameters of its cell.
-
-    Raises:
-      ValueError: If names or shapes of a layer's parameters are not those of its cell, or no
-        recurrent layer was found.
-    """
+    found, outputs = dict(given), {}
+    needed = {name for layer in net.layers if layer.name not in given for name in layer.fed_by}
     for layer in net.layers:
-        shapes = jax.tree.map(np.shape, layer.params)
-        expected = jax.tree.map(jnp.shape, jax.eval_shape(layer.cell.init, jax.random.key(0)))
-        if shapes != expected:
-            raise ValueError(
-                f"Expected parameters of the shapes {expected} for layer {layer.name}, a "
-                f"{layer.spec}, got {shapes}. The convention of the file is another one."
-            )
-    return net
+        is_fed = layer.fed_by and set(layer.fed_by) <= set(outputs)
+        if is_fed and layer.name not in found:
+            found[layer.name] = np.concatenate([outputs[name] for name in layer.fed_by], axis=-1)
+        if layer.name in found and layer.name in needed:
+            outputs[layer.name] = layer.run(found[layer.name])
+    return found

@@ -7,6 +7,7 @@ Source: the format, https://huggingface.co/docs/safetensors.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -22,7 +23,7 @@ from safetensors.numpy import save
 from gradflow.cell import Params, param_shapes
 from gradflow.cells import resolve
 from gradflow.checks import check_sizes, shorten
-from gradflow.interop.arrays.safetensors_files import opened
+from gradflow.interop.archives import opened_safetensors
 from gradflow.paths import user_path, write_bytes
 
 _KINDS = {"BOOL": "b", "C64": "c", "F16": "f", "F32": "f", "F64": "f"} | {
@@ -32,7 +33,6 @@ _KINDS = {"BOOL": "b", "C64": "c", "F16": "f", "F32": "f", "F64": "f"} | {
 
 METADATA = "gradflow"
 """The only key of the metadata: the format does not fix the order of several keys."""
-
 
 SHA256 = "sha256"
 """The key of the digest in the JSON; files that others wrote have none and are not verified."""
@@ -69,8 +69,8 @@ def save_params(
         leaves have the same name.
     """
     place = f"the parameters of {cell!r}"
-    given = _named(params, place)
-    like = _named(param_shapes(resolve(cell)(input_size, hidden_size)), place)
+    given = named_leaves(params, place)
+    like = named_leaves(param_shapes(resolve(cell)(input_size, hidden_size)), place)
     shapes = {name: np.shape(leaf) for name, leaf in given.items()}
     _check_shapes({name: leaf.shape for name, leaf in like.items()}, shapes, place)
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in given.items()}
@@ -92,8 +92,8 @@ def read_params(path: str | os.PathLike[str], like: Params) -> Params:
         the digest that the file has is not that of its content.
       OSError: If there is no such file.
     """
-    expected = _named(like, "the cell")
-    with opened(path) as file:
+    expected = named_leaves(like, "the cell")
+    with opened_safetensors(path) as file:
         found = {name: file.get_slice(name) for name in file.keys()}
         shapes = {name: leaf.shape for name, leaf in expected.items()}
         sizes = {name: tuple(array.get_shape()) for name, array in found.items()}
@@ -133,7 +133,7 @@ def read_description(path: str | os.PathLike[str], *, trusted: Collection[str] =
         or is code that is not trusted.
       OSError: If there is no such file.
     """
-    with opened(path) as file:
+    with opened_safetensors(path) as file:
         metadata = file.metadata() or {}
         num_numbers = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
         found = _description(_check_digest(file, path))
@@ -190,11 +190,11 @@ def _check_digest(file: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
     return about
 
 
-def _named(tree: Any, place: str) -> dict[str, Any]:
-    """Returns the leaves by their paths in the tree."""
+def named_leaves(tree: Any, place: str) -> dict[str, Any]:
+    """Returns the leaves of a tree by their paths, which have to differ."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
-    names = [name or "params" for name in names]
+    keystr = functools.partial(jax.tree_util.keystr, simple=True, separator=".")
+    names = [keystr(path) or "params" for path, _ in leaves]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(

@@ -14,13 +14,8 @@ from gradflow import flow
 from gradflow.cell import Cell, Params
 from gradflow.cells import resolve
 from gradflow.interop import Layer
-from gradflow.report.losses import Batch
-from gradflow.report.measuring import (
-    call_of_norms,
-    in_reading_order,
-    log_norms,
-    median_over_runs,
-)
+from gradflow.report.losses import Batch, in_reading_order
+from gradflow.report.measuring import call_of_norms, log_norms, median_over_runs
 from gradflow.report.programs import Call, in_float32
 from gradflow.spec import parse_spec
 
@@ -58,7 +53,9 @@ def changes(layer: Layer, steps: int) -> Iterator[Change]:
         yield from _more_memory(layer, gate, keeping[name][1], steps)
     yield Change("orthogonal W_h", KEPT, layer.spec, _recurrent(layer.params, _orthogonal))
     if name == "rnn":
-        yield Change("identity W_h", KEPT, layer.spec, _recurrent(layer.params, _identity))
+        yield Change(
+            "identity W_h", KEPT, layer.spec, _recurrent(layer.params, lambda W: np.eye(len(W)))
+        )
     yield Change(f"new {name}", NEW, layer.spec)
     others = {
         "lstm": ["lstm_layer_norm", "gru"],
@@ -106,10 +103,6 @@ def _orthogonal(W: np.ndarray) -> np.ndarray:
     return left @ right
 
 
-def _identity(W: np.ndarray) -> np.ndarray:
-    return np.eye(len(W))
-
-
 def measure_changes(
     layer: Layer, batch: Batch, before: "xarray.Dataset", needed_lag: int
 ) -> "xarray.Dataset":
@@ -124,7 +117,12 @@ def measure_changes(
     x = _inputs(layer, batch)
     old = median_over_runs(before.log_norm.values)
     tried = list(changes(layer, x.shape[1]))
-    curves = [_measured(layer, change, x, batch.lengths) for change in tried]
+    curves = [
+        median_over_runs(
+            log_norms(*_cell_and_params(layer, one), x, batch.lengths, at_most=MOST_SEQUENCES)
+        )
+        for one in tried
+    ]
     return xarray.Dataset(
         {
             "change_kind": ("change", [change.kind for change in tried]),
@@ -140,12 +138,15 @@ def measure_changes(
 def calls(layer: Layer, batch: Batch) -> list[Call]:
     """Returns what measures the changes of a layer."""
     x = _inputs(layer, batch)
-    return [_call(layer, change, x, batch.lengths) for change in changes(layer, x.shape[1])]
+    return [
+        call_of_norms(*_cell_and_params(layer, one), x, batch.lengths, at_most=MOST_SEQUENCES)
+        for one in changes(layer, x.shape[1])
+    ]
 
 
 def _inputs(layer: Layer, batch: Batch) -> np.ndarray:
     """In float32, at half the cost: orders of magnitude are compared here."""
-    x = in_reading_order(layer, batch, batch.inputs)[:, : int(batch.lengths.max())]
+    (x,) = in_reading_order(layer, batch, batch.inputs)
     return x.astype(np.float32)
 
 
@@ -153,15 +154,6 @@ def _cell_and_params(layer: Layer, change: Change) -> tuple[Cell, Params]:
     cell = resolve(change.spec)(layer.input_size, layer.hidden_size)
     params = cell.init(jax.random.key(0)) if change.params is None else change.params
     return cell, in_float32(params)
-
-
-def _call(layer: Layer, change: Change, x: np.ndarray, lengths: np.ndarray) -> Call:
-    return call_of_norms(*_cell_and_params(layer, change), x, lengths, at_most=MOST_SEQUENCES)
-
-
-def _measured(layer: Layer, change: Change, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    cell, params = _cell_and_params(layer, change)
-    return median_over_runs(log_norms(cell, params, x, lengths, at_most=MOST_SEQUENCES))
 
 
 def helps(log_before: float, log_after: float) -> bool:

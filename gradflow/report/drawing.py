@@ -1,7 +1,6 @@
-"""Pictures of datasets of `gradflow.measure`: a panel for each measurement."""
+"""Figures of matplotlib: of datasets of `gradflow.measure`, and of the panels of a report."""
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +8,13 @@ import numpy as np
 
 from gradflow.flow import CATALOGUE
 from gradflow.flow.measurement import Variable
-from gradflow.study.figure import band, render
+from gradflow.report.parts import NATS, Panel, Section
+from gradflow.study.figure import band, render, series_style
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-NATS = math.log(10)
-"""Nats in one order of magnitude."""
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINESTYLES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2)))
@@ -26,6 +23,13 @@ AXES = {"lag": "lag T − k", "earlier": "step k", "later": "step t", "step": "s
 """The names of the axes of dimensions; others keep their own."""
 
 COLUMNS = 3
+
+SECTION_PANELS = ("Norm against lag", "Credit by step", "Gates over time", "Units")
+"""Titles of the panels that are drawn; a layer without gates has its units instead."""
+
+NUM_PANELS = 3
+
+MOST_LAYERS = 6
 
 
 def measured(dataset: "xarray.Dataset") -> list[str]:
@@ -148,3 +152,39 @@ def _draw_map(ax: "Axes", array: "xarray.DataArray") -> None:
     image = ax.imshow(np.where(np.isfinite(values), values, np.nan), origin="lower")
     ax.figure.colorbar(image, ax=ax, shrink=0.8)
     ax.grid(False)
+
+
+def draw_sections(sections: Sequence[Section]) -> "Figure":
+    """Draws the most telling panels of each layer; of many layers the first six."""
+    from matplotlib.figure import Figure
+
+    shown = sections[:MOST_LAYERS]
+    fig = Figure(figsize=(7.4, 0.3 + 2.1 * len(shown)))
+    rows = fig.subfigures(len(shown), 1, squeeze=False)[:, 0]
+    for row, section in zip(rows, shown, strict=True):
+        row.suptitle(f"{section.name}: {dict(section.facts).get('cell', '')}", fontsize=9)
+        by_title = {panel.title: panel for panel in section.panels}
+        panels = [by_title[title] for title in SECTION_PANELS if title in by_title][:NUM_PANELS]
+        for ax, panel in zip(row.subplots(1, NUM_PANELS), panels, strict=True):
+            _draw_panel(ax, panel)
+    return fig
+
+
+def _draw_panel(ax: "Axes", panel: Panel) -> None:
+    """Draws the curves of a panel, with its marks and levels."""
+    for number, line in enumerate(panel.lines):
+        look = series_style(number)
+        look.pop("marker")
+        (drawn,) = ax.plot(line.x, line.y, label=line.label, **look)
+        if line.low is not None and line.high is not None:
+            ax.fill_between(line.x, line.low, line.high, color=drawn.get_color(), alpha=0.2, lw=0)
+    for _, place in panel.levels:
+        ax.axhline(place, color="0.5", lw=0.6, ls=":")
+    for _, place in panel.marks:
+        ax.axvline(place, color="0.5", lw=0.6, ls="--")
+    ax.set_title(panel.title, fontsize=8)
+    ax.set_xlabel(panel.x_label, fontsize=8)
+    ax.set_ylabel(panel.y_label, fontsize=8)
+    ax.margins(x=0)
+    if len(panel.lines) > 1:
+        ax.legend(fontsize=7)

@@ -25,14 +25,17 @@ import numpy as np
 from gradflow import study
 from gradflow.cells import lstm
 from gradflow.interop import Layer, Net, load
+from gradflow.report.drawing import draw_sections
 from gradflow.report.losses import Batch
 from gradflow.report.nets import diagnose_net
+from gradflow.report.page import render
 from gradflow.report.samples import (
     captured_batches,
     generated_batches,
     read_lengths,
     read_sample,
 )
+from gradflow.report.sections import arrives, is_repaired, rows, sections, whole
 
 if TYPE_CHECKING:
     import xarray
@@ -137,16 +140,11 @@ def generated(config: Config, net: Net) -> dict[str, Batch]:
 
 def figure(dataset: "xarray.Dataset") -> "Figure":
     """Draws the most telling panels of every layer."""
-    from gradflow.report.panel_figures import draw_sections
-    from gradflow.report.sections import sections
-
     return draw_sections(sections(dataset))
 
 
 def summary(dataset: "xarray.Dataset") -> str:
     """Writes a table of the layers, the summary of each, and what was left out."""
-    from gradflow.report.sections import rows, sections
-
     lines = [study.table(rows(dataset))]
     lines += [f"{section.name}: {section.summary}" for section in sections(dataset)]
     left_out = np.atleast_1d(dataset.attrs["left_out"])
@@ -155,17 +153,12 @@ def summary(dataset: "xarray.Dataset") -> str:
 
 def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     """Whether the gradient of every layer arrives, and whether a measured change lets it arrive."""
-    from gradflow.report.verdicts import arrives, is_repaired
-
     found = [arrives(dataset)]
     return [*found, is_repaired(dataset)] if "layer0_change" in dataset else found
 
 
 def documents(dataset: "xarray.Dataset", environment: Mapping[str, Any]) -> dict[str, bytes]:
     """Renders the page."""
-    from gradflow.report.page import render
-    from gradflow.report.sections import whole
-
     return {"report.html": render(whole(dataset, environment)).encode()}
 
 

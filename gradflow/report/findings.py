@@ -7,8 +7,7 @@ import numpy as np
 from gradflow import flow
 from gradflow.report.advice import helps, result_of
 from gradflow.report.measuring import median_over_runs
-from gradflow.report.parts import Finding
-from gradflow.report.texts import magnitude, percent, steps_text
+from gradflow.report.parts import Finding, magnitude, percent, steps_text
 
 if TYPE_CHECKING:
     import xarray

@@ -31,6 +31,21 @@ class Batch(NamedTuple):
     lengths: np.ndarray
 
 
+def turned(sequences: Sequences, lengths: np.ndarray) -> Sequences:
+    """Returns sequences in reverse, each up to its own length."""
+    found = np.array(sequences)
+    for row, length in zip(found, lengths, strict=True):
+        row[:length] = row[:length][::-1]
+    return found
+
+
+def in_reading_order(layer: Layer, batch: Batch, *arrays: Sequences) -> list[np.ndarray]:
+    """Returns sequences of a layer as it reads them, up to the longest one's last real step."""
+    if layer.direction == "reverse":
+        arrays = tuple(turned(array, batch.lengths) for array in arrays)
+    return [array[:, : int(batch.lengths.max())] for array in arrays]
+
+
 def output_gradients(net: Net, batches: Mapping[str, Batch], loss: str) -> dict[str, Sequences]:
     """Computes ∂L/∂h_t of every layer, in the time of the model.
 
@@ -56,14 +71,10 @@ def output_gradients(net: Net, batches: Mapping[str, Batch], loss: str) -> dict[
     for layer in reversed(layers):
         if layer.fed_by and layer.name in gradients:
             pulled = _pull(layer, batches[layer.name], gradients[layer.name])
-            ends = np.cumsum([_output_size(net[name]) for name in layer.fed_by])[:-1]
+            ends = np.cumsum([net[name].output_size for name in layer.fed_by])[:-1]
             for name, part in zip(layer.fed_by, np.split(pulled, ends, axis=-1), strict=True):
                 gradients[name] = gradients.get(name, 0.0) + part
     return {layer.name: gradients[layer.name] for layer in layers}
-
-
-def _output_size(layer: Layer) -> int:
-    return jax.eval_shape(lambda: layer.cell.hidden(layer.cell.initial_carry())).size
 
 
 def _of_tops(tops: list[Layer], batches: Mapping[str, Batch], loss: str) -> dict[str, Sequences]:
@@ -86,7 +97,7 @@ def _of(loss: str, layer: Layer, batch: Batch) -> Sequences:
 
 def _from_file(tops: list[Layer], batches: Mapping[str, Batch], path: str) -> dict[str, Sequences]:
     given = np.asarray(load_array(user_path(path)), np.float64)
-    sizes = [_output_size(layer) for layer in tops]
+    sizes = [layer.output_size for layer in tops]
     shape = (*batches[tops[0].name].inputs.shape[:2], sum(sizes))
     if given.shape not in (shape, shape[1:]) or not np.isfinite(given).all():
         raise ValueError(

@@ -16,7 +16,7 @@ from gradflow.flow.interned import interned
 from gradflow.interop import Layer
 from gradflow.report import programs
 from gradflow.report.facts import Arrays, of_states, of_weights, recurrent
-from gradflow.report.losses import Batch
+from gradflow.report.losses import Batch, in_reading_order
 from gradflow.report.programs import (
     FULL_MAP,
     Call,
@@ -57,7 +57,7 @@ def measure_layer(
     steps = int(batch.lengths.max())
     settings = _settings(layer, steps)
     whole, each = (program(*args) for program, args in calls(layer, batch, gradients))
-    x, g = _read(layer, batch, gradients)
+    x, g = in_reading_order(layer, batch, batch.inputs, gradients)
     norms = log_norms(layer.cell, layer.params, x, batch.lengths)
     arrays: Arrays = {"log_norm": (("norm_run", "lag"), norms)}
     arrays |= _of_matrices(whole) | _of_vectors(each, batch.lengths)
@@ -91,30 +91,12 @@ def calls(
     layer: Layer, batch: Batch, gradients: Float[np.ndarray, "n t output"]
 ) -> tuple[Call, Call]:
     """Returns what measures the longest sequence, and what measures all of them, for a layer."""
-    x, g = _read(layer, batch, gradients)
+    x, g = in_reading_order(layer, batch, batch.inputs, gradients)
     settings = _settings(layer, x.shape[1])
     return (
         (program(matrices, layer.cell, settings), (layer.params, x[int(batch.lengths.argmax())])),
         (program_of_runs(vectors, layer.cell), (layer.params, x, g, batch.lengths)),
     )
-
-
-def _read(layer: Layer, batch: Batch, gradients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The inputs and the gradients in the order of reading, up to the longest sequence's end."""
-    steps = int(batch.lengths.max())
-    x, g = (in_reading_order(layer, batch, a)[:, :steps] for a in (batch.inputs, gradients))
-    return x, g
-
-
-def in_reading_order(
-    layer: Layer, batch: Batch, array: Float[np.ndarray, "n t size"]
-) -> Float[np.ndarray, "n t size"]:
-    """Returns sequences as the layer reads them: in reverse, each up to its own length."""
-    turned = np.array(array)
-    if layer.direction == "reverse":
-        for row, length in zip(turned, batch.lengths, strict=True):
-            row[:length] = row[:length][::-1]
-    return turned
 
 
 def log_norms(

@@ -12,7 +12,7 @@ from gradflow.interop import Layer, Net
 from gradflow.paths import user_path
 from gradflow.report import advice as changed
 from gradflow.report import measuring
-from gradflow.report.losses import Batch, output_gradients
+from gradflow.report.losses import Batch, in_reading_order, output_gradients
 from gradflow.report.programs import Call, compile_together
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _compile(
     for layer in layers:
         batch = batches[layer.name]
         calls += measuring.calls(layer, batch, gradients[layer.name])
-        x = measuring.in_reading_order(layer, batch, batch.inputs)[:, : int(batch.lengths.max())]
+        (x,) = in_reading_order(layer, batch, batch.inputs)
         calls.append(measuring.call_of_norms(layer.cell, layer.params, x, batch.lengths))
         calls += changed.calls(layer, batch) if advice else []
     compile_together(calls)

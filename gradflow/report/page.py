@@ -1,14 +1,18 @@
 """The page of a report: one HTML document that needs no other file and no network."""
 
+import base64
 import functools
+import gzip
+import hashlib
 import json
 import os
 import re
 from collections.abc import Iterable
-from typing import Any, get_args
+from importlib import resources
+from typing import Any, NamedTuple, get_args
 
 from gradflow.paths import user_path, write_bytes
-from gradflow.report import assets, plots
+from gradflow.report import plots
 from gradflow.report.parts import Level, Report, Section, Table
 
 CARDS = 4
@@ -23,6 +27,9 @@ WORDS: dict[Level, str] = {
 """How the page calls the levels."""
 
 MOST_SERIOUS_FIRST: tuple[Level, ...] = ("bad", "warning", "unknown", "good")
+
+SCRIPTS = ("plotting.js", "labels.js", "controls.js", "page.js")
+"""The parts of the page's own script, which see each other's functions."""
 
 _START = 'document.documentElement.classList.add("js");'
 _NUMBER = re.compile(r"\s*(?:[<>≤≥~≈]\s*)?[-+−]?(?:\d|\.\d|inf|nan|∞)|\s*[-–—]?\s*$", re.IGNORECASE)
@@ -46,9 +53,9 @@ def render(report: Report) -> str:
 
     The size is 2.1 MB for plotly, and about 8 bytes for each number that is drawn.
     """
-    bundle = assets.plotly_bundle()
-    script = assets.page_script()
-    digests = [assets.csp_digest(_START), assets.csp_digest(script), bundle.digest]
+    bundle = plotly_bundle()
+    script = page_script()
+    digests = [csp_digest(_START), csp_digest(script), bundle.digest]
     names = unique_slugs(section.name for section in report.sections)
     page = _template().render(
         report=report,
@@ -57,7 +64,7 @@ def render(report: Report) -> str:
             _layer(section, name) for section, name in zip(report.sections, names, strict=True)
         ],
         scripts={"start": _START, "page": script, "sources": digests},
-        styles={name: assets.read(f"{name}.css") for name in ("page", "dark")},
+        styles={name: read(f"{name}.css") for name in ("page", "dark")},
         bundle=bundle,
     )
     # A lone surrogate, which a damaged name may have, cannot be written as UTF-8.
@@ -125,7 +132,7 @@ def _template() -> Any:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(assets.read),
+        loader=jinja2.FunctionLoader(read),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -133,3 +140,48 @@ def _template() -> Any:
     )
     environment.globals |= {"words": WORDS, "level_names": get_args(Level)}
     return environment.get_template("page.html.jinja")
+
+
+class Bundle(NamedTuple):
+    """The library that draws the plots.
+
+    Attributes:
+      packed: Its source, compressed by gzip and written in base64.
+      digest: The source's hash as a Content-Security-Policy names it.
+      credit: Its name, version, copyright and license.
+    """
+
+    packed: str
+    digest: str
+    credit: str
+
+
+@functools.cache
+def plotly_bundle() -> Bundle:
+    """Returns plotly.js, compressed to two fifths of its size, as the page unpacks it."""
+    from plotly.offline import get_plotlyjs
+
+    source = get_plotlyjs()
+    # Without a time of compression: the same report gives the same bytes.
+    packed = base64.b64encode(gzip.compress(source.encode(), 9, mtime=0)).decode()
+    header = re.match(r"\s*/\*(.*?)\*/", source, re.DOTALL)
+    lines = [line.strip(" *") for line in header[1].splitlines()] if header else ["plotly.js"]
+    return Bundle(packed, csp_digest(source), ". ".join(line for line in lines if line))
+
+
+@functools.cache
+def page_script() -> str:
+    """Returns the page's own script, in one scope of its own."""
+    parts = "\n".join(read(name) for name in SCRIPTS)
+    return f'(() => {{\n"use strict";\n{parts}}})();\n'
+
+
+def csp_digest(script: str) -> str:
+    """Returns the hash by which a Content-Security-Policy allows one inline script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def read(name: str) -> str:
+    """Reads a file of the folder ``templates``."""
+    folder = resources.files("gradflow.report") / "templates"
+    return (folder / name).read_text(encoding="utf-8")

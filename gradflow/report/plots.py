@@ -28,7 +28,7 @@ def figure(panel: Panel) -> dict[str, Any]:
     of reference are shapes with an annotation of the same name: ``mark`` or ``level``.
     """
     data = [_curve(line, number) for number, line in enumerate(panel.lines)]
-    data += [_cloud(cloud, number) for number, cloud in enumerate(panel.points)]
+    data += [_trace(cloud, number, "markers") for number, cloud in enumerate(panel.points)]
     if panel.image is not None:
         data = [_map(panel.image)]
     x_limits, y_limits = limits_of(panel)
@@ -95,17 +95,21 @@ def _text(words: str) -> str:
 
 
 def _curve(line: Line, number: int) -> dict[str, Any]:
-    curve = {
+    curve = _trace(line, number, "lines+markers" if _has_lone_points(line.y) else "lines")
+    if line.low is not None and line.high is not None:
+        curve["customdata"] = numbers(np.stack([line.low, line.high], axis=1))
+    return curve
+
+
+def _trace(line: Line, number: int, mode: str) -> dict[str, Any]:
+    return {
         "type": "scatter",
-        "mode": "lines+markers" if _has_lone_points(line.y) else "lines",
+        "mode": mode,
         "name": _text(line.label),
         "x": numbers(line.x),
         "y": numbers(line.y),
         "meta": {"label": line.label, "series": number},
     }
-    if line.low is not None and line.high is not None:
-        curve["customdata"] = numbers(np.stack([line.low, line.high], axis=1))
-    return curve
 
 
 def _has_lone_points(y: np.ndarray) -> bool:
@@ -113,17 +117,6 @@ def _has_lone_points(y: np.ndarray) -> bool:
     there = np.pad(np.isfinite(y), 1)
     lone = there[1:-1] & ~there[:-2] & ~there[2:]
     return bool(lone.any()) or len(y) <= MAX_PLAIN
-
-
-def _cloud(cloud: Line, number: int) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": _text(cloud.label),
-        "x": numbers(cloud.x),
-        "y": numbers(cloud.y),
-        "meta": {"label": cloud.label, "series": number},
-    }
 
 
 def _map(image: Image) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gradflow.checks import shorten
 from gradflow.interop import Net
-from gradflow.interop.feeding import feed
+from gradflow.interop.net import feed
 from gradflow.paths import user_path
 from gradflow.report.losses import Batch
 from gradflow.tasks.files import load_array

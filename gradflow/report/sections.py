@@ -1,11 +1,14 @@
-"""A whole report from the dataset of a diagnosis."""
+"""A whole report from the dataset of a diagnosis, and the claims of it."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradflow import study
+from gradflow.flow.summary import HORIZON
 from gradflow.report import findings as found
+from gradflow.report.measuring import median_over_runs
 from gradflow.report.page import worst
 from gradflow.report.panels import panels
 from gradflow.report.parts import Finding, Report, Section
@@ -14,12 +17,17 @@ from gradflow.report.tables import tables
 if TYPE_CHECKING:
     import xarray
 
+UNIT = "log10 of the norm"
+
 FACTS = ("cell", "sizes", "direction", "verification", "convention", "note")
 
 
-def layer_data(dataset: "xarray.Dataset", number: int) -> "xarray.Dataset":
-    """Returns what was measured of one layer, under the names that `measure_layer` gives."""
-    prefix = f"layer{number}_"
+def layers_data(dataset: "xarray.Dataset") -> list["xarray.Dataset"]:
+    """Returns what was measured of each layer, under the names that `measure_layer` gives."""
+    return [_layer_data(dataset, f"layer{i}_") for i in range(int(dataset.attrs["num_layers"]))]
+
+
+def _layer_data(dataset: "xarray.Dataset", prefix: str) -> "xarray.Dataset":
     own = dataset[[name for name in dataset.variables if str(name).startswith(prefix)]]
     names = {str(n): str(n).removeprefix(prefix) for n in {*own.variables, *own.dims}}
     return own.rename(names)
@@ -27,7 +35,7 @@ def layer_data(dataset: "xarray.Dataset", number: int) -> "xarray.Dataset":
 
 def sections(dataset: "xarray.Dataset") -> tuple[Section, ...]:
     """Returns the section of every layer."""
-    return tuple(_section(layer_data(dataset, i)) for i in range(int(dataset.attrs["num_layers"])))
+    return tuple(map(_section, layers_data(dataset)))
 
 
 def _section(data: "xarray.Dataset") -> Section:
@@ -85,4 +93,37 @@ def whole(dataset: "xarray.Dataset", environment: Mapping[str, Any]) -> Report:
         sections=every,
         facts=tuple((name, str(value)) for name, value in facts.items()),
         notes=tuple(f"Not diagnosed: {one}." for one in left_out),
+    )
+
+
+def arrives(dataset: "xarray.Dataset") -> study.Claim:
+    """Claims that the gradient of every layer reaches the needed lag."""
+    norms = {}
+    for data in layers_data(dataset):
+        median = median_over_runs(data.log_norm.values)
+        norms[str(data.name.values)] = float(median[int(data.needed_lag)] / np.log(10))
+    reached = [value > np.log10(HORIZON) for value in norms.values()]
+    return study.claim(
+        "arrives",
+        "The gradient of every layer is above 1e-3 at the lag that the task needs.",
+        None if np.isnan(list(norms.values())).any() else all(reached),
+        measured=[study.Measured(name, value, unit=UNIT) for name, value in norms.items()],
+        criterion="the median norm over sequences at the needed lag is above 1e-3",
+    )
+
+
+def is_repaired(dataset: "xarray.Dataset") -> study.Claim:
+    """Claims that a measured change brings the norm of every layer between 1e-3 and 1e3."""
+    best = {}
+    for data in layers_data(dataset):
+        after = np.where(np.isfinite(data.change_log_norm), data.change_log_norm, np.inf)
+        place = int(np.argmin(np.abs(after)))
+        label = f"{data.name.values}, {data.change.values[place]}"
+        best[label] = float(after[place] / np.log(10))
+    return study.claim(
+        "repaired",
+        "For every layer a measured change brings the norm at that lag between 1e-3 and 1e3.",
+        all(abs(value) <= 3 for value in best.values()),
+        measured=[study.Measured(name, value, unit=UNIT) for name, value in best.items()],
+        criterion="the median norm at the needed lag, after the best change of a copy",
     )

@@ -6,8 +6,7 @@ import numpy as np
 
 from gradflow.report.advice import result_of
 from gradflow.report.measuring import median_over_runs
-from gradflow.report.parts import Level, Table
-from gradflow.report.texts import magnitude, number, steps_text
+from gradflow.report.parts import Level, Table, magnitude, number, steps_text
 
 if TYPE_CHECKING:
     import xarray
@@ -17,7 +16,7 @@ MARKS: dict[str, Level] = {"repairs": "good", "helps": "warning", "does not help
 
 def tables(data: "xarray.Dataset", needed_lag: int) -> tuple[Table, ...]:
     """The measured advice, the settings of a training, and the recurrent matrices."""
-    found = [training(data, needed_lag), matrices(data)]
+    found = [training(data), matrices(data)]
     return tuple([changes(data, needed_lag), *found] if "change" in data else found)
 
 
@@ -50,7 +49,7 @@ def changes(data: "xarray.Dataset", needed_lag: int) -> Table:
     )
 
 
-def training(data: "xarray.Dataset", needed_lag: int) -> Table:
+def training(data: "xarray.Dataset") -> Table:
     """A threshold for clipping and a length for truncation, from what was measured."""
     gradients = data.log_gradient_norm.values
     curve = median_over_runs(data.log_norm.values)

@@ -37,11 +37,10 @@ def export(
       config: The configuration that it was measured with.
       seconds: How long it took, in seconds of wall time.
     """
-    fields = dataclasses.asdict(config)
     record = {
         "claims": [to_record(claim) for claim in experiment.claims(dataset)],
         "summary": experiment.summary(dataset).splitlines(),
-        "config": {key: _public(value) for key, value in fields.items()},
+        "config": recorded(config),
         "versions": versions(),
         "seconds": round(seconds, 1),
         **({QUICK: True} if is_quick(dataset) else {}),
@@ -49,6 +48,11 @@ def export(
     picture = render(experiment.draw(dataset), "png", {"Title": name})
     write_bytes(folder / f"{name}.png", picture)
     write_json(folder / f"{name}.json", record)
+
+
+def recorded(config: Config) -> dict[str, Any]:
+    """Returns a configuration as the record of a picture has it."""
+    return {key: _public(value) for key, value in dataclasses.asdict(config).items()}
 
 
 def _public(value: Any) -> Any:

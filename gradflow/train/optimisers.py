@@ -1,4 +1,19 @@
-"""optax's optimisers by name, with an open learning rate so that it can be swept."""
+"""optax's optimisers by name, with an open learning rate so that it can be swept.
+
+With g the gradient of an update and η the learning rate, each in the form of its paper::
+
+    rmsprop   v <- d v + (1 - d) g²    θ <- θ - η g / (√v + ε)           ε = 1e-8, d = 0.9
+    adam      m, v: averages of g, g², each over 1 - its decay^t    θ <- θ - η m / (√v + ε)
+    sgd       u <- μ u + g             θ <- θ - η u                      μ: momentum, 0
+
+PyTorch computes the same three. optax's own default for RMSprop is √(v + ε), which hardly moves an
+entry whose gradient is below √ε = 1e-4; ``rmsprop(eps_in_sqrt=True)`` gives it, and Lasagne and
+Keras compute it too. For a constant η this momentum is that of Sutskever et al. 2013, where η
+multiplies g inside u. Lasagne's Adam adds ε to √v before its correction.
+
+Source: Tieleman & Hinton 2012, lecture 6.5 (RMSprop, there without ε); Kingma & Ba 2015,
+arXiv:1412.6980, algorithm 1 (Adam); Sutskever, Martens, Dahl, Hinton 2013, ICML (momentum).
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +26,9 @@ import optax
 from gradflow.checks import check_number
 from gradflow.spec import check_name, check_options, parse_spec
 
+rmsprop = partial(optax.rmsprop, eps_in_sqrt=False)
+"""RMSprop with ε outside of the square root; the arguments are those of `optax.rmsprop`."""
+
 OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adabelief": optax.adabelief,
     "adagrad": optax.adagrad,
@@ -20,7 +38,7 @@ OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "lion": optax.lion,
     "nadam": optax.nadam,
     "radam": optax.radam,
-    "rmsprop": optax.rmsprop,
+    "rmsprop": rmsprop,
     "sgd": optax.sgd,
 }
 

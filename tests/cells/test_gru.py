@@ -114,6 +114,26 @@ def test_every_initial_bias_is_zero(key, factory):
 
 
 @pytest.mark.parametrize("factory", [gru, gru_reset_before])
+def test_the_update_bias_keeps_the_state_and_leaves_all_other_parameters(key, factory):
+    plain, params = factory(3, 4).init(key), factory(3, 4, update_bias=2.0).init(key)
+    np.testing.assert_array_equal(params["z"].pop("b"), np.full(4, 2.0))
+    np.testing.assert_array_equal(plain["z"].pop("b"), np.zeros(4))
+    jax.tree.map(np.testing.assert_array_equal, params, plain)
+    for bias, kept in ((2.0, sigmoid(2.0)), (-2.0, sigmoid(-2.0))):
+        cell = factory(0, 4, update_bias=bias, recurrent_init="normal(std=1e-30)")
+        h = jnp.ones(4)
+        np.testing.assert_allclose(cell.step(cell.init(key), h, jnp.zeros(0))[0], kept * h)
+
+
+@pytest.mark.parametrize("factory", [gru, gru_reset_before])
+def test_chrono_spreads_the_memories_of_the_update_gate(key, factory):
+    b = factory(1, 400, update_bias="chrono(max_lag=30)").init(key)["z"]["b"]
+    memories = np.exp(b) + 1
+    assert memories.min() >= 2 and memories.max() <= 30
+    assert memories.mean() == pytest.approx(16, rel=0.1)
+
+
+@pytest.mark.parametrize("factory", [gru, gru_reset_before])
 @settings(max_examples=20, deadline=None)
 @given(order=st.permutations(range(4)), seed=st.integers(0, 5))
 def test_permuting_the_units_permutes_the_step(factory, order, seed):

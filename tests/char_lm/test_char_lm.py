@@ -30,7 +30,8 @@ def text(tmp_path_factory):
 
 def run(folder, text, *flags):
     given = ["--quick", "--hidden_size=4", "--probe=gates,spectrum"]
-    given += ["--cell=gru", "--num_updates=40", f"--text={text}", f"--workdir={folder}"]
+    given += ["--cell=gru", "--num_updates=40", "--learning_rates=0.01"]
+    given += [f"--text={text}", f"--workdir={folder}"]
     return CHAR_LM.main([*given, *flags])
 
 
@@ -100,18 +101,20 @@ def check_probes(dataset, cell, params, text):
 def test_an_interrupted_training_resumes_to_the_same_record(recorded, text, tmp_path, monkeypatch):
     folder, advance, done = tmp_path / "out", READER.advance, []
 
-    def interrupt_second(*arguments):
+    def interrupt(
+        *arguments,
+    ):  # after two updates of the validation seed, in the second of the other
         done.append(len(done))
-        if len(done) == 2:
+        if len(done) == 4:
             raise KeyboardInterrupt
         return advance(*arguments)
 
-    monkeypatch.setattr(READER, "advance", interrupt_second)
+    monkeypatch.setattr(READER, "advance", interrupt)
     assert run(folder, text) == 130
     (metrics,) = folder.glob("units/*/metrics.jsonl")
     assert [json.loads(line)["update"] for line in metrics.read_text().splitlines()] == [0, 20]
     assert run(folder, text) == 0
-    assert len(done) == 3
+    assert len(done) == 5
     assert (folder / "result.nc").read_bytes() == (recorded / "result.nc").read_bytes()
 
 
@@ -141,7 +144,7 @@ def two_cells(dataset, saved, num_seeds=1):
     rnn = dataset.assign_coords(cell=["rnn"])
     rnn = rnn.assign(bits=rnn.bits + saved, log_norm=rnn.log_norm - 50.0 * (dataset.lag > 3))
     both = xarray.concat([rnn, dataset], dim="cell")
-    return xarray.concat([both] * num_seeds, dim="seed")
+    return xarray.concat([both] * num_seeds, dim="seed", data_vars="minimal")
 
 
 def test_the_claims_are_about_the_same_stretches(recorded):
@@ -179,6 +182,7 @@ def test_the_claims_are_about_the_same_stretches(recorded):
         ("--window=300", "Expected streams of more than window=300 symbols"),
         ("--flow_steps=500", "Expected a text of more than 500 symbols"),
         ("--eval_every=7", "Expected num_updates to be a positive multiple of eval_every=7"),
+        ("--optimiser=adam(learning_rate=1)", "learning rates in --learning_rates, got one in"),
         ("--optimiser=adma", "Unknown optimiser 'adma'"),
         ("--clipping=nome", "Unknown clipping 'nome'"),
     ],
@@ -189,6 +193,23 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, text, capsys, flag, 
     shown = capsys.readouterr().err
     assert message in shown and shown.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_cells_have_as_many_weights_and_their_own_rates(tmp_path, text):
+    given = ["--quick", "--num_weights=300", f"--text={text}", f"--workdir={tmp_path}/out"]
+    given += ["--cell=rnn,gru(update_bias=1)", "--num_updates=20", "--learning_rates=0.001,0.1"]
+    assert CHAR_LM.main(given) == 0
+    dataset = study.read_dataset(tmp_path / "out" / "result.nc")
+    weights = dataset.num_weights.isel(seed=0).values
+    np.testing.assert_allclose(weights, 300, rtol=0.15)
+    tried = dataset.validation_loss
+    assert tried.dims == ("cell", "tried_rate", "validation_seed") and tried.shape == (2, 2, 1)
+    assert len(np.unique(tried)) == 4
+    chosen = tried.isel(validation_seed=0).idxmin("tried_rate")
+    np.testing.assert_array_equal(dataset.learning_rate, chosen)
+    final = RESULTS.per_character(dataset).isel(update=-1, seed=0).values
+    assert (abs(final - tried.isel(validation_seed=0).min("tried_rate")) > 1e-4).all()
+    assert "fewer-bits-gru" in verdicts(CHAR_LM.EXPERIMENT.claims(dataset))
 
 
 def test_an_error_without_a_text_names_a_published_one(tmp_path, capsys):

@@ -21,7 +21,7 @@ CELL = gru(NUM_SYMBOLS, 3)
 LANGUAGE = Language(
     CELL,
     NUM_SYMBOLS,
-    resolve_optimiser("sgd(learning_rate=2.0)"),
+    resolve_optimiser("sgd"),
     resolve_clipping("none"),
     window=WINDOW,
     num_updates=4,
@@ -45,7 +45,7 @@ def read(params, codes, carries):
 
 def test_updates_are_those_of_truncated_windows_with_the_carry_kept():
     """Two windows, and the first again: the last symbols are less than a window."""
-    state = initial_state(LANGUAGE, jax.random.key(0), 2)
+    state = initial_state(LANGUAGE, jax.random.key(0), 2, 2.0)
     params = jax.device_get(state.params)  # a copy: the state is given up
     s_0 = carry = jnp.stack([CELL.initial_carry()] * 2)
     state, losses = advance(LANGUAGE, state, jnp.asarray(CODES), 3)
@@ -68,7 +68,7 @@ def test_updates_are_those_of_truncated_windows_with_the_carry_kept():
 
 
 def test_bits_count_weighted_symbols_of_a_stretch_read_without_a_reset():
-    params = initial_state(LANGUAGE, jax.random.key(1), 2).params
+    params = initial_state(LANGUAGE, jax.random.key(1), 2, 2.0).params
     weights = np.ones((8, 2), bool)
     weights[0], weights[6:, 1] = False, False
     losses, _ = read(params, CODES, jnp.stack([CELL.initial_carry()] * 2))
@@ -78,7 +78,7 @@ def test_bits_count_weighted_symbols_of_a_stretch_read_without_a_reset():
 
 
 def test_a_low_temperature_samples_the_likeliest_symbol_and_one_the_distribution():
-    params = initial_state(LANGUAGE, jax.random.key(2), 1).params
+    params = initial_state(LANGUAGE, jax.random.key(2), 1, 2.0).params
     params["readout"]["W"] = 8 * params["readout"]["W"]
     drawn = list(
         itertools.islice(write(CELL, params, np.array([1, 3]), jax.random.key(0), 1e-6), 5)
@@ -96,7 +96,7 @@ def test_a_low_temperature_samples_the_likeliest_symbol_and_one_the_distribution
 
 
 def test_bad_values_are_refused():
-    params = initial_state(LANGUAGE, jax.random.key(0), 1).params
+    params = initial_state(LANGUAGE, jax.random.key(0), 1, 2.0).params
     with pytest.raises(ValueError, match="Expected a positive temperature, got 0"):
         next(write(CELL, params, np.array([0]), jax.random.key(0), 0.0))
     with pytest.raises(ValueError, match="Expected at least one symbol to begin from"):

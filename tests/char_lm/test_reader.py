@@ -19,7 +19,7 @@ SCHEDULE = Schedule(num_updates=6, eval_every=2, probe_every=4)
 LANGUAGE = LANGUAGE_MODULE.Language(
     CELL,
     NUM_SYMBOLS,
-    resolve_optimiser("sgd(learning_rate=1.0)"),
+    resolve_optimiser("sgd"),
     resolve_clipping("none"),
     window=WINDOW,
     num_updates=8,  # of which six are made: their rates are exact in float32
@@ -36,7 +36,7 @@ def readout(params):
 
 
 def state_0():
-    return LANGUAGE_MODULE.initial_state(LANGUAGE, jax.random.key(0), 2)
+    return LANGUAGE_MODULE.initial_state(LANGUAGE, jax.random.key(0), 2, 1.0)
 
 
 def fits(folder=None, cell="lstm"):

@@ -14,8 +14,8 @@ from studies import load_part, one_run, verdicts
 from gradflow import flow
 from gradflow.cells import resolve, rnn
 
-exploding, measuring, networks = (
-    load_part(f"exploding.{part}") for part in ("study", "measuring", "networks")
+exploding, measuring, networks, results = (
+    load_part(f"exploding.{part}") for part in ("study", "measuring", "networks", "results")
 )
 EXPERIMENT = exploding.EXPERIMENT
 
@@ -72,6 +72,17 @@ def test_the_sweep_is_the_library_s_exponent_of_a_net_that_was_scaled(dataset):
     scaled = params | {"W_h": gain * params["W_h"]}
     expected = flow.lyapunov_exponents(cell, scaled, inputs, num_exponents=1, burn_in=10)
     found = dataset.exponent.sel(cell="tanh", gain=gain, run=3)
+    np.testing.assert_allclose(found, expected.exponents[0], rtol=1e-9)
+
+
+def test_a_size_of_the_extrapolation_is_a_net_of_that_size(dataset):
+    config = quick()
+    cell = resolve(networks.NETS["tanh"].spec)(config.input_size, 8)
+    params, inputs = initialised(cell, config, 2)
+    gain = dataset.ratio.values[4] * float(dataset.critical.sel(cell="tanh"))
+    scaled = params | {"W_h": gain * params["W_h"]}
+    expected = flow.lyapunov_exponents(cell, scaled, inputs, num_exponents=1, burn_in=10)
+    found = dataset.sized_exponent.sel(cell="tanh", size=8).isel(run=2, ratio=4)
     np.testing.assert_allclose(found, expected.exponents[0], rtol=1e-9)
 
 
@@ -143,32 +154,35 @@ def test_theory_of_the_gated_nets_is_their_jacobian_at_rest(name):
 
 def test_crossings_are_found_between_the_gains():
     gains = np.array([1.0, 2.0, 3.0, 4.0])
-    assert exploding.crossing(gains, np.array([-2.0, -1.0, 3.0, 5.0])) == 2.25
-    assert exploding.crossing(gains, np.array([-np.inf, -np.inf, 3.0, -1.0])) == 3.0
-    assert math.isnan(exploding.crossing(gains, -gains))
-    assert math.isnan(exploding.crossing(gains, gains))
+    assert results.crossing(gains, np.array([-2.0, -1.0, 3.0, 5.0])) == 2.25
+    assert results.crossing(gains, np.array([-np.inf, -np.inf, 3.0, -1.0])) == 3.0
+    assert math.isnan(results.crossing(gains, -gains))
+    assert math.isnan(results.crossing(gains, gains))
 
 
 def test_statistics_of_tails_and_slopes():
-    assert exploding.log_excess(np.log([1.0, 1.0, 1.0, 97.0])) == pytest.approx(math.log10(25))
-    assert exploding.log_excess(np.array([0.0, 0.0, 5000.0])) > 2000  # beyond any float
-    np.testing.assert_allclose(exploding.roughness(np.array([[1.0, -100.0, 1.0]])), [2.0])
+    assert results.log_excess(np.log([1.0, 1.0, 1.0, 97.0])) == pytest.approx(math.log10(25))
+    assert results.log_excess(np.array([0.0, 0.0, 5000.0])) > 2000  # beyond any float
+    np.testing.assert_allclose(results.roughness(np.array([[1.0, -100.0, 1.0]])), [2.0])
 
 
 def record_of(shift, sigma, peak):
     """A record of a net with its crossing at 1 + shift, log-normal tails and a slope's peak."""
     rng = np.random.default_rng(0)
-    gain = np.linspace(0.5, 2, 16)
+    gain = np.linspace(0.5, 2, 61)
+    sizes = np.array([100, 400])  # critical gains that are 20 units over N above their limit
+    critical = 1 + shift + 20 / sizes
+    exponents = np.tile(np.log(gain / critical[:, None, None]), (1, 1, 5, 1))
     slopes = np.ones((5, 2, 9))
     slopes[:, 1, 4] = peak
     return xarray.Dataset(
         {
-            "exponent": (("cell", "run", "gain"), np.tile(np.log(gain / (1 + shift)), (1, 5, 1))),
+            "sized_exponent": (("cell", "size", "run", "ratio"), exponents),
             "critical": ("cell", [1.0]),
             "log_gradient": (("cell", "factor", "draw"), sigma * rng.normal(size=(1, 2, 400))),
             "slope": (("run", "factor", "place"), slopes),
         },
-        coords={"cell": ["linear"], "gain": gain, "factor": [0.8, 1.5]},
+        coords={"cell": ["linear"], "size": sizes, "ratio": gain, "factor": [0.8, 1.5]},
     )
 
 
@@ -189,8 +203,12 @@ def test_the_claims_are_decided_by_the_record():
 
 def test_the_summary_has_the_critical_gain():
     record = record_of(0.05, 3.0, 50.0)
-    gain = exploding.critical_gain_of(record.sel(cell="linear"))
+    gain = results.critical_gain_of(record.sel(cell="linear"))
     assert gain.value == pytest.approx(1.05, abs=2e-3)
+    at_sizes = results.critical_gains(record.sel(cell="linear"))
+    np.testing.assert_allclose(at_sizes[0], [1.25, 1.1], atol=2e-3)
+    alone = record.sel(cell="linear").isel(size=[1])
+    assert results.critical_gain_of(alone).value == pytest.approx(1.1, abs=2e-3)
     assert f"{gain:.3f}" in EXPERIMENT.summary(record)
     assert "nan" in EXPERIMENT.summary(record_of(9.0, 3.0, 50.0))
 

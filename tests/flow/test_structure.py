@@ -235,6 +235,16 @@ def test_h_that_no_step_reads_is_not_the_default():
     assert default_block(nameless, params, inputs) == "0"
 
 
+def test_blocks_are_counted_by_size():
+    cell = delta()
+    assert flow.block_sizes(cell, *problem(cell, 2), block="S") == {3: 4}
+    assert flow.block_sizes(cell, *problem(cell, 2)) == {16: 1}
+    cell = CELLS["lstm"](3, 4)
+    assert flow.block_sizes(cell, *problem(cell)) == {8: 1}
+    with pytest.raises(ValueError, match="Expected the name of a block"):
+        flow.block_sizes(cell, *problem(cell), block="q")
+
+
 def test_several_fields_are_one_block():
     cell = CELLS["lstm"](3, 4)
     params, inputs = problem(cell)

@@ -1,4 +1,4 @@
-"""What the tests of foreign frameworks compare: outputs, step Jacobians and log norms."""
+"""What the tests of foreign frameworks compare, and cells of Keras from its documentation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -64,3 +64,33 @@ def check_log_norms(layer: Layer, step: Step, tolerance: float = 1e-5) -> None:
     expected = [float(jnp.log(jnp.linalg.norm(block, 2))) for block in jacobians]
     found = log_norms(layer.cell, jax.tree.map(jnp.asarray, layer.params), x)
     np.testing.assert_allclose(found[:T], expected[::-1], rtol=0, atol=tolerance)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def keras_lstm(x, K, R, b, gate=sigmoid):
+    """Keras's LSTM on (T, input): columns i f c o."""
+    h = c = np.zeros(len(R))
+    outputs = []
+    for x_t in x:
+        i, f, g, o = np.split(x_t @ K + h @ R + b, 4)
+        c = gate(f) * c + gate(i) * np.tanh(g)
+        h = gate(o) * np.tanh(c)
+        outputs.append(h)
+    return np.array(outputs)
+
+
+def keras_gru(x, K, R, b_x, b_h, *, reset_after=True, gate=sigmoid):
+    """Keras's GRU on (T, input): columns z r h."""
+    h = np.zeros(len(R))
+    outputs = []
+    for x_t in x:
+        z_x, r_x, n_x = np.split(x_t @ K + b_x, 3)
+        z_h, r_h, n_h = np.split(h @ R + b_h, 3)
+        z, r = gate(z_x + z_h), gate(r_x + r_h)
+        inner = r * n_h if reset_after else (r * h) @ R[:, 2 * len(R) :]
+        h = z * h + (1 - z) * np.tanh(n_x + inner)
+        outputs.append(h)
+    return np.array(outputs)

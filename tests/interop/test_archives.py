@@ -25,8 +25,7 @@ def test_members_are_read(tmp_path, method):
     with opened_archive(path) as archive:
         assert archive.names == ("a/b", "empty", "large")
         assert archive.read("a/b") == b"x" and archive.read("empty") == b""
-        assert archive.read("large") == large and archive.size("large") == len(large)
-        archive.check("large")
+        assert archive.read("large") == large
         with pytest.raises(ValueError, match="has no member c"):
             archive.read("c")
 
@@ -58,7 +57,7 @@ def test_a_damaged_member_is_an_error(tmp_path):
     content = path.read_bytes()
     path.write_bytes(content.replace(b"0123456789", b"0123456780", 1))
     with opened_archive(path) as archive, pytest.raises(ValueError, match="Bad CRC-32"):
-        archive.check("a")
+        archive.read("a")
     for broken in (content[:-10], content[20:], b"PK\3\4", os.urandom(100)):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match="undamaged archive"), opened_archive(path) as archive:

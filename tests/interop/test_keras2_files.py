@@ -5,16 +5,12 @@ import json
 import h5py
 import numpy as np
 import pytest
-from foreign import random_inputs
+from foreign import keras_gru, keras_lstm, random_inputs
 
 import gradflow
 
 H, SIZE = 3, 2
 RANDOM = np.random.default_rng(11)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def hard_sigmoid(x):
@@ -26,62 +22,19 @@ def draw(*shape):
     return (RANDOM.normal(size=shape) / 2).astype(np.float32)
 
 
-def lstm(x, K, R, b, gate=sigmoid):
-    """Keras's LSTM on (T, input): columns i f c o."""
-    h = c = np.zeros(H)
-    outputs = []
-    for x_t in x:
-        i, f, g, o = np.split(x_t @ K + h @ R + b, 4)
-        c = gate(f) * c + gate(i) * np.tanh(g)
-        h = gate(o) * np.tanh(c)
-        outputs.append(h)
-    return np.array(outputs)
-
-
-def gru(x, K, R, b_x, b_h, *, reset_after=True, gate=sigmoid):
-    """Keras's GRU on (T, input): columns z r h."""
-    h = np.zeros(H)
-    outputs = []
-    for x_t in x:
-        z_x, r_x, n_x = np.split(x_t @ K + b_x, 3)
-        z_h, r_h, n_h = np.split(h @ R + b_h, 3)
-        z, r = gate(z_x + z_h), gate(r_x + r_h)
-        inner = r * n_h if reset_after else (r * h) @ R[:, 2 * H :]
-        h = z * h + (1 - z) * np.tanh(n_x + inner)
-        outputs.append(h)
-    return np.array(outputs)
+def from_cudnn(K, gates):
+    """The kernel that cuDNN reads: each gate in its order in memory, as (hidden, input)."""
+    return np.hstack([block.ravel().reshape(H, -1).T for block in np.split(K, gates, 1)])
 
 
 def cudnn_lstm(x, K, R, b):
-    """What cuDNN computes with the numbers that Keras 2 hands over: the matrices in their order
-    in memory, each read as (hidden, input), and two biases of 4 H numbers, i f c o."""
-    W = [block.ravel().reshape(H, -1) for block in np.split(K, 4, 1)]
-    U = [block.ravel().reshape(H, H) for block in np.split(R, 4, 1)]
-    biases = np.split(b, 8)
-    h = c = np.zeros(H)
-    outputs = []
-    for x_t in x:
-        i, f, g, o = (W[k] @ x_t + biases[k] + U[k] @ h + biases[4 + k] for k in range(4))
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        h = sigmoid(o) * np.tanh(c)
-        outputs.append(h)
-    return np.array(outputs)
+    """What cuDNN computes with the numbers that Keras 2 hands over, with two biases of 4 H."""
+    return keras_lstm(x, from_cudnn(K, 4), from_cudnn(R, 4), sum(np.split(b.astype(float), 2)))
 
 
 def cudnn_gru(x, K, R, b):
-    """The same for the GRU: z r h, with the reset gate after the product."""
-    W = [block.ravel().reshape(H, -1) for block in np.split(K, 3, 1)]
-    U = [block.ravel().reshape(H, H) for block in np.split(R, 3, 1)]
-    b_x, b_h = np.split(b, 6)[:3], np.split(b, 6)[3:]
-    h = np.zeros(H)
-    outputs = []
-    for x_t in x:
-        a = [W[k] @ x_t + b_x[k] for k in range(3)]
-        s = [U[k] @ h + b_h[k] for k in range(3)]
-        z, r = sigmoid(a[0] + s[0]), sigmoid(a[1] + s[1])
-        h = z * h + (1 - z) * np.tanh(a[2] + r * s[2])
-        outputs.append(h)
-    return np.array(outputs)
+    """The same for the GRU, with the reset gate after the product."""
+    return keras_gru(x, from_cudnn(K, 3), from_cudnn(R, 3), *np.split(b, 2))
 
 
 def write(path, owners, *, config=None, version="2.2.4"):
@@ -170,13 +123,13 @@ def test_a_whole_model_of_keras_2(tmp_path):
     assert net.framework == "Keras 2.2.4"
     lstm_1, one, two, rnn = net.layers
     assert lstm_1.spec == "lstm(gate_activation='hard_sigmoid_fifth')"
-    check(lstm_1, lambda *a: lstm(*a, gate=hard_sigmoid), *first)
+    check(lstm_1, lambda *a: keras_lstm(*a, gate=hard_sigmoid), *first)
     assert one.fed_by == two.fed_by == ("lstm_1",)
     assert (one.name, two.name) == ("bidirectional_1.forward", "bidirectional_1.reverse")
     for layer, (K, R, b), reverse in ((one, forward, False), (two, backward, True)):
         check(
             layer,
-            lambda x, K, R, b: gru(x, K, R, b, 0 * b, reset_after=False),
+            lambda x, K, R, b: keras_gru(x, K, R, b, 0 * b, reset_after=False),
             K,
             R,
             b,
@@ -229,8 +182,8 @@ def test_weights_alone_tell_the_kinds_by_their_shapes(tmp_path):
     assert "reset" in net.unsupported["gru_without_bias"]
     newer = gradflow.load(write(tmp_path / "newer.h5", owners, version="2.6.0"))
     assert newer["after"].spec == "gru"
-    check(newer["after"], lambda x, K, R, b: gru(x, K, R, *b), K, R, b)
-    check(newer["bi.reverse"], lambda x, K, R, b: gru(x, K, R, *b), R, R, b, reverse=True)
+    check(newer["after"], lambda x, K, R, b: keras_gru(x, K, R, *b), K, R, b)
+    check(newer["bi.reverse"], lambda x, K, R, b: keras_gru(x, K, R, *b), R, R, b, reverse=True)
 
 
 def test_the_activation_of_a_simple_rnn_is_asked_for(tmp_path):

@@ -12,9 +12,9 @@ import pytest
 from foreign import T, check_log_norms, check_outputs, check_step, random_inputs
 
 import gradflow
-from gradflow.interop.feeding import feed, to_lowest
 from gradflow.interop.keras import runs as keras_runs
 from gradflow.interop.keras.cells import ACTIVATIONS
+from gradflow.interop.net import feed, to_lowest
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 keras = pytest.importorskip("keras")

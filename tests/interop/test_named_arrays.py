@@ -3,19 +3,19 @@
 import importlib.util
 import io
 import json
+import sys
 import zipfile
 
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from foreign import keras_gru, keras_lstm
 from safetensors.numpy import save_file
 
 import gradflow
 from gradflow.cells import resolve
-from gradflow.interop import save_params
-from gradflow.interop.arrays import layouts as array_layouts
-from gradflow.interop.arrays import nets as named_arrays
+from gradflow.interop import gates, save_params
 from gradflow.interop.arrays.names import find_groups
 
 INPUT, HIDDEN, STEPS = 3, 4, 7
@@ -49,36 +49,6 @@ def saved(path, arrays):
     return path
 
 
-# A second statement of the layouts, written from the documentation of the frameworks.
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
-
-
-def keras_gru(x, kernel, recurrent, bias, *, reset_after):
-    h, outputs = np.zeros(HIDDEN), []
-    z, r, n = (slice(k * HIDDEN, (k + 1) * HIDDEN) for k in range(3))
-    b_x, b_h = (bias[0], bias[1]) if reset_after else (bias, 0 * bias)
-    for step in x:
-        a, b = step @ kernel + b_x, h @ recurrent + b_h
-        update, reset = sigmoid(a[z] + b[z]), sigmoid(a[r] + b[r])
-        inner = reset * b[n] if reset_after else (reset * h) @ recurrent[:, n]
-        h = update * h + (1 - update) * np.tanh(a[n] + inner)
-        outputs.append(h)
-    return np.stack(outputs)
-
-
-def keras_lstm(x, kernel, recurrent, bias):
-    h, c, outputs = np.zeros(HIDDEN), np.zeros(HIDDEN), []
-    for step in x:
-        i, f, g, o = np.split(step @ kernel + h @ recurrent + bias, 4)
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        h = sigmoid(o) * np.tanh(c)
-        outputs.append(h)
-    return np.stack(outputs)
-
-
 @pytest.mark.parametrize("separator", ["/", "."])
 @pytest.mark.parametrize("end", ["", ":0"])
 def test_keras_names_are_read(tmp_path, separator, end):
@@ -100,7 +70,9 @@ def test_both_grus_of_keras_are_told_apart_by_their_bias(tmp_path, reset_after):
     assert layer.spec == ("gru" if reset_after else "gru_reset_before")
     assert f"reset_after={reset_after}" in layer.convention
     x = array(1, STEPS, INPUT, seed=5)
-    expected = keras_gru(x[0], *arrays.values(), reset_after=reset_after)
+    kernel, recurrent, bias = arrays.values()
+    biases = bias if reset_after else (bias, 0 * bias)
+    expected = keras_gru(x[0], kernel, recurrent, *biases, reset_after=reset_after)
     np.testing.assert_allclose(layer.run(x)[0], expected, atol=1e-12)
 
 
@@ -120,7 +92,7 @@ def test_cudnn_layers_have_their_gates_transposed(tmp_path, gates):
     if gates == 4:
         expected = keras_lstm(x[0], kernel, recurrent, bias.sum(0))
     else:
-        expected = keras_gru(x[0], kernel, recurrent, bias, reset_after=True)
+        expected = keras_gru(x[0], kernel, recurrent, *bias)
     np.testing.assert_allclose(layer.run(x)[0], expected, atol=1e-12)
 
 
@@ -250,7 +222,7 @@ def test_other_names_are_listed_with_the_nearest(tmp_path):
 
 
 def test_without_pytorch_the_layers_are_not_verified(tmp_path, monkeypatch):
-    monkeypatch.setattr(named_arrays, "is_torch_installed", lambda: False)
+    monkeypatch.setitem(sys.modules, "torch", None)
     layer = gradflow.load(saved(tmp_path / "a.npz", torch_arrays()))["l0"]
     assert layer.error is None and layer.note == "not verified: PyTorch is not installed"
     assert layer.verification == "not verified"
@@ -258,9 +230,7 @@ def test_without_pytorch_the_layers_are_not_verified(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed")
 def test_swapped_gates_do_not_pass(tmp_path, monkeypatch):
-    split = array_layouts.split_gates
-    swap = lambda cell, order, *arrays: split(cell, order.replace("rz", "zr"), *arrays)  # noqa: E731
-    monkeypatch.setattr(array_layouts, "split_gates", swap)
+    monkeypatch.setitem(gates.ORDERS["torch"], "gru", "zrn")
     with pytest.raises(ValueError, match="follows another convention"):
         gradflow.load(saved(tmp_path / "a.npz", torch_arrays(3)))
 

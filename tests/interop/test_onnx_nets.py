@@ -9,7 +9,7 @@ import pytest
 
 import gradflow
 from gradflow import flow
-from gradflow.interop.feeding import feed, to_lowest
+from gradflow.interop.net import feed, to_lowest
 from gradflow.spec import parse_spec
 
 onnx = pytest.importorskip("onnx")

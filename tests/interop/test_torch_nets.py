@@ -17,8 +17,9 @@ from safetensors.numpy import save_file
 
 import gradflow
 from gradflow import flow
-from gradflow.interop import archives, formats
-from gradflow.interop.feeding import feed, to_lowest
+from gradflow.interop import archives, formats, gates
+from gradflow.interop.net import feed, to_lowest
+from gradflow.interop.torch import pickles
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  (only where PyTorch is installed)
@@ -321,14 +322,7 @@ def test_weights_that_are_not_finite_are_imported_and_named():
 
 
 def test_swapped_gates_do_not_pass(monkeypatch):
-    from gradflow.interop.arrays import layouts as array_layouts
-
-    split = array_layouts.split_gates
-    monkeypatch.setattr(
-        array_layouts,
-        "split_gates",
-        lambda cell, order, *arrays: split(cell, order.replace("fg", "gf"), *arrays),
-    )
+    monkeypatch.setitem(gates.ORDERS["torch"], "lstm", "igfo")
     with pytest.raises(ValueError, match="follows another convention"):
         gradflow.load(made())
 
@@ -471,6 +465,12 @@ def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
     swap = lambda name, data: data[:40] if name.endswith("/data/0") else data  # noqa: E731
     with pytest.raises(ValueError, match="lies in 40 bytes"):
         gradflow.load(repacked(script, tmp_path / "short.pt", swap))
+
+
+def test_a_text_in_a_shape_is_not_repeated_in_memory():
+    tensor = pickles.Tensor("0", np.float32, 0, (10**12, "text"), (1, 1))  # pyright: ignore
+    with pytest.raises(ValueError, match="lies in 8 bytes"):
+        tensor.view(bytes(8))
 
 
 def test_parts_of_a_checkpoint_that_repeat_are_visited_once(tmp_path):

@@ -12,7 +12,7 @@ import plotly.graph_objects
 import pytest
 import report_samples as samples
 
-from gradflow.report import assets, page, plots
+from gradflow.report import page, plots
 from gradflow.report.limits import limits_of
 from gradflow.report.parts import Finding, Image, Line, Panel, Report, Section, Table
 from gradflow.study.figure import SERIES_STYLES
@@ -69,7 +69,7 @@ def test_nothing_is_loaded(elements):
     ]
     assert len(links) > 10
     assert [link for link in links if not link.startswith(("#", "data:"))] == []
-    styles = assets.read("page.css") + assets.read("dark.css")
+    styles = page.read("page.css") + page.read("dark.css")
     assert "url(" not in styles and "@import" not in styles
 
 
@@ -293,7 +293,7 @@ def test_descriptions_give_the_course():
 
 
 def colours(name: str) -> dict[str, str]:
-    return dict(re.findall(r"--([\w-]+): (#\w{6})", assets.read(name)))
+    return dict(re.findall(r"--([\w-]+): (#\w{6})", page.read(name)))
 
 
 def test_the_light_colours_of_curves_are_the_houses():

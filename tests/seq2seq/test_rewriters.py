@@ -25,7 +25,7 @@ CONFIG = load_part("seq2seq.config").Config(
     num_evaluations=2,
     batch_size=3,
     eval_size=5,
-    learning_rate=0.1,
+    clip=0.2,
     num_seeds=2,
     seed=0,
 )
@@ -85,27 +85,33 @@ def test_free_running_outputs_are_those_under_teacher_forcing_of_the_same_symbol
     assert alone["forced"] == pytest.approx(told.mean()) != alone["free"]
 
 
-def test_a_fit_is_each_seeds_own_loop():
-    data = reversal(2)
+@pytest.mark.parametrize(("seeds", "shown"), [((0, 1), slice(0, 5)), ((2, 3), slice(5, 10))])
+def test_a_fit_is_each_networks_own_loop(seeds, shown):
+    """At its own rate, clipped by its own norm; validation seeds have pairs of their own."""
+    data, rates = reversal(2), (0.1, 0.03)
     net = Rewriter(rnn(10, 3), rnn(10, 3), 10, 10)
     born = jax.vmap(net.init)(jax.random.split(jax.random.key(0), 2))
-    nets = Rewriters(net, data, CONFIG)
+    nets = Rewriters(net, data, CONFIG, np.array(seeds), np.array(rates))
     *_, last = nets.fit(born)
 
     def loss(params, pairs):
         logits = net.forced(params, pairs.sources.T, pairs.targets.T)
         return cross_entropy(logits, pairs.targets.T)
 
-    slope, test = jit(jax.grad(loss)), data.test.at(np.arange(5))
+    slope, test = jit(jax.grad(loss)), data.test.at(np.arange(10)[shown])
     value = jit(loss)
-    adam = optax.adam(lambda count: 0.05 * (1 + jnp.cos(jnp.pi * count / 4)))
-    for seed in range(2):
+    for seed, rate in enumerate(rates):
+        falling = lambda count, rate=rate: rate / 2 * (1 + jnp.cos(jnp.pi * count / 4))  # noqa: E731
+        adam = optax.adam(falling)
         params = jax.tree.map(lambda leaf, seed=seed: leaf[seed], born)
         state, losses = adam.init(params), [value(params, test)]
         for epoch in range(2):
             for batch in nets.batches(epoch):
                 mine = Pairs(*(array[seed] for array in batch))
-                steps, state = adam.update(slope(params, mine), state, params)
+                steep = slope(params, mine)
+                assert (norm := optax.tree.norm(steep)) > 0.2
+                clipped = jax.tree.map(lambda leaf, norm=norm: 0.2 / norm * leaf, steep)
+                steps, state = adam.update(clipped, state, params)
                 params = optax.apply_updates(params, steps)
             losses.append(value(params, test))
         np.testing.assert_allclose(last.metrics["loss"][:, seed], losses, rtol=1e-9)
@@ -113,7 +119,7 @@ def test_a_fit_is_each_seeds_own_loop():
 
 
 def test_each_seed_has_batches_of_its_own_the_same_each_time():
-    nets = Rewriters(NET, reversal(3), CONFIG)
+    nets = Rewriters(NET, reversal(3), CONFIG, np.arange(2), np.ones(2))
     once, again = (list(nets.batches(1)) for _ in range(2))
     assert len(once) == 2 and once[0].sources.shape == (2, 3, 3)
     for a, b in zip(once, again, strict=True):

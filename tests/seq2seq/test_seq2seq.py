@@ -26,6 +26,15 @@ def test_a_run_draws_its_figure(folder):
         assert read_description(folder / "params" / f"rnn_{name}.safetensors").cell == "rnn"
 
 
+def test_the_learning_rate_is_chosen_on_other_seeds(dataset):
+    assert dataset.validation_loss.dims == ("cell", "tried_rate", "validation_seed")
+    losses = dataset.validation_loss.isel(cell=0)
+    assert np.isfinite(losses).all() and len(np.unique(losses)) == losses.size == 4
+    best = float(losses.median("validation_seed").idxmin("tried_rate"))
+    assert dataset.learning_rate.values == [best]
+    assert "of 0.003, 0.03, the one with" in EXPERIMENT.summary(dataset)
+
+
 def test_the_record_has_what_was_trained(dataset):
     assert dict(dataset.log_adjoint.sizes) == {
         "cell": 1, "stage": 2, "seed": 3, "sequence": 2, "step": 7
@@ -93,7 +102,7 @@ def test_the_long_form_has_its_sizes(monkeypatch):
     [
         ({"cells": ""}, "Expected the name of a cell, got ''"),
         ({"cells": "lsmt"}, "Unknown cell 'lsmt'"),
-        ({"num_formats": 4}, "Expected 1 to 3 formats, got 4"),
+        ({"task": "dates", "num_formats": 4}, "Expected 1 to 3 formats, got 4"),
         ({"num_updates": 7}, "Expected num_updates to be a multiple of num_evaluations=3"),
         ({"probe": "gates", "cells": "rnn"}, "The probe 'gates' needs a cell with gates"),
         ({"probe_every": 3}, "Expected probe_every to be a positive multiple of eval_every=2"),
@@ -107,6 +116,7 @@ def test_bad_input_is_refused(given, message):
 @pytest.mark.slow  # a net of the default size is trained: less than a minute
 def test_the_lstm_learns_to_write_the_dates_that_are_held_out():
     given = {"cells": "lstm", "num_updates": 900, "num_evaluations": 3, "num_seeds": 2}
+    given |= {"task": "dates", "learning_rates": (0.01,), "num_validation": 1}
     config = EXPERIMENT.resolve(given)
     with study.precision(config):
         dataset = EXPERIMENT.run(config, study.call)

@@ -23,9 +23,32 @@ def test_a_traced_rate_gives_what_optax_gives_at_a_number(name):
     rates = jnp.array([0.1, 0.02])
     swept = jax.vmap(lambda rate: three_steps(make(rate)))(rates)
     for rate, params in zip(rates, swept, strict=True):
-        expected = three_steps(getattr(optax, name)(float(rate)))
+        expected = three_steps(OPTIMISERS[name](float(rate)))
         np.testing.assert_allclose(params, expected, rtol=1e-12)
         assert not np.allclose(params, PARAMS["W"])
+
+
+def test_tiny_gradients_move_the_parameters_as_far_as_large_ones():
+    """The first update by the papers' equations: epsilon is outside of the square root."""
+    g = {"W": jnp.array([[1e-6, -3e-8], [1.0, 0.0]])}
+    size = abs(g["W"])
+    expected = {
+        "rmsprop": 0.1 * g["W"] / (jnp.sqrt(0.1) * size + 1e-8),
+        "adam": 0.1 * g["W"] / (size + 1e-8),  # both averages are corrected to those of g itself
+        "rmsprop(eps_in_sqrt=True)": 0.1 * g["W"] / jnp.sqrt(0.1 * size**2 + 1e-8),
+    }
+    for spec, move in expected.items():
+        transformation = resolve_optimiser(spec).make(0.1)
+        updates, _ = transformation.update(g, transformation.init(PARAMS), PARAMS)
+        np.testing.assert_allclose(updates["W"], -move, rtol=1e-9)
+
+
+def test_momentum_sums_gradients_before_the_learning_rate():
+    transformation = resolve_optimiser("sgd(momentum=0.9)").make(0.1)
+    state = transformation.init(PARAMS)
+    for expected in (0.1, 0.19, 0.271):
+        updates, state = transformation.update(jax.tree.map(jnp.ones_like, PARAMS), state, PARAMS)
+        np.testing.assert_allclose(updates["W"], -expected, rtol=1e-12)
 
 
 def test_options_reach_optax():

@@ -8,25 +8,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradflow.cell import Cell, param_shapes
+from gradflow.cell import param_shapes
 from gradflow.cells import resolve
 from gradflow.checks import shorten
-from gradflow.interop.archives import Archive, damaged, opened_archive
+from gradflow.interop.archives import Archive, damaged, opened_archive, opened_safetensors
 from gradflow.interop.arrays.nets import from_names
-from gradflow.interop.arrays.safetensors_files import opened
 from gradflow.interop.loading import Options
 from gradflow.interop.net import Layer, Net
-from gradflow.interop.weights import METADATA, Description, read_description
+from gradflow.interop.weights import METADATA, named_leaves, read_description
 
 
 def read_safetensors(path: Path, options: Options) -> Net:
-    """Reads the recurrent layers of a safetensors file, or the cell that gradflow wrote to it.
-
-    Raises:
-      ValueError: If the file is damaged or has no recurrent layer.
-      OSError: If there is no such file.
-    """
-    with opened(path) as file:
+    """Reads the recurrent layers of a safetensors file, or the cell that gradflow wrote to it."""
+    with opened_safetensors(path) as file:
         if METADATA in (file.metadata() or {}):
             return Net("gradflow", (_own_layer(path, file),))
 
@@ -43,12 +37,7 @@ def read_safetensors(path: Path, options: Options) -> Net:
 
 
 def read_npz(path: Path, options: Options) -> Net:
-    """Reads the recurrent layers of a NumPy archive.
-
-    Raises:
-      ValueError: If the archive is damaged or has no recurrent layer.
-      OSError: If there is no such file.
-    """
+    """Reads the recurrent layers of a NumPy archive."""
     with opened_archive(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.names]
         return from_names(names, lambda name: _read_npy(path, archive, name), "", options)
@@ -77,11 +66,14 @@ def _read_npy(path: Path, archive: Archive, name: str) -> np.ndarray:
 def _own_layer(path: Path, file: Any) -> Layer:
     """Reads the parameters of a file that gradflow wrote. They may be infinite or NaN."""
     about = read_description(path)
-    leaves, tree = jax.tree_util.tree_flatten_with_path(param_shapes(_cell(path, about)))
-    names = {
-        jax.tree_util.keystr(place, simple=True, separator=".") or "params": leaf.shape
-        for place, leaf in leaves
-    }
+    try:
+        cell = resolve(about.cell, allow_code=False)(about.input_size, about.hidden_size)
+    except TypeError as error:  # an option of another type
+        raise ValueError(
+            f"Cannot make the cell {shorten(about.cell)} of {str(path)!r}. {shorten(error)}"
+        ) from None
+    like = param_shapes(cell)
+    names = {name: leaf.shape for name, leaf in named_leaves(like, "the cell").items()}
     found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     if names != found:
         raise ValueError(
@@ -89,23 +81,6 @@ def _own_layer(path: Path, file: Any) -> Layer:
             f"{str(path)!r}, got {shorten(found)}. Write the file with "
             "gradflow.interop.save_params."
         )
-    arrays = [np.asarray(file.get_tensor(name)) for name in names]
-    params = jax.tree.unflatten(tree, [np.asarray(array, np.float64) for array in arrays])
-    return Layer(
-        name="cell",
-        spec=about.cell,
-        input_size=about.input_size,
-        hidden_size=about.hidden_size,
-        params=params,
-        convention="gradflow's own",
-        note="written by gradflow",
-    )
-
-
-def _cell(path: Path, about: Description) -> Cell:
-    try:
-        return resolve(about.cell, allow_code=False)(about.input_size, about.hidden_size)
-    except TypeError as error:  # an option of another type
-        raise ValueError(
-            f"Cannot make the cell {shorten(about.cell)} of {str(path)!r}. {shorten(error)}"
-        ) from None
+    arrays = [np.asarray(file.get_tensor(name), np.float64) for name in names]
+    params = jax.tree.unflatten(jax.tree.structure(like), arrays)
+    return Layer("cell", *about, params, "gradflow's own", note="written by gradflow")

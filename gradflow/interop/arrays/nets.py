@@ -1,51 +1,37 @@
 """Recurrent layers from arrays with the names that PyTorch or Keras gives them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
+from gradflow.cell import Params
 from gradflow.checks import shorten
-from gradflow.interop.arrays.layouts import Layout, keras_layout, torch_layout
 from gradflow.interop.arrays.names import KERAS, TORCH, Group, describe, find_groups
+from gradflow.interop.gates import KINDS, NUM_GATES, keras_cell, keras_params, torch_params
 from gradflow.interop.loading import Options
-from gradflow.interop.net import Layer, Net, compared
-from gradflow.interop.torch.reference import is_torch_installed, torch_original
-
-DEFAULTS = Options()
+from gradflow.interop.net import Layer, Net, layer_of
+from gradflow.interop.torch.runs import torch_original
+from gradflow.interop.verification import compared, importable, noted
 
 CONVENTIONS = {"torch": "PyTorch", "keras": "Keras"}
 """The layouts that named arrays can have, and the frameworks they are of."""
 
-
-def from_arrays(
-    arrays: Mapping[str, np.ndarray], framework: str = "", options: Options = DEFAULTS
-) -> Net:
-    """Returns the recurrent layers among named arrays.
-
-    Args:
-      arrays: The arrays by name, such as ``encoder.weight_hh_l0``.
-      framework: Where they come from; by default the framework that gives such names.
-      options: What the user says about them.
-
-    Raises:
-      ValueError: If no layer can be imported; the message has the reasons.
-    """
-    return from_names(list(arrays), arrays.__getitem__, framework, options)
+Arrays = Mapping[str, np.ndarray]
+"""The arrays of a layer by what they are: W_x, W_h, b, b_x, b_h, W_hr."""
 
 
 def from_names(
     names: Sequence[str],
     get: Callable[[str], np.ndarray],
-    framework: str = "",
-    options: Options = DEFAULTS,
+    framework: str,
+    options: Options,
 ) -> Net:
     """Returns the recurrent layers among named arrays, of which only theirs are read.
 
     Args:
-      names: The names of all arrays.
+      names: The names of all arrays, such as ``encoder.weight_hh_l0``.
       get: Returns an array by its name.
-      framework: Where they come from; by default the framework that gives such names.
+      framework: Where they come from; if empty, the framework that gives such names.
       options: What the user says about them.
 
     Raises:
@@ -54,84 +40,55 @@ def from_names(
     layers: dict[str, Layer] = {}
     unsupported: dict[str, str] = {}
     groups = find_groups(names)
-    frameworks = {CONVENTIONS[group.convention] for group in groups if group.convention}
-    for group in groups:
-        arrays = {role: get(name) for role, name in group.roles.items()}
-        try:
-            layers[group.name] = _layer(group, arrays, options, layers)
-        except ValueError as error:
-            unsupported[group.name] = str(error)
     if not groups:
         raise ValueError(
             f"Expected arrays with the names of PyTorch ({', '.join(TORCH)}) or Keras "
             f"({', '.join(KERAS)}), got {describe(names)}. Rename the arrays of the recurrent "
             "layer, or load the model itself."
         )
-    return importable(
-        Net(framework or " and ".join(sorted(frameworks)), (*layers.values(),), unsupported)
-    )
+    for group in groups:
+        arrays = {role: get(name) for role, name in group.roles.items()}
+        try:
+            layers[group.name] = _layer(group, arrays, options, layers)
+        except ValueError as error:
+            unsupported[group.name] = str(error)
+    known = sorted({CONVENTIONS[group.convention] for group in groups if group.convention})
+    return importable(Net(framework or " and ".join(known), tuple(layers.values()), unsupported))
 
 
-def importable(net: Net) -> Net:
-    """Returns the net, after a check that it has a layer.
-
-    Raises:
-      ValueError: If no layer was imported; the message has the reasons.
-    """
-    if net.layers:
-        return net
-    reasons = [f"{name}: {why}" for name, why in net.unsupported.items()]
-    more = f" And {len(reasons) - 3} more." * (len(reasons) > 3)
-    raise ValueError(
-        "Expected a recurrent layer that can be imported, but there is none. "
-        f"{' '.join(reasons[:3])}{more}"
-    )
-
-
-def _layer(
-    group: Group,
-    arrays: Mapping[str, np.ndarray],
-    options: Options,
-    others: Mapping[str, Layer],
-) -> Layer:
+def _layer(group: Group, arrays: Arrays, options: Options, others: Mapping[str, Layer]) -> Layer:
     convention = _convention(group, options)
     _check_arrays(group, arrays)
     with np.errstate(all="ignore"):  # signalling NaN and numbers beyond float64 are reported later
         arrays = {role: np.asarray(array, np.float64) for role, array in arrays.items()}
-    activation = options.activation
     if convention == "torch":
-        layout = torch_layout(arrays, activation)
+        spec, params, words = _from_torch(arrays)
     else:
-        layout = keras_layout(arrays, activation, confirmed=options.convention is not None)
-    fed_by, note = group.fed_by, layout.note
-    if not all(name in others for name in fed_by):
-        note = f"{note}; the layer below was not imported".removeprefix("; ")
-        fed_by = ()
-    _check_inputs(layout, [others[name] for name in fed_by])
-    layer = Layer(
-        group.name,
-        layout.spec,
-        layout.input_size,
-        layout.hidden_size,
-        layout.params,
-        layout.words,
-        group.direction,
-        fed_by,
-        note=note,
-    )
+        spec, params, words = _from_keras(arrays, is_named=options.convention is not None)
+    kind, is_reverse = spec.partition("(")[0], group.direction == "reverse"
+    if kind == "rnn":
+        spec = f"rnn(activation={_activation(options)!r})"
+    below = [others[name] for name in group.fed_by if name in others]
+    fed_by = group.fed_by if len(below) == len(group.fed_by) else ()
+    layer = layer_of(group.name, spec, params, words, is_reverse, fed_by=fed_by)
+    layer = noted(layer, "the layer below was not imported" * (fed_by != group.fed_by))
+    sizes = sum(one.output_size for one in below)
+    if fed_by and layer.input_size != sizes:
+        raise ValueError(
+            f"Expected inputs of size {sizes}, the outputs of the layer below, got "
+            f"{layer.input_size}. Save all directions of a layer together."
+        )
+    if convention == "keras":
+        layer = noted(layer, "activations tanh and sigmoid are assumed" * (kind != "rnn"))
     if not options.verify:
         return layer
-    if convention != "torch":
-        return _noted(layer, "not verified: a file of arrays has no model to compare with")
-    if not is_torch_installed():
-        return _noted(layer, "not verified: PyTorch is not installed")
-    kind = layout.spec.partition("(")[0]
-    is_reverse = group.direction == "reverse"
-    return compared(layer, torch_original(kind, arrays, activation, is_reverse=is_reverse))
-
-
-def _noted(layer: Layer, note: str) -> Layer:
-    return replace(layer, note=f"{layer.note}; {note}".removeprefix("; "))
+    if convention == "keras":
+        return noted(layer, "not verified: a file of arrays has no model to compare with")
+    try:
+        original = torch_original(kind, arrays, options.activation)
+    except ModuleNotFoundError:
+        return noted(layer, "not verified: PyTorch is not installed")
+    return compared(layer, original, reads_forwards=True)
 
 
 def _convention(group: Group, options: Options) -> str:
@@ -153,9 +110,17 @@ def _convention(group: Group, options: Options) -> str:
     return found
 
 
-def _check_arrays(group: Group, arrays: Mapping[str, np.ndarray]) -> None:
-    missing = [role for role in ("W_x", "W_h") if role not in arrays]
-    if missing:
+def _activation(options: Options) -> str:
+    if options.activation is None:
+        raise ValueError(
+            "Expected the activation of an RNN, which arrays do not tell. Set --activation=tanh "
+            "or --activation=relu (in Python: activation='tanh')."
+        )
+    return options.activation
+
+
+def _check_arrays(group: Group, arrays: Arrays) -> None:
+    if not {"W_x", "W_h"} <= set(arrays):
         raise ValueError(
             f"Expected the matrices of the inputs and of the hidden state, got only "
             f"{', '.join(group.roles.values())}. Remove weight normalisation and other "
@@ -176,15 +141,63 @@ def _check_arrays(group: Group, arrays: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def _check_inputs(layout: Layout, below: Sequence[Layer]) -> None:
-    sizes = [_output_size(layer) for layer in below]
-    if sizes and layout.input_size != sum(sizes):
+def _from_torch(arrays: Arrays) -> tuple[str, Params, str]:
+    """Checks arrays in PyTorch's layout, and returns what `torch_params` does."""
+    W_x, W_h, W_hr = arrays["W_x"], arrays["W_h"], arrays.get("W_hr")
+    kind = "lstm" if W_hr is not None else _kind_of(W_h.shape, "torch")
+    rows, recurrent = W_h.shape
+    hidden = recurrent if W_hr is None else W_hr.shape[1]
+    if "b" in arrays and (kind == "gru" or "b_x" in arrays or "b_h" in arrays):
         raise ValueError(
-            f"Expected inputs of size {sum(sizes)}, the outputs of the layer below, got "
-            f"{layout.input_size}. Save all directions of a layer together."
+            "Expected the two biases bias_ih and bias_hh, got an array for a single bias. Rename "
+            "the arrays as in PyTorch, or load a model of Equinox from memory."
         )
+    expected = {"W_x": (rows, W_x.shape[1]), "W_h": (NUM_GATES[kind] * hidden, recurrent)}
+    expected |= {"W_hr": (recurrent, hidden)}
+    expected |= dict.fromkeys(("b", "b_x", "b_h"), (rows,))
+    _check_shapes(arrays, expected, hidden)
+    return torch_params(arrays)
 
 
-def _output_size(layer: Layer) -> int:
-    projection = layer.params.get("projection")
-    return layer.hidden_size if projection is None else len(projection["W"])
+def _from_keras(arrays: Arrays, *, is_named: bool) -> tuple[str, Params, str]:
+    """Returns cell, parameters and layout; is_named is whether the user named the convention."""
+    W_x, W_h, bias = arrays["W_x"], arrays["W_h"], arrays.get("b")
+    kind = _kind_of(W_h.shape, "keras")
+    given = [W_x, W_h] if bias is None else [W_x, W_h, bias]
+    cell = keras_cell([array.shape for array in given])
+    hidden, columns = W_h.shape
+    expected = {"W_x": (W_x.shape[0], columns), "W_h": (hidden, columns), "b": (columns,)}
+    _check_shapes(
+        arrays, expected | ({"b": bias.shape} if cell and bias is not None else {}), hidden
+    )
+    if kind == "gru" and bias is None and not is_named:
+        raise ValueError(
+            "Expected a bias that tells whether a Keras GRU has reset_after, got none. Load the "
+            ".keras file, or name the convention keras for Keras's default, reset_after=True."
+        )
+    assert cell is not None
+    return cell, *keras_params(cell, W_x, W_h, bias)
+
+
+def _kind_of(shape: tuple[int, ...], convention: str) -> str:
+    """Returns ``rnn``, ``gru`` or ``lstm``, by the shape of a recurrent matrix."""
+    tall, wide = shape if convention == "torch" else shape[::-1]
+    if wide < 1 or tall % wide or tall // wide not in KINDS:
+        fits = wide and not wide % tall if tall else False
+        hint = " It fits the convention of the other framework." * bool(fits and tall < wide)
+        usual = "(gates * hidden, hidden)" if convention == "torch" else "(hidden, gates * hidden)"
+        raise ValueError(
+            f"Expected a recurrent matrix of shape {usual} with 1, 3 or 4 gates by the convention "
+            f"{convention}, got {shape}.{hint} Name the right one with convention."
+        )
+    return KINDS[tall // wide]
+
+
+def _check_shapes(arrays: Arrays, expected: Mapping[str, tuple[int, ...]], hidden: int) -> None:
+    shapes = {role: array.shape for role, array in arrays.items()}
+    wanted = {role: expected.get(role) for role in shapes}
+    if hidden < 1 or shapes != wanted:
+        raise ValueError(
+            f"Expected arrays of the shapes {wanted} by its recurrent matrix, got {shapes}. If the "
+            "layout is that of another framework, name it with convention."
+        )

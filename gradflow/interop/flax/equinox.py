@@ -1,6 +1,5 @@
 """The recurrent layers of Equinox modules in memory."""
 
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -8,20 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow.cell import Params
-from gradflow.interop.flax.nets import layer_of
-from gradflow.interop.gates import split_gates
+from gradflow.interop.gates import torch_params
 from gradflow.interop.loading import Options
-from gradflow.interop.net import Layer, Net, compared
+from gradflow.interop.net import Layer, Net, layer_of
+from gradflow.interop.verification import Run, compared
 
 
 def from_equinox(module: Any, options: Options) -> Net:
     """Returns the recurrent cells of an Equinox module: each ``LSTMCell`` and ``GRUCell`` in it.
 
     Equinox has no layers: how often and in which direction a cell is run is the user's code.
-
-    Raises:
-      ValueError: If there is none.
     """
     eqx = import_module("equinox")
 
@@ -39,8 +34,8 @@ def from_equinox(module: Any, options: Options) -> Net:
                 "pass each by itself"
             )
             continue
-        spec, params = _converted(cell, is_lstm=isinstance(cell, eqx.nn.LSTMCell))
-        layer = layer_of(name, spec, params, "Equinox", is_reverse=False)
+        spec, params, _ = torch_params(_arrays(cell))
+        layer = layer_of(name, spec, params, "Equinox")
         layers.append(compared(layer, _original(cell, spec)) if options.verify else layer)
     if not layers and not unsupported:
         raise ValueError(
@@ -50,19 +45,15 @@ def from_equinox(module: Any, options: Options) -> Net:
     return Net("Equinox", tuple(layers), unsupported)
 
 
-def _converted(cell: Any, *, is_lstm: bool) -> tuple[str, Params]:
-    """The cell's name and parameters: rows of gates, i f g o, or r z n with a bias for n's h."""
-    W_x, W_h = np.asarray(cell.weight_ih, np.float64), np.asarray(cell.weight_hh, np.float64)
-    b = None if cell.bias is None else np.asarray(cell.bias, np.float64)
-    if is_lstm:
-        return "lstm", split_gates("lstm", "ifgo", W_x, W_h, b)
-    b_h = None
-    if cell.bias_n is not None:
-        b_h = np.concatenate([np.zeros(2 * W_h.shape[1]), np.asarray(cell.bias_n, np.float64)])
-    return "gru", split_gates("gru", "rzn", W_x, W_h, b, b_h)
+def _arrays(cell: Any) -> dict[str, np.ndarray]:
+    """The arrays of a cell by PyTorch's roles, whose order they have; a GRU has a b_h for n."""
+    found = {"W_x": cell.weight_ih, "W_h": cell.weight_hh, "b_x": cell.bias}
+    if getattr(cell, "bias_n", None) is not None:
+        found["b_h"] = np.concatenate([np.zeros(2 * cell.hidden_size), cell.bias_n])
+    return {role: np.asarray(a, np.float64) for role, a in found.items() if a is not None}
 
 
-def _original(cell: Any, spec: str) -> Callable[[np.ndarray], np.ndarray]:
+def _original(cell: Any, spec: str) -> Run:
     """Runs a copy of the cell in float64."""
 
     def run(inputs: np.ndarray) -> np.ndarray:

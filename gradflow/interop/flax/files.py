@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradflow.checks import shorten
+from gradflow.interop.archives import undamaged
 from gradflow.interop.flax.nets import from_tree
 from gradflow.interop.loading import Options
 from gradflow.interop.net import Net
@@ -20,48 +20,27 @@ _SPARE = 2**20
 
 
 def read_msgpack(path: Path, options: Options) -> Net:
-    """Reads the recurrent cells of a file that ``flax.serialization.to_bytes`` wrote.
-
-    Raises:
-      ValueError: If it is damaged, or has no recurrent cell.
-    """
+    """Reads the recurrent cells of a file that ``flax.serialization.to_bytes`` wrote."""
     from flax import serialization
 
-    try:
+    # Damaged bytes raise whatever NumPy and msgpack make of them.
+    with undamaged(f"a msgpack file of Flax at {str(path)!r}", "Copy it again."):
         tree = serialization.msgpack_restore(path.read_bytes())
-    except Exception as error:  # damaged bytes raise whatever NumPy and msgpack make of them
-        raise ValueError(
-            f"Expected a msgpack file of Flax at {str(path)!r}, but it is damaged "
-            f"({type(error).__name__}: {shorten(error)}). Copy it again."
-        ) from None
     return _from_restored(tree, path, options)
 
 
 def read_orbax(path: Path, options: Options) -> Net:
-    """Reads the recurrent cells of a checkpoint of Orbax, a folder.
-
-    Raises:
-      ValueError: If it is damaged, has arrays far larger than its files, or no recurrent cell.
-    """
+    """Reads the recurrent cells of a checkpoint of Orbax, a folder."""
     from orbax import checkpoint
 
     folder = _item(path.resolve())
-    try:
+    # Orbax and TensorStore raise many types on damaged folders.
+    with undamaged(f"a checkpoint of Orbax at {str(path)!r}", "Copy it again."):
         with checkpoint.PyTreeCheckpointer() as reader:
             shapes = reader.metadata(folder).item_metadata
-            leaves = jax.tree.leaves(shapes)
-            _check_size(folder, leaves)
-            as_numpy = jax.tree.map(
-                lambda _: checkpoint.RestoreArgs(restore_type=np.ndarray), shapes
-            )
-            tree = reader.restore(folder, restore_args=as_numpy)
-    except Exception as error:  # Orbax and TensorStore raise many types on damaged folders
-        if isinstance(error, ValueError) and str(error).startswith("Expected"):
-            raise
-        raise ValueError(
-            f"Expected a checkpoint of Orbax at {str(path)!r}, but it is damaged "
-            f"({type(error).__name__}: {shorten(error)}). Copy it again."
-        ) from None
+            _check_size(folder, jax.tree.leaves(shapes))
+            as_numpy = checkpoint.RestoreArgs(restore_type=np.ndarray)
+            tree = reader.restore(folder, restore_args=jax.tree.map(lambda _: as_numpy, shapes))
     return _from_restored(tree, path, options)
 
 

@@ -1,53 +1,16 @@
 """Nested dictionaries of parameters, as Flax and Haiku have them: walks, and arrays in them."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from gradflow.cell import Params
 from gradflow.checks import shorten
 
 Tree = Mapping[str, Any]
 
 _SKIPPED = ("opt_state", "optimizer", "batch_stats")
 """Names of trees whose leaves are named like parameters and are none."""
-
-
-Split = Callable[[Tree], tuple[str, Params]]
-"""Converts the parameters of a cell of a framework to the name and the parameters of ours."""
-
-
-class CellTree(NamedTuple):
-    """The parameters of a recurrent cell in a tree.
-
-    Attributes:
-      name: Its name in the model, from the names around it.
-      kind: The class of the framework, such as ``linen.LSTMCell``.
-      tree: Its parameters, by the framework's names.
-      split: Converts them.
-    """
-
-    name: str
-    kind: str
-    tree: Tree
-    split: Split
-
-    def converted(self) -> tuple[str, Params]:
-        """Returns the cell and its parameters.
-
-        Raises:
-          ValueError: If arrays are missing, or have shapes that do not belong together.
-        """
-        try:
-            return self.split(self.tree)
-        except ValueError as error:
-            if str(error).startswith("Expected"):
-                raise
-            raise ValueError(
-                f"Expected parameters of a {self.kind} whose shapes belong together at "
-                f"{self.name!r}, got others ({shorten(error)}). Save the parameters again."
-            ) from None
 
 
 def plain(tree: Any) -> Any:
@@ -79,11 +42,7 @@ def nodes(tree: Tree, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def array(tree: Tree, *path: str) -> np.ndarray | None:
-    """Returns the array at a path in float64; None if there is none.
-
-    Raises:
-      ValueError: If it is not an array of numbers.
-    """
+    """Returns the array of numbers at a path in float64; None if there is none."""
     value: Any = tree
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -103,11 +62,7 @@ def array(tree: Tree, *path: str) -> np.ndarray | None:
 
 
 def needed(tree: Tree, *path: str) -> np.ndarray:
-    """Returns the array at a path in float64.
-
-    Raises:
-      ValueError: If there is none, or it is not an array of numbers.
-    """
+    """Returns the array of numbers at a path in float64, which has to be there."""
     found = array(tree, *path)
     if found is None:
         raise ValueError(

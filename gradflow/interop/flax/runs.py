@@ -1,6 +1,5 @@
 """Runs of the recurrent cells of Flax and Haiku on given parameters, to verify an import."""
 
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -10,9 +9,9 @@ import numpy as np
 from flax import linen, nnx
 
 from gradflow.cells.activations import resolve_activation
-from gradflow.interop.flax.nested import CellTree, Tree
-
-Run = Callable[[np.ndarray], np.ndarray]
+from gradflow.interop.flax.nested import Tree
+from gradflow.interop.flax.trees import CellTree
+from gradflow.interop.verification import Run
 
 
 def original_cell(cell: CellTree, hidden_size: int, activation: str) -> Run:
@@ -93,8 +92,3 @@ def run_nnx_cell(cell: Any) -> Run:
         return np.stack(outputs, axis=1)
 
     return run
-
-
-def turned(run: Run) -> Run:
-    """Returns the run of a layer that reads its inputs in reverse."""
-    return lambda inputs: run(inputs[:, ::-1])[:, ::-1]

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from gradflow.cell import Params
-from gradflow.interop.gates import NUM_GATES, split_gates
+from gradflow.interop.gates import NUM_GATES, keras_cell, keras_params, spec_of
 
-ORDERS = {"rnn": "h", "lstm": "ifgo", "gru": "zrn", "gru_reset_before": "zrn"}
-"""The gates in the order of Keras's columns: i f c o, and z r h."""
+CellArrays = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+"""Kernel, recurrent kernel and bias."""
 
 CELLS = {"SimpleRNN": "rnn", "LSTM": "lstm", "GRU": "gru", "CuDNNLSTM": "lstm", "CuDNNGRU": "gru"}
 """The cell of each recurrent layer of Keras; those of ``LSTMCell`` and so on are the same."""
@@ -39,27 +38,22 @@ class CellOptions(NamedTuple):
 
     Attributes:
       cell: ``rnn``, ``lstm``, ``gru`` or ``gru_reset_before``.
-      units: Its hidden size; None where it is unknown.
-      use_bias: Whether it has a bias; None where it is unknown.
+      units: Its hidden size.
+      use_bias: Whether it has a bias.
       activation: The activation by gradflow's name.
       gate_activation: That of the gates by gradflow's name.
     """
 
     cell: str
-    units: int | None = None
-    use_bias: bool | None = None
+    units: int
+    use_bias: bool
     activation: str = "tanh"
     gate_activation: str = "sigmoid"
 
     @property
     def spec(self) -> str:
         """The spec of the cell, as `gradflow.cells.resolve` takes it."""
-        options = []
-        if self.activation != "tanh":
-            options.append(f"activation={self.activation!r}")
-        if self.gate_activation != "sigmoid" and self.cell != "rnn":
-            options.append(f"gate_activation={self.gate_activation!r}")
-        return f"{self.cell}({', '.join(options)})" if options else self.cell
+        return spec_of(self.cell, activation=self.activation, gate_activation=self.gate_activation)
 
 
 def cell_options(class_name: str, config: Mapping[str, Any], version: int) -> CellOptions:
@@ -113,56 +107,22 @@ def activation_name(given: Any, version: int) -> str:
     return ACTIVATIONS[given]
 
 
-def cell_params(
-    options: CellOptions,
-    kernel: Float[np.ndarray, "input columns"],
-    recurrent: Float[np.ndarray, "hidden columns"],
-    bias: np.ndarray | None,
-) -> tuple[Params, str]:
+def cell_params(options: CellOptions, arrays: CellArrays) -> tuple[Params, str]:
     """Converts the arrays of a Keras cell to parameters, and names their layout.
-
-    The layers for cuDNN of Keras 2 are recognised by their two biases in one vector. Their kernels
-    have the same shapes as the others, but another order of the numbers: each gate's block was
-    read as a matrix (hidden, input) row by row, whatever its own shape.
 
     Raises:
       ValueError: If the shapes contradict the options.
-
-    Source: Keras 2, ``saving/hdf5_format.py``, ``_convert_rnn_weights``.
     """
-    cell, order = options.cell, ORDERS[options.cell]
-    columns = options.units and options.units * NUM_GATES[cell]
-    shapes = [np.shape(a) for a in (kernel, recurrent, bias) if a is not None]
-    is_right = kernel.ndim == recurrent.ndim == 2 and recurrent.shape == (options.units, columns)
-    if not is_right or kernel.shape[1] != columns or (bias is not None) != options.use_bias:
-        raise _contradiction(options, shapes)
-    if bias is not None and bias.shape == (2 * recurrent.shape[1],) and cell in ("lstm", "gru"):
-        W_x = np.concatenate([_row_by_row(block) for block in np.split(kernel, len(order), 1)])
-        W_h = np.concatenate(np.split(recurrent, len(order), 1))
-        params = split_gates(cell, order, W_x, W_h, *np.split(bias, 2))
-        return params, f"Keras 2 for cuDNN: gates {_words(cell)}, two biases"
-    expected = (2, columns) if cell == "gru" else (columns,)
-    if bias is not None and bias.shape != expected:
-        raise _contradiction(options, shapes)
-    biases = (None,) if bias is None else tuple(bias) if cell == "gru" else (bias,)
-    params = split_gates(cell, order, kernel.T, recurrent.T, *biases)
-    reset = {"gru": ", reset_after=True", "gru_reset_before": ", reset_after=False"}
-    return params, f"Keras: gates {_words(cell)}{reset.get(cell, '')}"
-
-
-def _row_by_row(block: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(block).reshape(block.shape[::-1])
-
-
-def _words(cell: str) -> str:
-    return {"rnn": "none", "lstm": "i f c o"}.get(cell, "z r h")
-
-
-def _contradiction(options: CellOptions, shapes: list[tuple[int, ...]]) -> ValueError:
-    n, units = NUM_GATES[options.cell], options.units
-    return ValueError(
-        f"Expected the arrays of a Keras {options.cell} of {units} units, kernel "
-        f"(input, {n * (units or 0)}), recurrent kernel ({units}, {n * (units or 0)}) and bias "
-        f"{'as its form has it' if options.use_bias else 'none'}, got the shapes {shapes}. The "
-        "configuration belongs to other weights: name the right one with config."
-    )
+    shapes = [array.shape for array in arrays if array is not None]
+    cell, units, has_bias = keras_cell(shapes), options.units, arrays[2] is not None
+    if not has_bias and cell == "gru":
+        cell = options.cell if options.cell.startswith("gru") else cell
+    if cell != options.cell or shapes[1][0] != units or has_bias != options.use_bias:
+        columns = NUM_GATES[options.cell] * units
+        raise ValueError(
+            f"Expected the arrays of a Keras {options.cell} of {units} units, kernel "
+            f"(input, {columns}), recurrent kernel ({units}, {columns}) and bias "
+            f"{'as its form has it' if options.use_bias else 'none'}, got the shapes {shapes}. The "
+            "configuration belongs to other weights: name the right one with config."
+        )
+    return keras_params(options.cell, *arrays)

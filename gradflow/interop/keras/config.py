@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gradflow.interop.keras.cells import CELLS
+from gradflow.interop.keras.cells import CELLS, CellOptions, cell_options
 from gradflow.interop.keras.graph import (
     Stream,
+    found_in,
     has_given_state,
     is_built_in,
     joined,
@@ -26,8 +27,7 @@ class Found(NamedTuple):
 
     Attributes:
       name: The name of its layer, with those of the models around it.
-      class_name: The class of the layer or cell, such as ``LSTM``.
-      config: Its configuration; that of the layer has the options of its cell as well.
+      options: Its cell with the options.
       steps: The way to the cell from the model, as Keras 3 names its groups.
       owner: The name of the layer of the outermost model in which it is.
       label: The name of its layer in the innermost model.
@@ -38,8 +38,7 @@ class Found(NamedTuple):
     """
 
     name: str
-    class_name: str
-    config: Config
+    options: CellOptions
     steps: tuple[str, ...]
     owner: str
     label: str
@@ -64,13 +63,18 @@ class Place(NamedTuple):
 class ConfigWalk:
     """All recurrent cells of a model's configuration.
 
+    Args:
+      model: The configuration.
+      version: Keras's major version, on which the meaning of ``hard_sigmoid`` depends.
+
     Attributes:
       found: The cells, in the order of the configuration.
       unsupported: Why a recurrent layer has no cell here, by its name.
       custom: Places of layers that are code of the user, by name: they may hide recurrent cells.
     """
 
-    def __init__(self, model: Config) -> None:
+    def __init__(self, model: Config, version: int) -> None:
+        self._version = version
         self.found: list[Found] = []
         self.unsupported: dict[str, str] = {}
         self.custom: dict[str, tuple[str, ...]] = {}
@@ -84,7 +88,7 @@ class ConfigWalk:
             steps = ("layers", unique_name(snake_case(layer["class_name"]), counts))
             name = str(layer["config"].get("name") or layer.get("name") or steps[1])
             inner = Place(place.prefix, place.steps + steps, place.owner or name)
-            given = [source(streams) for source in sources]
+            given = [found_in(source, streams) for source in sources]
             streams[str(layer.get("name") or name)] = self._layer(layer, name, given, inner)
         return outputs_of(entry, streams)
 
@@ -114,21 +118,22 @@ class ConfigWalk:
         self, entry: Config, full: str, label: str, stream: Stream, at: Place, turn: bool = False
     ) -> Stream:
         """Notes the cells of one recurrent layer, and returns its sequence of outputs."""
-        config = entry["config"]
-        reverse = bool(stream.turned) ^ bool(config.get("go_backwards")) ^ turn
+        config, turned = entry["config"], bool(stream.turned)
+        reverse = turned ^ bool(config.get("go_backwards")) ^ turn
         cells = _cells(entry, at.within("cell").steps)
-        fed_by, missing = stream.fed_by, ""
+        fed_by = stream.fed_by
         for index, (kind, cell, steps) in enumerate(cells):
             name = full if len(cells) == 1 else f"{full}.{index}"
-            if kind not in CELLS and kind.removesuffix("Cell") not in CELLS:
-                missing = f"its cell {kind} is not one of Keras, or has no equal here"
-                self.unsupported[name] = missing
+            try:
+                if kind.removesuffix("Cell") not in CELLS:
+                    raise ValueError(f"its cell {kind} is not one of Keras, or has no equal here")
+                options = cell_options(kind, cell, self._version)
+            except (ValueError, KeyError) as reason:
+                self.unsupported[name] = str(reason)
                 fed_by = ()
                 continue
-            turned, note = bool(stream.turned), stream.note
-            self.found.append(
-                Found(name, kind, cell, steps, at.owner, label, reverse, turned, fed_by, note)
-            )
+            place = steps, at.owner, label, reverse, turned
+            self.found.append(Found(name, options, *place, fed_by, stream.note))
             fed_by = (name,)
         return Stream(fed_by, reverse) if config.get("return_sequences") else Stream()
 
@@ -136,17 +141,11 @@ class ConfigWalk:
         self, config: Config, full: str, label: str, stream: Stream, at: Place
     ) -> list[Stream]:
         forward, backward = config["layer"], config.get("backward_layer")
-        outputs = [
-            self._recurrent(forward, f"{full}.forward", label, stream, at.within("forward_layer")),
-            self._recurrent(
-                backward or forward,
-                f"{full}.reverse",
-                label,
-                stream,
-                at.within("backward_layer"),
-                turn=not backward,
-            ),
-        ]
+        outputs = []
+        for end, layer in (("forward", forward), ("reverse", backward or forward)):
+            place = at.within("forward_layer" if end == "forward" else "backward_layer")
+            turn = end == "reverse" and not backward
+            outputs.append(self._recurrent(layer, f"{full}.{end}", label, stream, place, turn))
         if not forward["config"].get("return_sequences"):
             return [Stream(), Stream()]
         # Keras turns the second output, so that both have the time of the first.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gradflow.checks import shorten
-from gradflow.interop.archives import opened_archive
+from gradflow.interop.archives import opened_archive, undamaged
 from gradflow.interop.keras.config import ConfigWalk
 from gradflow.interop.keras.graph import is_built_in
 from gradflow.interop.keras.hdf5_files import Hdf5File
@@ -18,11 +18,7 @@ Config = dict[str, Any]
 
 
 def parsed_config(text: bytes, path: Path) -> Config:
-    """Returns the JSON object of a configuration.
-
-    Raises:
-      ValueError: If it is not one.
-    """
+    """Returns the JSON object of a configuration."""
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -39,11 +35,7 @@ def parsed_config(text: bytes, path: Path) -> Config:
 
 
 def config_of_archive(path: Path) -> Config:
-    """Returns the configuration in a ``.keras`` file, with the version of Keras that wrote it.
-
-    Raises:
-      ValueError: If the file is damaged or has none.
-    """
+    """Returns the configuration in a ``.keras`` file, with the version of Keras that wrote it."""
     with opened_archive(path) as archive:
         config = parsed_config(archive.read(CONFIG), path)
         if METADATA in archive.names:
@@ -53,12 +45,7 @@ def config_of_archive(path: Path) -> Config:
 
 
 def config_at(path: Path) -> Config:
-    """Returns the configuration that a user names: a JSON file, or a ``.keras`` file.
-
-    Raises:
-      ValueError: If it is neither.
-      OSError: If there is no such file.
-    """
+    """Returns the configuration that a user names: a JSON file, or a ``.keras`` file."""
     if not path.is_file():
         raise FileNotFoundError(
             f"Expected a configuration at {str(path)!r}, got none. Check the path in config."
@@ -73,11 +60,10 @@ def weights_root(file: Hdf5File) -> str:
     return "model_weights" if "model_weights" in file.groups else ""
 
 
-def keras_version(config: Mapping[str, Any] | None, file: Hdf5File | None) -> str:
+def keras_version(config: Mapping[str, Any] | None, file: Hdf5File) -> str:
     """Returns the version of Keras that wrote a model; ``2`` or ``3`` if it does not say more."""
-    given = [(config or {}).get("keras_version")]
-    if file is not None:
-        given += [file.attributes(weights_root(file)).get("keras_version")]
+    of_weights = file.attributes(weights_root(file))
+    given = [one.get("keras_version") for one in (config or {}, of_weights)]
     known = [one for one in given if isinstance(one, str) and one[:1].isdigit()]
     return known[0] if known else "3" if config is None or "module" in config else "2"
 
@@ -88,19 +74,10 @@ def has_layers(config: Mapping[str, Any]) -> bool:
     return isinstance(inner, list) or (isinstance(inner, dict) and "layers" in inner)
 
 
-def walked(config: Mapping[str, Any]) -> ConfigWalk:
-    """Returns the recurrent cells of a configuration.
-
-    Raises:
-      ValueError: If it is not one of a Keras model.
-    """
-    try:
-        return ConfigWalk(config)
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"Expected the configuration of a Keras model, but it is damaged "
-            f"({type(error).__name__}: {shorten(error)}). Save the model again with Keras."
-        ) from None
+def walked(config: Mapping[str, Any], version: str) -> ConfigWalk:
+    """Returns the recurrent cells of a configuration."""
+    with undamaged("the configuration of a Keras model", "Save the model again with Keras."):
+        return ConfigWalk(config, int(version.split(".")[0]))
 
 
 def is_all_built_in(config: Any) -> bool:

@@ -3,7 +3,7 @@
 Keras 2 and Keras 3 write it differently; here both become sources of each layer.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Config = Mapping[str, Any]
@@ -41,8 +41,16 @@ class Stream(NamedTuple):
         return "; ".join([time] * (self.turned is None) + [state] * self.has_state)
 
 
-Source = Callable[[Mapping[str, list[Stream]]], Stream]
-"""Finds a tensor among the outputs of the layers so far."""
+Source = Stream | tuple[str, int]
+"""What a layer reads: a tensor, or an output of another layer by its name and index."""
+
+
+def found_in(source: Source, streams: Mapping[str, list[Stream]]) -> Stream:
+    """Returns the tensor of a source, from the outputs of the layers so far."""
+    if isinstance(source, Stream):
+        return source
+    name, index = source
+    return _given(streams.get(name, []), index)
 
 
 def is_built_in(entry: Config) -> bool:
@@ -85,19 +93,24 @@ def model_layers(
     is_list = isinstance(config, Sequence)  # the form of Keras 2.0
     layers = config if is_list else config["layers"]
     if entry["class_name"] == "Sequential" or is_list:
-        before = _given(inputs, 0)
+        before: Source = _given(inputs, 0)
         for index, layer in enumerate(layers):
             yield layer, [before]
             name = str(layer["config"].get("name") or layer.get("name") or index)
             if layer["class_name"] != "InputLayer":
-                before = _output(name, 0)
+                before = name, 0
         return
     names = [name for name, _ in triples(config.get("input_layers", []))]
     for layer in layers:
-        if layer["class_name"] == "InputLayer" and layer["config"].get("name") in names:
-            yield layer, [_given(inputs, names.index(layer["config"]["name"]))]
+        name = layer["config"].get("name")
+        if layer["class_name"] == "InputLayer" and name in names:
+            yield layer, [_given(inputs, names.index(name))]
         else:
             yield layer, _inbound(layer)
+
+
+def _given(inputs: Sequence[Stream], index: int) -> Stream:
+    return inputs[index] if index < len(inputs) else Stream()
 
 
 def has_given_state(layer: Config, given: Sequence[Stream]) -> bool:
@@ -105,25 +118,12 @@ def has_given_state(layer: Config, given: Sequence[Stream]) -> bool:
     return len(given) > 1 or "initial_state" in str(layer.get("inbound_nodes", ""))
 
 
-def _inbound(layer: Config) -> list[Source]:
+def _inbound(layer: Config) -> Sequence[Source]:
     """What a layer of a graph reads; nothing that is known if it is called several times."""
     nodes = layer.get("inbound_nodes") or []
     if len(nodes) != 1:
         return []
-    node = nodes[0]
-    return [_output(*place) for place in triples(node["args"] if "args" in node else node)]
-
-
-def _given(inputs: Sequence[Stream], index: int) -> Source:
-    return lambda streams: inputs[index] if index < len(inputs) else Stream()
-
-
-def _output(name: str, index: int) -> Source:
-    def get(streams: Mapping[str, list[Stream]]) -> Stream:
-        outputs = streams.get(name, [])
-        return outputs[index] if index < len(outputs) else Stream()
-
-    return get
+    return triples(nodes[0]["args"] if "args" in nodes[0] else nodes[0])
 
 
 def triples(given: Any) -> list[tuple[str, int]]:
@@ -143,5 +143,5 @@ def outputs_of(entry: Config, streams: Mapping[str, list[Stream]]) -> list[Strea
     """Returns the outputs of a model from those of its layers."""
     config = entry["config"]
     if isinstance(config, Mapping) and "output_layers" in config:
-        return [_output(*place)(streams) for place in triples(config["output_layers"])]
+        return [found_in(place, streams) for place in triples(config["output_layers"])]
     return list(streams.values())[-1][:1] if streams else []

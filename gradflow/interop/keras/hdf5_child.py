@@ -94,11 +94,7 @@ class Reader:
             )
 
     def read(self, path: str) -> np.ndarray:
-        """Reads an array of numbers in float64.
-
-        Raises:
-          ValueError: If it is not of numbers, or all that was read is far larger than the file.
-        """
+        """Reads an array of numbers in float64."""
         array = self.arrays[path]
         size = math.prod(array.shape or ()) * array.dtype.itemsize
         self._check_size(path, size)

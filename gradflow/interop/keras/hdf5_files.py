@@ -33,9 +33,11 @@ class Hdf5File:
       arrays: The shapes of the arrays by their paths.
     """
 
-    def __init__(self, process: "subprocess.Popen[bytes]", name: str, seconds: float) -> None:
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", name: str, seconds: float, order: bytes
+    ) -> None:
         self._process, self._name, self._seconds = process, name, seconds
-        about = self._answer()
+        about, _ = self._ask(order)
         self.groups: list[str] = about["groups"]
         self.arrays: dict[str, tuple[int, ...]] = {
             path: tuple(shape) for path, shape in about["arrays"].items()
@@ -43,19 +45,13 @@ class Hdf5File:
         self._attributes: dict[str, dict[str, Any]] = about["attributes"]
 
     def read(self, path: str) -> np.ndarray:
-        """Reads an array of numbers in float64.
-
-        Raises:
-          ValueError: If there is none, it is not of numbers, the file is damaged, or the arrays
-            that were read are far larger than the file.
-        """
+        """Reads an array of numbers in float64."""
         if path not in self.arrays:
             raise ValueError(
                 f"Expected an array {path!r} in the file, but it has none. The configuration "
                 "belongs to other weights, or the file is incomplete: save the model again."
             )
-        self._ask(json.dumps(path).encode() + b"\n")
-        content = self._answer(num_bytes=8 * math.prod(self.arrays[path]))["content"]
+        _, content = self._ask(json.dumps(path).encode() + b"\n", 8 * math.prod(self.arrays[path]))
         return np.frombuffer(content, np.float64).reshape(self.arrays[path]).copy()
 
     def attributes(self, path: str) -> dict[str, Any]:
@@ -69,64 +65,46 @@ class Hdf5File:
         parts.sort(key=lambda key: (len(key), key))
         return [name for key in parts if isinstance(given[key], list) for name in given[key]]
 
-    def _ask(self, content: bytes) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # what has happened shows in the answer
-            self._process.stdin.write(content)
-            self._process.stdin.flush()
-
-    def _answer(self, num_bytes: int = 0) -> dict[str, Any]:
-        """Reads an answer, and the bytes after it; the process is ended if it takes too long."""
-        assert self._process.stdout is not None
+    def _ask(self, question: bytes, num_bytes: int = 0) -> tuple[dict[str, Any], bytes]:
+        """Returns an answer, and the bytes after it; the process is ended if it takes too long."""
+        given, out = self._process.stdin, self._process.stdout
+        assert given is not None and out is not None
+        with contextlib.suppress(OSError):  # the process has ended, which its answer shows
+            given.write(question)
+            given.flush()
         timer = threading.Timer(self._seconds, self._process.kill)
         timer.start()
         try:
-            line = self._process.stdout.readline()
+            line = out.readline()
             answer = json.loads(line) if line.endswith(b"\n") else {"error": "reading it fails"}
-            content = b"" if "error" in answer else self._process.stdout.read(num_bytes)
+            content = b"" if "error" in answer else out.read(num_bytes)
         finally:
             timer.cancel()
-        if "error" not in answer and len(content) < num_bytes:
-            answer = {"error": "reading it fails"}
-        if "error" in answer:
-            error = shorten(answer["error"])
-            raise ValueError(error) if error.startswith("Expected") else _damaged(self._name, error)
-        return answer | {"content": content}
+        if "error" not in answer and len(content) == num_bytes:
+            return answer, content
+        error = shorten(answer.get("error", "reading it fails"))
+        if error.startswith("Expected"):
+            raise ValueError(error)
+        raise ValueError(
+            f"Expected an HDF5 file at {self._name!r}, but it is damaged ({error}). Copy it again."
+        )
 
 
 @contextlib.contextmanager
 def opened(source: Path | bytes, what: str = "") -> Iterator[Hdf5File]:
-    """Opens an HDF5 file, or the bytes of one, for reading.
-
-    Args:
-      source: The path or the bytes.
-      what: The name of the file for an error, where it is not the path.
-
-    Raises:
-      ValueError: If it is damaged, refers to other files, or has arrays far larger than itself.
-      OSError: If there is no such file.
-    """
-    is_content = isinstance(source, bytes)
-    size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
-    order = {"path": None if is_content else os.path.abspath(source), "size": size}
+    """Opens an HDF5 file, or the bytes of one that ``what`` names, for reading."""
+    content = source if isinstance(source, bytes) else b""
+    path = None if isinstance(source, bytes) else os.path.abspath(source)
+    size = os.path.getsize(path) if path else len(content)
+    order = json.dumps({"path": path, "size": size}).encode() + b"\n" + content
     # -P keeps the modules beside the script from hiding others of their names.
     command = [sys.executable, "-P", hdf5_child.__file__]
     pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing)
     try:
-        assert process.stdin is not None
-        with contextlib.suppress(OSError):  # it has ended, which its answer shows
-            process.stdin.write(json.dumps(order).encode() + b"\n")
-            process.stdin.write(source if isinstance(source, bytes) else b"")
-            process.stdin.flush()
-        yield Hdf5File(process, what or str(source), _SECONDS + size / _BYTES_PER_SECOND)
+        seconds = _SECONDS + size / _BYTES_PER_SECOND
+        yield Hdf5File(process, what or str(source), seconds, order)
     finally:
         process.kill()
         with contextlib.suppress(OSError):
             process.communicate()
-
-
-def _damaged(name: str, error: str) -> ValueError:
-    return ValueError(
-        f"Expected an HDF5 file at {name!r}, but it is damaged ({error}). Copy it again."
-    )

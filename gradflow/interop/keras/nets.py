@@ -1,5 +1,6 @@
 """The recurrent layers of Keras models: in memory, in ``.keras`` files and in HDF5 files."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -8,8 +9,7 @@ from typing import Any, NamedTuple
 
 from gradflow.checks import shorten
 from gradflow.interop.archives import opened_archive
-from gradflow.interop.conventions import check_convention
-from gradflow.interop.keras.captures import captured_inputs
+from gradflow.interop.keras.cells import CellArrays, cell_params
 from gradflow.interop.keras.config import Found
 from gradflow.interop.keras.files import (
     WEIGHTS,
@@ -24,23 +24,27 @@ from gradflow.interop.keras.files import (
     weights_root,
 )
 from gradflow.interop.keras.hdf5_files import Hdf5File, opened
-from gradflow.interop.keras.layers import Described, built_layers, described, wanted
-from gradflow.interop.keras.objects import as_config, lookup_in_memory
-from gradflow.interop.keras.runs import keras_module
+from gradflow.interop.keras.models import arrays_in_memory, as_config, captured_inputs
+from gradflow.interop.keras.runs import keras_module, original_layer
 from gradflow.interop.keras.shapes import cells_by_shapes
-from gradflow.interop.keras.weights import CellArrays, lookup_in_keras2, lookup_in_keras3
-from gradflow.interop.loading import Options
-from gradflow.interop.net import Net
-from gradflow.interop.notes import joined_notes
+from gradflow.interop.keras.weights import Paths, paths_by_names, paths_by_steps
+from gradflow.interop.loading import Options, check_convention, wanted
+from gradflow.interop.net import Layer, Net, layer_of
+from gradflow.interop.verification import compared, joined_notes, noted
+
+
+class _Content(NamedTuple):
+    """What was read from a model: version, wanted cells, their arrays, what has no cell here."""
+
+    version: str
+    cells: Sequence[Found]
+    arrays: Mapping[str, CellArrays]
+    unsupported: dict[str, str]
+    note: str = ""
 
 
 def read_keras(path: Path, options: Options) -> Net:
-    """Reads the recurrent layers of a ``.keras`` file.
-
-    Raises:
-      ValueError: If it is damaged, or its configuration and weights contradict each other, or the
-        user names another convention.
-    """
+    """Reads the recurrent layers of a ``.keras`` file."""
     check_convention(options, "a file of Keras", "keras")
     config = config_of_archive(path)
     with opened_archive(path) as archive:
@@ -48,35 +52,35 @@ def read_keras(path: Path, options: Options) -> Net:
     with opened(weights, str(path)) as file:
         content = _content(file, config, options)
     net = _net(content, options)
-    return _with_capture_of_file(path, config, net, content) if options.verify else net
+    return _with_capture_of_file(path, config, net, content.cells) if options.verify else net
 
 
 def read_hdf5(path: Path, options: Options) -> Net:
-    """Reads the recurrent layers of an HDF5 file: a model of Keras 2, or weights of Keras 2 or 3.
-
-    Raises:
-      ValueError: If it is damaged, or its configuration and weights contradict each other, or
-        something has to be known that weights alone do not say, or the user names another
-        convention.
-      OSError: If there is no configuration where the options name one.
-    """
+    """Reads the recurrent layers of an HDF5 file: a model of Keras 2, or weights of any version."""
     check_convention(options, "a file of Keras", "keras")
-    named = None if options.config is None else config_at(Path(options.config))
+    config = None if options.config is None else config_at(Path(options.config))
     with opened(path) as file:
         own = file.attributes("").get("model_config")
-        config = named or (parsed_config(str(own).encode(), path) if own is not None else None)
-        content = _content(file, config, options)
-    return _net(content, options)
+        if config is None and own is not None:
+            config = parsed_config(str(own).encode(), path)
+        return _net(_content(file, config, options), options)
 
 
-class _Content(NamedTuple):
-    """What was read from a file: version, cells with their arrays, and what has no cell here."""
+def from_model(model: Any, options: Options) -> Net:
+    """Returns the recurrent layers of a Keras model, layer or cell in memory."""
+    keras = import_module("keras")
 
-    version: str
-    cells: Described
-    arrays: dict[str, CellArrays]
-    unsupported: dict[str, str]
-    note: str = ""
+    if hasattr(model, "state_size") and not isinstance(model, keras.layers.RNN):
+        model = keras.layers.RNN(model)
+    version = str(keras.__version__)
+    walk = walked(as_config(keras, model), version)
+    custom = "it is code of the user; pass it to gradflow.load by itself if it is a model"
+    unsupported = walk.unsupported | dict.fromkeys(walk.custom, custom)
+    cells = wanted(walk.found, options)
+    arrays = {cell.name: arrays_in_memory(keras, model, cell) for cell in cells}
+    content = _Content(version, cells, arrays, unsupported)
+    net = _net(content, options)
+    return replace(net, capture=captured_inputs(keras, lambda: model, cells, net.layers))
 
 
 def _content(file: Hdf5File, config: Config | None, options: Options) -> _Content:
@@ -87,33 +91,33 @@ def _content(file: Hdf5File, config: Config | None, options: Options) -> _Conten
             f"Expected a file of Keras 2 or 3, got one of Keras {version}. Load it with Keras 2 "
             "and save it again."
         )
+    note = ""
     if config is None or not has_layers(config):
-        cells, look_up, unsupported = cells_by_shapes(
+        found, paths, unsupported = cells_by_shapes(
             file, is_by_names=is_by_names, version=version, activation=options.activation
         )
+        cells = wanted(found, options)
+        note = "the layers are in the order of their names, for the file has no other"
+        note *= not is_by_names
     else:
-        walk = walked(config)
-        cells, unsupported = described(walk, version)
+        walk = walked(config, version)
+        cells, unsupported = wanted(walk.found, options), walk.unsupported
         unsupported |= {
             name: "it is code of the user with a recurrent kernel, which only its author knows"
             for name, steps in walk.custom.items()
             if _has_cells(file, "/".join(steps), name)
         }
-        look_up = lookup_in_keras2(file, walk.found) if is_by_names else lookup_in_keras3(file)
-    is_sorted = not is_by_names and (config is None or not has_layers(config))
-    note = "the layers are in the order of their names, for the file has no other" * is_sorted
-    cells = wanted(cells, options)
-    return _Content(version, cells, {c.name: look_up(c) for c, _ in cells}, unsupported, note)
+        if is_by_names:
+            paths = paths_by_names(file, walk.found, cells)
+        else:
+            paths = {cell.name: paths_by_steps(file, cell.steps) for cell in cells}
+    arrays = {cell.name: _read(file, paths[cell.name]) for cell in cells}
+    return _Content(version, cells, arrays, unsupported, note)
 
 
-def _net(content: _Content, options: Options) -> Net:
-    if not content.cells and not content.unsupported:
-        raise ValueError(
-            "Expected a Keras model with a recurrent layer (LSTM, GRU, SimpleRNN or RNN), got none "
-            "in its configuration or weights. Choose another model."
-        )
-    layers = built_layers(content.cells, content.arrays, options)
-    return Net(f"Keras {content.version}", layers, content.unsupported, note=content.note)
+def _read(file: Hdf5File, paths: Paths) -> CellArrays:
+    kernel, recurrent, *bias = map(file.read, paths)
+    return kernel, recurrent, bias[0] if bias else None
 
 
 def _has_cells(file: Hdf5File, steps: str, name: str) -> bool:
@@ -123,7 +127,29 @@ def _has_cells(file: Hdf5File, steps: str, name: str) -> bool:
     return any(len(s) == 2 and s[1] and s[1] in (s[0], 3 * s[0], 4 * s[0]) for s in shapes)
 
 
-def _with_capture_of_file(path: Path, config: Config, net: Net, content: _Content) -> Net:
+def _net(content: _Content, options: Options) -> Net:
+    if not content.cells and not content.unsupported:
+        raise ValueError(
+            "Expected a Keras model with a recurrent layer (LSTM, GRU, SimpleRNN or RNN), got none "
+            "in its configuration or weights. Choose another model."
+        )
+    keras, why = keras_module() if options.verify else (None, "")
+    layers: list[Layer] = []
+    for found in content.cells:
+        arrays = content.arrays[found.name]
+        params, convention = cell_params(found.options, arrays)
+        spec, facts = found.options.spec, {"fed_by": found.fed_by, "note": found.note}
+        layer = layer_of(found.name, spec, params, convention, found.reverse, **facts)
+        layer = noted(layer, why and f"not verified: {why}")
+        if keras is not None:
+            original = original_layer(keras, found.options, arrays)
+            layer = compared(layer, original, reads_forwards=True)
+        layers.append(layer)
+    name = f"Keras {content.version}"
+    return Net(name, tuple(layers), content.unsupported, note=content.note)
+
+
+def _with_capture_of_file(path: Path, config: Config, net: Net, cells: Sequence[Found]) -> Net:
     """Adds what runs the model of a file, if it names nothing but Keras's own classes."""
     keras, why = keras_module()
     if keras is None:
@@ -145,32 +171,4 @@ def _with_capture_of_file(path: Path, config: Config, net: Net, content: _Conten
                 f"{type(error).__name__}: {shorten(error)}. Pass the inputs of the layers instead."
             ) from None
 
-    return replace(net, capture=captured_inputs(keras, model, _places(content), net.layers))
-
-
-def from_model(model: Any, options: Options) -> Net:
-    """Returns the recurrent layers of a Keras model, layer or cell in memory.
-
-    Raises:
-      ValueError: If it has none, or is not built yet.
-    """
-    keras = import_module("keras")
-
-    if hasattr(model, "state_size") and not isinstance(model, keras.layers.RNN):
-        model = keras.layers.RNN(model)
-    walk = walked(as_config(keras, model))
-    cells, unsupported = described(walk, str(keras.__version__))
-    unsupported |= {
-        name: "it is code of the user; pass it to gradflow.load by itself if it is a model"
-        for name in walk.custom
-    }
-    cells, look_up = wanted(cells, options), lookup_in_memory(keras, model)
-    arrays = {found.name: look_up(found) for found, _ in cells}
-    content = _Content(str(keras.__version__), cells, arrays, unsupported)
-    net = _net(content, options)
-    capture = captured_inputs(keras, lambda: model, _places(content), net.layers)
-    return replace(net, capture=capture)
-
-
-def _places(content: _Content) -> list[Found]:
-    return [found for found, _ in content.cells]
+    return replace(net, capture=captured_inputs(keras, model, cells, net.layers))

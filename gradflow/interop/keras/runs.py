@@ -5,7 +5,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import jax
 import numpy as np
 
 from gradflow.checks import shorten
-from gradflow.interop.keras.cells import CellOptions
-from gradflow.interop.keras.weights import CellArrays
+from gradflow.interop.gates import NUM_GATES
+from gradflow.interop.keras.cells import ACTIVATIONS, CellArrays, CellOptions
+from gradflow.interop.verification import Run
 
 _CLASSES = {"rnn": "SimpleRNN", "lstm": "LSTM", "gru": "GRU", "gru_reset_before": "GRU"}
 
@@ -65,21 +66,17 @@ def _configured_backend() -> str:
     return "tensorflow"
 
 
-def original_layer(
-    keras: Any, options: CellOptions, arrays: CellArrays, reverse: bool
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function that runs the layer by Keras.
+def original_layer(keras: Any, options: CellOptions, arrays: CellArrays) -> Run:
+    """Returns a function that runs the layer by Keras, forwards.
 
     Nothing that a file names is looked up: the layer is made anew, from one of three classes, and
     from options and activations that were checked. It runs in float64, or in float32 where Keras
     cannot: on JAX it rounds some activations to float32, which its loop over time may refuse.
     """
-    kernel, recurrent, bias = _plain(options, arrays)
-    weights = [a for a in (kernel, recurrent, bias) if a is not None]
+    weights = [a for a in _plain(options, arrays) if a is not None]
     settings: dict[str, Any] = {
         "activation": _function(keras, options.activation),
-        "use_bias": bias is not None,
-        "go_backwards": reverse,
+        "use_bias": len(weights) > 2,
         # The weights are replaced; those that Keras initialises by default take a second.
         "kernel_initializer": "zeros",
         "recurrent_initializer": "zeros",
@@ -91,11 +88,11 @@ def original_layer(
 
     def run_in(dtype: str, inputs: np.ndarray) -> np.ndarray:
         make = getattr(keras.layers, _CLASSES[options.cell])
-        layer = make(len(recurrent), return_sequences=True, dtype=dtype, **settings)
+        layer = make(len(weights[1]), return_sequences=True, dtype=dtype, **settings)
         layer.build(inputs.shape)
         layer.set_weights([np.asarray(weight, dtype) for weight in weights])
         outputs = layer(keras.ops.convert_to_tensor(inputs.astype(dtype)))
-        return np.asarray(keras.ops.convert_to_numpy(outputs))[:, :: -1 if reverse else 1]
+        return np.asarray(keras.ops.convert_to_numpy(outputs))
 
     def run(inputs: np.ndarray) -> np.ndarray:
         with jax.enable_x64(True), contextlib.suppress(TypeError):
@@ -112,11 +109,9 @@ def _plain(options: CellOptions, arrays: CellArrays) -> CellArrays:
     This is the formula of Keras 2's own conversion, and not the one by which they are imported.
     """
     kernel, recurrent, bias = arrays
-    if bias is None or options.cell not in ("lstm", "gru"):
+    if bias is None or bias.shape != (2 * recurrent.shape[1],):
         return arrays
-    if bias.shape != (2 * recurrent.shape[1],):
-        return arrays
-    num_gates = 4 if options.cell == "lstm" else 3
+    num_gates = NUM_GATES[options.cell]
     kernels = [k.T.reshape(k.shape, order="F") for k in np.hsplit(kernel, num_gates)]
     recurrents = [k.T for k in np.hsplit(recurrent, num_gates)]
     both = bias.reshape(2, -1)
@@ -130,5 +125,5 @@ def _function(keras: Any, name: str) -> Any:
         return lambda x: keras.ops.clip(x / 5 + 0.5, 0, 1)
     if name == "tanh":  # Keras's own rounds to float32 on JAX unless x64 is on from the start
         return lambda x: 2 * keras.ops.sigmoid(2 * x) - 1
-    names = {"identity": "linear", "soft_sign": "softsign"}
+    names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
     return getattr(keras.activations, names.get(name, name))

@@ -1,18 +1,14 @@
 """The arrays of each recurrent cell in the files of Keras 2 and Keras 3."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 from gradflow.interop.keras.config import Found
 from gradflow.interop.keras.hdf5_files import Hdf5File
 
-CellArrays = tuple[np.ndarray, np.ndarray, np.ndarray | None]
-"""Kernel, recurrent kernel and bias."""
-
-Lookup = Callable[[Found], CellArrays]
+Paths = tuple[str, ...]
+"""The paths of kernel, recurrent kernel and, if a cell has one, bias."""
 
 
 class Unit(NamedTuple):
@@ -21,18 +17,12 @@ class Unit(NamedTuple):
     Attributes:
       owner: The name of the outermost layer in which it is.
       path: The names of layers and cells around the arrays.
-      arrays: The paths of kernel, recurrent kernel and, if it has one, bias.
+      arrays: The paths of its arrays.
     """
 
     owner: str
     path: str
-    arrays: tuple[str, ...]
-
-
-def read_unit(file: Hdf5File, unit: Unit) -> CellArrays:
-    """Reads the arrays of a cell in float64."""
-    arrays = [file.read(path) for path in unit.arrays]
-    return arrays[0], arrays[1], arrays[2] if len(arrays) > 2 else None
+    arrays: Paths
 
 
 def units_of_keras3(file: Hdf5File) -> list[Unit]:
@@ -52,18 +42,14 @@ def units_of_keras3(file: Hdf5File) -> list[Unit]:
     return units
 
 
-def lookup_in_keras3(file: Hdf5File) -> Lookup:
+def paths_by_steps(file: Hdf5File, steps: Sequence[str]) -> Paths:
     """Returns the arrays of a cell by the steps to it, in a file of Keras 3."""
-
-    def look_up(found: Found) -> CellArrays:
-        place = "/".join(found.steps)
-        old = re.sub(r"(^|/)layers/", r"\1_layer_checkpoint_dependencies/", place)
-        if f"{old}/vars/0" in file.arrays:  # so Keras 2.12 named the groups
-            place = old
-        arrays = [f"{place}/vars/{k}" for k in range(3)]
-        return read_unit(file, Unit("", place, tuple(arrays[: 2 + (arrays[2] in file.arrays)])))
-
-    return look_up
+    place = "/".join(steps)
+    old = re.sub(r"(^|/)layers/", r"\1_layer_checkpoint_dependencies/", place)
+    if f"{old}/vars/0" in file.arrays:  # so Keras 2.12 named the groups
+        place = old
+    kernel, recurrent, bias = (f"{place}/vars/{k}" for k in range(3))
+    return (kernel, recurrent, bias) if bias in file.arrays else (kernel, recurrent)
 
 
 def units_of_keras2(file: Hdf5File) -> list[Unit]:
@@ -89,14 +75,12 @@ def units_of_keras2(file: Hdf5File) -> list[Unit]:
     return units
 
 
-def lookup_in_keras2(file: Hdf5File, cells: Sequence[Found]) -> Lookup:
-    """Returns the arrays of a cell by the name of its layer, in a file of Keras 2.
-
-    Raises:
-      ValueError: If the file has other recurrent layers than the configuration.
-    """
+def paths_by_names(
+    file: Hdf5File, cells: Sequence[Found], chosen: Sequence[Found]
+) -> dict[str, Paths]:
+    """Returns the arrays of the chosen cells by the names of their layers, in a file of Keras 2."""
     units = units_of_keras2(file)
-    matched: dict[str, Unit] = {}
+    matched: dict[str, Paths] = {}
     by_owner = {owner: [u for u in units if u.owner == owner] for owner in _owners(units)}
     wanted = {owner: [c for c in cells if c.owner == owner] for owner in _owners(cells)}
     if not set(wanted) <= set(by_owner) and len(wanted) == len(by_owner):
@@ -104,29 +88,25 @@ def lookup_in_keras2(file: Hdf5File, cells: Sequence[Found]) -> Lookup:
         by_owner = dict(zip(wanted, by_owner.values(), strict=True))
     for owner, its_cells in wanted.items():
         matched |= _matched(its_cells, by_owner.get(owner, []))
-
-    def look_up(found: Found) -> CellArrays:
-        if found.name not in matched:
-            names = ", ".join(unit.path for unit in units) or "none"
-            raise ValueError(
-                f"Expected the weights of the recurrent layer {found.name!r} in the file, got "
-                f"those of {names}. Name the configuration of these weights with config."
-            )
-        return read_unit(file, matched[found.name])
-
-    return look_up
+    if missing := [cell.name for cell in chosen if cell.name not in matched]:
+        raise ValueError(
+            f"Expected the weights of the recurrent layer {missing[0]!r} in the file, got those of "
+            f"{', '.join(unit.path for unit in units) or 'none'}. Name the configuration of these "
+            "weights with config."
+        )
+    return matched
 
 
-def _matched(cells: Sequence[Found], units: Sequence[Unit]) -> dict[str, Unit]:
-    """The unit of each cell within one layer: by name where the names fit, else by order."""
-    matched: dict[str, Unit] = {}
+def _matched(cells: Sequence[Found], units: Sequence[Unit]) -> dict[str, Paths]:
+    """The arrays of each cell within one layer: by name where the names fit, else by order."""
+    matched: dict[str, Paths] = {}
     for label in {cell.label for cell in cells}:
         its_cells = [cell for cell in cells if cell.label == label]
         its_units = [unit for unit in units if label in unit.path.split("/")]
         if len(its_cells) == len(its_units):
-            matched |= {c.name: u for c, u in zip(its_cells, its_units, strict=True)}
+            matched |= {c.name: u.arrays for c, u in zip(its_cells, its_units, strict=True)}
     if len(matched) < len(cells) == len(units):
-        matched = {cell.name: unit for cell, unit in zip(cells, units, strict=True)}
+        matched = {cell.name: unit.arrays for cell, unit in zip(cells, units, strict=True)}
     return matched
 
 

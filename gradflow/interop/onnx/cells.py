@@ -7,10 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradflow.cell import Params
-from gradflow.interop.gates import split_gates
-
-ORDERS = {"RNN": "n", "GRU": "zrn", "LSTM": "iofg"}
-"""Our letters of the gates in the order of ONNX, whose c is our g and whose h is our n."""
+from gradflow.interop.gates import ORDERS, spec_of, split_gates
 
 ACTIVATIONS: dict[str, tuple[tuple[float, ...], dict[tuple[float, ...], str]]] = {
     "affine": ((math.nan, math.nan), {(1.0, 0.0): "identity"}),
@@ -32,15 +29,6 @@ Affine and ScaledTanh have no defaults; onnxruntime takes zeros.
 
 DEFAULTS = {"RNN": ("tanh",), "GRU": ("sigmoid", "tanh"), "LSTM": ("sigmoid", "tanh", "tanh")}
 """The activations of each operator: of the gates, of the candidate, of the cell state."""
-
-USUAL = {
-    "activation": "tanh",
-    "gate_activation": "sigmoid",
-    "clip": None,
-    "peephole": False,
-    "coupled": False,
-}
-"""Options of our cells that need not be written."""
 
 
 class Weights(NamedTuple):
@@ -110,28 +98,23 @@ def cell_of(
     if kind == "GRU" and not options.get("linear_before_reset", 0):
         cell = "gru_reset_before"
     biases = () if weights.B is None else np.split(weights.B, 2)
-    params = split_gates(cell, ORDERS[kind], weights.W, weights.R, *biases)
+    order = ORDERS["onnx"][kind.lower()]
+    params = split_gates(cell, order, weights.W, weights.R, *biases)
     given: dict[str, Any] = {"activation": names[-1] if kind != "LSTM" else names[1]}
     if kind != "RNN":
         given["gate_activation"] = names[0]
     if "clip" in options:
         given["clip"] = float(options["clip"])
     if kind == "LSTM":
-        _add_peepholes(params, weights.P)
-        given["peephole"] = weights.P is not None
+        if weights.P is not None:
+            given["peephole"] = True
+            for gate, p in zip("iof", np.split(weights.P, 3), strict=True):
+                params[gate]["p"] = p
         given["coupled"] = bool(options.get("input_forget", 0))
         if given["coupled"]:
             _couple(params, names[0])
         given["output_activation"] = names[2]
-    usual = USUAL | {"output_activation": given["activation"]}
-    shown = [f"{name}={value!r}" for name, value in given.items() if value != usual[name]]
-    return cell + (f"({', '.join(shown)})" if shown else ""), params
-
-
-def _add_peepholes(params: Params, P: np.ndarray | None) -> None:
-    if P is not None:
-        for gate, p in zip("iof", np.split(P, 3), strict=True):
-            params[gate]["p"] = p
+    return spec_of(cell, **given), params
 
 
 def _couple(params: Params, sigma: str) -> None:

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from gradflow.interop.onnx.constants import Constants
 from gradflow.interop.onnx.graph import NodeProto, Place, Scope, attributes
-from gradflow.interop.onnx.layers import input_of
 
 UNCHANGED = ("Identity", "Dropout", "Cast")
 """Operators that change neither the axes nor, outside of a training, the values."""
@@ -43,7 +42,7 @@ class Feeding:
         self._constants = constants
         self._sources: dict[tuple[Scope, str], Source] = {}
         for place, names, hidden in layers:
-            axes = tuple("NTDH" if attributes(place.node).get("layout", 0) else "TDNH")
+            axes = tuple("NTDH" if place.options.get("layout", 0) else "TDNH")
             output = place.node.output[0] if place.node.output else ""
             if output:
                 source = Source(names, axes, len(names) * hidden)
@@ -51,9 +50,9 @@ class Feeding:
 
     def of(self, place: Place) -> tuple[str, ...]:
         """Returns the names of the layers whose outputs are the inputs X of a node, or none."""
-        wanted = tuple("NTF" if attributes(place.node).get("layout", 0) else "TNF")
+        wanted = tuple("NTF" if place.options.get("layout", 0) else "TNF")
         try:
-            source = self._source(place.scope, input_of(place, 0))
+            source = self._source(place.scope, place.input(0))
         except (ValueError, RecursionError):  # a shape that is not constant
             return ()
         return source.layers if source is not None and source.axes == wanted else ()

@@ -1,8 +1,11 @@
 """The graphs of an ONNX model, one in another, and the recurrent nodes in them."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any, NamedTuple, Optional, TypeAlias
+
+from gradflow.checks import shorten
 
 # The classes of onnx, which is imported only when a model of it is read.
 ModelProto: TypeAlias = Any
@@ -16,7 +19,7 @@ RECURRENT = ("RNN", "LSTM", "GRU")
 
 def one_line(error: BaseException) -> str:
     """Returns the message of an error of another library on one line, shortened."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return shorten(error) or type(error).__name__
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
@@ -81,16 +84,29 @@ class Place(NamedTuple):
     node: NodeProto
     name: str
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The attributes of the node."""
+        return attributes(self.node)
 
-def recurrent_places(scope: Scope) -> Iterator[Place]:
-    """Yields the recurrent nodes, and those of other domains that look so, in their order."""
-    count: dict[str, int] = {}
+    def input(self, index: int) -> str:
+        """Returns the name of an input of the node, empty if it is not given."""
+        return self.node.input[index] if index < len(self.node.input) else ""
+
+
+def recurrent_places(scope: Scope, seen: Counter[str]) -> Iterator[Place]:
+    """Yields the recurrent nodes, and those of other domains that look so, in their order.
+
+    A name that another one has, of those that were seen, gets a number behind it.
+    """
+    count: Counter[str] = Counter()
     for node, inner in scope.inner():
         kind = node.op_type
         if kind in RECURRENT or (node.domain and any(kind.endswith(r) for r in RECURRENT)):
-            number = count.setdefault(kind, 0)
+            own = node.name or f"{kind}_{count[kind]}"
             count[kind] += 1
-            own = node.name or f"{kind}_{number}"
-            yield Place(scope, node, scope.path + (own.lstrip("/") if scope.path else own))
+            name = scope.path + (own.lstrip("/") if scope.path else own)
+            seen[name] += 1
+            yield Place(scope, node, name + f"_{seen[name]}" * (seen[name] > 1))
         for one in inner:
-            yield from recurrent_places(one)
+            yield from recurrent_places(one, seen)

@@ -5,91 +5,50 @@ around it to constants. A model whose cell is written out in products has no suc
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
+from gradflow.interop.archives import undamaged
 from gradflow.interop.loading import Options
-from gradflow.interop.net import Layer, Net, compared
+from gradflow.interop.net import Layer, Net
 from gradflow.interop.onnx.constants import Constants
 from gradflow.interop.onnx.feeding import Feeding
-from gradflow.interop.onnx.graph import (
-    Place,
-    Scope,
-    attributes,
-    called_in,
-    one_line,
-    recurrent_places,
-)
-from gradflow.interop.onnx.layers import input_of, layers_of
+from gradflow.interop.onnx.graph import Place, Scope, called_in, one_line, recurrent_places
+from gradflow.interop.onnx.layers import layers_of
 from gradflow.interop.onnx.runs import capture_of, node_runner
+from gradflow.interop.verification import compared, describe_nonfinite, noted
 
 INSIDE = "its inputs cannot be captured: it is in a branch, a loop or a scan of the model"
 """The note of a layer that is not in the main graph."""
 
 
 def read_onnx(path: Path, options: Options) -> Net:
-    """Reads the recurrent layers of an ONNX file. Its other files are read from its folder alone.
-
-    Raises:
-      ValueError: If the file is damaged, has no recurrent node, or none that can be imported.
-      OSError: If it cannot be read.
-      ModuleNotFoundError: If onnx is not installed.
-    """
+    """Reads the recurrent layers of an ONNX file, and other files of it in its folder alone."""
     onnx = import_module("onnx")
 
-    try:
+    with undamaged(f"an ONNX model at {str(path)!r}", "Copy or export it again."):
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
         onnx.checker.check_model(str(path))
-    except OSError:
-        raise
-    except Exception as error:  # of protobuf, which depends on its implementation, and of onnx
-        raise ValueError(
-            f"Expected an ONNX model at {str(path)!r}, but it is damaged ({one_line(error)}). "
-            "Copy or export it again."
-        ) from None
-    return _net(model, path.parent, options)
+        return _read(model, path.parent, options)
 
 
 def from_graph(model: Any, options: Options) -> Net:
-    """Reads the recurrent layers of an ONNX model in memory.
-
-    Raises:
-      ValueError: If it is no valid model, has no recurrent node, or none that can be imported.
-    """
+    """Reads the recurrent layers of an ONNX model in memory."""
     onnx = import_module("onnx")
 
-    try:
+    with undamaged("a valid ONNX model", "Check how it was made."):
         onnx.checker.check_model(model)
-    except Exception as error:
-        raise ValueError(
-            f"Expected a valid ONNX model, got an error: {one_line(error)}. Check how it was made."
-        ) from None
-    return _net(model, None, options)
-
-
-def _net(model: Any, folder: Path | None, options: Options) -> Net:
-    try:
-        return _read(model, folder, options)
-    except (ValueError, OSError, ImportError):
-        raise
-    except Exception as error:  # text in a damaged model can be bytes, and nesting without end
-        raise ValueError(
-            f"Expected a valid ONNX model, but it is damaged ({one_line(error)}). Copy or export "
-            "it again."
-        ) from None
+        return _read(model, None, options)
 
 
 def _read(model: Any, folder: Path | None, options: Options) -> Net:
     model = _without_functions(model)
     constants, root = Constants(model, folder), Scope(model.graph)
-    places = _with_unique_names(recurrent_places(root))
+    places = list(recurrent_places(root, Counter()))
     if not places:
         raise _no_recurrent_node(root)
     layers, unsupported = _layers(places, constants)
@@ -103,10 +62,10 @@ def _read(model: Any, folder: Path | None, options: Options) -> Net:
         if options.verify:
             of = _verified(place, of, constants, model)
         if place.scope is root:
-            layout = attributes(place.node).get("layout", 0)
-            captured |= {layer.name: (input_of(place, 0), layout) for layer in of}
+            layout = place.options.get("layout", 0)
+            captured |= {layer.name: (place.input(0), layout) for layer in of}
         else:
-            of = [_noted(layer, INSIDE) for layer in of]
+            of = [noted(layer, INSIDE) for layer in of]
         found += of
     capture = capture_of(model, folder, captured) if captured else None
     return Net("ONNX", tuple(found), unsupported, capture)
@@ -135,40 +94,20 @@ def _verified(
     place: Place, layers: Sequence[Layer], constants: Constants, model: Any
 ) -> list[Layer]:
     """Returns the layers, compared with what onnxruntime computes."""
-    leaves = [leaf for layer in layers for leaf in jax.tree.leaves(layer.params)]
-    if not all(np.all(np.isfinite(leaf)) for leaf in leaves):
+    if any(describe_nonfinite(layer.params) for layer in layers):
         # Runtimes disagree about NaN in activations, and the layer is imported nevertheless.
-        return [_noted(one, "not verified: its weights are not finite") for one in layers]
+        return [noted(one, "not verified: its weights are not finite") for one in layers]
     try:
         run = node_runner(place, constants, model, len(layers))
     except ModuleNotFoundError:
-        return [_noted(one, "not verified: onnxruntime is not installed") for one in layers]
+        return [noted(one, "not verified: onnxruntime is not installed") for one in layers]
     except ValueError as error:
-        return [_noted(one, f"not verified: {error}") for one in layers]
+        return [noted(one, f"not verified: {error}") for one in layers]
     return [compared(layer, run(index)) for index, layer in enumerate(layers)]
 
 
-def _noted(layer: Layer, note: str) -> Layer:
-    return replace(layer, note="; ".join(filter(None, [layer.note, note])))
-
-
-def _with_unique_names(places: Iterable[Place]) -> list[Place]:
-    """Returns the nodes with a number behind a name that another one has."""
-    seen: Counter[str] = Counter()
-    unique = []
-    for place in places:
-        seen[place.name] += 1
-        number = seen[place.name]
-        unique.append(place._replace(name=place.name + (f"_{number}" if number > 1 else "")))
-    return unique
-
-
 def _without_functions(model: Any) -> Any:
-    """Returns the model with the nodes of its local functions in the place of their calls.
-
-    Raises:
-      ValueError: If a function calls itself.
-    """
+    """Returns the model with the nodes of its local functions in the place of their calls."""
     inliner = import_module("onnx.inliner")
 
     if not model.functions:

@@ -9,8 +9,9 @@ import numpy as np
 
 from gradflow.interop.net import Capture
 from gradflow.interop.onnx.constants import Constants
-from gradflow.interop.onnx.graph import Place, attributes, one_line
-from gradflow.interop.onnx.layers import input_of
+from gradflow.interop.onnx.graph import Place, one_line
+from gradflow.interop.onnx.layers import initial_states
+from gradflow.interop.verification import Run
 
 TYPES = {
     "tensor(float)": np.float32,
@@ -25,7 +26,7 @@ TYPES = {
 
 def node_runner(
     place: Place, constants: Constants, model: Any, directions: int
-) -> Callable[[int], Callable[[np.ndarray], np.ndarray]]:
+) -> Callable[[int], Run]:
     """Returns direction -> the function of inputs (N, T, input) that the node computes.
 
     The node is run alone, with its own attributes and weights, in float32. Its layout is left out,
@@ -44,20 +45,17 @@ def node_runner(
     del node.attribute[:], node.output[:]
     node.attribute.extend(kept)
     node.output.append("Y")
-    weights, states = {}, {}
-    hidden = constants.value(place.scope, input_of(place, 2)).shape[2]
-    for index in range(len(node.input)):
-        name, kept_name = input_of(place, index), ""
-        if index in (1, 2, 3, 7) and name:
-            kept_name = f"weight_{index}"
-            weights[kept_name] = constants.value(place.scope, name).astype(np.float32)
-        elif (
-            index in (5, 6)
-            and (state := _constant_state(place, constants, name, directions, hidden)) is not None
-        ):
-            kept_name = f"state_{index}"
-            states[kept_name] = state
-        node.input[index] = "X" if index == 0 else kept_name
+    hidden = constants.value(place.scope, place.input(2)).shape[2]
+    states, _ = initial_states(place, constants, directions, hidden)
+    states = {f"state_{k}": state for k, state in states.items() if place.input(k)}
+    weights = {
+        f"weight_{k}": constants.value(place.scope, place.input(k)).astype(np.float32)
+        for k in (1, 2, 3, 7)
+        if place.input(k)
+    }
+    for k in range(len(node.input)):
+        kept_names = {"X"} if k == 0 else {f"state_{k}", f"weight_{k}"} & {*states, *weights}
+        node.input[k] = "".join(kept_names)
     graph = helper.make_graph(
         [node],
         "node",
@@ -68,40 +66,19 @@ def node_runner(
     alone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     session = _session(alone.SerializeToString())
 
-    def of_direction(direction: int) -> Callable[[np.ndarray], np.ndarray]:
+    def of_direction(direction: int) -> Run:
         def run(inputs: np.ndarray) -> np.ndarray:
             x = np.ascontiguousarray(inputs.swapaxes(0, 1), np.float32)
-            shape = (directions, x.shape[1], hidden)
-            feeds = {name: _expanded(state, shape) for name, state in states.items()}
+            feeds = {
+                name: np.repeat(state[:, None], x.shape[1], axis=1).astype(np.float32)
+                for name, state in states.items()
+            }
             (outputs,) = session.run(None, {"X": x, **feeds})
             return outputs[:, direction].swapaxes(0, 1)
 
         return run
 
     return of_direction
-
-
-def _expanded(state: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    return np.ascontiguousarray(np.broadcast_to(state, shape), np.float32)
-
-
-def _constant_state(
-    place: Place, constants: Constants, name: str, directions: int, hidden: int
-) -> np.ndarray | None:
-    """Returns the initial state for one sequence, if it is constant; else None."""
-    try:
-        state = constants.initial(place.scope, name) if name else None
-    except ValueError:
-        return None
-    if state is None or state.size == 1:
-        return state
-    if state.ndim < 3:
-        return None
-    if attributes(place.node).get("layout", 0):
-        state = state.swapaxes(0, 1)
-    state = state[:, :1] if np.all(state == state[:, :1]) else state
-    fits = state.shape[1] == 1 and state.shape[0] in (1, directions) and state.ndim == 3
-    return state if fits and state.shape[2] in (1, hidden) else None
 
 
 def _session(model: bytes, folder: Path | None = None) -> Any:
@@ -169,11 +146,7 @@ def _with_outputs(model: Any, names: Sequence[str]) -> bytes:
 
 
 def _feeds(session: Any, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the sample in the types of the model's inputs.
-
-    Raises:
-      ValueError: If names are missing or unknown.
-    """
+    """Returns the sample in the types of the model's inputs."""
     types = {one.name: one.type for one in session.get_inputs()}
     if set(sample) != set(types):
         raise ValueError(

@@ -25,20 +25,13 @@ NUM_PICKLES = 5
 
 
 def read_torch(path: Path, options: Options) -> Net:
-    """Reads the recurrent layers of a state_dict, alone or anywhere in a checkpoint.
-
-    Raises:
-      ValueError: If the file is damaged, has code in it, or has no recurrent layer.
-      OSError: If there is no such file.
-      ModuleNotFoundError: If PyTorch is not installed.
-    """
+    """Reads the recurrent layers of a state_dict, alone or anywhere in a checkpoint."""
     tensors, budget = state_dict_of(_load(path)), Budget(path)
-    return from_names(
-        list(tensors),
-        lambda name: budget.spend(_numbers(path, name, tensors[name])),
-        "PyTorch",
-        options,
-    )
+
+    def get(name: str) -> np.ndarray:
+        return budget.spend(_numbers(path, name, tensors[name]))
+
+    return from_names(list(tensors), get, "PyTorch", options)
 
 
 def read_torchscript(path: Path, options: Options) -> Net:
@@ -46,20 +39,15 @@ def read_torchscript(path: Path, options: Options) -> Net:
 
     `torch.jit.load` would compile the code in the archive. Here its pickle is read as data, by
     `gradflow.interop.torch.pickles`, and an RNN's activation is looked up in the text of the code.
-
-    Raises:
-      ValueError: If the archive is damaged, or has no recurrent layer.
-      OSError: If there is no such file.
     """
     with opened_archive(path) as archive:
-        root = next(name for name in archive.names if name.endswith("/data.pkl"))[
-            : -len("data.pkl")
-        ]
+        pickled = next(name for name in archive.names if name.endswith("/data.pkl"))
+        root = pickled.removesuffix("data.pkl")
         try:
-            module = parse(archive.read(f"{root}data.pkl"))
+            module = parse(archive.read(pickled))
         except ValueError as error:
             raise damaged(path, shorten(error)) from None
-        tensors = dict(leaves_of(module, Tensor))
+        tensors = {".".join(way): tensor for way, tensor in leaves_of(module, Tensor)}
         storages: dict[str, bytes] = {}
         budget = Budget(path)
 
@@ -104,11 +92,7 @@ def _numbers(path: Path | str, name: str, tensor: Any) -> np.ndarray:
 
 
 def from_state_dict(state_dict: Mapping[str, Any], options: Options) -> Net:
-    """Returns the recurrent layers of a state_dict in memory, or of arrays with names.
-
-    Raises:
-      ValueError: If no layer can be imported; the message has the reasons.
-    """
+    """Returns the recurrent layers of a state_dict in memory, or of arrays with names."""
     tensors = unwrapped(state_dict)
 
     def get(name: str) -> np.ndarray:
@@ -126,9 +110,10 @@ def _load(path: Path) -> Any:
         head = file.read(16)
     if head.startswith(b"PK"):
         with opened_archive(path) as archive:
+            pickles = []
             for name in archive.names:  # checks sizes and checksums, which PyTorch does not
-                archive.check(name)
-            pickles = [archive.read(name) for name in archive.names if name.endswith("/data.pkl")]
+                content = archive.read(name)
+                pickles += [content] if name.endswith("/data.pkl") else []
         _check_pickles(path, b"".join(pickles), len(pickles))
     elif TORCH_MAGIC not in head:
         raise _refused(path, ValueError("neither an archive nor PyTorch's older format"))

@@ -2,7 +2,6 @@
 
 import copy
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -11,12 +10,19 @@ from typing import Any
 import numpy as np
 
 from gradflow.checks import shorten
-from gradflow.interop.arrays.nets import from_arrays, importable
-from gradflow.interop.feeding import feed, to_lowest
+from gradflow.interop.arrays.nets import from_names
 from gradflow.interop.loading import Options
-from gradflow.interop.net import TOLERANCE, Layer, Net, compared, largest_difference
-from gradflow.interop.torch.capture import capture
+from gradflow.interop.net import Layer, Net, feed, to_lowest
+from gradflow.interop.torch.runs import array_of, capture
 from gradflow.interop.torch.state_dicts import unwrapped
+from gradflow.interop.verification import (
+    TOLERANCE,
+    Run,
+    compared,
+    importable,
+    largest_difference,
+    noted,
+)
 
 RECURRENT = re.compile(r"(Quantized|Q)?(RNN|LSTM|GRU)(Cell|Base)?")
 """Names of classes that are recurrent; those that are not of torch.nn are not imported."""
@@ -27,24 +33,14 @@ def from_module(module: Any, options: Options) -> Net:
 
     Every layer and direction is compared with one of `torch.nn` in float64 that has its weights,
     and every module as a whole with the chain of its layers. The module is left as it is.
-
-    Args:
-      module: A module that is RNN, LSTM, GRU, RNNCell, LSTMCell or GRUCell, or has such modules.
-      options: What the user says about it.
-
-    Raises:
-      ValueError: If it has no such module, or none that can be imported; the message has the
-        reasons.
     """
     layers: list[Layer] = []
     unsupported: dict[str, str] = {}
     sources: dict[str, Any] = {}
     for path, one in unwrapped(dict(_inner(module).named_modules())).items():
-        reason = _reason_against(one)
         try:
-            if reason:
-                raise ValueError(reason)
-            if _is_recurrent(one):
+            _check_weights(one)
+            if is_recurrent(one):
                 net = _net_of(path, one, options)
                 layers += net.layers
                 unsupported |= net.unsupported
@@ -69,24 +65,26 @@ def _inner(module: Any) -> Any:
     return module
 
 
-def _reason_against(module: Any) -> str:
-    """Why a recurrent module cannot be imported; "" if it can be, or is not recurrent."""
+def _check_weights(module: Any) -> None:
+    """Refuses recurrent modules whose weights or code are not those of `torch.nn`."""
     torch = import_module("torch")
 
     name = getattr(module, "original_name", type(module).__name__)
     if not RECURRENT.fullmatch(name):
-        return ""
+        return
     if isinstance(module, torch.jit.ScriptModule):
-        return (
+        raise ValueError(
             f"Expected a module of torch.nn, got {name} compiled to TorchScript. Load the original "
             "module, or save this one with torch.jit.save and load the file."
         )
     if type(module).__module__.startswith(("torch.ao.", "torch.nn.quant", "torch.nn.intrinsic")):
-        return f"Expected floating-point weights, got a quantised {name}. Load the original model."
-    return ""
+        raise ValueError(
+            f"Expected floating-point weights, got a quantised {name}. Load the original model."
+        )
 
 
-def _is_recurrent(module: Any) -> bool:
+def is_recurrent(module: Any) -> bool:
+    """Whether a module is one of the recurrent modules and cells of `torch.nn`."""
     torch = import_module("torch")
 
     return isinstance(module, torch.nn.RNNBase | torch.nn.RNNCellBase)
@@ -100,31 +98,33 @@ def _net_of(path: str, module: Any, options: Options) -> Net:
     mode = "" if is_cell else module.mode
     activation = getattr(module, "nonlinearity", mode.removeprefix("RNN_").lower())
     arrays = {
-        f"{path}.{name}".removeprefix("."): _array(getattr(module, name))
+        f"{path}.{name}".removeprefix("."): array_of(getattr(module, name))
         for name in _weight_names(module, is_cell)
     }
-    net = from_arrays(arrays, "PyTorch", Options(activation=activation, verify=False))
+    read = partial(from_names, list(arrays), arrays.__getitem__, "PyTorch")
+    net = read(Options(activation=activation, verify=False))
     if not options.verify:
         return net
     try:
-        original = _original(module, is_cell)
+        original = _original(module)
     except (RuntimeError, TypeError) as error:
         # The older weight_norm keeps a computed tensor, which PyTorch does not copy.
-        net = from_arrays(arrays, "PyTorch", Options(activation=activation))
+        net = read(Options(activation=activation))
         why = f"compared with its weights alone, for it cannot be copied ({shorten(error)[:80]})"
-        return replace(net, layers=tuple(replace(layer, note=why) for layer in net.layers))
+        return replace(net, layers=tuple(noted(layer, why) for layer in net.layers))
     if len(net.layers) == 1:
         return replace(net, layers=(compared(net.layers[0], original),))
-    net = from_arrays(arrays, "PyTorch", Options(activation=activation))
+    net = read(Options(activation=activation))
     _check_whole(path or type(module).__name__, net, original)
     return net
 
 
-def _check_whole(name: str, net: Net, original: Callable[[np.ndarray], np.ndarray]) -> None:
+def _check_whole(name: str, net: Net, original: Run) -> None:
     """Compares the chain of all layers with the module, to verify what feeds what."""
     inputs = np.random.default_rng(0).normal(size=(2, 7, net.layers[0].input_size))
     given, expected = feed(net, to_lowest(net, inputs)), original(inputs)
-    last = [one for one in net.layers if not any(one.name in other.fed_by for other in net.layers)]
+    fed_by = {below for layer in net.layers for below in layer.fed_by}
+    last = [layer for layer in net.layers if layer.name not in fed_by]
     found = np.concatenate([layer.run(given[layer.name]) for layer in last], axis=-1)
     if found.shape != expected.shape or not largest_difference(found, expected) <= TOLERANCE:
         raise ValueError(
@@ -143,21 +143,17 @@ def _weight_names(module: Any, is_cell: bool) -> list[str]:
     return [f"{role}_l{k}{end}" for k in range(module.num_layers) for end in ends for role in roles]
 
 
-def _array(tensor: Any) -> np.ndarray:
-    return tensor.detach().cpu().double().numpy()
-
-
-def _original(module: Any, is_cell: bool) -> Callable[[np.ndarray], np.ndarray]:
+def _original(module: Any) -> Run:
     """Returns a function that runs a copy of a module in float64 on inputs (N, T, input)."""
-    torch = import_module("torch")
-
     copied = copy.deepcopy(module).cpu().double().eval()
 
     def run(inputs: np.ndarray) -> np.ndarray:
+        torch = import_module("torch")
+
         x = torch.from_numpy(np.asarray(inputs, np.float64))
         # forward() itself, so that the hooks of the user do not see these inputs.
         with torch.no_grad():
-            if not is_cell:
+            if not isinstance(module, torch.nn.RNNCellBase):
                 outputs = copied.forward(x if copied.batch_first else x.swapaxes(0, 1))[0]
                 return (outputs if copied.batch_first else outputs.swapaxes(0, 1)).numpy()
             state, outputs = None, []

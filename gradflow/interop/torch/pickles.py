@@ -4,9 +4,9 @@ The pickle is interpreted symbolically. What it names is neither imported nor ca
 function becomes a `Named`, and an object made by it becomes a `Record` of what it was made from.
 """
 
+import math
 import pickletools
 import warnings
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -74,10 +74,9 @@ class Tensor(NamedTuple):
         """
         itemsize = np.dtype(self.dtype).itemsize
         numbers = (self.offset, *self.shape, *self.strides)
-        size = 1
-        for n in self.shape:
-            size *= n
-        if any(not isinstance(n, int) or n < 0 for n in numbers) or size * itemsize > len(data):
+        # Checked before the product: that of a number and a text repeats the text.
+        is_valid = all(isinstance(n, int) and n >= 0 for n in numbers)
+        if not is_valid or math.prod(self.shape) * itemsize > len(data):
             raise ValueError(f"a tensor of shape {self.shape} lies in {len(data)} bytes")
         steps = [stride * itemsize for stride in self.strides]
         try:
@@ -115,101 +114,74 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def do(self, name: str, argument: Any) -> None:
-        if name in ("PROTO", "STOP"):
-            return
-        if name in _PUSHED:
-            self.stack.append(argument)
-        elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name]())
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = self.stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
-            self.stack.append(self.memo[argument])
-        elif name == "MARK":
-            self.marks.append(len(self.stack))
-        elif name == "GLOBAL":
-            self.stack.append(Named(argument))
-        elif name in _STEPS:
-            _STEPS[name](self)
-        else:
-            raise ValueError(f"no instruction {name} was expected")
+        push = self.stack.append
+        match name:
+            case "PROTO" | "STOP":
+                pass
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
+                push(argument)
+            case "BINUNICODE" | "BINSTRING":
+                push(argument)
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                push({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
+            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
+                push({"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}[name]())
+            case "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = self.stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                push(self.memo[argument])
+            case "MARK":
+                self.marks.append(len(self.stack))
+            case "GLOBAL":
+                push(Named(argument))
+            case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                push(tuple(self.pop(int(name[-1]) if name[-1].isdigit() else None)))
+            case "SETITEM" | "SETITEMS":
+                self.set_items(self.pop(2 if name == "SETITEM" else None))
+            case "APPEND" | "APPENDS":
+                items = self.pop(1 if name == "APPEND" else None)
+                self.stack[-1].extend(items)
+            case "REDUCE" | "NEWOBJ":
+                push(_made(*self.pop(2)))
+            case "BUILD":
+                (state,) = self.pop(1)
+                if isinstance(self.stack[-1], Record):
+                    self.stack[-1].state = state
+            case "BINPERSID":
+                push(_stored(*self.pop(1)))
+            case _:
+                raise ValueError(f"no instruction {name} was expected")
 
-    def pop(self, count: int) -> list[Any]:
-        if count > len(self.stack):
+    def pop(self, count: int | None) -> list[Any]:
+        """Removes that many objects from the stack; without a number, those above the mark."""
+        start = self.marks.pop() if count is None else len(self.stack) - count
+        if not 0 <= start <= len(self.stack):
             raise ValueError("its stack is empty")
-        top = self.stack[len(self.stack) - count :]
-        del self.stack[len(self.stack) - count :]
+        top = self.stack[start:]
+        del self.stack[start:]
         return top
 
-    def pop_to_mark(self) -> list[Any]:
-        return self.pop(len(self.stack) - self.marks.pop())
+    def set_items(self, items: list[Any]) -> None:
+        target, pairs = self.stack[-1], dict(zip(items[::2], items[1::2], strict=True))
+        if isinstance(target, dict):
+            target.update(pairs)
+        else:  # a dictionary of another class
+            target.state = pairs
 
 
-def _set_items(machine: _Machine, items: list[Any]) -> None:
-    target = machine.stack[-1]
-    pairs = zip(items[::2], items[1::2], strict=True)
-    if isinstance(target, Mapping):
-        target.update(pairs)  # pyright: ignore[reportAttributeAccessIssue]
-    else:  # a dictionary of another class
-        target.state = dict(pairs)
-
-
-def _append(machine: _Machine, items: list[Any]) -> None:
-    machine.stack[-1].extend(items)
-
-
-def _make(machine: _Machine) -> None:
-    made_by, arguments = machine.pop(2)
+def _made(made_by: Any, arguments: Any) -> Any:
+    """What a call makes: a tensor, its parameter, a dictionary, or a record of something else."""
     name = made_by.name if isinstance(made_by, Named) else ""
     if name == "torch._utils _rebuild_tensor_v2" and isinstance(arguments[0], Tensor):
         storage, offset, shape, strides, *_ = arguments
-        found = storage._replace(offset=offset, shape=tuple(shape), strides=tuple(strides))
-        machine.stack.append(found)
-    elif name == "torch._utils _rebuild_parameter":
-        machine.stack.append(arguments[0])
-    elif name == "torch.jit._pickle restore_type_tag":
-        machine.stack.append(arguments[0])
-    elif name == "collections OrderedDict":
-        machine.stack.append({})
-    else:
-        machine.stack.append(Record(made_by, arguments))
+        return storage._replace(offset=offset, shape=tuple(shape), strides=tuple(strides))
+    if name in ("torch._utils _rebuild_parameter", "torch.jit._pickle restore_type_tag"):
+        return arguments[0]
+    return {} if name == "collections OrderedDict" else Record(made_by, arguments)
 
 
-def _build(machine: _Machine) -> None:
-    (state,) = machine.pop(1)
-    if isinstance(machine.stack[-1], Record):
-        machine.stack[-1].state = state
-
-
-def _refer(machine: _Machine) -> None:
-    """Pushes the storage of a tensor, or a record if its numbers have no type of NumPy."""
-    (reference,) = machine.pop(1)
+def _stored(reference: Any) -> Any:
+    """The storage of a tensor, or a record if its numbers have no type of NumPy."""
     _, kind, key, *_ = reference
     dtype = TYPES.get(kind.name)
-    found = Record(kind, reference) if dtype is None else Tensor(str(key), dtype, 0, (), ())
-    machine.stack.append(found)
-
-
-_PUSHED = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "BINSTRING"}
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-}
-_STEPS: dict[str, Callable[[_Machine], None]] = {
-    "TUPLE": lambda machine: machine.stack.append(tuple(machine.pop_to_mark())),
-    "TUPLE1": lambda machine: machine.stack.append(tuple(machine.pop(1))),
-    "TUPLE2": lambda machine: machine.stack.append(tuple(machine.pop(2))),
-    "TUPLE3": lambda machine: machine.stack.append(tuple(machine.pop(3))),
-    "SETITEM": lambda machine: _set_items(machine, machine.pop(2)),
-    "SETITEMS": lambda machine: _set_items(machine, machine.pop_to_mark()),
-    "APPEND": lambda machine: _append(machine, machine.pop(1)),
-    "APPENDS": lambda machine: _append(machine, machine.pop_to_mark()),
-    "REDUCE": _make,
-    "NEWOBJ": _make,
-    "BUILD": _build,
-    "BINPERSID": _refer,
-}
+    return Record(kind, reference) if dtype is None else Tensor(str(key), dtype, 0, (), ())

@@ -24,8 +24,8 @@ def state_dict_of(checkpoint: Any) -> dict[str, Any]:
     torch = import_module("torch")
 
     groups: dict[str, dict[str, Any]] = {}
-    for holder, name, leaf in _walk(checkpoint, torch.Tensor):
-        groups.setdefault(holder, {})[name] = leaf
+    for (*holder, name), leaf in leaves_of(checkpoint, torch.Tensor):
+        groups.setdefault(".".join(holder), {})[name] = leaf
     chosen = {holder: tensors for holder, tensors in groups.items() if find_groups(tensors)}
     if len(chosen) == 1:
         return unwrapped(next(iter(chosen.values())))
@@ -44,34 +44,23 @@ def unwrapped(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return found if len(found) == len(tensors) else dict(tensors)
 
 
-def leaves_of(tree: Any, kind: type) -> Iterator[tuple[str, Any]]:
-    """Yields each leaf of a kind in nested dictionaries, lists and modules, with its path."""
-    for holder, name, leaf in _walk(tree, kind):
-        yield f"{holder}.{name}".removeprefix("."), leaf
-
-
-def _walk(tree: Any, kind: type) -> Iterator[tuple[str, str, Any]]:
+def leaves_of(tree: Any, kind: type) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yields each leaf of a kind in nested dictionaries, lists and modules, in their order.
 
-    A leaf comes with the path of what holds it and with its name there. A part that occurs several
-    times, or that contains itself, is visited once.
+    A leaf comes with the names on the way to it. A part that occurs several times, or that contains
+    itself, is visited once.
     """
-    stack, visited = [("", "", tree, 0)], set()
+    stack: list[tuple[tuple[str, ...], Any]] = [((), tree)]
+    visited = set()
     while stack:
-        holder, name, node, depth = stack.pop()
+        path, node = stack.pop()
         if isinstance(node, kind):
-            yield holder, name, node
-        if isinstance(node, Record):
-            node = node.state
-        parts = _parts(node) if not isinstance(node, kind) else []
-        if id(node) in visited or depth > DEEPEST:
+            yield path, node
+            continue
+        node = node.state if isinstance(node, Record) else node
+        if id(node) in visited or len(path) > DEEPEST:
             continue
         visited.add(id(node))
-        path = f"{holder}.{name}".strip(".")
-        stack += [(path, str(key), part, depth + 1) for key, part in reversed(parts)]
-
-
-def _parts(node: Any) -> list[tuple[Any, Any]]:
-    if isinstance(node, Mapping):
-        return list(node.items())
-    return list(enumerate(node)) if isinstance(node, list | tuple) else []
+        parts = enumerate(node) if isinstance(node, list | tuple) else ()
+        parts = node.items() if isinstance(node, Mapping) else parts
+        stack += [((*path, str(key)), part) for key, part in reversed([*parts])]

@@ -16,6 +16,7 @@ from gradflow.cell import Carry, Cell, Params
 from gradflow.devices import map_runs
 from gradflow.flow.norms import Norm
 from gradflow.interop import Layer
+from gradflow.report.losses import turned
 from gradflow.statistics import slope
 from gradflow.unroll import unroll
 
@@ -108,9 +109,10 @@ class Measurer:
         count, steps = subject.inputs.shape[:2]
         lengths = np.full(count, steps) if subject.lengths is None else subject.lengths
         padded = max(self._padded(subject, steps), steps)
+        turn = turned if subject.is_reverse else lambda sequences, _: sequences
         with jax.enable_x64(True):
             x = np.zeros((count, padded, subject.inputs.shape[2]))
-            x[:, :steps] = _turned(np.asarray(subject.inputs, np.float64), subject, lengths)
+            x[:, :steps] = turn(np.asarray(subject.inputs, np.float64), lengths)
             is_full = bool(np.all(lengths == padded))
             arguments = (
                 jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), subject.params),
@@ -119,8 +121,7 @@ class Measurer:
                 None if is_full else jnp.asarray(lengths),
             )
             result = jax.device_get(self._program(subject.cell, arguments)(*arguments))
-        outputs = _turned(result["outputs"][:, :steps], subject, lengths)
-        return _summarised(result, lengths), outputs
+        return _summarised(result, lengths), turn(result["outputs"][:, :steps], lengths)
 
     def _padded(self, subject: Subject, steps: int) -> int:
         """Returns the number of steps to measure with, of those compiled for where one fits.
@@ -166,16 +167,6 @@ def _all_sequences(
         return found
 
     return map_runs(one)(xs, carry, lengths)
-
-
-def _turned(sequences: np.ndarray, subject: Subject, lengths: np.ndarray) -> np.ndarray:
-    """Turns the real steps of sequences (N, T, size), of a layer that reads them in reverse."""
-    if not subject.is_reverse:
-        return sequences
-    turned = np.array(sequences)
-    for row, length in enumerate(lengths):
-        turned[row, :length] = sequences[row, :length][::-1]
-    return turned
 
 
 def _summarised(result: Mapping[str, Any], lengths: np.ndarray) -> Measured:

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradflow.checks import check_flag, check_integer, check_number, shorten
@@ -161,7 +160,7 @@ class Monitor:
         try:
             yield
         except Exception as error:
-            text = f"{type(error).__name__}: {shorten(' '.join(str(error).split()))}"
+            text = f"{type(error).__name__}: {shorten(error)}"
             with contextlib.suppress(Exception):
                 self._record.add({"update": update, "error": text})
             if not self._has_failed:
@@ -191,10 +190,5 @@ class Monitor:
     def __enter__(self) -> Any:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -4,14 +4,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradflow.report.parts import Finding, Image, Level, Line, Panel, Report, Section
-from gradflow.report.texts import steps_text
+from gradflow.report.panels import LAG, NORM, saturation
+from gradflow.report.parts import (
+    NATS,
+    Finding,
+    Image,
+    Level,
+    Line,
+    Panel,
+    Report,
+    Section,
+    gaps,
+    steps_text,
+)
 
 if TYPE_CHECKING:
     import xarray
-
-LOG = np.log(10)
-"""Nats in one order of magnitude."""
 
 
 def report_of(dataset: "xarray.Dataset", framework: str) -> Report:
@@ -81,7 +89,7 @@ def _finite(data: "xarray.Dataset") -> Finding:
 
 
 def _horizons(data: "xarray.Dataset") -> Panel:
-    horizon = np.where(np.isfinite(data.horizon), data.horizon, np.nan)
+    horizon = gaps(data.horizon.values)
     needed = float(np.nanmax(data.needed_lag.values))
     return Panel(
         "Horizon by update",
@@ -97,51 +105,36 @@ def _norms(data: "xarray.Dataset") -> Panel:
     """The curves of the first, the middle and the last measurement."""
     count = data.sizes["update"]
     chosen = sorted({0, count // 2, count - 1})
-    curves = data.log_norms.values / LOG
-    lines = tuple(
-        Line(f"update {int(data['update'][i])}", data.lag.values, _finite_or_gap(curves[i]))
-        for i in chosen
-    )
+    curves, updates = gaps(data.log_norms.values / NATS), data["update"].values
     return Panel(
         "Norm against lag",
         "Median over the watched sequences, at the first, a middle and the last measured update.",
-        "lag T − k (steps)",
-        "log10 ‖∂h_T/∂h_k‖",
-        lines=lines,
+        LAG,
+        NORM,
+        lines=tuple(Line(f"update {updates[i]}", data.lag.values, curves[i]) for i in chosen),
         levels=(("1e-3", -3.0),),
     )
 
 
 def _map(data: "xarray.Dataset") -> Panel:
+    values = gaps(data.log_norms.values / NATS)
     return Panel(
         "Norm by update and lag",
         "Each row is the norm against lag at one measured update.",
-        "lag T − k (steps)",
+        LAG,
         "update",
-        image=Image(
-            data.lag.values,
-            data["update"].values,
-            _finite_or_gap(data.log_norms.values / LOG),
-            "log10 ‖∂h_T/∂h_k‖",
-        ),
+        image=Image(data.lag.values, data["update"].values, values, NORM),
     )
 
 
 def _saturation(data: "xarray.Dataset") -> Panel:
     updates, parts = data["update"].values, data.saturation
-    return Panel(
-        "Saturated gates by update",
-        "Fraction of the units at which a gate is shut (below 0.1) or open (above 0.9).",
+    return saturation(
         "update",
-        "fraction of units",
-        lines=tuple(
+        (
             Line(f"{gate} {end}", updates, parts.sel(gate=gate, end=end).values)
             for gate in data.gate.values
             for end in data.end.values
             if np.isfinite(parts.sel(gate=gate, end=end)).any()
         ),
     )
-
-
-def _finite_or_gap(values: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(values), values, np.nan)

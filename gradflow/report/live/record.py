@@ -1,5 +1,6 @@
 """The record of a watched training: lines of JSON, and the dataset of what is in them."""
 
+import contextlib
 import json
 import math
 import os
@@ -113,20 +114,15 @@ def read_watch(folder: str | os.PathLike[str]) -> "xarray.Dataset":
       ValueError: If there is no record.
     """
     path = Path(folder) / FILE
-    lines: list[dict[str, Any]] = []
-    if path.is_file():
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue  # cut by a kill
-            lines = [] if "session" in line else [*lines, line]
-            if "session" in line:
-                continue
-    else:
+    if not path.is_file():
         raise ValueError(
             f"Expected {FILE} in {str(folder)!r}, got none. Give the folder of gradflow.watch."
         )
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):  # a line that was cut by a kill
+            line = json.loads(text)
+            lines = [] if "session" in line else [*lines, line]
     return dataset_of(lines)
 
 

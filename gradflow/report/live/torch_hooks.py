@@ -4,28 +4,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from gradflow.cells.lstm import LSTMCarry
 from gradflow.interop import Layer, load
+from gradflow.interop.torch.nets import is_recurrent
+from gradflow.interop.torch.runs import Call, call_of
 from gradflow.report.live.measure import Subject, subject_of
 from gradflow.report.live.monitor import Monitor, Settings
-
-
-class Call(NamedTuple):
-    """One call of a recurrent module, for a few of its sequences.
-
-    Attributes:
-      inputs: (N, T, input).
-      lengths: The number of real steps of each sequence.
-      states: The initial states (layers and directions, N, size): h, or h and c; none if not given.
-    """
-
-    inputs: np.ndarray
-    lengths: np.ndarray
-    states: tuple[np.ndarray, ...]
 
 
 class TorchMonitor(Monitor):
@@ -47,16 +35,16 @@ class TorchMonitor(Monitor):
         super().__init__(settings, "PyTorch")
         self.updates = 0
         self._module = module
-        self._sources = _recurrent_modules(module)
+        sources = {name: one for name, one in module.named_modules() if is_recurrent(one)}
         self._calls: dict[str, list[Call]] = {}
         self._pass = 0
         self._is_measured, self._was_backward = False, True
         safe = self._safe
         self._handles = [module.register_forward_pre_hook(safe(self._begin))]
-        for name, one in self._sources.items():
-            before, after = partial(self._before, name), partial(self._after, name)
-            self._handles.append(one.register_forward_pre_hook(safe(before), with_kwargs=True))
-            self._handles.append(one.register_forward_hook(safe(after)))
+        for name, one in sources.items():
+            before = safe(partial(self._before, name))
+            self._handles.append(one.register_forward_pre_hook(before, with_kwargs=True))
+            self._handles.append(one.register_forward_hook(safe(self._after)))
 
     def close(self) -> None:
         """Removes the hooks."""
@@ -85,12 +73,12 @@ class TorchMonitor(Monitor):
         if self._was_backward:  # the recurrent modules are called without the module around them
             self._begin(module)
         if self._is_measured:
-            call = _call(module, args, kwargs, self.settings.num_sequences)
+            call = call_of(module, args, kwargs, self.settings.num_sequences)
             is_cell = call.inputs.shape[1] == 1 and not hasattr(module, "num_layers")
-            continues = is_cell and any(np.any(state) for state in call.states)
+            continues = is_cell and not call.is_start
             self._calls[name] = [*(self._calls.get(name, []) if continues else []), call]
 
-    def _after(self, name: str, module: Any, args: tuple, output: Any) -> None:
+    def _after(self, module: Any, _: tuple, output: Any) -> None:
         if _is_training(module):
             # A loss may use the outputs alone or the last state alone.
             for tensor in _tensors(output):
@@ -131,44 +119,6 @@ def _is_training(module: Any) -> bool:
     return module.training and torch.is_grad_enabled()
 
 
-def _recurrent_modules(module: Any) -> dict[str, Any]:
-    """Returns the recurrent modules by the names that `gradflow.load` gives them."""
-    torch = import_module("torch")
-
-    kinds = (torch.nn.RNNBase, torch.nn.RNNCellBase)
-    return {name: one for name, one in module.named_modules() if isinstance(one, kinds)}
-
-
-def _call(module: Any, args: tuple, kwargs: Mapping[str, Any], count: int) -> Call:
-    """Returns the first ``count`` sequences of a call, copied."""
-    torch = import_module("torch")
-
-    given = dict(zip(("input", "hx"), args, strict=False)) | dict(kwargs)
-    inputs, hx = given["input"], given.get("hx")
-    states = () if hx is None else tuple(hx) if isinstance(hx, tuple | list) else (hx,)
-    lengths = None
-    if isinstance(inputs, torch.nn.utils.rnn.PackedSequence):
-        inputs, lengths = torch.nn.utils.rnn.pad_packed_sequence(inputs, batch_first=True)
-        lengths = lengths[:count].numpy()
-    elif isinstance(module, torch.nn.RNNCellBase):
-        inputs = inputs[None, None] if inputs.ndim == 1 else inputs[:, None]
-        states = tuple(s.reshape(1, -1, s.shape[-1]) for s in states)
-    elif inputs.ndim == 2:
-        inputs, states = inputs[None], tuple(state[:, None] for state in states)
-    elif not module.batch_first:
-        inputs = inputs.swapaxes(0, 1)
-    x = _array(inputs[:count])
-    return Call(
-        x,
-        np.full(len(x), x.shape[1]) if lengths is None else lengths,
-        tuple(_array(state[:, :count]) for state in states),
-    )
-
-
-def _array(tensor: Any) -> np.ndarray:
-    return tensor.detach().cpu().double().numpy().copy()
-
-
 def _subject(layer: Layer, place: int, calls: Sequence[Call]) -> Subject:
     """Returns a layer of a module, which is at this place of its layers and directions."""
     first = calls[0]
@@ -176,7 +126,7 @@ def _subject(layer: Layer, place: int, calls: Sequence[Call]) -> Subject:
     subject = subject_of(layer, inputs, len(first.inputs))
     if len(first.lengths) and np.any(first.lengths != first.inputs.shape[1]):
         subject = replace(subject, lengths=first.lengths)
-    if first.states and any(np.any(state[place]) for state in first.states):
-        own = [state[place] for state in first.states]
+    own = [state[place] for state in first.states]
+    if any(map(np.any, own)):
         subject = replace(subject, carry=LSTMCarry(*own) if len(own) > 1 else own[0])
     return subject

@@ -1,16 +1,74 @@
-"""Runs of whole Keras models that keep what each of their recurrent layers reads."""
+"""Models and layers of Keras in memory: their configuration, their arrays, and their runs."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 
 from gradflow.checks import shorten
-from gradflow.interop.keras.config import Found
-from gradflow.interop.keras.objects import object_at, root_of
-from gradflow.interop.net import Capture, Layer
+from gradflow.interop.keras.cells import CellArrays
+from gradflow.interop.keras.config import Found, snake_case, unique_name
+from gradflow.interop.net import Capture, Layer, Net, feed
+
+
+def as_config(keras: Any, model: Any) -> dict[str, Any]:
+    """Returns the configuration of a model, or of a layer as that of a model of one layer.
+
+    A subclass of a model has no configuration of its layers; there it is their list, from which
+    nothing follows about what feeds what.
+    """
+    if isinstance(model, keras.Sequential) or hasattr(model, "operations"):
+        return keras.saving.serialize_keras_object(model)
+    layers = model.layers if isinstance(model, keras.Model) else [model]
+    entries = [
+        as_config(keras, layer)
+        if isinstance(layer, keras.Model)
+        else keras.saving.serialize_keras_object(layer)
+        for layer in layers
+    ]
+    config = {"name": model.name, "layers": entries}
+    return {"class_name": "Functional", "module": "keras", "config": config}
+
+
+def _object_at(keras: Any, model: Any, steps: Sequence[str]) -> Any:
+    """The layer or cell of a model, or of a single layer, to which the steps of a `Found` lead."""
+    found, rest = model, iter(steps)
+    if not isinstance(model, keras.Model):
+        found = SimpleNamespace(layers=[model])
+    try:
+        for step in rest:
+            children = getattr(found, step)
+            found = _by_group(children)[next(rest)] if step in ("layers", "cells") else children
+    except (AttributeError, KeyError, StopIteration):
+        raise ValueError(
+            f"Expected a layer {'/'.join(steps)} in the Keras model, got none. Report this model."
+        ) from None
+    return found
+
+
+def _by_group(children: Sequence[Any]) -> dict[str, Any]:
+    """Layers or cells by the names that Keras 3 gives to their groups in files."""
+    counts: dict[str, int] = {}
+    return {unique_name(snake_case(type(one).__name__), counts): one for one in children}
+
+
+def arrays_in_memory(keras: Any, model: Any, found: Found) -> CellArrays:
+    """Returns the arrays of a cell of a model in memory, or of a single layer."""
+    cell = _object_at(keras, model, found.steps)
+    if not getattr(cell, "built", False):
+        raise ValueError(
+            f"Expected a Keras model with weights, but the layer {found.name!r} has none yet. "
+            "Build the model: call it once on a batch."
+        )
+
+    def array(variable: Any) -> np.ndarray:
+        return np.asarray(keras.ops.convert_to_numpy(variable), np.float64)
+
+    bias = None if cell.bias is None else array(cell.bias)
+    return array(cell.kernel), array(cell.recurrent_kernel), bias
 
 
 def captured_inputs(
@@ -32,7 +90,7 @@ def captured_inputs(
 
     def capture(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         model = load()
-        observed = observed_layers(keras, model, cells)
+        observed = _observed_layers(keras, model, cells)
         seen: dict[int, np.ndarray] = {}
         with contextlib.ExitStack() as stack:
             for layer, _ in observed.values():
@@ -47,29 +105,28 @@ def captured_inputs(
                     "inputs, by their names."
                 ) from None
         found = {
-            name: seen[id(layer)][:, ::-1] if turned else seen[id(layer)]
+            name: seen[id(layer)][:, :: -1 if turned else 1]
             for name, (layer, turned) in observed.items()
             if id(layer) in seen
         }
-        return _with_stacked(found, layers)
+        return feed(Net("Keras", tuple(layers)), found)
 
     return capture
 
 
-def observed_layers(keras: Any, model: Any, cells: Sequence[Found]) -> dict[str, tuple[Any, bool]]:
-    """Returns the layer of Keras in which the inputs of each cell can be observed.
+def _observed_layers(keras: Any, model: Any, cells: Sequence[Found]) -> dict[str, tuple[Any, bool]]:
+    """The layer of Keras in which the inputs of each cell can be observed.
 
     The second value is whether its inputs have the model's time in reverse. Of the cells that one
     layer stacks only the first is there: the inputs of the others are inside.
     """
-    root = root_of(keras, model)
     layers: dict[str, tuple[Any, bool]] = {}
     seen: set[tuple[str, ...]] = set()
     for found in cells:
         last = len(found.steps) - 1 - found.steps[::-1].index("cell")
         steps = found.steps[:last]
         if steps not in seen:
-            layers[found.name] = (object_at(root, steps), found.turned)
+            layers[found.name] = (_object_at(keras, model, steps), found.turned)
         seen.add(steps)
     return layers
 
@@ -94,16 +151,6 @@ def _observed(keras: Any, layer: Any, seen: dict[int, np.ndarray]) -> Iterator[N
         del layer.call
 
 
-def _with_stacked(found: dict[str, np.ndarray], layers: Sequence[Layer]) -> dict[str, np.ndarray]:
-    """Adds the inputs of layers that read others, which were not observed themselves."""
-    by_name = {layer.name: layer for layer in layers}
-    for layer in layers:
-        if layer.name not in found and layer.fed_by and set(layer.fed_by) <= set(found):
-            outputs = [by_name[name].run(found[name]) for name in layer.fed_by]
-            found[layer.name] = np.concatenate(outputs, axis=-1)
-    return found
-
-
 def _is_exact(model: Any) -> bool:
     """Whether a model computes in float64; in float32 Keras's loops on JAX fail with x64 on."""
     return any(str(variable.dtype) == "float64" for variable in model.variables)
@@ -116,6 +163,5 @@ def _model_inputs(model: Any, batch: Mapping[str, np.ndarray]) -> Any:
     if isinstance(structure, Mapping):
         return dict(batch) if single is None else dict.fromkeys(structure, single)
     if isinstance(structure, list | tuple):
-        names = [str(tensor.name) for tensor in structure]
-        return [batch.get(name, single) for name in names]
+        return [batch.get(str(tensor.name), single) for tensor in structure]
     return dict(batch) if single is None else single

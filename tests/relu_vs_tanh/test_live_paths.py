@@ -4,13 +4,13 @@ import itertools
 
 import jax.numpy as jnp
 import numpy as np
-from studies import load
+from studies import load_part
 
 from gradflow import flow
 from gradflow.cells import rnn
 from gradflow.unroll import unroll
 
-log_live_paths = load("relu_vs_tanh").log_live_paths
+log_live_paths = load_part("relu_vs_tanh.paths").log_live_paths
 
 
 def test_live_paths_are_those_that_are_counted_one_by_one():

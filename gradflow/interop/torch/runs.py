@@ -1,4 +1,4 @@
-"""The inputs of the recurrent layers of a PyTorch module, while it runs on a sample."""
+"""Runs of PyTorch: a layer that is built from arrays, and a module with its layers observed."""
 
 import contextlib
 import inspect
@@ -10,27 +10,96 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradflow.checks import shorten
-from gradflow.interop.feeding import feed, to_lowest
-from gradflow.interop.net import Layer, Net
+from gradflow.interop.gates import NUM_GATES
+from gradflow.interop.net import Layer, Net, feed, to_lowest
+from gradflow.interop.verification import Run
+
+
+def torch_original(kind: str, arrays: Mapping[str, np.ndarray], activation: str | None) -> Run:
+    """Builds a layer of `torch.nn` in float64 and returns a function that runs it forwards.
+
+    Args:
+      kind: ``rnn``, ``gru`` or ``lstm``.
+      arrays: Its arrays in PyTorch's layout, as `gradflow.interop.gates.torch_params` takes them.
+      activation: The activation, if it is an RNN.
+    """
+    torch = import_module("torch")
+
+    projection = arrays.get("W_hr")
+    rows, (_, input_size) = len(arrays["W_h"]), arrays["W_x"].shape
+    biases = {"bias_ih_l0": arrays.get("b_x", arrays.get("b")), "bias_hh_l0": arrays.get("b_h")}
+    has_bias = any(bias is not None for bias in biases.values())
+    options: dict[str, Any] = {"bias": has_bias, "batch_first": True, "dtype": torch.float64}
+    options |= {"nonlinearity": activation} if kind == "rnn" else {}
+    weights = {"weight_ih_l0": arrays["W_x"], "weight_hh_l0": arrays["W_h"]}
+    if projection is not None:
+        options |= {"proj_size": len(projection)}
+        weights |= {"weight_hr_l0": projection}
+    if has_bias:
+        weights |= {n: np.zeros(rows) if bias is None else bias for n, bias in biases.items()}
+    # Named by its class: getattr(torch.nn, kind.upper()) would hide what is made here.
+    make = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[kind]
+    module = make(input_size, rows // NUM_GATES[kind], **options)
+    module.load_state_dict(
+        {name: torch.from_numpy(np.array(a, np.float64)) for name, a in weights.items()}
+    )
+
+    def run(inputs: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return module(torch.from_numpy(np.asarray(inputs, np.float64)))[0].numpy()
+
+    return run
 
 
 class Call(NamedTuple):
-    """One call of a recurrent module.
+    """One call of a recurrent module, for some of its sequences.
 
     Attributes:
       inputs: Its inputs, (N, T, input).
+      lengths: The number of real steps of each sequence.
+      states: The initial states (layers and directions, N, size): h, or h and c; none if not given.
       is_start: Whether it starts from a state of zeros, and with it a new sequence.
     """
 
     inputs: np.ndarray
+    lengths: np.ndarray
+    states: tuple[np.ndarray, ...]
     is_start: bool
 
 
+def call_of(
+    module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], count: int | None = None
+) -> Call:
+    """Returns what a recurrent module is called with, copied; of the first ``count`` sequences."""
+    torch = import_module("torch")
+
+    given = dict(zip(("input", "hx"), args, strict=False)) | dict(kwargs)
+    inputs, hx = given["input"], given.get("hx")
+    states = () if hx is None else tuple(hx) if isinstance(hx, tuple | list) else (hx,)
+    lengths = None
+    if isinstance(inputs, torch.nn.utils.rnn.PackedSequence):
+        inputs, lengths = torch.nn.utils.rnn.pad_packed_sequence(inputs, batch_first=True)
+        lengths = lengths[:count].numpy()
+    elif isinstance(module, torch.nn.RNNCellBase):
+        inputs = inputs[None, None] if inputs.ndim == 1 else inputs[:, None]
+        states = tuple(s.reshape(1, -1, s.shape[-1]) for s in states)
+    elif inputs.ndim == 2:
+        inputs, states = inputs[None], tuple(state[:, None] for state in states)
+    elif not module.batch_first:
+        inputs = inputs.swapaxes(0, 1)
+    x = array_of(inputs[:count])
+    starts = tuple(array_of(state[:, :count]) for state in states)
+    full = np.full(len(x), x.shape[1])
+    return Call(x, full if lengths is None else lengths, starts, not any(map(np.any, starts)))
+
+
+def array_of(tensor: Any) -> np.ndarray:
+    """Returns a copy of a tensor in float64."""
+    return tensor.detach().cpu().double().numpy().copy()
+
+
 def capture(
-    module: Any,
-    layers: Sequence[Layer],
-    sources: Mapping[str, Any],
-    sample: Mapping[str, np.ndarray],
+    module: Any, layers: Sequence[Layer], sources: Mapping[str, Any], sample: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Runs a module in evaluation mode and returns the inputs (N, T, input) of its layers by name.
 
@@ -79,27 +148,13 @@ def _hooked(module: Any, sources: Any, calls: Mapping[int, list[Call]]) -> Itera
 
 
 def _record(calls: list[Call], module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    torch = import_module("torch")
-
-    given = dict(zip(("input", "hx"), args, strict=False)) | kwargs
-    inputs, state = given["input"], given.get("hx")
-    is_cell = isinstance(module, torch.nn.RNNCellBase)
-    if isinstance(inputs, torch.nn.utils.rnn.PackedSequence):
-        inputs, lengths = torch.nn.utils.rnn.pad_packed_sequence(inputs, batch_first=True)
-        if len(set(lengths.tolist())) > 1:
-            raise ValueError(
-                "Expected sequences of one length, got packed sequences of the lengths "
-                f"{shorten(lengths.tolist())}. Give a sample of sequences of the same length."
-            )
-    elif is_cell:
-        inputs = inputs[None, None] if inputs.ndim == 1 else inputs[:, None]
-    elif inputs.ndim == 2:
-        inputs = inputs[None]
-    elif not module.batch_first:
-        inputs = inputs.swapaxes(0, 1)
-    states = state if isinstance(state, tuple | list) else [state]
-    is_start = all(s is None or not bool(s.any()) for s in states)
-    calls.append(Call(inputs.detach().cpu().double().numpy().copy(), is_start))
+    call = call_of(module, args, kwargs)
+    if len(set(call.lengths.tolist())) > 1:
+        raise ValueError(
+            "Expected sequences of one length, got packed sequences of the lengths "
+            f"{shorten(call.lengths.tolist())}. Give a sample of sequences of the same length."
+        )
+    calls.append(call)
 
 
 def _joined(name: str, calls: Sequence[Call]) -> np.ndarray:
@@ -119,7 +174,7 @@ def _joined(name: str, calls: Sequence[Call]) -> np.ndarray:
         ) from None
 
 
-def _run(module: Any, sample: Mapping[str, np.ndarray]) -> None:
+def _run(module: Any, sample: Mapping[str, Any]) -> None:
     torch = import_module("torch")
 
     example = next(module.parameters(), torch.zeros(()))
