@@ -52,8 +52,8 @@ def unroll(
         at level debug. ``parallel`` takes 128 steps at a time, by an associative scan over the
         Jacobians of a step that is affine in the carry, as the program of the step shows; a growth
         beyond the largest float within these gives NaN. ``auto`` plans batches where that was
-        measured to be faster, and scans everything else: on two CPU cores ``parallel`` was not
-        faster, and on accelerators it has not been measured.
+        measured to be faster, and scans everything else: on two CPU cores ``parallel`` trained no
+        cell faster, and on accelerators it has not been measured.
       remat: What reverse mode recomputes in the backward pass to save memory: ``none`` stores
         what it needs of every step, ``step`` the carries alone (``parallel``: one in 128), and
         ``sqrt`` every √T-th carry.
