@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
-from scipy import sparse
 
 from gradflow.cell import Carry, Cell, Params, whole_carry
 from gradflow.flow.blocks import field_names, selected_entries
 from gradflow.flow.real_carry import as_real, real_parts
-from gradflow.numerics.sparsity import components, jacobian_pattern
+from gradflow.numerics.sparsity import Pattern, components, jacobian_pattern
 
 NUM_POINTS = 48
 """Random parameters, states and inputs at which a structure that was found is verified."""
@@ -92,7 +91,7 @@ class Step(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _pattern(step: Step) -> sparse.csr_array | None:
+def _pattern(step: Step) -> Pattern | None:
     """The pattern of ∂s_t/∂s_{t-1}; None if it is dense, which a single derivative mostly tells."""
     size = step.flat_zeros()[0].size
 
@@ -161,7 +160,7 @@ def parts_of(step: Step) -> Parts | None:
     return Parts(read, parts, pulled[:, 1])
 
 
-def _read(pattern: sparse.csr_array) -> Bool[np.ndarray, " carry"]:
+def _read(pattern: Pattern) -> Bool[np.ndarray, " carry"]:
     """Which entries of the carry the next step reads."""
     return np.asarray(pattern.sum(axis=0)) > 0
 

@@ -2,15 +2,18 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy import sparse
+
+Pattern: TypeAlias = Any
+"""A `scipy.sparse.csr_array` of booleans. (SciPy is imported in functions, because importing it
+changes the global warning filters.)"""
 
 
-def jacobian_pattern(function: Callable[..., Any], *args: Any) -> sparse.csr_array | None:
+def jacobian_pattern(function: Callable[..., Any], *args: Any) -> Pattern | None:
     """Finds the entries of ∂function/∂args[0] that are not zero for every value of all arguments.
 
     The pattern is read off the program of the function and is conservative: an entry outside of it
@@ -28,6 +31,7 @@ def jacobian_pattern(function: Callable[..., Any], *args: Any) -> sparse.csr_arr
     Source: Hill & Dalle 2025, arXiv:2501.17737 (sparsity detection by abstract interpretation).
     """
     import asdex  # takes half a second, which only a measurement needs
+    from scipy import sparse
 
     with jax.ensure_compile_time_eval():
         try:
@@ -40,9 +44,7 @@ def jacobian_pattern(function: Callable[..., Any], *args: Any) -> sparse.csr_arr
     return sparse.csr_array((ones, (found.rows, found.cols)), shape=found.shape)
 
 
-def components(
-    pattern: sparse.csr_array, kept: Bool[np.ndarray, " n"]
-) -> list[Int[np.ndarray, " entries"]]:
+def components(pattern: Pattern, kept: Bool[np.ndarray, " n"]) -> list[Int[np.ndarray, " entries"]]:
     """Finds the sets of entries that a square matrix and its powers do not mix.
 
     They are the connected components of the graph that has an edge for each entry of the pattern.
@@ -54,9 +56,11 @@ def components(
     Returns:
       The indices of each component, ascending.
     """
+    from scipy.sparse import csgraph
+
     places = np.flatnonzero(kept)
     part = pattern[places][:, places]
-    count, labels = sparse.csgraph.connected_components(part, directed=False)
+    count, labels = csgraph.connected_components(part, directed=False)
     order = np.argsort(labels, kind="stable")
     ends = np.cumsum(np.bincount(labels, minlength=count))[:-1]
     return [places[one] for one in np.split(order, ends)]

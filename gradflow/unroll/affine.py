@@ -8,11 +8,12 @@ from jaxtyping import Array, Float
 
 
 def affine_scan(
-    jacobians: Float[Array, "steps n n"],
-    sides: Float[Array, "steps n m"],
+    jacobians: Float[Array, "steps n n *blocks"],
+    sides: Float[Array, "steps n m *blocks"],
     *,
     product: Callable[[Array, Array], Array] = jnp.matmul,
-) -> Float[Array, "steps n m"]:
+    reverse: bool = False,
+) -> Float[Array, "steps n m *blocks"]:
     """Solves δ_t = J_t δ_{t-1} + r_t with δ_0 = 0 in parallel over t, for m right sides at once.
 
     An associative scan composes the affine maps (J_t, r_t). Its depth is log T; it needs O(T n³)
@@ -21,13 +22,21 @@ def affine_scan(
     Args:
       jacobians: J_1 ... J_T.
       sides: r_1 ... r_T, each with m columns.
-      product: Multiplies two stacks of matrices.
+      product: Multiplies two stacks of matrices; `by_entries` where each is one of many blocks.
+      reverse: Solves δ_t = J_t δ_{t+1} + r_t with δ_{T+1} = 0 instead.
     """
 
     def compose(earlier: tuple, later: tuple) -> tuple:
         return product(later[0], earlier[0]), product(later[0], earlier[1]) + later[1]
 
-    return jax.lax.associative_scan(compose, (jacobians, sides))[1]
+    return jax.lax.associative_scan(compose, (jacobians, sides), reverse=reverse)[1]
+
+
+def by_entries(
+    a: Float[Array, "steps n k *blocks"], b: Float[Array, "steps k m *blocks"]
+) -> Float[Array, "steps n m *blocks"]:
+    """Multiplies matrices of a few rows entry by entry, vectorised over the steps or the blocks."""
+    return jnp.sum(a[:, :, :, None] * b[:, None], axis=2)
 
 
 def linearised_scan(

@@ -1,4 +1,4 @@
-"""Methods of running a cell over time: the plain scan, its plan, and either one in segments."""
+"""Methods of running a cell over time: the plain scan, its plan, and many steps at once."""
 
 import logging
 import math
@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from gradflow.cell import Carry, Params, StepFn
+from gradflow.cell import Carry, Cell, Params, StepFn
+from gradflow.unroll.parallel import recurrence_of, run_in_parallel
 from gradflow.unroll.planner import plan_of, run_plan
 
 CarriesAndOutputs = tuple[PyTree[Float[Array, "steps ..."]], Float[Array, "steps ..."]]
@@ -19,13 +20,20 @@ CarriesAndOutputs = tuple[PyTree[Float[Array, "steps ..."]], Float[Array, "steps
 Runner = Callable[[Carry, Any], CarriesAndOutputs]
 """Runs a cell from s_0 over the inputs of its step at each time."""
 
-METHODS = ("auto", "scan", "planned")
+METHODS = ("auto", "scan", "planned", "parallel")
 REMATS = ("none", "step", "sqrt")
 
 MAX_PLANNED_BATCH = 63
 """Largest batch that ``auto`` plans; from 64 sequences on, the plain scan was as fast on CPU.
 
 This and `SEGMENT` were measured by benchmarks/train.py on two CPU cores.
+"""
+
+CHUNK = 128
+"""Steps that a parallel run takes at once, which bounds its memory.
+
+Measured by benchmarks/parallel.py on two CPU cores, where longer chunks took longer. A machine that
+runs many operations side by side needs time for each chunk rather than for each step.
 """
 
 SEGMENT = 32
@@ -47,6 +55,38 @@ def runner_of(
     if remat == "sqrt" and num_steps:
         run = partial(_in_segments, jax.checkpoint(run, prevent_cse=False), math.isqrt(num_steps))
     return run
+
+
+def parallel_runner(
+    cell: Cell, params: Params, carry: Carry, xs: Any, *, batched: bool, remat: str
+) -> Runner:
+    """Makes the runner of a cell whose step is affine in the carry.
+
+    Args:
+      cell: The cell, without padding.
+      params: Its parameters.
+      carry: s_0.
+      xs: The inputs, or the pair of them and whether each step is real.
+      batched: Whether carry and xs have a batch.
+      remat: As in `gradflow.unroll`.
+
+    Raises:
+      ValueError: If the step is not affine.
+    """
+    inputs = xs[0] if isinstance(xs, tuple) else xs
+    x = _examples(inputs, 1 + batched)
+    found = recurrence_of(cell.step, params, _examples(carry, batched), x)
+    if found.obstacle:
+        raise ValueError(
+            "Expected a cell whose step is affine in the carry for method='parallel', got one that "
+            f"applies {found.obstacle} to it. Use method='auto', or find the states of one "
+            "sequence iteratively by gradflow.unroll.newton.solve_in_parallel."
+        )
+    run = partial(run_in_parallel, cell, found, params)
+    run = jax.vmap(run, in_axes=(0, 1), out_axes=1) if batched else run
+    if remat != "none":
+        run = jax.checkpoint(run, prevent_cse=False)
+    return partial(_in_segments, run, math.isqrt(len(inputs)) if remat == "sqrt" else CHUNK)
 
 
 def _scan(step: Callable, params: Params, remat: bool, carry: Carry, xs: Any) -> CarriesAndOutputs:

@@ -290,7 +290,10 @@ def test_step_that_changes_the_form_of_its_carry_raises(change):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"method": "plan"}, "Unknown method 'plan'. Did you mean 'planned'.* auto, planned, scan"),
+        (
+            {"method": "plan"},
+            "Unknown method 'plan'. Did you mean 'planned'.* auto, parallel, planned, scan",
+        ),
         ({"remat": "steps"}, "Unknown remat 'steps'. Did you mean 'step'.* none, sqrt, step"),
     ],
 )
