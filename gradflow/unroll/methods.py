@@ -32,8 +32,8 @@ This and `SEGMENT` were measured by benchmarks/train.py on two CPU cores.
 CHUNK = 128
 """Steps that a parallel run takes at once, which bounds its memory.
 
-Measured by benchmarks/parallel.py on two CPU cores, where longer chunks took longer. A machine that
-runs many operations side by side needs time for each chunk rather than for each step.
+On two CPU cores chunks of 32 took less time (benchmarks/parallel.py). An accelerator, which was not
+measured, needs time for each chunk rather than for each step, and so prefers longer ones.
 """
 
 SEGMENT = 32
