@@ -55,8 +55,12 @@ FAMILIES = {
 OTHER = "other"
 """The family of a cell that is in none of these, such as one of the user's own."""
 
-OF_IMAGES = {name: f"{name}(height=2, width=2)" for name in ("conv_lstm", "conv_gru")}
-"""Cells that are measured with these options, because a single pixel is no image."""
+AS_USED = {
+    **{name: f"{name}(height=2, width=2)" for name in ("conv_lstm", "conv_gru")},
+    **{name: f"{name}(num_heads=4)" for name in ("mlstm", "ttt_linear")},
+}
+"""Cells that are measured with these options: a single pixel is no image, and one head of all units
+is a single block of a thousand entries."""
 
 VARIANTS = (
     "lstm(forget_gate=False)",
@@ -102,7 +106,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     import xarray
 
     is_all = config.cells == "all"
-    every = [*(OF_IMAGES.get(name, name) for name in sorted(CELLS)), *VARIANTS]
+    every = [*(AS_USED.get(name, name) for name in sorted(CELLS)), *VARIANTS]
     specs = every if is_all else cells.specs(config.cells, "all")
     sizes = config.input_size, config.hidden_size
     made = {spec: cells.factory(spec)(*sizes) for spec in specs}  # before anything is measured
@@ -220,7 +224,7 @@ def _places(groups: dict[str, list[Row]]) -> tuple[list[float], list[Row | str]]
 def _label(row: Row | str) -> str:
     if isinstance(row, str):
         return row
-    plain = {spec: name for name, spec in OF_IMAGES.items()}
+    plain = {spec: name for name, spec in AS_USED.items()}
     text = plain.get(row.cell, row.cell).replace("'", "").replace(" ", "")
     return text if len(text) <= LABEL_WIDTH else f"{text[: LABEL_WIDTH - 1]}…"
 
