@@ -58,7 +58,7 @@ def test_the_same_cells_give_the_same_bits(dataset):
 
 
 def test_every_cell_has_a_family():
-    specs = [*CELLS, *ZOO["VARIANTS"], *ZOO["OF_IMAGES"].values()]
+    specs = [*CELLS, *ZOO["VARIANTS"], *ZOO["AS_USED"].values()]
     assert [spec for spec in specs if ZOO["family"](spec) == ZOO["OTHER"]] == []
     assert ZOO["family"]("mine.py:gru") == ZOO["OTHER"]
     assert ZOO["family"]("lstm(coupled=True)") == "LSTM"
