@@ -168,7 +168,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
         trained.unit(once, f"task={task},cell={spec}", partial(_train, config, task, spec, cell))
         for (task, spec), cell in study.progress(made.items(), "trainings")
     ]
-    found = xarray.combine_by_coords(parts, join="exact", combine_attrs="drop")
+    found = xarray.combine_by_coords(parts, data_vars="all", join="exact", combine_attrs="drop")
     assert isinstance(found, xarray.Dataset)
     found = found.sel(task=list(config.tasks), cell=names)
     return found.assign_attrs(num_steps=config.num_steps)
