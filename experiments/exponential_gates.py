@@ -257,8 +257,13 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
             below.plot(errors.bias, errors.median("run"), color=color, marker="o", label=precision)
             below.axvline(log_max(precision) / 2, color=color, lw=0.6, ls=":")
             below.axvline(log_max(precision), color=color, lw=0.6)
-        above.set(title=cell, xscale="log", yscale="log", xlabel="bias of the forget gate")
-        below.set(xscale="log", yscale="log", xlabel="bias of the input gate")
+        above.set(title=cell, yscale="log", xlabel="bias of the forget gate")
+        below.set(yscale="log", xlabel="bias of the input gate")
+        for ax, gate in ((above, "forget"), (below, "input")):
+            biases = of_gate(dataset, gate).bias.values
+            ax.set_xscale("log")
+            ax.set_xticks(biases, [f"{bias:g}" for bias in biases])
+            ax.minorticks_off()
         below.set_title("thin: log(max); dotted: half of it", fontsize=8)
     upper[0].set_ylabel("step")
     lower[0].set_ylabel("relative error of the gradient")

@@ -258,7 +258,8 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         for ax, stage in zip(row, STAGES, strict=True):
             _draw_map(ax, dataset.log_norm.sel(task=task, stage=stage), norm)
             ax.set_title(f"{stage}, inputs of {task}" if stage == STAGES[0] else f"after {task}")
-            ax.axvline(int(dataset.needed_lag), color="white", lw=0.6, ls=":")
+            if task == "copying":
+                ax.axvline(int(dataset.needed_lag), color="white", lw=0.8, ls=":")
     for ax in panels[-1]:
         ax.set_xlabel(curves.LAG)
     label = r"$\log_{10}\,\|\partial s_T/\partial s_k\|$, median; grey: exactly 0"
