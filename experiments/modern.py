@@ -369,7 +369,7 @@ def _recalls(at_lag: "xarray.DataArray", copying: "xarray.Dataset") -> study.Cla
 
     norms, accuracy = at_lag.sel(stage="trained").transpose("run", "cell"), copying.accuracy
     pairs = zip(norms.values, accuracy.transpose("run", "cell").values, strict=True)
-    found = [float(np.nan_to_num(spearmanr(*pair).statistic)) for pair in pairs]
+    found = [float(np.nan_to_num(spearmanr(*pair)[0])) for pair in pairs]
     return positive(
         "reach-recalls",
         f"Of trained cells, those with the larger norm at lag {int(at_lag.lag)} recall more.",
