@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from studies import load, verdicts
 
-from gradflow import Cell, study
+from gradflow import study
 from gradflow.cells import mingru
 from gradflow.tasks import resolve_task
 
@@ -51,30 +51,13 @@ def test_the_structure_is_that_of_the_cells(dataset):
     assert list(dataset.block.values) == ["h", "h", "S"]
 
 
-def test_copied_symbols_alone_count_as_answers(key):
-    def step(params, carry, x):
-        return carry, jnp.eye(5)[4]
-
-    cell = Cell(
-        init=lambda key: (),
-        step=step,
-        initial_carry=lambda: jnp.zeros(5),
-        hidden=lambda carry: carry,
-    )
-    params = {"cell": (), "readout": {"W": jnp.eye(5), "b": jnp.zeros(5)}}
-    task = resolve_task("copy(lag=4, num_symbols=4, num_recalled=2)")
-    assert MODULE._accuracy(cell, task, params, key) == 0
-    params["readout"]["b"] = 2 * jnp.eye(5)[0]
-    np.testing.assert_allclose(MODULE._accuracy(cell, task, params, key), 1 / 4, atol=0.1)
-
-
 def with_norms(dataset, change, largest=0.0):
-    """The record with norms that the training changes by so much, and the GRU's accuracy least."""
+    """The record with norms that the training changes by so much, and the GRU's loss largest."""
     order = np.arange(3.0)[None, :, None]
     trained = (np.array([0.0, change])[:, None] + 0.01 * np.arange(2))[None, None, :, :, None]
     norms = 0 * dataset.log_norm + trained + 0.1 * order[..., None, None]
     norms = norms.where(dataset.lag > 0, largest)
-    return dataset.assign(log_norm=norms, accuracy=0 * dataset.accuracy + order)
+    return dataset.assign(log_norm=norms, loss=0 * dataset.loss - order)
 
 
 def test_the_claims_are_decided_by_the_numbers(dataset):
