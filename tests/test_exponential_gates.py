@@ -40,6 +40,7 @@ def test_the_quick_run_finds_what_is_derived(dataset):
     found = verdicts(EXPERIMENT.claims(dataset))
     assert found["overflow-where-predicted"] == found["wrong-at-half"] == "supported"
     assert found["same-before-float32"] == found["same-before-float64"] == "supported"
+    assert found["stabilised-never-wrong"] == "supported"
     rows = MODULE.of_gate(dataset, "input").sel(precision="float32", cell="slstm")
     assert np.isinf(rows.overflow_step.sel(bias=60)).all() and (rows.gradient_step[:, 1] == 1).all()
     assert (rows.overflow_step.sel(bias=100) == 1).all()
@@ -58,6 +59,8 @@ def test_the_claims_are_decided_by_the_numbers(dataset):
     wrong = of(gradient_error=dataset.gradient_error + 1e-6)
     assert wrong["same-before-float32"] == "supported"
     assert wrong["same-before-float64"] == "not supported"
+    unstable = of(stabilised_error=dataset.stabilised_error + 0.02)
+    assert unstable["stabilised-never-wrong"] == "not supported"
 
 
 def test_the_precision_is_that_of_the_reference():
