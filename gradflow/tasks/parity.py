@@ -28,8 +28,7 @@ def parity(*, num_steps: int = 40) -> Task:
       TypeError: If num_steps is not an integer.
       ValueError: If it is below 1.
 
-    Source: Grazzi et al. 2025, arXiv:2411.12537, section 5.1, where only the last step of a
-    sequence has a target.
+    Source: after Grazzi et al. 2025, arXiv:2411.12537, Table 3.
     """
     check_integer("num_steps", num_steps, 1)
 
@@ -61,8 +60,7 @@ def modular_arithmetic(*, num_steps: int = 40, modulus: int = 5) -> Task:
       TypeError: If an option is not an integer.
       ValueError: If num_steps is below 1, or the modulus below 2.
 
-    Source: Grazzi et al. 2025, arXiv:2411.12537, section 5.1, where only the last step of a
-    sequence has a target.
+    Source: after Grazzi et al. 2025, arXiv:2411.12537, Table 3 (without brackets).
     """
     check_integer("num_steps", num_steps, 1)
     check_integer("modulus", modulus, 2)
