@@ -10,6 +10,7 @@ from gradflow.tasks.image_tasks import digits, mnist
 from gradflow.tasks.inputs import make_inputs
 from gradflow.tasks.latch import latch
 from gradflow.tasks.marked import multiplication, xor
+from gradflow.tasks.parity import modular_arithmetic, parity
 from gradflow.tasks.symbols import permutation, temporal_order
 from gradflow.tasks.task import Batch, Task
 
@@ -26,7 +27,9 @@ TASKS: dict[str, Callable[..., Task]] = {
     "mackey_glass": mackey_glass,
     "memorisation": memorisation,
     "mnist": mnist,
+    "modular_arithmetic": modular_arithmetic,
     "multiplication": multiplication,
+    "parity": parity,
     "permutation": permutation,
     "temporal_order": temporal_order,
     "xor": xor,
