@@ -17,6 +17,10 @@ from gradflow.flow.structure import Group, Structure, structure_of
 from gradflow.flow.trace import Rows, Trace, as_matrix, compiled
 from gradflow.numerics.scaling import Scaled, rescale, with_room
 
+MOST_NUMBERS = 2**18
+"""Numbers that are pulled back together, of as many steps as make them up: 2 MiB, which a cache
+holds. One step of a small carry alone costs more to start than to compute."""
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -173,7 +177,8 @@ def step_jacobians(structure: Structure, trace: Trace) -> tuple[list[Scaled], Bo
         same = [_is_shared(pulled[-1][group.entries]) for group in structure.groups]
         return scaled, jnp.all(jnp.stack(same))
 
-    scaled, same = jax.lax.map(at, jnp.arange(trace.num_steps))
+    together = max(1, MOST_NUMBERS // seeds.size)
+    scaled, same = jax.lax.map(at, jnp.arange(trace.num_steps), batch_size=together)
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), scaled), jnp.all(same)
 
 
