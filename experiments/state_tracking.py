@@ -113,6 +113,9 @@ LEARNT = 0.9
 BELOW = -0.1
 """An eigenvalue with a smaller real part is negative beyond rounding and small feedback."""
 
+POINTS = 64
+"""Points of a curve: each is the mean over neighbouring lengths."""
+
 NUM_JACOBIANS = 8
 """Steps of a sequence, the first ones, at which eigenvalues are computed."""
 
@@ -281,6 +284,8 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
 def _draw_lengths(ax: "Axes", one: "xarray.Dataset", look: dict[str, Any]) -> None:
     values = one.accuracy.dropna("length", how="all")
+    # Single lengths scatter by chance, as there are few test sequences of each.
+    values = values.coarsen(length=max(1, values.sizes["length"] // POINTS), boundary="trim").mean()
     study.figure.band(ax, values.length, values, "run", **look)
 
 
