@@ -132,12 +132,12 @@ def our_reader(name: str, sizes: Sizes) -> Callable[[], Any]:
     language = Language(
         factory(sizes.embedding, sizes.hidden),
         sizes.embedding,
-        resolve_optimiser(f"adam(learning_rate={LEARNING_RATE})"),
+        resolve_optimiser("adam"),
         resolve_clipping(f"global_norm(threshold={THRESHOLD})"),
         window=sizes.num_steps,
         num_updates=1_000_000,
     )
-    state = initial_state(language, jax.random.key(0), sizes.batch)
+    state = initial_state(language, jax.random.key(0), sizes.batch, LEARNING_RATE)
     streams = jnp.asarray(sizes.streams())
 
     def run() -> None:

@@ -95,11 +95,12 @@ def _measure(
     lags = sorted({lag for lag in config.spectrum_lags if lag <= config.num_steps})
     network = subjects.params(config, cell, path)
     block = subjects.blocks(config, cell, network, inputs)
+    source, target = block["source"], block["target"]
 
     def one_run(params: "Params", x: jax.Array) -> tuple[jax.Array, jax.Array]:
         return (
-            flow.log_norms(cell, params, x, norm=config.norm, **block),
-            flow.leading_singular_values(cell, params, x, lags, **block),
+            flow.log_norms(cell, params, x, norm=config.norm, source=source, target=target),
+            flow.leading_singular_values(cell, params, x, lags, source=source, target=target),
         )
 
     norms, spectra = runs.measure(one_run, network, inputs)
