@@ -381,6 +381,7 @@ EXPERIMENT = study.Experiment(
     claims=claims,
     section="flow",
     order=5,
+    gallery={"modern": study.Picture()},
     quick={
         "cell": "gru,mingru,deltanet(num_heads=2)",
         "hidden_size": 4,

@@ -27,6 +27,7 @@ CONFIG = load_part("seq2seq.config").Config(
     eval_size=5,
     clip=0.2,
     num_seeds=2,
+    num_validation=2,
     seed=0,
 )
 

@@ -70,7 +70,7 @@ model = language.Language(
     resolve("lstm")(5, 4), 5, resolve_optimiser("adam"), resolve_clipping("none"), 3, 10
 )
 codes = jnp.asarray(np.random.default_rng(0).integers(5, size=(8, 2 * MIN_SHARE)))
-state = language.initial_state(model, jax.random.key(2), 2 * MIN_SHARE)
+state = language.initial_state(model, jax.random.key(2), 2 * MIN_SHARE, 1e-3)
 state, losses = language.advance(model, state, codes, 3)
 known = programs()
 state, losses = language.advance(model, state, codes, 3)
