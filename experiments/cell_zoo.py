@@ -15,7 +15,7 @@ Source: the paper of each cell, named in its docstring; Hochreiter 1991 for the 
     python experiments/cell_zoo.py
     python experiments/cell_zoo.py --cells='lstm,gru,path/to/mine.py:my_cell' --hidden_size=64
 
-Takes about four minutes on two idle cores at the defaults, nearly all of it to compile.
+Takes six minutes on two idle cores at the defaults, by estimate, nearly all of it to compile.
 """
 
 from dataclasses import dataclass

@@ -21,7 +21,7 @@ Source: Beck et al. 2024, arXiv:2405.04517, eq. 15 to 17 and appendix A.
     python experiments/exponential_gates.py
     python experiments/exponential_gates.py --forget_biases=0.5,1,2 --num_steps=400
 
-Takes about a minute on two cores at the defaults.
+Takes a few minutes on two cores at the defaults.
 """
 
 from collections.abc import Callable, Iterator

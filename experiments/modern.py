@@ -18,7 +18,7 @@ Source: the paper of each cell, named in its docstring.
     python experiments/modern.py
     python experiments/modern.py --cell='mamba,deltanet(negative_eigenvalues=True)'
 
-Takes about 15 minutes on two idle cores at the defaults, most of it to compile.
+Takes 15 minutes on two idle cores at the defaults, by estimate, most of it to compile.
 """
 
 from collections.abc import Iterator

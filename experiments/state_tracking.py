@@ -22,7 +22,7 @@ Source: Grazzi et al. 2025, arXiv:2411.12537, Table 3.
     python experiments/state_tracking.py
     python experiments/state_tracking.py --tasks=parity --cell='gru,lstm'
 
-Takes about 20 minutes on two idle cores at the defaults.
+Takes 20 minutes on two idle cores at the defaults, by estimate.
 """
 
 from collections.abc import Callable

@@ -14,7 +14,7 @@ class Config(study.Config):
     """The networks, the task, and their training.
 
     The budget, 1,200 updates of 32 pairs, leaves all cells below 100 % on twelve digits. With more,
-    or on the dates, whose sources are shorter, all of them come to 100 % and cannot be told apart.
+    or on the dates, whose sources are shorter, all of them reach 100 %.
     """
 
     num_seeds: int = fields.num_seeds(5)

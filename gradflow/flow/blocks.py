@@ -93,8 +93,8 @@ def field_names(cell: Cell) -> list[str]:
 def selected_entries(cell: Cell, name: str) -> Int[np.ndarray, " block"] | None:
     """Returns the places of a block's entries in the flat carry.
 
-    None where it is computed from them and does not consist of them, and where that cannot be told
-    because h closes over a traced value.
+    None where the block is computed from entries instead of being made of them, and where h closes
+    over a traced value, so that this is unknown.
     """
     with contextlib.suppress(jax.errors.JAXTypeError):
         return _selected(as_real(cell).hidden if name == "h" else block(cell, name), *_form(cell))
