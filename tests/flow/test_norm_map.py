@@ -170,7 +170,7 @@ def test_float32_agrees_with_float64_and_does_not_underflow():
 
 def test_the_search_for_the_spectral_norm_equals_a_decomposition_of_every_pair():
     num_steps, cell = 25, lstm(3, 24)
-    params, inputs, carry = setup(cell, num_steps)
+    params, inputs, carry = setup(cell, num_steps=num_steps)
     measured = log_norm_map(cell, params, inputs, carry=carry)
     step = jax.jit(lambda s, x: cell.step(params, s, x)[0])
     step_jacobian = jax.jit(jax.jacobian(step))
@@ -189,7 +189,7 @@ def test_the_search_for_the_spectral_norm_equals_a_decomposition_of_every_pair()
 )
 def test_its_derivative_is_that_of_a_difference_quotient(norm, mode):
     cell = lstm(3, 3)
-    params, inputs, carry = setup(cell, 4)
+    params, inputs, carry = setup(cell, num_steps=4)
     past = np.tri(5, dtype=bool)
 
     def of(scale):
