@@ -58,6 +58,7 @@ def forget_what_was_compiled() -> Iterator[None]:
     yield
     if _memory() > ENOUGH:
         jax.clear_caches()
+        gc.collect()
         # glibc keeps what was freed: the memory in use would stay above the limit, and the programs
         # that all modules share would be compiled again for each.
         with contextlib.suppress(AttributeError):
