@@ -68,6 +68,8 @@ def test_the_page_runs_and_computes_the_numbers_of_its_sentences(
         plt.close("all")
     shown = {match["name"]: match["format"] or "" for match in GLUED.finditer(page.read_text())}
     assert set(shown) == set(glued)
+    # MyST-NB formats what `repr` writes, and that of a NumPy scalar is not a number.
+    assert {type(value) for value in glued.values()} <= {int, float, str}
     for name, form in shown.items():
         assert "nan" not in format(glued[name], form), f"{name} is NaN"
 
