@@ -17,9 +17,13 @@ PAGES = [
 ]
 EACH = pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
 
-CODE_CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(?P<options>(?::[^\n]*\n)*)(?P<code>.*?)^```", re.S | re.M)
+CODE_CELL = re.compile(
+    r"^```\{code-cell\}[^\n]*\n(?P<options>(?::[^\n]*\n)*)(?P<code>.*?)^```", re.S | re.M
+)
 GLUED = re.compile(r"\{glue:text\}`(?P<name>[^`:]+)(?::(?P<format>[^`]*))?`")
-ANSWER = re.compile(r"^# [^\n]+\n\n:::\{admonition\} Answer\n:class: tip\n(?P<text>.*?)^:::$", re.S | re.M)
+ANSWER = re.compile(
+    r"^# [^\n]+\n\n:::\{admonition\} Answer\n:class: tip\n(?P<text>.*?)^:::$", re.S | re.M
+)
 NO_PROSE = re.compile(r"\{glue:text\}`[^`]*`|\$[^$]*\$|`[^`]*`|\{doc\}`[^`]*`", re.S)
 """What may have a digit in an answer: computed numbers, mathematics and code."""
 
