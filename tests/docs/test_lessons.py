@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import jax
 import matplotlib.pyplot as plt
 import pytest
 
@@ -70,6 +71,7 @@ def test_the_page_runs_and_computes_the_numbers_of_its_sentences(
             plt.close("all")
     finally:
         plt.close("all")
+        jax.clear_caches()  # no page uses what another one has compiled
     shown = {match["name"]: match["format"] or "" for match in GLUED.finditer(page.read_text())}
     assert set(shown) == set(glued)
     # MyST-NB formats what `repr` writes, and that of a NumPy scalar is not a number.
