@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINESTYLES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2)))
 
-AXES = {"lag": "lag T − k", "earlier": "step k", "later": "step t", "step": "step t"}
+AXES = {
+    "lag": "lag T − k",
+    "input_lag": "lag T − k",
+    "earlier": "step k",
+    "later": "step t",
+    "step": "step t",
+}
 """The names of the axes of dimensions; others keep their own."""
 
 COLUMNS = 3

@@ -128,6 +128,10 @@ def style() -> Iterator[None]:
         matplotlib.rcdefaults()  # a user's own settings would change the bytes
         matplotlib.rcParams.update(cast(Any, STYLE))
         yield
+        # A notebook's backend is loaded with the first figure and becomes interactive then. If that
+        # were undone with the style, the notebook would show no later figure.
+        is_interactive = matplotlib.is_interactive()
+    matplotlib.interactive(is_interactive)
 
 
 def band(ax: "Axes", x: ArrayLike, values: Any, axis: int | str, **look: Any) -> "Line2D":

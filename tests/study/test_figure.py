@@ -154,6 +154,18 @@ def drawn(metadata: dict) -> Figure:
 METADATA = {"Title": "Powers", "Subject": "tiny.py --seed=3", "Keywords": "git commit abc"}
 
 
+def test_a_backend_that_becomes_interactive_within_the_block_stays_so():
+    # As that of a notebook, which is loaded with the first figure.
+    with matplotlib.rc_context({"interactive": False}):
+        with style():
+            matplotlib.interactive(True)
+        assert matplotlib.is_interactive()
+        with style():
+            assert matplotlib.is_interactive()
+            matplotlib.interactive(False)
+        assert not matplotlib.is_interactive()
+
+
 def test_a_saved_figure_says_where_it_comes_from_and_embeds_its_fonts(tmp_path):
     save(drawn({}), tmp_path / "new", "figure", METADATA)
     with Image.open(tmp_path / "new" / "figure.png") as image:
