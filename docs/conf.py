@@ -1,0 +1,143 @@
+"""Configuration of the documentation's site, which `./run.sh docs` builds."""
+
+import importlib
+import inspect
+import sys
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
+# Makes jaxtyping write "Float[Array, 'steps input']" without the name of its own module.
+typing.GENERATING_DOCUMENTATION = "gradflow"  # type: ignore[attr-defined]
+
+project = "gradflow"
+author = "The gradflow authors"
+project_copyright = "The gradflow authors, Apache-2.0"
+release = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+version = release
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx-mathjax-offline",  # a copy of MathJax in the site, which needs no network
+]
+exclude_patterns = ["_build", "_templates"]
+templates_path = ["_templates"]
+
+# Every reference that leads nowhere is a warning, and `./run.sh docs` makes warnings errors.
+nitpicky = True
+# No inventory of another project is downloaded, so that a build needs no network. References to
+# other projects' types, to type variables and to type aliases stay plain text.
+nitpick_ignore_regex = [
+    # A name in backticks becomes a link where it is public, and is plain code elsewhere.
+    ("py:obj", r".*"),
+    ("py:(class|data|exc|meth|func|mod)", r"(?!gradflow\.).*"),
+]
+default_role = "py:obj"
+
+# Notebooks of the tutorials and the cookbook; what they compute is stored beside the build.
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(HERE / "_build" / "jupyter_cache")
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
+myst_heading_anchors = 4
+
+autosummary_generate = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+python_maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
+
+html_theme = "pydata_sphinx_theme"
+html_title = "gradflow"
+html_static_path = ["_static"]
+html_css_files = ["gradflow.css"]
+html_copy_source = False
+html_show_sourcelink = False
+# A summary of each result is fetched from its page, which browsers refuse for files.
+html_show_search_summary = False
+html_theme_options = {
+    "header_links_before_dropdown": 8,
+    "navbar_align": "left",
+    "navbar_end": ["theme-switcher"],
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+# Sections of one page have no pages to list beside it.
+html_sidebars = {"index": [], "cells": []}
+
+
+def public_names(module_name: str) -> list[str]:
+    """The public names of a module: those of ``__all__``, or what it defines, and all cells."""
+    module = importlib.import_module(module_name)
+    if hasattr(module, "__all__"):
+        return list(module.__all__)
+    if module_name == "gradflow.cells":
+        factories = [factory.__name__ for factory in module.CELLS.values()]
+        return ["CELLS", "resolve", "LSTMCarry", *factories]
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(value) or inspect.isclass(value))
+        and value.__module__ == module_name
+    ]
+
+
+autosummary_context = {"public_names": public_names}
+
+
+def skip_fields(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool:
+    """Skips the fields of named tuples, which the docstrings describe as attributes."""
+    del app, what, name, options
+    return skip or "Alias for field number" in (getattr(obj, "__doc__", None) or "")
+
+
+def write_measurements(app: Sphinx) -> None:
+    """Writes the page of all measurements, with a picture of each."""
+    from _kit.measurements_page import write
+
+    write(HERE / "catalogue", HERE / "_build" / "measurements")
+
+
+def list_external_links(app: Sphinx, error: Exception | None) -> None:
+    """Lists every external link with its pages in external_links.txt; none is opened."""
+    if error is not None:
+        return
+    found: dict[str, set[str]] = {}
+    for page in app.env.found_docs:
+        for node in app.env.get_doctree(page).findall():
+            target = getattr(node, "attributes", {}).get("refuri", "")
+            if target.startswith(("http:", "https:")):
+                found.setdefault(target, set()).add(page)
+    lines = [f"{target}  {' '.join(sorted(pages))}\n" for target, pages in sorted(found.items())]
+    (Path(app.outdir) / "external_links.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def setup(app: Sphinx) -> None:
+    """Connects the functions above to the build."""
+    app.connect("autodoc-skip-member", skip_fields)
+    # Before autosummary, which looks for pages as well.
+    app.connect("builder-inited", write_measurements, priority=100)
+    app.connect("build-finished", list_external_links)
