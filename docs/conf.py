@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 import sys
 import tomllib
 import typing
@@ -15,6 +16,8 @@ ROOT = HERE.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
 # Makes jaxtyping write "Float[Array, 'steps input']" without the name of its own module.
 typing.GENERATING_DOCUMENTATION = "gradflow"  # type: ignore[attr-defined]
+
+import gradflow  # noqa: E402  (after the two lines above)
 
 project = "gradflow"
 author = "The gradflow authors"
@@ -42,6 +45,8 @@ nitpick_ignore_regex = [
     # A name in backticks becomes a link where it is public, and is plain code elsewhere.
     ("py:obj", r".*"),
     ("py:(class|data|exc|meth|func|mod)", r"(?!gradflow\.).*"),
+    # Types in signatures that nobody but the library makes: type variables, settings of its parts.
+    ("py:class", r"gradflow\..*\.(Kept|Settings|Subject|T|WindowGradient)"),
 ]
 default_role = "py:obj"
 
@@ -55,12 +60,16 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 4
 
 autosummary_generate = True
+# The context below has a function, which is no reason to read every page again.
+suppress_warnings = ["config.cache"]
+autodoc_default_options = {"no-value": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # the signature has them
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
@@ -89,20 +98,31 @@ html_sidebars = {"index": [], "cells": []}
 
 
 def public_names(module_name: str) -> list[str]:
-    """The public names of a module: those of ``__all__``, or what it defines, and all cells."""
+    """The public names of a module, each at the one place where its page documents it.
+
+    They are those of ``__all__``, or what the module defines, and all cells of `gradflow.cells`.
+    What `gradflow` itself exports is documented there, but for `unroll`, whose name is also that
+    of a module.
+    """
     module = importlib.import_module(module_name)
+    top = [name for name in gradflow.__all__ if name != "unroll"]
+    if module is gradflow:
+        vars(module).update({name: getattr(module, name) for name in top})  # the lazy ones too
+        return top
     if hasattr(module, "__all__"):
-        return list(module.__all__)
-    if module_name == "gradflow.cells":
+        names = list(module.__all__)
+    elif module_name == "gradflow.cells":
         factories = [factory.__name__ for factory in module.CELLS.values()]
-        return ["CELLS", "resolve", "LSTMCarry", *factories]
-    return [
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-        and (inspect.isfunction(value) or inspect.isclass(value))
-        and value.__module__ == module_name
-    ]
+        names = ["CELLS", "resolve", "LSTMCarry", *factories]
+    else:
+        names = [
+            name
+            for name, value in vars(module).items()
+            if not name.startswith("_")
+            and (inspect.isfunction(value) or inspect.isclass(value))
+            and value.__module__ == module_name
+        ]
+    return [name for name in names if name not in top]
 
 
 autosummary_context = {"public_names": public_names}
@@ -112,6 +132,23 @@ def skip_fields(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options
     """Skips the fields of named tuples, which the docstrings describe as attributes."""
     del app, what, name, options
     return skip or "Alias for field number" in (getattr(obj, "__doc__", None) or "")
+
+
+def escape_markup(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: Any) -> None:
+    """Escapes | and * in docstrings, where they are absolute values and axes and never markup."""
+    del app, what, name, obj, options
+    block = None  # the indentation of the paragraph before a block of code
+    for i, line in enumerate(lines):
+        indent = len(line) - len(line.lstrip())
+        if block is not None and line.strip():
+            if indent > block:
+                continue
+            block = None
+        parts = re.split("(`+.*?`+)", line)
+        parts[::2] = [re.sub(r"([|*])", r"\\\1", part) for part in parts[::2]]
+        lines[i] = "".join(parts)
+        if line.rstrip().endswith("::"):
+            block = indent
 
 
 def write_measurements(app: Sphinx) -> None:
@@ -138,6 +175,7 @@ def list_external_links(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     """Connects the functions above to the build."""
     app.connect("autodoc-skip-member", skip_fields)
+    app.connect("autodoc-process-docstring", escape_markup, priority=400)  # before napoleon
     # Before autosummary, which looks for pages as well.
     app.connect("builder-inited", write_measurements, priority=100)
     app.connect("build-finished", list_external_links)
