@@ -15,8 +15,8 @@ HEAD = """# Cells
 
 {count} cells, by family, each with the equation and the source of its docstring. Every study takes
 any of them by `--cell=NAME`, a program by `gradflow.cells.resolve("NAME")`, and `gradflow cells`
-lists them with their options. [add_a_cell.md](add_a_cell.md) adds one of your own. The command
-`./run.sh tables` generates this page; do not edit it.
+lists them with their options. [Add a cell](add_a_cell.md) explains how to write one of your own.
+The command `./run.sh tables` generates this page; do not edit it.
 """
 
 MEASURED = """\

@@ -66,7 +66,8 @@ def section_of_studies(section: str) -> str:
     rows = ["| study | question | verdicts | time |", "|---|---|---|---|"]
     for name, record in found:
         one, _ = gallery()[name]
-        cells = (f"[{name}](#{name})", one.title, _verdicts(record), f"{record['seconds']:.0f} s")
+        seconds = f"{record['seconds']:.0f}\N{NO-BREAK SPACE}s"
+        cells = (f"[{name}](#{name})", one.title, _verdicts(record), seconds)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     entries = (_entry(name, record, "../figures/") for name, record in found)
     return "\n".join([*rows, "", *entries]).rstrip("\n")

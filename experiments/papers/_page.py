@@ -11,6 +11,8 @@ from gradflow.study.claims import Kind, Reference
 
 HEAD = """# Papers
 
+Published numbers and statements about gradient flow, compared with what was measured here.
+[Studies](studies.md) are questions of this project's own.
 `./run.sh tables` generates this page from `figures/papers/ledger.json`; do not edit it.
 
 A reference is *published* where the paper or its authors' code prints it, *derived* where it
@@ -91,7 +93,9 @@ def _section(name: str, entry: Entry, changed: bool) -> str:
     pictures = [picture(name, figure) for figure in entry["figures"]]
     lines = [f"## {name}", "", f"{entry['citation']}", "", entry["title"], ""]
     for one in pictures:
-        lines += [f"![{entry['title']}](../figures/papers/{one})", "", f"*{one}*", ""]
+        figure = one.removesuffix(".png")
+        lines += [f"![{entry['title']}](../figures/papers/{one})", ""]
+        lines += [f"*{figure}*, drawn by `./run.sh papers/run --figure={figure}`", ""]
     lines += ["| claim | reference | measured | counts as reproduced | verdict |"]
     lines += ["|---|---|---|---|---|", *map(_row, claims), ""]
     lines += ["Sources:", "", *_bullets(f"`{c.id}`: {_reference(c).source}" for c in claims)]
