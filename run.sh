@@ -153,7 +153,7 @@ run_linters() {
 }
 
 build_docs() {
-  prepare docs
+  prepare docs,torch  # two notebooks read a network of PyTorch
   cd -- "$root"
   # A warning is an error, and so is a reference that leads nowhere.
   "$python" -m sphinx -b html -W --keep-going -q "$@" docs docs/_build/html

@@ -82,8 +82,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "gradflow"
 html_static_path = ["_static"]
 html_css_files = ["gradflow.css"]
-html_copy_source = False
-html_show_sourcelink = False
+html_sourcelink_suffix = ""  # the file of a notebook can be downloaded and run
 # A summary of each result is fetched from its page, which browsers refuse for files.
 html_show_search_summary = False
 html_theme_options = {
@@ -91,7 +90,11 @@ html_theme_options = {
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
     "show_prev_next": False,
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {
+        "tutorials/**": ["page-toc", "sourcelink"],
+        "cookbook/**": ["page-toc", "sourcelink"],
+        "**": ["page-toc"],
+    },
     "footer_start": ["copyright"],
     "footer_end": [],
     "pygments_light_style": "a11y-high-contrast-light",

@@ -12,6 +12,7 @@ import pytest
 
 for package in ("myst_nb", "pydata_sphinx_theme", "sphinx_design", "sphinx_copybutton"):
     pytest.importorskip(package, reason="It needs the packages of the extra docs.")
+pytest.importorskip("torch", reason="Two notebooks read a network of PyTorch.")
 
 # Building executes the notebooks and measures every measurement: minutes.
 pytestmark = pytest.mark.slow
