@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
@@ -32,19 +33,16 @@ def test_every_measurement_has_an_entry_with_its_equation_variables_and_code():
 
 def test_the_code_of_every_entry_gives_what_it_needs():
     """What each computes is tested with the catalogue; here is how the page calls it."""
-    given = {}
     names = {"gradflow": SimpleNamespace(measure=lambda *args, **options: options), "jnp": jnp}
+    names |= dict.fromkeys(("cell", "params", "inputs"))
+    shapes = {"loss": (), "losses": (5,)}
     for name in CATALOGUE:
-        exec(
-            measurements_page.code(name), names | dict.fromkeys(("cell", "params", "inputs")), given
-        )
-        options = given["found"]
+        exec(measurements_page.code(name), names)
+        options: dict[str, Any] = names["found"]
         assert options.pop("what") == [name]
         assert set(options) == {"loss", "losses", "lags"} & {CATALOGUE[name].needs}
-        outputs = jnp.ones((5, 3))
-        assert {key: jnp.shape(one(outputs)) for key, one in options.items() if callable(one)} == (
-            {"loss": ()} if "loss" in options else {"losses": (5,)} if "losses" in options else {}
-        )
+        for key in set(options) & set(shapes):
+            assert options[key](jnp.ones((5, 3))).shape == shapes[key]
 
 
 def test_a_section_on_what_misleads_is_linked_from_the_measurements_it_concerns():
@@ -63,6 +61,7 @@ def test_a_section_that_concerns_nothing_known_is_refused():
 
 def test_the_cells_are_measured_by_the_record_of_the_zoo():
     record = tables.read_record("cell_zoo")
+    assert record is not None
     rows = {row["cell"]: row for row in cells_page.measured_rows(record["summary"])}
     assert len(rows) == len(record["summary"]) - 3  # two lines of the head, one of the foot
     found = rows["deltanet"]
