@@ -1,5 +1,6 @@
 """Configuration of the documentation's site, which `./run.sh docs` builds."""
 
+import hashlib
 import importlib
 import inspect
 import re
@@ -26,6 +27,11 @@ author = "The gradflow authors"
 project_copyright = "The gradflow authors, Apache-2.0"
 release = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 version = release
+
+# What was computed is kept beside the build, as long as no source file of the library changes.
+SOURCES = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted((ROOT / "gradflow").rglob("*.py")))
+).hexdigest()[:12]
 
 extensions = [
     "myst_nb",
@@ -54,9 +60,9 @@ default_role = "py:obj"
 # Blocks without a language are equations, commands and what commands print.
 highlight_language = "text"
 
-# Notebooks of the tutorials and the cookbook; what they compute is stored beside the build.
+# The notebooks of the tutorials and the cookbook.
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(HERE / "_build" / "jupyter_cache")
+nb_execution_cache_path = str(HERE / "_build" / "jupyter_cache" / SOURCES)
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
@@ -174,7 +180,7 @@ def write_measurements(app: Sphinx) -> None:
     """Writes the page of all measurements, with a picture of each."""
     from _kit.measurements_page import write
 
-    write(HERE / "catalogue", HERE / "_build" / "measurements")
+    write(HERE / "catalogue", HERE / "_build" / "measurements" / SOURCES)
 
 
 def list_external_links(app: Sphinx, error: Exception | None) -> None:
