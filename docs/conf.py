@@ -13,6 +13,7 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -113,8 +114,8 @@ html_sidebars = dict.fromkeys(
 html_context = {"default_mode": "auto"}
 
 
-def public_names(module_name: str) -> list[str]:
-    """The public names of a module, each at the one place where its page documents it.
+def exported(module_name: str) -> dict[str, Any]:
+    """The public names of a module with their values, each at the one place that documents it.
 
     They are those of ``__all__``, or what the module defines, and all cells of `gradflow.cells`.
     What `gradflow` itself exports is documented there, but for `unroll`, whose name is also that
@@ -124,7 +125,7 @@ def public_names(module_name: str) -> list[str]:
     top = [name for name in gradflow.__all__ if name != "unroll"]
     if module is gradflow:
         vars(module).update({name: getattr(module, name) for name in top})  # the lazy ones too
-        return top
+        return {name: getattr(module, name) for name in top}
     if hasattr(module, "__all__"):
         names = list(module.__all__)
     elif module_name == "gradflow.cells":
@@ -138,10 +139,35 @@ def public_names(module_name: str) -> list[str]:
             and (inspect.isfunction(value) or inspect.isclass(value))
             and value.__module__ == module_name
         ]
-    return [name for name in names if name not in top]
+    found = {name: getattr(module, name) for name in names if name not in top}
+    return {name: value for name, value in found.items() if not inspect.ismodule(value)}
 
 
-autosummary_context = {"public_names": public_names}
+def constants(module_name: str) -> dict[str, str]:
+    """The tables and types that a module exports from another, with the text below each there.
+
+    Autodoc finds that text only in the module that defines the value.
+    """
+    own = ModuleAnalyzer.for_module(module_name).find_attr_docs()
+    texts = {
+        name: (" ".join(lines), vars(module).get(name))
+        for found, module in list(sys.modules.items())
+        if found.startswith(f"{module_name}.")
+        for (_, name), lines in ModuleAnalyzer.for_module(found).find_attr_docs().items()
+    }
+    return {
+        name: texts[name][0].strip()
+        for name, value in exported(module_name).items()
+        if ("", name) not in own and name in texts and texts[name][1] is value
+    }
+
+
+def public_names(module_name: str) -> list[str]:
+    """The public names that autodoc documents."""
+    return [name for name in exported(module_name) if name not in constants(module_name)]
+
+
+autosummary_context = {"public_names": public_names, "constants": constants}
 
 
 def skip_fields(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool:

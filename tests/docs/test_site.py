@@ -1,6 +1,8 @@
 """The site of the documentation: built as `./run.sh docs` builds it, and read in a browser."""
 
 import html
+import importlib
+import inspect
 import re
 import shutil
 import subprocess
@@ -11,6 +13,9 @@ from typing import Any
 
 import pytest
 
+import gradflow
+from gradflow.cells import CELLS
+
 for package in ("myst_nb", "pydata_sphinx_theme", "sphinx_design", "sphinx_copybutton"):
     pytest.importorskip(package, reason="It needs the packages of the extra docs.")
 pytest.importorskip("torch", reason="Two notebooks read a network of PyTorch.")
@@ -19,6 +24,7 @@ pytest.importorskip("torch", reason="Two notebooks read a network of PyTorch.")
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+PACKAGES = "flow initializers interop models report study tasks testing train unroll".split()
 SECTIONS = ["Start", "Tutorials", "Cookbook", "Measurements", "Cells", "Studies", "Reference"]
 SECTIONS += ["Develop"]
 
@@ -51,6 +57,21 @@ def test_every_measurement_and_cell_has_its_picture_or_its_signature(site):
     flow = (site / "reference" / "gradflow.flow.html").read_text(encoding="utf-8")
     text = html.unescape(re.sub(r"<[^>]*>", "", flow))
     assert "inputs: Float[Array, 'steps input']" in text and "jaxtyping" not in text
+
+
+def test_every_public_name_is_in_the_reference(site):
+    pages = "".join(path.read_text(encoding="utf-8") for path in site.glob("reference/*.html"))
+    documented = set(re.findall(r'id="(gradflow\.[^"]*)"', pages))
+    packages = [gradflow, *(importlib.import_module(f"gradflow.{name}") for name in PACKAGES)]
+    missing = [
+        f"{package.__name__}.{name}"
+        for package in packages
+        for name in package.__all__
+        if not inspect.ismodule(getattr(package, name))
+        and not {f"{package.__name__}.{name}", f"gradflow.{name}"} & documented
+    ]
+    assert set(missing) == {"gradflow.unroll"}  # which is at gradflow.unroll.unroll
+    assert {f"gradflow.cells.{one.__name__}" for one in CELLS.values()} <= documented
 
 
 def test_external_links_are_listed_and_none_is_loaded(site):
