@@ -180,6 +180,16 @@ def test_dark_mode_follows_the_system_and_the_button(browser, site):
     page.context.close()
 
 
+def test_mathematics_is_typeset_without_a_network(browser, site):
+    opened = Opened(browser)
+    pages = [path for path in site.glob("tutorials/*.html") if "MathJax" in path.read_text("utf-8")]
+    assert pages
+    opened.page.goto(pages[0].as_uri())
+    opened.page.locator("mjx-container mjx-math").first.wait_for()
+    assert opened.errors == []
+    opened.page.context.close()
+
+
 def test_code_is_copied_by_a_button(browser, site):
     opened = Opened(browser)
     opened.page.goto((site / "start.html").as_uri())
