@@ -96,11 +96,7 @@ html_theme_options = {
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
     "show_prev_next": False,
-    "secondary_sidebar_items": {
-        "tutorials/**": ["page-toc", "sourcelink"],
-        "cookbook/**": ["page-toc", "sourcelink"],
-        "**": ["page-toc"],
-    },
+    "secondary_sidebar_items": ["page-toc", "sourcelink"],
     "footer_start": ["copyright"],
     "footer_end": [],
     "pygments_light_style": "a11y-high-contrast-light",
