@@ -12,6 +12,8 @@ usage() {
 usage: ./run.sh <experiment> [flags]    runs it; --helpshort lists its flags, --quick takes seconds
        ./run.sh figures [--quick]       draws the gallery again
        ./run.sh tables                  generates the documentation's tables from the records
+       ./run.sh docs [sphinx-build options]
+                                        builds the documentation's site into docs/_build/html
        ./run.sh diagnose MODEL [flags]  diagnoses a trained network from its file
        ./run.sh sweep STUDY [flags]     runs it with every combination of several values of flags
        ./run.sh test [--slow] [--frameworks] [pytest arguments]
@@ -150,6 +152,14 @@ run_linters() {
   "$python" -m pyright --pythonpath "$python"
 }
 
+build_docs() {
+  prepare docs,torch  # two notebooks read a network of PyTorch
+  cd -- "$root"
+  # A warning is an error, and so is a reference that leads nowhere.
+  "$python" -m sphinx -b html -W --keep-going -q "$@" docs docs/_build/html
+  echo "$root/docs/_build/html/index.html"
+}
+
 run_experiment() {
   local name="$1" file="$root/experiments/$1.py" folder="$root/experiments/$1"
   shift
@@ -165,6 +175,7 @@ case "${1:-}" in
   test) run_tests "${@:2}" ;;
   faults) run_faults "${@:2}" ;;
   lint) run_linters ;;
+  docs) build_docs "${@:2}" ;;
   sweep)
     prepare ""
     exec "$python" -m gradflow "$@"

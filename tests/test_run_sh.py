@@ -288,6 +288,14 @@ def test_lint_runs_the_three_linters_and_stops_at_a_failure(checkout):
     assert checkout.run("lint", FAKE_FAILS="ruff check").returncode == 1
 
 
+def test_the_site_is_built_with_its_packages_and_warnings_are_errors(checkout):
+    assert checkout.run("docs", "-j", "2").returncode == 0
+    assert checkout.done[1] == "user folder: pip my project[docs,torch]"
+    called = "-m sphinx -b html -W --keep-going -q -j 2 docs docs/_build/html"
+    assert checkout.done[-1] == f"my project: {called}"
+    assert checkout.run("docs", FAKE_FAILS="sphinx").returncode == 1
+
+
 def test_the_gallery_is_drawn_in_the_checkout(checkout):
     assert checkout.run("figures", "--quick").returncode == 0
     assert checkout.done[-1] == "my project: experiments/figures.py --quick"

@@ -1,14 +1,15 @@
 """The tables of the documentation, generated from the committed records.
 
 What lies between the markers ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` of a document is
-generated; the text around them is written by hand. The gallery's page and those of the
-cells and the papers are generated whole.
+generated; the text around them is written by hand. The pages of the cells and of the papers are
+generated whole.
 """
 
 import json
 import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,7 @@ from gradflow import study
 from gradflow.study.flags import parse
 from gradflow.study.gallery import recorded
 
-GALLERY_HEAD = """# Gallery
-
-`./run.sh figures` draws these again. Beside each picture lies a JSON file with its claims and their
-numbers, its configuration and the versions that it was made with; times are wall time on two CPU
-cores. `./run.sh tables` generates this page from these files; do not edit it.
-"""
+QUICK_HEAD = "# Gallery of quick runs\n"
 
 EARLIER = "(Measured with an earlier configuration; the command measures anew.)"
 """Stands beside a record of a study that was changed and not run again."""
@@ -37,14 +33,12 @@ def documents() -> dict[Path, str]:
     import _page
 
     ledger = _ledger.read(ROOT / "figures" / "papers" / "ledger.json")
-    blocks = {section: studies_table(section) for section in SECTIONS}
-    blocks["papers"] = "\n".join([_page.headline(ledger), "", *_page.rows(ledger)])
     changed = _ledger.changed_since(ledger, FOLDER / "papers")
-    index, readme = FOLDER / "README.md", ROOT / "README.md"
+    studies, readme = ROOT / "docs" / "studies.md", ROOT / "README.md"
+    blocks = {section: section_of_studies(section) for section in SECTIONS}
     return {
-        index: fill(index.read_text(encoding="utf-8"), blocks),
+        studies: fill(studies.read_text(encoding="utf-8"), blocks),
         readme: fill(readme.read_text(encoding="utf-8"), {"headline": _page.headline(ledger)}),
-        ROOT / "figures" / "README.md": gallery_page(ROOT / "figures"),
         ROOT / "docs" / "cells.md": cells_page.page(read_record("cell_zoo")),
         ROOT / "docs" / "papers.md": _page.page(ledger, changed),
     }
@@ -65,27 +59,24 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
     return text
 
 
-def studies_table(section: str) -> str:
-    """The table of a section: for each picture its study, claims, command, figure and time."""
-    lines = ["| study | claims | command | figure | time |", "|---|---|---|---|---|"]
-    before = ""
-    for name, (one, picture) in gallery().items():
-        if one.section == section and (record := read_record(name)):
-            link = f"[{one.name}]({_source(one.name)})" if one.name != before else ""
-            figure, seconds = f"[{name}](../figures/{name}.png)", f"{record['seconds']:.0f} s"
-            command = f"`{_command(one, picture)}`"
-            found = _claims_cell(record, one.title)
-            found += f"<br>{EARLIER}" * is_earlier(one, picture, record)
-            cells = (link, found, command, figure, seconds)
-            lines.append("| " + " | ".join(cells) + " |")
-            before = one.name
-    return "\n".join(lines)
+def section_of_studies(section: str) -> str:
+    """A section of the page of studies: a table of its pictures, and an entry for each."""
+    names = [name for name, (one, _) in gallery().items() if one.section == section]
+    found = [(name, record) for name in names if (record := read_record(name))]
+    rows = ["| study | question | verdicts | time |", "|---|---|---|---|"]
+    for name, record in found:
+        one, _ = gallery()[name]
+        seconds = f"{record['seconds']:.0f}\N{NO-BREAK SPACE}s"
+        cells = (f"[{name}](#{name})", one.title, _verdicts(record), seconds)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    entries = (_entry(name, record, "../figures/") for name, record in found)
+    return "\n".join([*rows, "", *entries]).rstrip("\n")
 
 
 def gallery_page(folder: Path) -> str:
-    """The gallery as Markdown: each picture with its question, command, claims and summary."""
-    sections = [_gallery_section(name, folder) for name in gallery()]
-    return "\n".join([GALLERY_HEAD, *filter(None, sections)])
+    """The pictures of quick runs as a page in their folder."""
+    found = [(name, record) for name in gallery() if (record := read_record(name, folder))]
+    return "\n".join([QUICK_HEAD, *(_entry(name, record, "") for name, record in found)])
 
 
 def read_record(name: str, folder: Path = ROOT / "figures") -> dict[str, Any] | None:
@@ -95,7 +86,8 @@ def read_record(name: str, folder: Path = ROOT / "figures") -> dict[str, Any] | 
 
 
 def _source(name: str) -> str:
-    return f"{name}.py" if (FOLDER / f"{name}.py").exists() else f"{name}/"
+    file = FOLDER / f"{name}.py"
+    return file.name if file.exists() else f"{name}/study.py"
 
 
 def _command(one: study.Experiment, picture: study.Picture) -> str:
@@ -112,13 +104,10 @@ def _claims_of(record: Mapping[str, Any]) -> list[study.Claim]:
     return [study.from_record(claim) for claim in record["claims"]]
 
 
-def _claims_cell(record: Mapping[str, Any], title: str) -> str:
+def _verdicts(record: Mapping[str, Any]) -> str:
     quick = "quick" in record
-    lines = [
-        f"**{c.shown_verdict(quick=quick)}**: {c.statement} Measured: {c.shown}."
-        for c in _claims_of(record)
-    ]
-    return ("<br>".join(lines) or title).replace("|", "\\|")
+    counts = Counter(claim.shown_verdict(quick=quick) for claim in _claims_of(record))
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "none"
 
 
 def headline(record: Mapping[str, Any], title: str) -> str:
@@ -135,13 +124,15 @@ def headline(record: Mapping[str, Any], title: str) -> str:
     return f"{doubt}{first.statement}"
 
 
-def _gallery_section(name: str, folder: Path) -> str:
-    record = read_record(name, folder)
-    if record is None:
-        return ""
+def _entry(name: str, record: Mapping[str, Any], pictures: str) -> str:
+    """A picture with its headline, its question, the command, the claims and the summary."""
     one, picture = gallery()[name]
-    lines = [f"## {name}", "", headline(record, one.title), "", f"![{name}]({name}.png)", ""]
-    lines += [f"`{_command(one, picture)}` ({record['seconds']:.0f} s)", ""]
+    title = headline(record, one.title)
+    lines = [f"### {name}", "", title, "", f"![{one.title}]({pictures}{name}.png)", ""]
+    if title != one.title:
+        lines += [f"*{one.title}*", ""]
+    lines += [f"`{_command(one, picture)}` ({record['seconds']:.0f} s, "
+              f"[{_source(one.name)}](../experiments/{_source(one.name)}))", ""]  # fmt: skip
     lines += [EARLIER, ""] * is_earlier(one, picture, record)
     for claim in _claims_of(record):
         verdict = claim.shown_verdict(quick="quick" in record)
@@ -149,5 +140,5 @@ def _gallery_section(name: str, folder: Path) -> str:
                   f"Criterion: {claim.criterion}."]  # fmt: skip
     lines += [""] * bool(record["claims"])
     if record["summary"]:
-        lines += ["```", *record["summary"], "```", ""]
+        lines += ["```text", *record["summary"], "```", ""]
     return "\n".join(lines)

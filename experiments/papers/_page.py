@@ -11,6 +11,8 @@ from gradflow.study.claims import Kind, Reference
 
 HEAD = """# Papers
 
+Published numbers and statements about gradient flow, compared with what was measured here.
+[Studies](studies.md) are questions of this project's own.
 `./run.sh tables` generates this page from `figures/papers/ledger.json`; do not edit it.
 
 A reference is *published* where the paper or its authors' code prints it, *derived* where it
@@ -18,7 +20,9 @@ follows from the paper's equations, and a *regression* where it is an earlier me
 which tests this code and no paper. *Qualitatively reproduced*: the original is a picture without
 numbers, or the numbers differ and the behaviour agrees. Times are wall time; *cpu* is two cores.
 The size of a run is in its command: `./run.sh papers/run --full` is the longer form of those that
-train.
+train. [experiments/papers](../experiments/papers/run.py) has one file for each paper, or for a part
+of one that runs by itself. `./run.sh papers/run --list` lists the figures, and
+`./run.sh papers/run --all --quick` checks the claims that hold at every size.
 """
 
 VERDICTS = ("reproduced", "qualitatively reproduced", "not reproduced")
@@ -35,7 +39,8 @@ def page(ledger: Ledger, changed: Collection[str] = ()) -> str:
       changed: The papers that were measured before a later change of the code.
     """
     sections = (_section(name, entry, name in changed) for name, entry in ledger.items())
-    return "\n".join([HEAD, headline(ledger), "", *_counts(ledger), "", *sections])
+    tables = (*_counts(ledger), "", *_rows(ledger))
+    return "\n".join([HEAD, headline(ledger), "", *tables, "", *sections])
 
 
 def headline(ledger: Ledger) -> str:
@@ -53,15 +58,13 @@ def picture(name: str, figure: str) -> str:
     return f"{name.partition('_')[0]}-{figure}.png"
 
 
-def rows(ledger: Ledger) -> list[str]:
-    """The table of all papers: file, title, source, published verdicts, and command."""
-    lines = ["| script | what it reproduces | paper | published claims | command |"]
-    lines += ["|---|---|---|---|---|"]
+def _rows(ledger: Ledger) -> list[str]:
+    """The table of all papers: script, title and published verdicts."""
+    lines = ["| script | what it reproduces | published claims |", "|---|---|---|"]
     for name, entry in ledger.items():
         counts = _count({name: entry}, "published")
         found = ", ".join(f"{counts[one]} {one}" for one in VERDICTS if counts[one])
-        cells = (f"[{name}.py](papers/{name}.py)", entry["title"], entry["citation"],
-                 found or "none", f"`{entry['command']}`")  # fmt: skip
+        cells = (f"[{name}](#{name})", entry["title"].replace("|", "\\|"), found or "none")
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -89,19 +92,23 @@ def _section(name: str, entry: Entry, changed: bool) -> str:
     claims = claims_of(entry)
     pictures = [picture(name, figure) for figure in entry["figures"]]
     lines = [f"## {name}", "", f"{entry['citation']}", "", entry["title"], ""]
-    lines += [f"![{one}](../figures/papers/{one})" for one in pictures]
-    lines += ["", "| claim | reference | measured | counts as reproduced | verdict |"]
+    for one in pictures:
+        figure = one.removesuffix(".png")
+        lines += [f"![{entry['title']}](../figures/papers/{one})", ""]
+        lines += [f"*{figure}*, drawn by `./run.sh papers/run --figure={figure}`", ""]
+    lines += ["| claim | reference | measured | counts as reproduced | verdict |"]
     lines += ["|---|---|---|---|---|", *map(_row, claims), ""]
     lines += ["Sources:", "", *_bullets(f"`{c.id}`: {_reference(c).source}" for c in claims)]
     if entry["traps"]:
         lines += ["", "Traps:", "", *_bullets(entry["traps"])]
-    return "\n".join([*lines, "", _origin(entry) + CHANGED * changed, ""])
+    return "\n".join([*lines, "", _origin(name, entry) + CHANGED * changed, ""])
 
 
-def _origin(entry: Entry) -> str:
+def _origin(name: str, entry: Entry) -> str:
     where = f" on {entry['device']}" if "device" in entry else ""
     seconds = f"{entry['seconds']:.0f} s{where}"
-    return f"`{entry['command']}` ({seconds}), measured at commit {entry['commit']}."
+    script = f"[{name}.py](../experiments/papers/{name}.py)"
+    return f"`{entry['command']}` ({seconds}, {script}), measured at commit {entry['commit']}."
 
 
 def _row(claim: Claim) -> str:

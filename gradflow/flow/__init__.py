@@ -55,7 +55,7 @@ from gradflow.flow.lstm import (
     steps_by_path,
 )
 from gradflow.flow.lyapunov import LyapunovExponents, lyapunov_exponents
-from gradflow.flow.measurement import Measurement
+from gradflow.flow.measurement import Measurement, Variable
 from gradflow.flow.nonfinite import first_nonfinite_step
 from gradflow.flow.norm_map import log_norm_map, norm_map_certificate
 from gradflow.flow.norms import log_norms, norm_certificate
@@ -79,6 +79,7 @@ __all__ = [
     "NormCertificate",
     "StepsByPath",
     "Summary",
+    "Variable",
     "adjoints",
     "block_sizes",
     "component_gradients",

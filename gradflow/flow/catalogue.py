@@ -193,3 +193,4 @@ CATALOGUE: dict[str, Measurement] = {
         "curves",
     ),
 }
+"""All measurements by name."""

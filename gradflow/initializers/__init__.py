@@ -59,6 +59,7 @@ INITIALIZERS: dict[str, Callable[..., Initializer]] = {
     "scaled_identity": scaled_identity,
     "sparse": sparse,
 }
+"""The initialisers of weight matrices by name; options are those of each function."""
 
 
 BIAS_INITIALIZERS: dict[str, Callable[..., BiasInitializer]] = {"chrono": chrono}

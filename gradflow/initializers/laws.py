@@ -16,6 +16,7 @@ from gradflow.initializers.meanfield import critical_gain
 from gradflow.numerics.lapack import qr
 
 Initializer: TypeAlias = Callable[[Key, tuple[int, int], Any], Array]
+"""(key, shape, dtype) -> an array of shape (outputs, inputs)."""
 
 
 def _scaled(base: Callable[..., Array], gain: float) -> Initializer:

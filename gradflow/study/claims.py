@@ -16,6 +16,7 @@ Verdict = Literal[
     "qualitatively reproduced",
     "not reproduced",
 ]
+"""What a claim comes to: the first three are those of a study, the others those of a paper."""
 
 TOO_SMALL = "quick: too small to judge"
 """What stands in place of a verdict on a run with the sizes of ``--quick``."""

@@ -34,6 +34,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "temporal_order": temporal_order,
     "xor": xor,
 }
+"""The tasks by name; options are those of each function."""
 
 __all__ = ["TASKS", "Batch", "Task", "make_inputs", "resolve_task"]
 

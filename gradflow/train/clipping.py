@@ -152,6 +152,7 @@ CLIPPINGS: dict[str, Callable[..., Clipping]] = {
     "per_leaf": per_leaf,
     "value": value,
 }
+"""The clippings by name; options are those of each function."""
 
 
 def resolve_clipping(spec: str) -> Clipping:

@@ -95,6 +95,7 @@ def flossing(
 
 
 REGULARISERS: dict[str, Callable[..., Regulariser]] = {"flossing": flossing, "omega": omega}
+"""The regularisers by name; options are those of each function."""
 
 
 def resolve_regulariser(spec: str) -> Regulariser:

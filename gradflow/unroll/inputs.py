@@ -14,7 +14,10 @@ from gradflow.padding import copying_step, fill_padding
 from gradflow.unroll.fit import check_is_cell, check_params
 
 Lengths = Int[Array, "*batch"] | Sequence[int] | int
+"""The number of real steps of a sequence, or of each sequence of a batch."""
+
 Mask = Bool[Array, " steps *batch"]
+"""True where a step is real and False where it is padded."""
 
 
 def start(cell: Cell, params: Params, inputs: Array, carry: Carry | None) -> Carry:

@@ -169,11 +169,12 @@ def test_the_page_shows_every_claim_and_trap():
     text = page({"one2000": entry(claim("fig1-a", 1.0), claim("fig1-b", 3.0))})
     row = "| `fig1-a` It is a number. | 1 (published) | 1 | within 0.1 | **reproduced**: off by 0"
     assert row in text
-    assert "![one2000-fig1.png](../figures/papers/one2000-fig1.png)" in text
+    assert "](../figures/papers/one2000-fig1.png)\n\n*one2000-fig1*, drawn by" in text
     assert "- a trap" in text
-    assert "`./run.sh papers/one2000` (1 s), measured at commit 0123abc." in text
+    script = "[one2000.py](../experiments/papers/one2000.py)"
+    assert f"`./run.sh papers/one2000` (1 s, {script}), measured at commit 0123abc." in text
     there = page({"one2000": {**entry(claim("fig1-a", 1.0)), "device": "cpu"}})
-    assert "`./run.sh papers/one2000` (1 s on cpu)" in there
+    assert "`./run.sh papers/one2000` (1 s on cpu, [" in there
 
 
 def test_the_headline_counts_published_claims_alone():

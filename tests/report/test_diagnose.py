@@ -74,12 +74,13 @@ def test_the_demo_forgets():
     np.testing.assert_array_equal(bias, -2.0)
 
 
-def test_the_lines_of_the_readme_are_those_of_the_demo():
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").splitlines()
+def test_the_lines_of_the_page_are_those_of_the_demo():
+    page = Path(__file__).parents[2] / "docs" / "diagnose.md"
+    quoted = page.read_text(encoding="utf-8").splitlines()
     config = EXPERIMENT.resolve({"model": "demo", "advice": False})
     with study.precision(config):
         printed = EXPERIMENT.report(EXPERIMENT.run(config)).splitlines()
-    assert [line for line in printed if line not in readme] == [] and len(printed) == 5
+    assert [line for line in printed if line not in quoted] == [] and len(printed) == 5
 
 
 def test_the_claims_are_about_the_needed_lag(record):
