@@ -72,8 +72,8 @@ BUGS = [
         "product in the wrong order",
         "flow/trace.py",
         "        num_rows = len(jax.tree.leaves(rows.value)[0])",
-        "        num_rows, wrong = len(jax.tree.leaves(rows.value)[0]), self.num_steps - 1 - index\n"
-        "        s, x = jax.tree.map(lambda leaf: leaf[wrong], (self.before, self.xs))",
+        "        num_rows, t = len(jax.tree.leaves(rows.value)[0]), self.num_steps - 1 - index\n"
+        "        s, x = jax.tree.map(lambda leaf: leaf[t], (self.before, self.xs))",
     ),
     Bug(
         "product of the blocks h to h",
