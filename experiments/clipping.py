@@ -33,21 +33,18 @@ import itertools
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import xarray
 from _kit import cells, decisions, fields, outcomes, trained, tuning
 
 from gradflow import statistics, study
 from gradflow.spec import check_name, parse_spec, split_specs
+from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import resolve_task
 from gradflow.train import Progress, Schedule, Training, resolve_clipping, resolve_optimiser
 from gradflow.train.clipping import check_thresholds
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 THRESHOLDS: dict[str, tuple[float, ...]] = {
     "none": (),
@@ -105,10 +102,8 @@ class Config(study.Config):
         return Schedule(self.num_updates, self.eval_every, early_stop=False)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains under each kind; dimensions task, setting (a kind and threshold), seed, update."""
-    import xarray
-
     tasks = split_specs(config.tasks)
     if not tasks:
         raise ValueError(f"Expected the name of a task, got {config.tasks!r}. Try adding.")
@@ -149,7 +144,7 @@ def _training(config: Config, task_spec: str, kind: str) -> Training:
 
 def _train(
     config: Config, task: str, kind: str, training: Training, folder: Path | None
-) -> "xarray.Dataset":
+) -> xarray.Dataset:
     """All seeds and thresholds of one task and kind, each threshold at its best learning rate."""
     levels, grid = THRESHOLDS[kind], config.learning_rates
     thresholds = check_thresholds(kind, levels) if levels else (np.inf,)
@@ -176,9 +171,7 @@ def _train(
 
 def _dataset(
     config: Config, progress: Progress, names: list[str], thresholds: tuple[float, ...]
-) -> "xarray.Dataset":
-    import xarray
-
+) -> xarray.Dataset:
     sizes = {"setting": len(names), "seed": config.num_seeds}
     return xarray.Dataset(
         {
@@ -206,28 +199,26 @@ def level_of(setting: str) -> str | None:
     return list(LEVELS)[names.index(threshold)] if threshold else None
 
 
-def mean_effect(data: "xarray.Dataset", name: str) -> float:
+def mean_effect(data: xarray.Dataset, name: str) -> float:
     """Computes the mean of what the clipping does, over updates and seeds; NaN if unknown."""
     return float(np.nanmean(data[name])) if np.isfinite(data[name]).any() else np.nan
 
 
-def final_losses(data: "xarray.Dataset") -> np.ndarray:
+def final_losses(data: xarray.Dataset) -> np.ndarray:
     """Gives the last finite loss of each seed in one setting."""
     return trained.last_finite(data.loss.transpose("seed", "update").values)
 
 
-def gain(data: "xarray.Dataset", setting: str) -> np.ndarray:
+def gain(data: xarray.Dataset, setting: str) -> np.ndarray:
     """Tells of each seed whether it was solved in a setting, less whether it was with none."""
     solved = np.isfinite(data.solved_at)
     return (solved.sel(setting=setting).astype(int) - solved.sel(setting="none")).values
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """A column for each task: success, updates, what the clipping does; and the norms."""
-    from matplotlib.figure import Figure
-
     tasks = [str(task) for task in dataset.task.values]
-    fig = Figure(figsize=(max(4.0, 0.6 + 3.2 * len(tasks)), 9.0))
+    fig = study.figure.empty(max(4.0, 0.6 + 3.2 * len(tasks)), 9.0)
     upper, lower = fig.subfigures(2, 1, height_ratios=(6, 2), squeeze=False)[:, 0]
     rows = upper.subplots(5, len(tasks), sharex=True, sharey="row", squeeze=False)
     for column, task in zip(rows.T, tasks, strict=True):
@@ -253,7 +244,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _handles(dataset: "xarray.Dataset") -> list[Any]:
+def _handles(dataset: xarray.Dataset) -> list[Any]:
     from matplotlib.lines import Line2D
 
     present = {level_of(str(name)) for name in dataset.setting.values}
@@ -264,7 +255,7 @@ def _handles(dataset: "xarray.Dataset") -> list[Any]:
     ]
 
 
-def _draw_settings(column: Any, data: "xarray.Dataset") -> None:
+def _draw_settings(column: Any, data: xarray.Dataset) -> None:
     """Each setting at its kind's place along the axis, the tight to the left of the loose."""
     names = [str(name) for name in data.setting.values]
     kinds = list(dict.fromkeys(map(kind_of, names)))
@@ -284,7 +275,7 @@ def _draw_settings(column: Any, data: "xarray.Dataset") -> None:
     cosine.set_xticks(range(len(kinds)), [k.replace("_", " ") for k in kinds], rotation=35)
 
 
-def _draw_setting(column: Any, data: "xarray.Dataset", x: float, look: dict[str, Any]) -> None:
+def _draw_setting(column: Any, data: xarray.Dataset, x: float, look: dict[str, Any]) -> None:
     success, updates, loss, acted, cosine = column
     at = data.solved_at.values[np.isfinite(data.solved_at.values)]
     success.plot([x], [len(at) / data.sizes["seed"]], **look)
@@ -297,13 +288,13 @@ def _draw_setting(column: Any, data: "xarray.Dataset", x: float, look: dict[str,
     cosine.plot([x], [mean_effect(data, "clip_cosine")], **look)
 
 
-def _claimed(data: "xarray.Dataset") -> str | None:
+def _claimed(data: xarray.Dataset) -> str | None:
     """The setting that the claim is about, if it was measured."""
     wanted = f"global_norm {CLAIMED:g}"
     return wanted if wanted in data.setting.values else None
 
 
-def _draw_norms(ax: "Axes", data: "xarray.Dataset") -> None:
+def _draw_norms(ax: Axes, data: xarray.Dataset) -> None:
     """The mean norm between evaluations, of every seed, with the threshold."""
     shown = [("none", NO_CLIPPING[1], "-")]
     claimed = _claimed(data)
@@ -318,7 +309,7 @@ def _draw_norms(ax: "Axes", data: "xarray.Dataset") -> None:
     ax.set(yscale="log", xlabel="update")
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """A table of all settings."""
     rows = [
         _row(dataset.sel(task=t, setting=name)) for t in dataset.task for name in dataset.setting
@@ -326,7 +317,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     return f"{study.table(rows)}\n{tuning.note(dataset)}"
 
 
-def _row(data: "xarray.Dataset") -> dict[str, str]:
+def _row(data: xarray.Dataset) -> dict[str, str]:
     return {
         "task": parse_spec(str(data.task.values))[0],
         "clipping": str(data.setting.values),
@@ -340,13 +331,13 @@ def _row(data: "xarray.Dataset") -> dict[str, str]:
     }
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether clipping the global norm helps, on each task."""
     by_task = [dataset.sel(task=task) for task in dataset.task.values]
     return [_helps(data) for data in by_task if _claimed(data) is not None]
 
 
-def _helps(data: "xarray.Dataset") -> study.Claim:
+def _helps(data: xarray.Dataset) -> study.Claim:
     task, claimed = str(data.task.values), _claimed(data)
     clipped, plain = (final_losses(data.sel(setting=name)) for name in (claimed, "none"))
     ratio = statistics.estimate(np.log10(clipped / plain))

@@ -24,11 +24,12 @@ Takes 15 minutes on two idle cores at the defaults, by estimate, most of it to c
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import cells, curves, fields, rates, runs, trained
 from _kit.decisions import below, every, positive
 
@@ -39,13 +40,9 @@ from gradflow.flow.structure import structure_of
 from gradflow.flow.trace import trace_of
 from gradflow.numerics.precision import computing_in, to_precision
 from gradflow.spec import check_name, parse_spec
+from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import Task, resolve_task
 from gradflow.train import Schedule, Training, resolve_clipping, resolve_optimiser
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 CELLS = (
     "lstm",
@@ -122,10 +119,8 @@ class Config(study.Config):
     num_updates: int = fields.num_updates(400)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains and measures each cell on each task; dimensions task, cell, stage, run, lag."""
-    import xarray
-
     for name in config.tasks:
         check_name("task", name, PROBLEMS)
     specs = cells.specs(config.cell)
@@ -150,11 +145,7 @@ def _cell(config: Config, task: str, spec: str) -> Cell:
     return cells.factory(spec)(size, config.hidden_size)
 
 
-def _train(
-    config: Config, task: str, spec: str, cell: Cell, folder: Any = None
-) -> "xarray.Dataset":
-    import xarray
-
+def _train(config: Config, task: str, spec: str, cell: Cell, folder: Any = None) -> xarray.Dataset:
     begun, training = _begin(config, task, cell)
     initial = jax.tree.map(np.asarray, begun.params["cell"])
     schedule = Schedule(config.num_updates, config.num_updates // 2, early_stop=False)
@@ -228,7 +219,7 @@ def _measured(
     return block, (sum(n * m for n, m, _ in shapes), max(size for *_, size in shapes)), norms
 
 
-def modern(dataset: "xarray.Dataset") -> list[str]:
+def modern(dataset: xarray.Dataset) -> list[str]:
     """Names the cells without a recurrent matrix."""
     return [str(c) for c in dataset.cell.values if _name(c) not in WITH_MATRIX]
 
@@ -237,14 +228,13 @@ def _name(spec: Any) -> str:
     return parse_spec(str(spec))[0]
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """A map for each task and stage: the norm of each cell against the lag."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
 
     rows = dataset.sizes["task"]
-    fig = Figure(figsize=(7.0, 0.6 + rows * (0.9 + 0.13 * dataset.sizes["cell"])))
+    fig = study.figure.empty(7.0, 0.6 + rows * (0.9 + 0.13 * dataset.sizes["cell"]))
     panels = fig.subplots(rows, 2, squeeze=False, sharex=True, sharey=True)
     norm = Normalize(FLOOR, 1)
     for row, task in zip(panels, map(str, dataset.task.values), strict=True):
@@ -260,7 +250,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _draw_map(ax: "Axes", norms: "xarray.DataArray", norm: Any) -> None:
+def _draw_map(ax: Axes, norms: xarray.DataArray, norm: Any) -> None:
     from matplotlib.colors import ListedColormap
 
     log10 = (norms / curves.NATS).median("run").values
@@ -272,12 +262,12 @@ def _draw_map(ax: "Axes", norms: "xarray.DataArray", norm: Any) -> None:
     ax.grid(False)
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """The structure of each cell, and its loss, factor per step and horizon on each task."""
     return study.table(list(_rows(dataset)))
 
 
-def _rows(dataset: "xarray.Dataset") -> Iterator[dict[str, str]]:
+def _rows(dataset: xarray.Dataset) -> Iterator[dict[str, str]]:
     longest = int(dataset.lag[-1])
     for task in map(str, dataset.task.values):
         for cell in dataset.cell.values:
@@ -297,7 +287,7 @@ def _rows(dataset: "xarray.Dataset") -> Iterator[dict[str, str]]:
             }
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Structure, boundedness, and what training on copying changes."""
     names = modern(dataset)
     found = [_blocks(dataset, names), _bounded(dataset, names)] if names else []
@@ -310,7 +300,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     return [*found, *([_learns(at_lag, copying)] if dataset.sizes["cell"] > 2 else [])]
 
 
-def _blocks(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
+def _blocks(dataset: xarray.Dataset, names: list[str]) -> study.Claim:
     numbers = {_name(n): int(dataset.num_blocks.sel(cell=n)) for n in names}
     return study.claim(
         "falls-into-blocks",
@@ -323,7 +313,7 @@ def _blocks(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
     )
 
 
-def _bounded(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
+def _bounded(dataset: xarray.Dataset, names: list[str]) -> study.Claim:
     largest = dataset.log_norm.sel(cell=names).max("lag") / curves.NATS
     found = {
         (name, stage): statistics.estimate(largest.sel(cell=name, stage=stage).max("task").values)
@@ -345,7 +335,7 @@ def _bounded(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
     )
 
 
-def _longer(at_lag: "xarray.DataArray", lag: int) -> study.Claim:
+def _longer(at_lag: xarray.DataArray, lag: int) -> study.Claim:
     change = at_lag.sel(stage="trained") - at_lag.sel(stage="initialised")
     change = change.where(np.isfinite(change))
     return positive(
@@ -357,7 +347,7 @@ def _longer(at_lag: "xarray.DataArray", lag: int) -> study.Claim:
     )
 
 
-def _learns(at_lag: "xarray.DataArray", copying: "xarray.Dataset") -> study.Claim:
+def _learns(at_lag: xarray.DataArray, copying: xarray.Dataset) -> study.Claim:
     from scipy.stats import rankdata
 
     norms, losses = at_lag.sel(stage="trained").transpose("run", "cell"), copying.loss

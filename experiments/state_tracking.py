@@ -28,25 +28,22 @@ Takes 20 minutes on two idle cores at the defaults, by estimate.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import cells, decisions, fields, runs, trained
 from jax.flatten_util import ravel_pytree
 
 from gradflow import Cell, Params, statistics, study, unroll
 from gradflow.cell import whole_carry
 from gradflow.spec import check_name, parse_spec
+from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import Task, resolve_task
 from gradflow.train import Schedule, Training, resolve_clipping, resolve_optimiser
 from gradflow.train.model import predict
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 class Problem(NamedTuple):
@@ -150,10 +147,8 @@ def label(spec: str) -> str:
     return f"{name} {'[-1, 1]' if options.get('negative_eigenvalues') else '[0, 1]'}"
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains and tests each cell on each task; dimensions task, cell, run, length."""
-    import xarray
-
     for name in config.tasks:
         check_name("task", name, PROBLEMS)
     if config.test_steps < config.num_steps:
@@ -184,11 +179,7 @@ def _network(config: Config, problem: Problem, spec: str) -> Cell:
     return cells.factory(spec)(size, config.hidden_size)
 
 
-def _train(
-    config: Config, task: str, spec: str, cell: Cell, folder: Any = None
-) -> "xarray.Dataset":
-    import xarray
-
+def _train(config: Config, task: str, spec: str, cell: Cell, folder: Any = None) -> xarray.Dataset:
     training = Training(
         cell,
         PROBLEMS[task].task(config.num_steps),
@@ -247,7 +238,7 @@ def _step_jacobians(cell: Cell, task: Task, params: Params, key: jax.Array) -> j
     return jax.vmap(jax.jacfwd(step))(jax.vmap(whole_carry)(before), inputs)
 
 
-def tested(dataset: "xarray.Dataset") -> "xarray.DataArray":
+def tested(dataset: xarray.Dataset) -> xarray.DataArray:
     """The mean accuracy over the tested lengths, those of the training and above, by run."""
     return dataset.accuracy.sel(length=slice(int(dataset.num_steps), None)).mean("length")
 
@@ -257,12 +248,10 @@ def published(task: str, cell: str) -> float | None:
     return PUBLISHED[task.partition(" ")[0]].get(cell)
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """A row for each task: accuracy against length, and the eigenvalues of the trained cells."""
-    from matplotlib.figure import Figure
-
     rows = dataset.sizes["task"]
-    fig = Figure(figsize=(7.0, 0.9 + 2.3 * rows))
+    fig = study.figure.empty(7.0, 0.9 + 2.3 * rows)
     panels = fig.subplots(rows, 2, squeeze=False, sharex="col")
     for (left, right), task in zip(panels, map(str, dataset.task.values), strict=True):
         data = dataset.sel(task=task)
@@ -282,14 +271,14 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _draw_lengths(ax: "Axes", one: "xarray.Dataset", look: dict[str, Any]) -> None:
+def _draw_lengths(ax: Axes, one: xarray.Dataset, look: dict[str, Any]) -> None:
     values = one.accuracy.dropna("length", how="all")
     # Single lengths scatter by chance, as there are few test sequences of each.
     values = values.coarsen(length=max(1, values.sizes["length"] // POINTS), boundary="trim").mean()
     study.figure.band(ax, values.length, values, "run", **look)
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """A table of all cells on all tasks, beside the published accuracies."""
     return study.table(
         [
@@ -300,7 +289,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     )
 
 
-def _row(data: "xarray.Dataset", task: str, cell: str) -> dict[str, str]:
+def _row(data: xarray.Dataset, task: str, cell: str) -> dict[str, str]:
     known = published(task, cell)
     return {
         "task": task,
@@ -313,7 +302,7 @@ def _row(data: "xarray.Dataset", task: str, cell: str) -> dict[str, str]:
     }
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether negative eigenvalues help, whether the order is as published, and who has them."""
     names = list(map(str, dataset.cell.values))
     tasks = list(map(str, dataset.task.values))
@@ -322,7 +311,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     return [*found, *([_flipping(dataset, names)] if "parity" in tasks else [])]
 
 
-def _helped(dataset: "xarray.Dataset", task: str) -> list[study.Claim]:
+def _helped(dataset: xarray.Dataset, task: str) -> list[study.Claim]:
     accuracy, names = tested(dataset.sel(task=task)), dataset.cell.values
     pairs = {str(n).partition(" [-1")[0]: str(n) for n in names if str(n).endswith("[-1, 1]")}
     return [
@@ -337,7 +326,7 @@ def _helped(dataset: "xarray.Dataset", task: str) -> list[study.Claim]:
     ]
 
 
-def _ordered(dataset: "xarray.Dataset", task: str) -> list[study.Claim]:
+def _ordered(dataset: xarray.Dataset, task: str) -> list[study.Claim]:
     """The claim that the cells are ordered as published, if two of them are that far apart."""
     accuracy = tested(dataset.sel(task=task))
     known = {n: published(task, n) for n in map(str, dataset.cell.values)}
@@ -364,7 +353,7 @@ def _ordered(dataset: "xarray.Dataset", task: str) -> list[study.Claim]:
     ]
 
 
-def _flipping(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
+def _flipping(dataset: xarray.Dataset, names: list[str]) -> study.Claim:
     data = dataset.sel(task="parity")
     accuracy = tested(data)
     learnt = [n for n in names if float(accuracy.sel(cell=n).mean()) > LEARNT]

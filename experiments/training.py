@@ -37,14 +37,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
+import xarray
 from _kit import cells, curves, decisions, fields, outcomes, probes, trained
 
 from gradflow import statistics, study
 from gradflow.spec import parse_spec
+from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import resolve_task
 from gradflow.train import (
     Probing,
@@ -59,11 +61,6 @@ from gradflow.train import (
 from gradflow.train.clipping import check_thresholds
 from gradflow.train.optimisers import check_learning_rate
 from gradflow.train.tensorboard import Board
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LINESTYLES = ("-", "--", ":", "-.")
 
@@ -119,10 +116,8 @@ class Config(study.Config):
     probe_sequences: int = study.field(4, help="Sequences that the probes use.", positive=True)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains each cell; dimensions cell, learning_rate, seed, update, and those of the probes."""
-    import xarray
-
     # All is checked before anything is trained, so that bad input is reported at once.
     trainings = {spec: _training(spec, config) for spec in cells.specs(config.cell, "gru")}
     _schedule(config)
@@ -195,7 +190,7 @@ def _truncation(config: Config) -> tuple[int, int] | None:
     return k1, k2
 
 
-def _train(config: Config, spec: str, training: Training, folder: Path | None) -> "xarray.Dataset":
+def _train(config: Config, spec: str, training: Training, folder: Path | None) -> xarray.Dataset:
     # This study folds 0 into the seed's key before it splits it, which no other does: the recorded
     # trainings began so.
     k_runs, k_probe = (jax.random.fold_in(jax.random.key(config.seed), i) for i in range(2))
@@ -217,7 +212,7 @@ def _train(config: Config, spec: str, training: Training, folder: Path | None) -
     return found.expand_dims(cell=[spec]).assign_attrs(_about(config, training))
 
 
-def _apart(data: "xarray.Dataset", num_seeds: int) -> "xarray.Dataset":
+def _apart(data: xarray.Dataset, num_seeds: int) -> xarray.Dataset:
     """Keeps of the validation seeds, which follow the others, what they came to."""
     test, other = data.isel(seed=slice(num_seeds)), data.isel(seed=slice(num_seeds, None))
     if not other.sizes["seed"]:
@@ -253,9 +248,7 @@ def _about(config: Config, training: Training) -> dict[str, Any]:
 
 def _dataset(
     config: Config, training: Training, progress: Progress, num_runs: int
-) -> "xarray.Dataset":
-    import xarray
-
+) -> xarray.Dataset:
     swept: dict[str, list[float]] = {"learning_rate": list(learning_rates(config))}
     if config.clip_threshold is not None:
         swept["clip_threshold"] = list(thresholds(config))
@@ -282,13 +275,11 @@ def _dataset(
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Loss and accuracy against the update; below them a map for each probe."""
-    from matplotlib.figure import Figure
-
     maps = probes.rows(dataset)
     heights = (4.6, *(probes.ROW_HEIGHT for _ in maps))
-    fig = Figure(figsize=(5.2, sum(heights)))
+    fig = study.figure.empty(5.2, sum(heights))
     top, *rows = fig.subfigures(1 + len(maps), 1, height_ratios=heights, squeeze=False)[:, 0]
     upper, lower = top.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for label, data, look in _lines(dataset):
@@ -301,7 +292,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _lines(dataset: "xarray.Dataset") -> "Iterator[tuple[str, xarray.Dataset, dict[str, Any]]]":
+def _lines(dataset: xarray.Dataset) -> Iterator[tuple[str, xarray.Dataset, dict[str, Any]]]:
     """Each cell in each setting: its label, its data and its style."""
     for index, cell in enumerate(map(str, dataset.cell.values)):
         settings = _settings(dataset.sel(cell=cell))
@@ -315,7 +306,7 @@ def _lines(dataset: "xarray.Dataset") -> "Iterator[tuple[str, xarray.Dataset, di
             yield ", ".join([cell, *values]), data, look
 
 
-def _draw_curves(upper: "Axes", lower: "Axes", data: "xarray.Dataset", look: dict) -> None:
+def _draw_curves(upper: Axes, lower: Axes, data: xarray.Dataset, look: dict) -> None:
     line = study.figure.band(upper, data["update"], data.loss, "seed", **look)
     study.figure.band(lower, data["update"], data.accuracy, "seed", **look)
     solved = data.solved_at.values
@@ -325,7 +316,7 @@ def _draw_curves(upper: "Axes", lower: "Axes", data: "xarray.Dataset", look: dic
         upper.plot([at], [height], marker="*", ms=10, color=line.get_color(), mec="black", mew=0.5)
 
 
-def _label(upper: "Axes", lower: "Axes", dataset: "xarray.Dataset") -> None:
+def _label(upper: Axes, lower: Axes, dataset: xarray.Dataset) -> None:
     attrs = dataset.attrs
     outcomes.draw_losses(
         upper,
@@ -341,7 +332,7 @@ def _label(upper: "Axes", lower: "Axes", dataset: "xarray.Dataset") -> None:
     lower.set(xlabel="update", ylabel="accuracy", ylim=(-0.03, 1.03))
 
 
-def _images(dataset: "xarray.Dataset", name: str, gate: str | None) -> dict[str, Any]:
+def _images(dataset: xarray.Dataset, name: str, gate: str | None) -> dict[str, Any]:
     """The map of each cell in its best setting, by its title."""
     best = {cell: _best(dataset.sel(cell=cell)) for cell in map(str, dataset.cell.values)}
     return {
@@ -350,21 +341,21 @@ def _images(dataset: "xarray.Dataset", name: str, gate: str | None) -> dict[str,
     }
 
 
-def _swept(data: "xarray.Dataset") -> list[str]:
+def _swept(data: xarray.Dataset) -> list[str]:
     return [name for name in ("learning_rate", "clip_threshold") if name in data.coords]
 
 
-def _settings(data: "xarray.Dataset") -> "list[xarray.Dataset]":
+def _settings(data: xarray.Dataset) -> list[xarray.Dataset]:
     """One for each learning rate, and each threshold if they were swept."""
     names = _swept(data)
     places = itertools.product(*(range(data.sizes[name]) for name in names))
     return [data.isel(dict(zip(names, at, strict=True))) for at in places]
 
 
-def _best(data: "xarray.Dataset") -> "xarray.Dataset":
+def _best(data: xarray.Dataset) -> xarray.Dataset:
     """The setting of a cell that is best on the validation seeds."""
 
-    def rank(setting: "xarray.Dataset") -> tuple[float, float]:
+    def rank(setting: xarray.Dataset) -> tuple[float, float]:
         loss = float(setting.validation_loss.median())
         return np.isfinite(setting.validation_solved_at.values).mean(), -loss
 
@@ -372,12 +363,12 @@ def _best(data: "xarray.Dataset") -> "xarray.Dataset":
     return max(settings, key=rank) if len(settings) > 1 else settings[0]
 
 
-def solved(data: "xarray.Dataset") -> np.ndarray:
+def solved(data: xarray.Dataset) -> np.ndarray:
     """Tells which seeds solved the task in one setting."""
     return np.isfinite(data.solved_at.values)
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """A table of all settings, and a sentence for each cell in its best one."""
     names = [str(cell) for cell in dataset.cell.values]
     rows = [_row(cell, data) for cell in names for data in _settings(dataset.sel(cell=cell))]
@@ -385,7 +376,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     return "\n".join([study.table(rows), *sentences])
 
 
-def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
+def _row(cell: str, data: xarray.Dataset) -> dict[str, str]:
     return {
         "cell": cell,
         **{name.replace("_", " "): f"{float(data[name]):g}" for name in _swept(data)},
@@ -395,7 +386,7 @@ def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
     }
 
 
-def _sentence(cell: str, data: "xarray.Dataset") -> str:
+def _sentence(cell: str, data: xarray.Dataset) -> str:
     update = outcomes.median_update(data.solved_at)
     when = f", after {update:.0f} updates in the median" if np.isfinite(update) else ""
     number = outcomes.number_solved(data.solved_at)
@@ -403,7 +394,7 @@ def _sentence(cell: str, data: "xarray.Dataset") -> str:
     return f"{cell}, {at}: {number} networks solve {data.attrs['task']}{when}."
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether the cell decides, whether reach at initialisation does, and whether it changes."""
     best = {cell: _best(dataset.sel(cell=cell)) for cell in map(str, dataset.cell.values)}
     probed = "adjoints" in dataset or "log_norms" in dataset
@@ -414,14 +405,14 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     ]
 
 
-def _fractions(best: "dict[str, xarray.Dataset]") -> list[study.Measured]:
+def _fractions(best: dict[str, xarray.Dataset]) -> list[study.Measured]:
     return [
         study.Measured(f"fraction of seeds solved by {cell}", float(solved(data).mean()))
         for cell, data in best.items()
     ]
 
 
-def _cells_differ(best: "dict[str, xarray.Dataset]") -> study.Claim:
+def _cells_differ(best: dict[str, xarray.Dataset]) -> study.Claim:
     return study.claim(
         "learnt-by-cell",
         f"Whether {next(iter(best.values())).attrs['task']} is learnt depends on the cell.",
@@ -432,14 +423,14 @@ def _cells_differ(best: "dict[str, xarray.Dataset]") -> study.Claim:
     )
 
 
-def reach(data: "xarray.Dataset") -> np.ndarray:
+def reach(data: xarray.Dataset) -> np.ndarray:
     """Computes log10 of the gradient's norm at step 0 over the largest, (probing, seed)."""
     norms = data["adjoints" if "adjoints" in data else "log_norms"] / curves.NATS
     relative = norms.isel(step=0) - norms.max("step")
     return relative.transpose("probe_update", "seed").dropna("probe_update", how="all").values
 
 
-def _further_solves_more(best: "dict[str, xarray.Dataset]") -> study.Claim:
+def _further_solves_more(best: dict[str, xarray.Dataset]) -> study.Claim:
     at_first = {cell: reach(data)[0] for cell, data in best.items()}
     fraction = {cell: solved(data).mean() for cell, data in best.items()}
     pairs = [(a, b) for a, b in itertools.permutations(best, 2) if fraction[a] > fraction[b]]
@@ -462,7 +453,7 @@ def _further_solves_more(best: "dict[str, xarray.Dataset]") -> study.Claim:
     )
 
 
-def _training_changes(best: "dict[str, xarray.Dataset]") -> study.Claim:
+def _training_changes(best: dict[str, xarray.Dataset]) -> study.Claim:
     changes = {
         cell: statistics.estimate(found[-1] - found[0])
         for cell, found in ((cell, reach(data)) for cell, data in best.items())

@@ -5,19 +5,15 @@ coordinate ``probe_update`` or ``probe_epoch``, and gives each of `rows` a part 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import xarray
 
-from gradflow import study
+from gradflow import Cell, study
 from gradflow.spec import split_specs
+from gradflow.study.figure import SubFigure
 from gradflow.train.probes import resolve_probes
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import SubFigure
-
-    from gradflow import Cell
 
 ROW_HEIGHT = 1.5
 """The height of a row of maps in inches."""
@@ -52,7 +48,7 @@ def every_flag() -> Any:
     )
 
 
-def names(specs: str, cell: "Cell") -> tuple[str, ...]:
+def names(specs: str, cell: Cell) -> tuple[str, ...]:
     """Returns the probes of one of several cells: those asked for, gates only if it has gates.
 
     Raises:
@@ -105,14 +101,14 @@ def coordinates(probes: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return found
 
 
-def rows(dataset: "xarray.Dataset") -> list[tuple[str, str | None]]:
+def rows(dataset: xarray.Dataset) -> list[tuple[str, str | None]]:
     """Returns the rows of maps of a record: a probe, and for gates the name of one."""
     names = [name for name in MAPS if name in dataset and name != "gates"]
     gates = dataset.gate.values if "gates" in dataset else []
     return [*((name, None) for name in names), *(("gates", str(gate)) for gate in gates)]
 
 
-def image(data: "xarray.Dataset", name: str, gate: str | None = None) -> "xarray.DataArray":
+def image(data: xarray.Dataset, name: str, gate: str | None = None) -> xarray.DataArray:
     """Computes the median over seeds of a probe, (time, step or lag or index); logs to base 10."""
     values = data[name] if gate is None else data[name].sel(gate=gate)
     time = next(dim for dim in values.dims if str(dim).startswith("probe_"))
@@ -124,8 +120,8 @@ def image(data: "xarray.Dataset", name: str, gate: str | None = None) -> "xarray
 
 
 def draw(
-    part: "SubFigure",
-    images: "Mapping[str, xarray.DataArray]",
+    part: SubFigure,
+    images: Mapping[str, xarray.DataArray],
     name: str,
     gate: str | None = None,
     *,
@@ -160,9 +156,9 @@ def draw(
 
 
 def draw_rows(
-    parts: "Sequence[SubFigure]",
-    dataset: "xarray.Dataset",
-    nets: "Mapping[str, xarray.Dataset]",
+    parts: Sequence[SubFigure],
+    dataset: xarray.Dataset,
+    nets: Mapping[str, xarray.Dataset],
     *,
     time: str = "update",
     state: str = "h",

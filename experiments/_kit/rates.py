@@ -1,16 +1,14 @@
 """The numbers that a set of curves is reduced to, and how tables and summaries write them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray
 from numpy.typing import ArrayLike
 
 from _kit import curves
 from gradflow import flow, statistics
 from gradflow.flow.summary import THRESHOLD
-
-if TYPE_CHECKING:
-    import xarray
 
 NEEDED = "needed_lag"
 """The attribute of a record with the lag that the regime is about."""
@@ -27,7 +25,7 @@ OVER_SEQUENCES = "(intervals over the input sequences of one network)"
 
 
 def of_networks(
-    curves: "xarray.DataArray", num_networks: int, needed_lag: int | None = None
+    curves: xarray.DataArray, num_networks: int, needed_lag: int | None = None
 ) -> flow.Summary:
     """Summarises curves (run, lag); the runs of one network count as one value."""
     values = curves.values.reshape(num_networks, -1, curves.sizes["lag"])
@@ -39,13 +37,13 @@ def needed(config: Any) -> dict[str, int]:
     return {} if config.needed_lag is None else {NEEDED: config.needed_lag}
 
 
-def needed_lag(dataset: "xarray.Dataset") -> int | None:
+def needed_lag(dataset: xarray.Dataset) -> int | None:
     """Reads the lag that a task needs from a record; None for the longest one measured."""
     lag = dataset.attrs.get(NEEDED)
     return None if lag is None else int(lag)
 
 
-def note(dataset: "xarray.Dataset") -> str:
+def note(dataset: xarray.Dataset) -> str:
     """States what the intervals are over where a record holds several runs of one network."""
     is_one = dataset.attrs["num_networks"] == 1 < dataset.sizes["run"]
     return f"\n{OVER_SEQUENCES}" if is_one else ""

@@ -7,30 +7,26 @@ axis of runs one axis for each setting, in that order.
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 
-from gradflow import study
+from gradflow import Params, study
+from gradflow.cell import Key
 from gradflow.train import Progress, Runs, Schedule, Training, fit, fresh_sequences
 from gradflow.train import begin as begin_runs
 from gradflow.train.runs import NEVER
-
-if TYPE_CHECKING:
-    import xarray
-
-    from gradflow import Params
-    from gradflow.cell import Key
 
 Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]
 """Dimensions, values and attributes, as a dataset takes them."""
 
 
 def unit(
-    once: study.Once, name: str, train: "Callable[[Path | None], xarray.Dataset]"
-) -> "xarray.Dataset":
+    once: study.Once, name: str, train: Callable[[Path | None], xarray.Dataset]
+) -> xarray.Dataset:
     """Computes or reads a unit of work that trains.
 
     Args:
@@ -46,9 +42,9 @@ def identity(config: study.Config, **what: Any) -> dict[str, Any]:
 
 def begin(
     training: Training,
-    keys: "Key",
+    keys: Key,
     settings: Sequence[tuple[float, ...]],
-    cells: "Params | None" = None,
+    cells: Params | None = None,
 ) -> Runs:
     """Begins a run for each setting and seed.
 

@@ -8,20 +8,17 @@ losses. The results are those of the test seeds at that rate.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 import optax
+import xarray
 
 from _kit import runs, trained
+from gradflow import Params
+from gradflow.cell import Key
 from gradflow.train import Training
-
-if TYPE_CHECKING:
-    import xarray
-
-    from gradflow import Params
-    from gradflow.cell import Key
 
 GRID = (0.0003, 0.001, 0.003, 0.01, 0.03)
 """Half orders of magnitude around the default of Adam."""
@@ -30,7 +27,7 @@ RATE = "learning_rate"
 """The dimension of the tried rates, and the variable with the chosen ones."""
 
 
-def keys(config: Any) -> "tuple[Key, Key]":
+def keys(config: Any) -> tuple[Key, Key]:
     """Gives the keys of the ``num_seeds`` test seeds, and of the ``num_validation`` others."""
     every = runs.keys(config, config.num_seeds + config.num_validation)
     return every[: config.num_seeds], every[config.num_seeds :]
@@ -41,7 +38,7 @@ def final_losses(
     training: Training,
     settings: Sequence[tuple[float, ...]],
     *,
-    cells: "Params | None" = None,
+    cells: Params | None = None,
     folder: Path | None = None,
     **what: Any,
 ) -> np.ndarray:
@@ -81,7 +78,7 @@ def best(losses: np.ndarray, rates: tuple[float, ...]) -> tuple[float, ...]:
 
 def variables(
     losses: np.ndarray, rates: tuple[float, ...], *dims: str
-) -> "dict[str, xarray.DataArray]":
+) -> dict[str, xarray.DataArray]:
     """Gives what was tried and what was chosen as variables of a record.
 
     Args:
@@ -89,8 +86,6 @@ def variables(
       rates: The grid.
       dims: The names of the axes in front.
     """
-    import xarray
-
     tried = xarray.DataArray(losses, dims=(*dims, "tried_rate", "validation_seed"))
     chosen = np.reshape(best(losses, rates), losses.shape[:-2])
     return {
@@ -99,14 +94,14 @@ def variables(
     }
 
 
-def text(data: "xarray.Dataset") -> str:
+def text(data: xarray.Dataset) -> str:
     """Writes the chosen rate of one competitor, and whether it is at an end of the grid."""
     rate, tried = float(data[RATE]), data.tried_rate.values
     at_end = rate in (tried.min(), tried.max()) and len(tried) > 1
     return f"{rate:g}" + (" (end of the grid)" if at_end else "")
 
 
-def note(data: "xarray.Dataset") -> str:
+def note(data: xarray.Dataset) -> str:
     """States how the learning rates were chosen."""
     rates = ", ".join(f"{rate:g}" for rate in data.tried_rate.values)
     number = data.sizes["validation_seed"]

@@ -39,10 +39,10 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
+import xarray
 from _kit import cells, probes, rates, trained, tuning
 
 from char_lm.config import Config
@@ -54,14 +54,9 @@ from gradflow import study
 from gradflow.data.characters import TINY_SHAKESPEARE, read_characters
 from gradflow.spec import split_specs
 
-if TYPE_CHECKING:
-    import xarray
 
-
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains each cell from each seed; dimensions cell, seed, update, stretch, lag."""
-    import xarray
-
     specs = cells.specs(config.cell)
     if config.text is None:
         raise ValueError(
@@ -86,27 +81,23 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def _tried(config: Config, reader: Reader) -> "xarray.Dataset":
+def _tried(config: Config, reader: Reader) -> xarray.Dataset:
     """Chooses the learning rate of a cell on the validation seeds."""
-    import xarray
-
     tried = tuning.variables(tried_bits(config, reader), config.learning_rates)
     return xarray.Dataset(tried).expand_dims(cell=[reader.spec])
 
 
 def _unit(
     config: Config, reader: Reader, which: tuple[int, float], once: study.Once
-) -> "xarray.Dataset":
+) -> xarray.Dataset:
     measure = partial(_measure, config, reader, which)
     return trained.unit(once, f"cell={reader.spec},seed={which[0]}", measure)
 
 
 def _measure(
     config: Config, reader: Reader, which: tuple[int, float], folder: Path | None
-) -> "xarray.Dataset":
+) -> xarray.Dataset:
     """Trains a cell from a seed at a rate, and keeps its curves, its probes and its readout."""
-    import xarray
-
     seed, rate = which
     last, run = jax.device_get(train(config, reader, seed, rate, folder)), ("cell", "seed")
     params, lengths = last.state.params, np.asarray(reader.text.weights).sum(axis=0)
@@ -139,7 +130,7 @@ def _measure(
     )
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """The bits and horizons of each cell, and what is published."""
     rows = [_row(spec, dataset) for spec in map(str, dataset.cell.values)]
     published = ", ".join(f"{name} {nats / np.log(2):.2f}" for name, nats in PUBLISHED.items())
@@ -158,7 +149,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     )
 
 
-def _row(spec: str, dataset: "xarray.Dataset") -> dict[str, str]:
+def _row(spec: str, dataset: xarray.Dataset) -> dict[str, str]:
     data, longest = dataset.sel(cell=spec), dataset.sizes["lag"] - 1
     reached = [np.median(horizons(dataset, spec, at)) for at in (0, -1)]
     return {

@@ -1,8 +1,9 @@
 """The figure of the study."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray
 from _kit import probes
 
 from classification.results import (
@@ -16,11 +17,7 @@ from classification.results import (
 )
 from gradflow import study
 from gradflow.spec import parse_spec
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from gradflow.study.figure import Axes, Figure
 
 PUBLISHED = {
     "trec": {"conv": (0.912, "Kim 2014: windows of 3, 4, 5")},
@@ -47,12 +44,10 @@ def words_of(spec: str) -> str:
     return "\n".join([name.replace("bi_", "bi-").replace("two_", "2-layer "), *given])
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Accuracy by model, against the horizon and by length; confusions; below them the probes."""
-    from matplotlib.figure import Figure
-
     heights = (6.4, *(probes.ROW_HEIGHT for _ in probes.rows(dataset)))
-    fig = Figure(figsize=(7.6, sum(heights)))
+    fig = study.figure.empty(7.6, sum(heights))
     parts: Any = fig.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
     top, *rest = parts[:, 0]
     (accuracy, reach), (length, confusion) = top.subplots(2, 2)
@@ -65,13 +60,13 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _looks(dataset: "xarray.Dataset") -> dict[str, dict[str, Any]]:
+def _looks(dataset: xarray.Dataset) -> dict[str, dict[str, Any]]:
     """The colours and markers of the models."""
     specs = [str(spec) for spec in dataset.model.values]
     return {spec: study.figure.cell_style(spec, number) for number, spec in enumerate(specs)}
 
 
-def _draw_accuracy(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_accuracy(ax: Axes, dataset: xarray.Dataset) -> None:
     looks = _looks(dataset)
     published, marks = PUBLISHED[dataset.attrs["data"]], []
     for row, (spec, look) in enumerate(looks.items()):
@@ -90,7 +85,7 @@ def _draw_accuracy(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.set(xlabel=f"test accuracy{note}", title=title)
 
 
-def _draw_reach(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_reach(ax: Axes, dataset: xarray.Dataset) -> None:
     longest = int(dataset.lag[-1])
     for spec, look in _looks(dataset).items():
         data = dataset.sel(model=spec)
@@ -112,7 +107,7 @@ def _draw_reach(ax: "Axes", dataset: "xarray.Dataset") -> None:
         ax.legend(fontsize=6, loc="best", handlelength=1)
 
 
-def _draw_lengths(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_lengths(ax: Axes, dataset: xarray.Dataset) -> None:
     bins, length = length_bins(dataset), dataset.length.values
     right, looks = correct(dataset), _looks(dataset)
     shown = [spec for spec in looks if spec in ("rnn", "lstm", "gru") or spec == chosen(dataset)]
@@ -127,7 +122,7 @@ def _draw_lengths(ax: "Axes", dataset: "xarray.Dataset") -> None:
         ax.legend(fontsize=7)
 
 
-def _draw_confusion(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_confusion(ax: Axes, dataset: xarray.Dataset) -> None:
     spec, classes = chosen(dataset), list(dataset.attrs["classes"])
     fractions = confusions(dataset, spec)
     ax.imshow(fractions, cmap="Blues", vmin=0, vmax=1)

@@ -1,9 +1,9 @@
 """Trains, tests and measures one model from one seed: a part of the record."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray
 from _kit import curves, probes
 
 from classification.results import WHEN
@@ -11,14 +11,9 @@ from classification.trainer import Trainer
 from gradflow import study
 from gradflow.study.config import sanitise
 
-if TYPE_CHECKING:
-    import xarray
 
-
-def measure(trainer: Trainer, spec: str, seed: int, folder: Path | None) -> "xarray.Dataset":
+def measure(trainer: Trainer, spec: str, seed: int, folder: Path | None) -> xarray.Dataset:
     """Trains, tests and measures one model from one seed."""
-    import xarray
-
     done, corpus = trainer.fit(seed, folder), trainer.corpus
     best = done.state.best_params
     norms = [trainer.log_norms(params) for params in (trainer.initial(seed), best)]

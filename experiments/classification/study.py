@@ -37,9 +37,9 @@ defaults, which are those of TREC. params/ has the cell of each model, of its fi
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray
 from _kit import rates, trained
 
 from classification.config import Config
@@ -62,14 +62,9 @@ from classification.trainer import Trainer
 from gradflow import statistics, study
 from gradflow.spec import split_specs
 
-if TYPE_CHECKING:
-    import xarray
 
-
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains and tests each model from each seed; dimensions model, seed, example, lag."""
-    import xarray
-
     sizes = config.embedding_size, config.hidden_size
     nets = {spec: resolve_net(spec, *sizes) for spec in split_specs(config.models)}
     if not nets:
@@ -93,7 +88,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """Accuracy and horizon of each model, what is published, and what only one of two gets."""
     attrs, best = dataset.attrs, chosen(dataset)
     rows = [_row(spec, dataset) for spec in map(str, dataset.model.values)]
@@ -111,7 +106,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     )
 
 
-def _row(spec: str, dataset: "xarray.Dataset") -> dict[str, str]:
+def _row(spec: str, dataset: xarray.Dataset) -> dict[str, str]:
     data, bins, longest = dataset.sel(model=spec), length_bins(dataset), int(dataset.lag[-1])
     reached = [np.median(horizons(data.log_norm.sel(when=when))) for when in WHEN]
     return {
@@ -134,7 +129,7 @@ def _written(values: np.ndarray) -> str:
     return f"{found:.3f}" if np.isfinite(found.low) else f"{found.value:.3f}"
 
 
-def _lost(dataset: "xarray.Dataset", spec: str) -> str:
+def _lost(dataset: xarray.Dataset, spec: str) -> str:
     """How many texts most seeds of one of two models get right and most of the other do not."""
     right = correct(dataset).mean("seed") > 0.5
     ours, theirs = right.sel(model=spec).values, right.sel(model="rnn").values

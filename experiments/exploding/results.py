@@ -1,15 +1,12 @@
 """What the sweeps came to: critical gains, tails, roughness, and the claims about them."""
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray
 from _kit import curves, decisions
 
 from gradflow import statistics, study
-
-if TYPE_CHECKING:
-    import xarray
 
 TOLERANCE = 0.1
 """The relative distance to the theory up to which a measured critical gain counts as equal."""
@@ -51,14 +48,14 @@ def roughness(slopes: np.ndarray) -> np.ndarray:
     return np.log10(steepness.max(axis=-1) / np.median(steepness, axis=-1))
 
 
-def critical_gains(data: "xarray.Dataset") -> np.ndarray:
+def critical_gains(data: xarray.Dataset) -> np.ndarray:
     """Finds the measured critical gain of each run of one network at each size, (run, size)."""
     gains = float(data.critical) * data.ratio.values
     exponents = data.sized_exponent.transpose("run", "size", "ratio").values
     return np.array([[crossing(gains, of_size) for of_size in run] for run in exponents])
 
 
-def extrapolated(data: "xarray.Dataset") -> np.ndarray:
+def extrapolated(data: xarray.Dataset) -> np.ndarray:
     """Extrapolates each run's critical gain to infinitely many units, by a line through 1/N."""
     found, sizes = critical_gains(data), data["size"].values
     if len(sizes) == 1:
@@ -67,23 +64,23 @@ def extrapolated(data: "xarray.Dataset") -> np.ndarray:
     return np.array([np.polyfit(1 / sizes, run, 1)[1] for run in found])
 
 
-def critical_gain_of(data: "xarray.Dataset") -> statistics.Estimate:
+def critical_gain_of(data: xarray.Dataset) -> statistics.Estimate:
     """Estimates the measured critical gain of one network of infinitely many units."""
     return statistics.estimate(extrapolated(data))
 
 
-def tail_of(data: "xarray.Dataset") -> statistics.Estimate:
+def tail_of(data: xarray.Dataset) -> statistics.Estimate:
     """Estimates log10 of mean over median of one network's gradient norms at the last factor."""
     return statistics.estimate(data.log_gradient.isel(factor=-1).values, log_excess)
 
 
-def roughening(dataset: "xarray.Dataset") -> statistics.Estimate:
+def roughening(dataset: xarray.Dataset) -> statistics.Estimate:
     """Estimates how much larger log10 of the roughness is at the last factor than at the first."""
     found = roughness(dataset.slope.values)
     return statistics.estimate(found[:, -1] - found[:, 0])
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """The critical gain and the tail of each network, and the roughness of the loss."""
     cells = {str(name): dataset.sel(cell=name) for name in dataset.cell.values}
     return [
@@ -93,7 +90,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     ]
 
 
-def _critical_claim(name: str, data: "xarray.Dataset") -> study.Claim:
+def _critical_claim(name: str, data: xarray.Dataset) -> study.Claim:
     theory, found = float(data.critical), critical_gain_of(data)
     sizes, by_size = data["size"].values, critical_gains(data)
     measured = [
@@ -115,7 +112,7 @@ def _critical_claim(name: str, data: "xarray.Dataset") -> study.Claim:
     )
 
 
-def _tail_claim(name: str, data: "xarray.Dataset") -> study.Claim:
+def _tail_claim(name: str, data: xarray.Dataset) -> study.Claim:
     return study.claim(
         f"heavy-tail-{name}",
         f"Above its critical gain the gradient norms of the {name} network are heavy-tailed.",
@@ -126,7 +123,7 @@ def _tail_claim(name: str, data: "xarray.Dataset") -> study.Claim:
     )
 
 
-def _rough_claim(dataset: "xarray.Dataset") -> study.Claim:
+def _rough_claim(dataset: xarray.Dataset) -> study.Claim:
     change = roughening(dataset)
     return study.claim(
         "rough-loss",

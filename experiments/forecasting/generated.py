@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray
 
 from forecasting.config import Config
 from forecasting.forecasters import Forecaster
@@ -24,9 +24,6 @@ from forecasting.training import TASKS, Forecasting, Plan
 from gradflow import study
 from gradflow.tasks import forecasting as f
 
-if TYPE_CHECKING:
-    import xarray
-
 COLUMNS = ("one", "iterated", "direct", "seq2seq", "own")
 """How a network forecasts: own is the seq2seq network that runs autoregressively."""
 
@@ -45,12 +42,8 @@ def generated(num_steps: int) -> dict[str, f.Split]:
     return sets
 
 
-def run_generated(
-    config: Config, nets: dict[str, Forecaster], once: study.Once
-) -> "xarray.Dataset":
+def run_generated(config: Config, nets: dict[str, Forecaster], once: study.Once) -> xarray.Dataset:
     """Forecasts the generated series by every model; dimensions model, column, seed."""
-    import xarray
-
     data = generated(config.num_steps)
     parts = []
     for name in study.progress(config.names, "models"):
@@ -70,7 +63,7 @@ def _measure_generated(
     net: Forecaster | None,
     data: dict[str, f.Split],
     folder: Folder,
-) -> "xarray.Dataset":
+) -> xarray.Dataset:
     """Forecasts in each way that a model can, and measures the flow through it."""
     ways, norms, measured = _ways(config, name, net, data, folder)
     errors = np.full((len(COLUMNS), config.num_seeds), np.nan)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import probes
 
 from forecasting.config import Config
@@ -18,9 +19,6 @@ from gradflow.interop import save_params
 from gradflow.spec import parse_spec
 from gradflow.study.config import sanitise
 from gradflow.train.probes import Subject, prober
-
-if TYPE_CHECKING:
-    import xarray
 
 Folder = Callable[[str], Path | None]
 
@@ -161,10 +159,8 @@ def record(
     norms: np.ndarray,
     measured: dict[str, np.ndarray],
     own: dict[str, Any],
-) -> "xarray.Dataset":
+) -> xarray.Dataset:
     """Makes the record of one model: its own variables, the flow through it, and its probes."""
-    import xarray
-
     lag = (1 if net is None else net.stride) * np.arange(norms.shape[1])
     variables, times = _probed(config, measured)
     return xarray.Dataset(

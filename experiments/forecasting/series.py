@@ -2,9 +2,10 @@
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import xarray
 
 from forecasting.arima import arima
 from forecasting.config import Config
@@ -27,9 +28,6 @@ from gradflow.data.published_series import PUBLISHED, read_published
 from gradflow.data.series import Series, read_series
 from gradflow.paths import user_path
 from gradflow.tasks import forecasting as f
-
-if TYPE_CHECKING:
-    import xarray
 
 
 class Real(NamedTuple):
@@ -107,10 +105,8 @@ class Scaled:
         self.parts = f.split_in_time(self.values, num_steps, AHEAD)
 
 
-def run_real(config: Config, nets: dict[str, Forecaster], once: study.Once) -> "xarray.Dataset":
+def run_real(config: Config, nets: dict[str, Forecaster], once: study.Once) -> xarray.Dataset:
     """Forecasts a real series by every model; dimensions view, model, origin, lead."""
-    import xarray
-
     found, parts = real(config), []
     for view, (values, unit) in views(config, found).items():
         data = Scaled(values, config.num_steps, view == "returns")
@@ -141,7 +137,7 @@ def _measure_real(
     period: int | None,
     folder: Folder,
     view: str,
-) -> "xarray.Dataset":
+) -> xarray.Dataset:
     """Forecasts from every origin, and measures the flow through the model."""
     norms, measured = np.full((1, 1), np.nan), {}
     if net is None:

@@ -26,17 +26,19 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _flossing import LEARNING_RATE, before, floss, keys_of, net
 from _kit import fields
 from _paper import Paper
 
 from gradflow import study
 from gradflow.study import Claim, numbers, statement
+from gradflow.study.figure import Figure
 from gradflow.tasks import Batch, Task, resolve_task
 from gradflow.train import (
     Runs,
@@ -48,10 +50,6 @@ from gradflow.train import (
     resolve_clipping,
     resolve_optimiser,
 )
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
 
 LEARNT, GUESSED = 0.9, 0.6
 """The accuracies from which a task counts as learnt, and below which as guessed."""
@@ -102,7 +100,7 @@ def task_of(problem: str, delay: int, num_steps: int) -> Task:
     return resolve_task(spec)._replace(correct=bits_right, success=LEARNT)
 
 
-def start(config: Config, training: Training, nets: "xarray.Dataset") -> Runs:
+def start(config: Config, training: Training, nets: xarray.Dataset) -> Runs:
     """Begins the runs in the order of methods, then seeds; the methods share keys and readouts."""
     keys = jnp.tile(keys_of(config, 0), len(METHODS))
     runs = begin(training, keys, jnp.full(len(keys), LEARNING_RATE))
@@ -121,11 +119,9 @@ def again(config: Config, runs: Runs, stage: int) -> Runs:
 
 
 def train(
-    config: Config, problem: str, delay: int, nets: "xarray.Dataset", folder: Path | None
-) -> "xarray.Dataset":
+    config: Config, problem: str, delay: int, nets: xarray.Dataset, folder: Path | None
+) -> xarray.Dataset:
     """Trains all networks by the three methods on one task; dimensions update, flossed, seed."""
-    import xarray
-
     training = Training(
         net(config.units),
         task_of(problem, delay, config.num_steps),
@@ -172,13 +168,11 @@ def points(config: Config) -> list[tuple[str, int]]:
     return [(problem, delay) for problem in PROBLEMS for delay in delays[problem]]
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains on every task and delay; dimensions point, flossed, seed, update, epoch."""
-    import xarray
-
     nets = once("before", partial(before, config))
 
-    def unit(problem: str, delay: int) -> "xarray.Dataset":
+    def unit(problem: str, delay: int) -> xarray.Dataset:
         name = f"{problem}-{delay}"
         return once(name, lambda: train(config, problem, delay, nets, once.folder(name)))
 
@@ -191,13 +185,13 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def ends(dataset: "xarray.Dataset", problem: str) -> "xarray.DataArray":
+def ends(dataset: xarray.Dataset, problem: str) -> xarray.DataArray:
     """Computes the median accuracy over seeds at the last update; (delay, flossed)."""
     chosen = dataset.accuracy.isel(point=dataset.problem.values == problem, update=-1)
     return chosen.median("seed").swap_dims(point="delay").transpose("delay", "flossed")
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The targets, the exponents, and the tasks that were run."""
     first, last = dataset["size"].values[:, 0], dataset["size"].values[:, -1]
     found = [
@@ -226,7 +220,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     return found
 
 
-def about(dataset: "xarray.Dataset", problem: str) -> list[Claim]:
+def about(dataset: xarray.Dataset, problem: str) -> list[Claim]:
     """The effect of flossing on one task."""
     accuracy = ends(dataset, problem)
     none, first, both = accuracy.values.T
@@ -257,12 +251,10 @@ def about(dataset: "xarray.Dataset", problem: str) -> list[Claim]:
     ]
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Accuracy of each task against the update, at one delay, and at the end against the delay."""
-    from matplotlib.figure import Figure
-
     problems = [name for name in PROBLEMS if name in dataset.problem.values]
-    fig = Figure(figsize=(7.4, 0.5 + 2.5 * len(problems)))
+    fig = study.figure.empty(7.4, 0.5 + 2.5 * len(problems))
     rows = fig.subplots(len(problems), 2, squeeze=False, sharey=True)
     for (left, right), problem in zip(rows, problems, strict=True):
         data = dataset.isel(point=dataset.problem.values == problem)
@@ -283,7 +275,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def shown_delay(dataset: "xarray.Dataset", problem: str) -> int:
+def shown_delay(dataset: xarray.Dataset, problem: str) -> int:
     """Finds the delay at which flossing gains the most accuracy."""
     accuracy = ends(dataset, problem)
     gain = accuracy.max("flossed") - accuracy.sel(flossed="none")

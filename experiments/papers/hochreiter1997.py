@@ -21,11 +21,12 @@ Takes about a minute on two cores, and some minutes more with adding. --full inc
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import fields
 from _paper import Paper
 from _training import begin_seeds, last, trained
@@ -34,12 +35,9 @@ from gradflow import study
 from gradflow.cells import resolve
 from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
+from gradflow.study.figure import Figure
 from gradflow.tasks import Batch, Task, resolve_task
 from gradflow.train import Schedule, Training, resolve_clipping, resolve_optimiser
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
 
 LAST_WEIGHT = 100.0
 
@@ -141,7 +139,7 @@ def task_of(problem: str, num_steps: int) -> Task:
     return resolve_task(f"{name}(num_steps={num_steps})")
 
 
-def train(config: Config, problem: str, net: str, folder: Any) -> "xarray.Dataset":
+def train(config: Config, problem: str, net: str, folder: Any) -> xarray.Dataset:
     """Trains all seeds of one network on one problem; dimensions seed, evaluation.
 
     The problems are evaluated after different numbers of updates.
@@ -167,15 +165,14 @@ def train(config: Config, problem: str, net: str, folder: Any) -> "xarray.Datase
     return found.assign(sequences=sequences, solved_at=found.solved_at * chosen.batch_size)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains every network on every problem; dimensions problem, net, seed, evaluation.
 
     Raises:
       ValueError: If a problem is unknown.
     """
-    import xarray
 
-    def unit(problem: str, net: str) -> "xarray.Dataset":
+    def unit(problem: str, net: str) -> xarray.Dataset:
         name = f"{problem}-{net}"
         return once(name, partial(train, config, problem, net, partial(once.folder, name)))
 
@@ -196,14 +193,14 @@ def variances(config: Config) -> list[float]:
     return [float(jnp.mean((target - 0.5) ** 2)), task.baseline]
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The baseline of adding, and the problems that were run."""
     problems = [str(problem) for problem in dataset.problem.values]
     found = [about(dataset.sel(problem=problem), problem) for problem in problems]
     return [baseline_of_adding(dataset), *(claim for each in found for claim in each)]
 
 
-def baseline_of_adding(dataset: "xarray.Dataset") -> Claim:
+def baseline_of_adding(dataset: xarray.Dataset) -> Claim:
     """The error of the best constant answer."""
     return numbers(
         "battery-baseline",
@@ -217,7 +214,7 @@ def baseline_of_adding(dataset: "xarray.Dataset") -> Claim:
     )
 
 
-def about(data: "xarray.Dataset", problem: str) -> list[Claim]:
+def about(data: xarray.Dataset, problem: str) -> list[Claim]:
     """The networks on one problem."""
     most = float(data.sequences.max())
     # With fewer sequences the run cannot decide how many an LSTM needs.
@@ -234,12 +231,12 @@ def source_of(problem: str) -> str:
     return f"{PROBLEMS[problem].table} (read through a re-implementation)"
 
 
-def median_solved_at(data: "xarray.Dataset") -> float:
+def median_solved_at(data: xarray.Dataset) -> float:
     """The median number of sequences after which an LSTM has solved a problem."""
     return float(np.median(data.solved_at.sel(net="lstm").fillna(np.inf)))
 
 
-def lstm_solves(data: "xarray.Dataset", problem: str, most: float) -> Claim:
+def lstm_solves(data: xarray.Dataset, problem: str, most: float) -> Claim:
     """The fraction of LSTMs that solve a problem."""
     median = median_solved_at(data)
     seen = f"{median:.0f} sequences" if np.isfinite(median) else f"over {most:.0f} sequences"
@@ -253,7 +250,7 @@ def lstm_solves(data: "xarray.Dataset", problem: str, most: float) -> Claim:
     )
 
 
-def tanh_fails(data: "xarray.Dataset", problem: str) -> Claim:
+def tanh_fails(data: xarray.Dataset, problem: str) -> Claim:
     """The fraction of tanh RNNs that solve a problem, and their accuracy."""
     solved = float(data.solved_at.sel(net="tanh").notnull().mean("seed"))
     accuracy = float(np.median(last(data.accuracy.sel(net="tanh").rename(evaluation="update"))))
@@ -283,7 +280,7 @@ def tanh_fails(data: "xarray.Dataset", problem: str) -> Claim:
     )
 
 
-def sequences_needed(data: "xarray.Dataset", problem: str, most: float) -> Claim:
+def sequences_needed(data: xarray.Dataset, problem: str, most: float) -> Claim:
     """The sequences that an LSTM needs, against the paper's number."""
     median, published = median_solved_at(data), PROBLEMS[problem].published
     return statement(
@@ -297,12 +294,10 @@ def sequences_needed(data: "xarray.Dataset", problem: str, most: float) -> Claim
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Accuracy against the sequences seen, one panel for each problem."""
-    from matplotlib.figure import Figure
-
     problems = [str(problem) for problem in dataset.problem.values]
-    fig = Figure(figsize=(1.2 + 2.3 * len(problems), 2.8))
+    fig = study.figure.empty(1.2 + 2.3 * len(problems), 2.8)
     axes = fig.subplots(1, len(problems), squeeze=False, sharey=True)[0]
     for ax, problem in zip(axes, problems, strict=True):
         data = dataset.sel(problem=problem)

@@ -28,32 +28,27 @@ last evaluation.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import xarray
 from _kit import curves, fields
 from _paper import Paper
 from _training import begin_seeds, cached, first_below, trained
 
-from gradflow import Cell, flow, study
+from gradflow import Cell, Params, flow, study
 from gradflow.cells import resolve, rnn
 from gradflow.cells.orthogonal import modrelu
 from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
+from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import Task, resolve_task
 from gradflow.train import Schedule, Training
 from gradflow.train.optimisers import Optimiser, rmsprop
 from gradflow.train.prober import Prober
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
 
 BELOW = 0.5
 """The fraction of the baseline below which a network counts as using its memory."""
@@ -70,7 +65,7 @@ def modrelu_rnn(input_size: int, hidden_size: int) -> Cell:
     """h_t = modReLU(W_h h_{t-1} + W_x x_t, b), W_h initialised as orthogonal, b = 0."""
     plain = rnn(input_size, hidden_size, recurrent_init="orthogonal", input_init="glorot")
 
-    def step(params: "Params", h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         h = modrelu(params["W_h"] @ h + params["W_x"] @ x, params["b"])
         return h, h
 
@@ -102,7 +97,7 @@ class Net(NamedTuple):
 def _rmsprop(net: Net, learning_rate: Any) -> optax.GradientTransformationExtraArgs:
     factor = net.slow_rate / net.rate
 
-    def slowed(updates: "Params", _: Any) -> "Params":
+    def slowed(updates: Params, _: Any) -> Params:
         cell = {k: factor * v if k in net.slow else v for k, v in updates["cell"].items()}
         return {**updates, "cell": cell}
 
@@ -140,12 +135,12 @@ def copy(length: int) -> Task:
     return resolve_task(f"copy(lag={length})")
 
 
-def reach(cell: Cell, params: "Params", inputs: jax.Array) -> dict[str, jax.Array]:
+def reach(cell: Cell, params: Params, inputs: jax.Array) -> dict[str, jax.Array]:
     """Computes log ‖∂s_T/∂s_k‖ of the whole carry for every lag T - k of one sequence."""
     return {"log_norm": flow.log_norms(cell, params, inputs)}
 
 
-def train(config: Config, name: str, length: int, folder: Any) -> "xarray.Dataset":
+def train(config: Config, name: str, length: int, folder: Any) -> xarray.Dataset:
     """Trains all seeds of one network; measures its gradients before and after."""
     net, task = NETS[name], copy(length)
     cell = net.make(task.input_size, config.hidden_size)
@@ -163,14 +158,12 @@ def train(config: Config, name: str, length: int, folder: Any) -> "xarray.Datase
     return found.assign(log_norm=(("when", "seed", "lag"), np.stack(norms)))
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains every network at every length; dimensions length, net, seed, update or lag."""
-    import xarray
-
     for name in config.nets:
         check_name("network", name, NETS)
 
-    def unit(name: str, length: int) -> "xarray.Dataset":
+    def unit(name: str, length: int) -> xarray.Dataset:
         found = cached(once, f"{name}-{length}", train, config, name, length)
         return found.assign_coords(lag=np.arange(found.sizes["lag"]))
 
@@ -185,7 +178,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The baseline, the gradients at initialisation, and which networks use their memory."""
     names = [str(name) for name in dataset.net.values]
     isometries = [name for name in names if name in ("RNN-orth", "expRNN")]
@@ -212,7 +205,7 @@ def baselines() -> Claim:
     )
 
 
-def about_start(dataset: "xarray.Dataset", isometries: list[str]) -> Claim:
+def about_start(dataset: xarray.Dataset, isometries: list[str]) -> Claim:
     """The gradients of the orthogonal networks at initialisation."""
     return numbers(
         "fig2-birth",
@@ -227,7 +220,7 @@ def about_start(dataset: "xarray.Dataset", isometries: list[str]) -> Claim:
     )
 
 
-def _falls(data: "xarray.Dataset", name: str) -> Claim:
+def _falls(data: xarray.Dataset, name: str) -> Claim:
     length, fraction = int(data.length), data.loss.sel(net=name) / data.baseline
     at = float(np.median(first_below(fraction, BELOW)))
     return statement(
@@ -245,7 +238,7 @@ def _falls(data: "xarray.Dataset", name: str) -> Claim:
     )
 
 
-def _stays(data: "xarray.Dataset", name: str) -> Claim:
+def _stays(data: xarray.Dataset, name: str) -> Claim:
     return numbers(
         f"fig2-{name}-{int(data.length)}",
         f"The loss of {name} at T = {int(data.length)} stays at the memoryless baseline.",
@@ -265,12 +258,10 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Losses, and gradients against the lag before and after training; one row per length."""
-    from matplotlib.figure import Figure
-
     lengths = dataset.length.values
-    fig = Figure(figsize=(8.4, 0.4 + 2.5 * len(lengths)))
+    fig = study.figure.empty(8.4, 0.4 + 2.5 * len(lengths))
     for row, length in zip(fig.subplots(len(lengths), 3, squeeze=False), lengths, strict=True):
         data = dataset.sel(length=length)
         _draw_losses(row[0], data)
@@ -286,7 +277,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _draw_losses(ax: "Axes", data: "xarray.Dataset") -> None:
+def _draw_losses(ax: Axes, data: xarray.Dataset) -> None:
     _draw(ax, data["update"], data.loss)
     baseline = float(data.baseline)
     ax.axhline(baseline, color="0.4", lw=0.8)
@@ -296,7 +287,7 @@ def _draw_losses(ax: "Axes", data: "xarray.Dataset") -> None:
     ax.set_title(f"copy memory, T = {int(data.length)}")
 
 
-def _draw(ax: "Axes", x: Any, values: "xarray.DataArray") -> None:
+def _draw(ax: Axes, x: Any, values: xarray.DataArray) -> None:
     for name in map(str, values.net.values):
         look = {**LOOKS[name], "markevery": 0.2, "markersize": 3, "label": name}
         study.figure.band(ax, x, values.sel(net=name), "seed", **look)

@@ -28,12 +28,13 @@ run resumes from its last checkpoint.
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import xarray
 from _forcing import CELLS, pseudo_inverse, squared_error, with_hidden
 from _kit import curves, fields
 from _lorenz import DT, exponents, orbit, spectral_distance, state_space_distance
@@ -41,16 +42,11 @@ from _maps import rates, theorems
 from _paper import Paper
 from _training import cached
 
-from gradflow import Cell, study, unroll
+from gradflow import Cell, Params, study, unroll
 from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
+from gradflow.study.figure import Figure
 from gradflow.train import Descent, Schedule, Source, descend, fit
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
 
 VOLUME = -41 / 3
 """The divergence of the Lorenz flow, -(σ + 1 + β)."""
@@ -103,9 +99,9 @@ def gradient(
     series: jax.Array,
     interval: jax.Array,
     is_unforced: jax.Array,
-    params: "Params",
+    params: Params,
     update: jax.Array,
-) -> "tuple[Params, None]":
+) -> tuple[Params, None]:
     """Computes the gradient on the batch of an update, rescaled to norm 1 without forcing."""
     key = jax.random.fold_in(jax.random.key(config.seed), update)
     latest = len(series) - config.num_steps - 1
@@ -117,7 +113,7 @@ def gradient(
     return jax.tree.map(lambda g: scale * g, slope), None
 
 
-def train(config: Config, cell: Cell, data: np.ndarray, folder: Any) -> "Params":
+def train(config: Config, cell: Cell, data: np.ndarray, folder: Any) -> Params:
     """Trains all seeds of one cell together, at every τ and without forcing."""
     settings = [*config.intervals, config.num_steps]
     interval = jnp.repeat(jnp.array(settings), config.num_seeds)
@@ -148,10 +144,10 @@ def train(config: Config, cell: Cell, data: np.ndarray, folder: Any) -> "Params"
     return last.state[0].params
 
 
-def free_runs(config: Config, cell: Cell, params: "Params", data: np.ndarray) -> np.ndarray:
+def free_runs(config: Config, cell: Cell, params: Params, data: np.ndarray) -> np.ndarray:
     """Runs each RNN autoregressively from the first sample; drops the first tenth of the steps."""
 
-    def one(params: "Params") -> jax.Array:
+    def one(params: Params) -> jax.Array:
         h = pseudo_inverse(params["B"]) @ jnp.asarray(data[0], params["B"].dtype)
         free = jnp.zeros((config.num_generated, 0), h.dtype)
         return unroll(cell, params["cell"], free, carry=with_hidden(cell, h)).outputs
@@ -160,10 +156,8 @@ def free_runs(config: Config, cell: Cell, params: "Params", data: np.ndarray) ->
     return np.asarray(outputs, np.float64)[:, config.num_generated // 10 :]
 
 
-def learn(config: Config, name: str, data: np.ndarray, folder: Any) -> "xarray.Dataset":
+def learn(config: Config, name: str, data: np.ndarray, folder: Any) -> xarray.Dataset:
     """Trains one cell and measures its autoregressive runs; dimensions setting, seed."""
-    import xarray
-
     cell = CELLS[name](config.hidden_size)
     params = train(config, cell, data, folder())
     generated = free_runs(config, cell, params, data)
@@ -179,10 +173,8 @@ def learn(config: Config, name: str, data: np.ndarray, folder: Any) -> "xarray.D
     )
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains every cell at every τ; measures the flow's exponents and the maps of the theorems."""
-    import xarray
-
     _check(config)
     with jax.enable_x64(True):
         data = orbit(config.num_data)
@@ -228,12 +220,12 @@ def _check(config: Config) -> None:
         )
 
 
-def predictable(dataset: "xarray.Dataset") -> float:
+def predictable(dataset: xarray.Dataset) -> float:
     """Computes τ_pred = ln 2 / λ_max in steps."""
     return float(np.log(2) / dataset.exponents[0] / DT)
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The exponents of the flow, the theorems, and the best τ of each cell."""
     return [
         *about_flow(dataset),
@@ -242,7 +234,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_flow(dataset: "xarray.Dataset") -> list[Claim]:
+def about_flow(dataset: xarray.Dataset) -> list[Claim]:
     """The exponents of the Lorenz flow."""
     return [
         numbers(
@@ -269,7 +261,7 @@ def about_flow(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_map(data: "xarray.Dataset") -> Claim:
+def about_map(data: xarray.Dataset) -> Claim:
     """The rate at which the Jacobian of a map vanishes or explodes."""
     name, lags = str(data["map"].values), data.sizes["lag"] - 1
     norms, half = data.growth.values, lags // 2
@@ -289,7 +281,7 @@ def about_map(data: "xarray.Dataset") -> Claim:
     )
 
 
-def _learnt(data: "xarray.Dataset", tau: float) -> Claim:
+def _learnt(data: xarray.Dataset, tau: float) -> Claim:
     """Whether D_stsp is least near τ_pred, and below that without forcing."""
     name, intervals = str(data.cell.values), data.interval.values
     medians = data.state_space_distance.median("seed").values
@@ -319,11 +311,9 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Both distances against τ, dashed without forcing; and the maps of the theorems."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(8.4, 2.9))
+    fig = study.figure.empty(8.4, 2.9)
     left, middle, right = fig.subplots(1, 3)
     labels = {"state_space_distance": r"$D_{stsp}$ (nats)", "spectral_distance": r"$D_H$"}
     for ax, (name, label) in zip((left, middle), labels.items(), strict=True):

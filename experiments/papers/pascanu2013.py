@@ -17,25 +17,20 @@ Takes about 15 seconds on two cores.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import xarray
 from _kit import fields, runs
 from _paper import Paper
 
-from gradflow import Cell, flow, study, unroll
+from gradflow import Cell, Params, flow, study, unroll
 from gradflow.cells import rnn
 from gradflow.devices import map_runs
 from gradflow.study import Claim, numbers, statement
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
+from gradflow.study.figure import Figure
 
 FOLD_W = 5.0
 START = 0.5
@@ -65,7 +60,7 @@ class Config(study.Config):
 def one_unit() -> Cell:
     """x_t = w σ(x_{t-1}) + b, with the carry x and the output σ(x)."""
 
-    def step(params: "Params", x: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, x: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = params["w"] * jax.nn.sigmoid(x) + params["b"]
         return x, jax.nn.sigmoid(x)
 
@@ -154,10 +149,8 @@ def bound_gap(config: Config, activation: str, gamma: float) -> float:
     return float(jnp.max(jax.jit(map_runs(gap))(runs.keys(config))))
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Computes the surface with its wall and two descents, the settled states, and the bound."""
-    import xarray
-
     del once  # it takes seconds
     T = config.num_steps
     w, b = np.linspace(4, 7, config.grid), np.linspace(-4, -1, config.grid)
@@ -193,7 +186,7 @@ def _both(theta: np.ndarray, num_steps: int, updates: int) -> np.ndarray:
     return np.stack([descend(theta, num_steps, clip, updates) for clip in (False, True)])
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The bifurcations of Fig. 3, the wall and the steps of Fig. 6, and the bound of section 2."""
     return [
         *about_folds(dataset),
@@ -213,7 +206,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_folds(dataset: "xarray.Dataset") -> list[Claim]:
+def about_folds(dataset: xarray.Dataset) -> list[Claim]:
     """The two bifurcations of Fig. 3."""
     size = 0.5 * (1 + np.array([-1, 1]) * np.sqrt(1 - 4 / FOLD_W))  # σ(x) with w σ(1 - σ) = 1
     fold = np.log(size / (1 - size)) - FOLD_W * size
@@ -246,7 +239,7 @@ def about_folds(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_wall(dataset: "xarray.Dataset") -> list[Claim]:
+def about_wall(dataset: xarray.Dataset) -> list[Claim]:
     """The wall of Fig. 6."""
     gradient = dataset.gradient.values
     sigma = 1 / (1 + np.exp(-START))
@@ -275,7 +268,7 @@ def about_wall(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_steps(dataset: "xarray.Dataset") -> list[Claim]:
+def about_steps(dataset: xarray.Dataset) -> list[Claim]:
     """One step from the wall, plain and clipped."""
     moved = np.linalg.norm(np.diff(dataset.throw.values, axis=1)[:, 0], axis=-1)
     return [
@@ -302,12 +295,11 @@ def about_steps(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def figure_6(dataset: "xarray.Dataset") -> "Figure":
+def figure_6(dataset: xarray.Dataset) -> Figure:
     """The surface of Fig. 6, with a plain descent (solid) and a clipped one (dashed)."""
-    from matplotlib.figure import Figure
     from mpl_toolkits.mplot3d import Axes3D
 
-    fig = Figure(figsize=(5.0, 4.0))
+    fig = study.figure.empty(5.0, 4.0)
     ax = fig.add_subplot(projection="3d", computed_zorder=False)
     assert isinstance(ax, Axes3D)
     w, b = np.meshgrid(dataset.w, dataset.b, indexing="ij")
@@ -345,11 +337,9 @@ def _cut(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     return start + min(1.0, float(times.min())) * way
 
 
-def figure_3(dataset: "xarray.Dataset") -> "Figure":
+def figure_3(dataset: xarray.Dataset) -> Figure:
     """The state at which the unit settles, against b."""
-    from matplotlib.figure import Figure
-
-    fig = Figure()
+    fig = study.figure.empty()
     ax = fig.subplots()
     for start, color in zip(dataset.settled.values.T, ("#0072B2", "#D55E00"), strict=True):
         ax.plot(dataset.fold_b, start, ".", color=color, ms=2)

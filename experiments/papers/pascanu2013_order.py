@@ -21,10 +21,11 @@ its last evaluation.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
+import xarray
 from _kit import fields
 from _paper import Paper
 from _training import begin_seeds, cached, trained
@@ -33,6 +34,7 @@ from gradflow import Cell, study, unroll
 from gradflow.cells import resolve
 from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
+from gradflow.study.figure import Figure
 from gradflow.tasks import resolve_task
 from gradflow.train import (
     Runs,
@@ -43,10 +45,6 @@ from gradflow.train import (
     resolve_regulariser,
 )
 from gradflow.train.omega import preserve_norm
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
 
 INITS = {
     "basic": ("tanh", "normal(std=0.1)", 0.1),
@@ -106,7 +104,7 @@ def start(
     return begun._replace(params={**begun.params, "readout": {**readout, "W": W}})
 
 
-def train(config: Config, init: str, method: str, length: int, folder: Any) -> "xarray.Dataset":
+def train(config: Config, init: str, method: str, length: int, folder: Any) -> xarray.Dataset:
     """Trains one point of the figure: all seeds of a law, a method and a length."""
     task = resolve_task(f"temporal_order(num_steps={length})")
     clipping, regulariser = METHODS[method]
@@ -134,15 +132,13 @@ def radius(params: Any) -> np.ndarray:
     return np.where(dead, np.nan, np.abs(np.linalg.eigvals(np.nan_to_num(W))).max(axis=-1))
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains every law, method and length; dimensions init, method, length, seed, update."""
-    import xarray
-
     for name, known in (("init", INITS), ("method", METHODS)):
         for value in getattr(config, name):
             check_name(name, value, known)
 
-    def row(init: str, method: str) -> "xarray.Dataset":
+    def row(init: str, method: str) -> xarray.Dataset:
         parts = [
             cached(once, f"{init}-{method}-{T}", train, config, init, method, T)
             for T in config.lengths
@@ -178,17 +174,17 @@ def omegas(seed: int) -> tuple[float, float]:
     return float(found), float(np.mean(terms))
 
 
-def rates(dataset: "xarray.Dataset") -> "xarray.DataArray":
+def rates(dataset: xarray.Dataset) -> xarray.DataArray:
     """Computes the success rate: the fraction of seeds with under 1 % errors at an evaluation."""
     return dataset.solved_at.notnull().mean("seed")
 
 
-def updates_shown(solved_at: "xarray.DataArray") -> str:
+def updates_shown(solved_at: xarray.DataArray) -> str:
     """Writes after how many updates each seed succeeded; - for one that did not."""
     return " / ".join("-" if np.isnan(at) else f"{at:.0f}" for at in solved_at.values)
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """Ω, the smart initialisation, and the success rates of what was run."""
     inits, lengths = dataset.init.values, dataset.length.values
     found = [about_omega(dataset), *([about_radius(dataset)] if "smart" in inits else [])]
@@ -201,7 +197,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     return found
 
 
-def about_omega(dataset: "xarray.Dataset") -> Claim:
+def about_omega(dataset: xarray.Dataset) -> Claim:
     """The library's Ω."""
     return numbers(
         "fig7-omega",
@@ -216,7 +212,7 @@ def about_omega(dataset: "xarray.Dataset") -> Claim:
     )
 
 
-def about_radius(dataset: "xarray.Dataset") -> Claim:
+def about_radius(dataset: xarray.Dataset) -> Claim:
     """The initial W_h of the smart panel."""
     return numbers(
         "fig7-radius",
@@ -229,7 +225,7 @@ def about_radius(dataset: "xarray.Dataset") -> Claim:
     )
 
 
-def about_length(dataset: "xarray.Dataset", init: str, length: int) -> list[Claim]:
+def about_length(dataset: xarray.Dataset, init: str, length: int) -> list[Claim]:
     """Which methods learn one length, from one initial law."""
     data = dataset.sel(init=init, length=length)
     # By a dictionary, because `method` is an argument of sel itself.
@@ -270,7 +266,7 @@ def about_length(dataset: "xarray.Dataset", init: str, length: int) -> list[Clai
     return found
 
 
-def about_lengths(dataset: "xarray.Dataset") -> Claim:
+def about_lengths(dataset: xarray.Dataset) -> Claim:
     """How the success rates fall with the length."""
     rate = rates(dataset).sel(init="basic")
     short, long = (
@@ -290,12 +286,10 @@ def about_lengths(dataset: "xarray.Dataset") -> Claim:
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Above: success rate against length, as in Fig. 7. Below: the gradient norm in training."""
-    from matplotlib.figure import Figure
-
     panels = dataset.sizes["init"]
-    fig = Figure(figsize=(1.6 + 3.0 * panels, 4.8))
+    fig = study.figure.empty(1.6 + 3.0 * panels, 4.8)
     tops, bottoms = fig.subplots(2, panels, squeeze=False)
     rate, longest = rates(dataset), int(dataset.length.max())
     for index, init in enumerate(dataset.init.values):

@@ -23,21 +23,23 @@ evaluation.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import fields
 from _paper import Paper
 from _pathological import ORDER, PROBLEMS, Problem, random_order
 from _training import cached, trained
 from pascanu2013_order import rates, start, updates_shown
 
-from gradflow import Cell, study
+from gradflow import Cell, Params, study
 from gradflow.cells import resolve
 from gradflow.spec import check_name
 from gradflow.study import Claim, numbers
+from gradflow.study.figure import Figure
 from gradflow.tasks import Task, resolve_task
 from gradflow.train import (
     Schedule,
@@ -47,12 +49,6 @@ from gradflow.train import (
     resolve_regulariser,
 )
 from gradflow.train.model import predict
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
 
 STD = 0.1
 """Standard deviation of all initial weights ("basic tanh")."""
@@ -113,7 +109,7 @@ def training_of(problem: Problem, task: Task, config: Config) -> Training:
 
 
 def errors(
-    training: Training, task: Task, params: "Params", keys: jax.Array, size: int
+    training: Training, task: Task, params: Params, keys: jax.Array, size: int
 ) -> np.ndarray:
     """Computes the fraction of wrong sequences of every run, (seed,).
 
@@ -125,7 +121,7 @@ def errors(
       size: The sequences of a chunk.
     """
 
-    def one_run(params: "Params") -> jax.Array:
+    def one_run(params: Params) -> jax.Array:
         def chunk(key: jax.Array) -> jax.Array:
             batch = task.fresh(key, size)
             right = task.correct(predict(training.cell, params, batch.inputs), batch)
@@ -136,7 +132,7 @@ def errors(
     return np.asarray(jax.jit(partial(jax.lax.map, one_run))(params))
 
 
-def tried(training: Training, task: Task, params: "Params", config: Config) -> np.ndarray:
+def tried(training: Training, task: Task, params: Params, config: Config) -> np.ndarray:
     """Computes `errors` over ``eval_size`` sequences, of which a hundred are in memory at once."""
     chunks = -(-config.eval_size // 100)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 2), chunks)
@@ -145,7 +141,7 @@ def tried(training: Training, task: Task, params: "Params", config: Config) -> n
 
 def learn(
     config: Config, problem: Problem, task: Task, num_updates: int, identity: dict, folder: Any
-) -> "tuple[Training, xarray.Dataset, Params]":
+) -> tuple[Training, xarray.Dataset, Params]:
     """Trains all seeds on a task; returns accuracy and success, and the trained parameters."""
     training = training_of(problem, task, config)
     schedule = Schedule(num_updates, config.eval_every)
@@ -155,7 +151,7 @@ def learn(
     return training, found[["accuracy", "solved_at"]], params
 
 
-def train(config: Config, name: str, folder: Any) -> "xarray.Dataset":
+def train(config: Config, name: str, folder: Any) -> xarray.Dataset:
     """Trains all seeds on one task; those of a sum or product are tested at 2.5 T as well."""
     problem, identity = PROBLEMS[name], {"problem": name, "length": config.length}
     task = resolve_task(problem.spec.format(config.length))
@@ -167,7 +163,7 @@ def train(config: Config, name: str, folder: Any) -> "xarray.Dataset":
     return found.assign(longer=("seed", longer))
 
 
-def generalise(config: Config, folder: Any) -> "xarray.Dataset":
+def generalise(config: Config, folder: Any) -> xarray.Dataset:
     """Trains all seeds on temporal order of random lengths; tests them at other lengths."""
     task = random_order(config.shortest, config.longest)
     identity = {"lengths": [config.shortest, config.longest]}
@@ -183,10 +179,8 @@ def generalise(config: Config, folder: Any) -> "xarray.Dataset":
     return found.assign(wrong=(("tried", "seed"), np.stack(wrong))).assign_coords(tried=lengths)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains on every task and on random lengths; dimensions problem, seed, update, tried."""
-    import xarray
-
     for name in config.problem:
         check_name("problem", name, PROBLEMS)
     order = cached(once, "order", generalise, config)
@@ -212,7 +206,7 @@ def guessed(config: Config) -> np.ndarray:
     return np.array(found)
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The best constant answers, the tasks that were run, and other lengths."""
     rate, problems = rates(dataset), [str(name) for name in dataset.problem.values]
     marked = [name for name in ("addition", "multiplication") if name in problems]
@@ -224,7 +218,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_guess(dataset: "xarray.Dataset") -> Claim:
+def about_guess(dataset: xarray.Dataset) -> Claim:
     """The accuracy of the best constant answers."""
     product = [z - z * np.log(z) for z in (0.05, 0.45)]  # P(xy < z)
     return numbers(
@@ -239,7 +233,7 @@ def about_guess(dataset: "xarray.Dataset") -> Claim:
     )
 
 
-def about(data: "xarray.Dataset", name: str, rate: "xarray.DataArray") -> Claim:
+def about(data: xarray.Dataset, name: str, rate: xarray.DataArray) -> Claim:
     """Whether MSGD-CR learns a task."""
     problem, length = PROBLEMS[name], int(data.length)
     where = f"{length} blanks" if "lag" in problem.spec else f"T = {length}"
@@ -260,7 +254,7 @@ def about(data: "xarray.Dataset", name: str, rate: "xarray.DataArray") -> Claim:
     )
 
 
-def about_longer(errors: "xarray.DataArray") -> Claim:
+def about_longer(errors: xarray.DataArray) -> Claim:
     """Sums and products of sequences longer than those trained on."""
     return numbers(
         "pathological-longer",
@@ -273,7 +267,7 @@ def about_longer(errors: "xarray.DataArray") -> Claim:
     )
 
 
-def about_lengths(dataset: "xarray.Dataset") -> list[Claim]:
+def about_lengths(dataset: xarray.Dataset) -> list[Claim]:
     """How an RNN trained on random lengths does at others."""
     shortest, longest = dataset.trained_on.values
     solved = dataset.order_solved_at.notnull()
@@ -310,11 +304,9 @@ def about_lengths(dataset: "xarray.Dataset") -> list[Claim]:
     return found
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Left: errors against the update for each task. Right: errors at lengths not trained on."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(9.4, 3.0))
+    fig = study.figure.empty(9.4, 3.0)
     left, right = fig.subplots(1, 2)
     for name in dataset.problem.values:
         data, color = dataset.sel(problem=name), COLORS[str(name)]

@@ -22,9 +22,10 @@ two seeds and 30,000 updates. A killed run resumes from its last evaluation.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray
 from _kit import fields
 from _paper import Paper
 from _training import all_below, cached, first_below
@@ -33,12 +34,9 @@ from tallec2018 import Config as AddingConfig
 
 from gradflow import study
 from gradflow.study import Claim, numbers, statement
+from gradflow.study.figure import Figure
 from gradflow.tasks import Task, resolve_task
 from gradflow.train import Progress
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
 
 BELOW = 0.5
 AT_BASELINE = 0.9
@@ -66,7 +64,7 @@ def copy(length: int, num_recalled: int) -> Task:
 
 def train(
     config: Config, init: str, length: int, folder: Any, *, enough: Callable[[Progress], bool]
-) -> "xarray.Dataset":
+) -> xarray.Dataset:
     """Trains all seeds of one initialisation at one length until it is enough."""
     task = copy(length, config.num_recalled)
     cell = lstm(init, 3 * length // 2, config.hidden_size, task.input_size)
@@ -74,19 +72,18 @@ def train(
     return train_lstm(config, cell, task, identity, folder, enough)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains with both initialisations at every length; dimensions init, length, seed, update.
 
     The chrono networks train first, until every seed is below half of the baseline or the budget
     ends; the others train for as many updates.
     """
-    import xarray
 
-    def unit(init: str, length: int, enough: Callable[[Progress], bool]) -> "xarray.Dataset":
+    def unit(init: str, length: int, enough: Callable[[Progress], bool]) -> xarray.Dataset:
         work = partial(train, enough=enough)
         return cached(once, f"{init}-{length}", work, config, init, length)
 
-    def pair(length: int) -> "xarray.Dataset":
+    def pair(length: int) -> xarray.Dataset:
         bound = BELOW * copy(length, config.num_recalled).baseline
         chrono = unit("chrono", length, partial(all_below, bound))
         reached = chrono.loss.notnull().any("seed")
@@ -105,7 +102,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The baseline, chrono's law, and each length that was run."""
     return [
         numbers(
@@ -123,7 +120,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def _copied(data: "xarray.Dataset") -> Claim:
+def _copied(data: xarray.Dataset) -> Claim:
     length, baseline = int(data.length), float(data.baseline)
     chrono, standard = (data.loss.sel(init=init) / baseline for init in ("chrono", "standard"))
     at = float(np.median(first_below(chrono, BELOW)))
@@ -150,12 +147,10 @@ def _copied(data: "xarray.Dataset") -> Claim:
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """The loss against the update, a panel for each length."""
-    from matplotlib.figure import Figure
-
     lengths = dataset.length.values
-    fig = Figure(figsize=(1.4 + 3.4 * len(lengths), 3.2))
+    fig = study.figure.empty(1.4 + 3.4 * len(lengths), 3.2)
     axes = fig.subplots(1, len(lengths), squeeze=False)[0]
     for ax, length in zip(axes, lengths, strict=True):
         draw_losses(ax, dataset.loss.sel(length=length))

@@ -28,29 +28,24 @@ killed run resumes from its last evaluation.
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import xarray
 from _kit import fields, runs
 from _linear_systems import factor, initialise_student, response, sample_teacher, student, task_of
 from _paper import Paper
 from _training import cached, last, trained
 
-from gradflow import study
+from gradflow import Params, study
 from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
+from gradflow.study.figure import Axes, Figure
 from gradflow.train import Runs, Schedule, Training, begin
 from gradflow.train.optimisers import Optimiser
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
 
 LEAST_RATE = 1e-7
 RATES: dict[str, tuple[float, ...]] = {
@@ -103,7 +98,7 @@ class Config(study.Config):
 def adam(num_updates: int, scale: float, rate: Any) -> optax.GradientTransformation:
     """Makes Adam on the paper's loss with a cosine schedule to 1e-7; biases stay at zero."""
 
-    def is_bias(params: "Params") -> Any:
+    def is_bias(params: Params) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "b", params)
 
     schedule = optax.cosine_decay_schedule(rate, num_updates, LEAST_RATE / rate)
@@ -111,7 +106,7 @@ def adam(num_updates: int, scale: float, rate: Any) -> optax.GradientTransformat
     return optax.chain(optax.scale(scale), optax.adam(schedule), stop)
 
 
-def train(config: Config, name: str, nu_0: float, folder: Any) -> "xarray.Dataset":
+def train(config: Config, name: str, nu_0: float, folder: Any) -> xarray.Dataset:
     """Trains one student of one teacher, at all learning rates and seeds together."""
     infinite, T = config.batch_size == 0, config.num_steps
     teacher, _ = sample_teacher(config.seed, nu_0)
@@ -172,10 +167,8 @@ def cases(config: Config) -> list[tuple[str, float]]:
     return pairs + [(name, max(config.nus)) for name in config.ablated]
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains all cases; dimensions case, rate, seed, update."""
-    import xarray
-
     pairs = cases(config)
     parts = [cached(once, f"{name}-{nu:g}", train, config, name, nu) for name, nu in pairs]
     names, nus = zip(*pairs, strict=True)
@@ -199,13 +192,11 @@ def moduli_error(config: Config) -> float:
     return np.abs(np.sort(found) - np.sort(wanted)).max()
 
 
-def finals(dataset: "xarray.Dataset") -> "xarray.Dataset":
+def finals(dataset: xarray.Dataset) -> xarray.Dataset:
     """Computes the last loss of each case at its best rate: mean over seeds and standard error.
 
     The best rate is that of the least mean; a rate at which a run diverged is never the best.
     """
-    import xarray
-
     # The last evaluation averages the updates since the one before.
     loss = last(dataset.loss)  # (case, rate, seed)
     loss = np.where(np.isfinite(dataset.loss.isel(update=-1)), loss, np.inf)
@@ -228,7 +219,7 @@ Losses = dict[tuple[str, float], float]
 """The final losses by student and ν_0."""
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The teachers' eigenvalues, and which students learn them."""
     end = finals(dataset)
     low, high = float(end.nu_0.min()), float(end.nu_0.max())
@@ -244,7 +235,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_teachers(dataset: "xarray.Dataset") -> Claim:
+def about_teachers(dataset: xarray.Dataset) -> Claim:
     """The eigenvalues of the teachers."""
     return numbers(
         "fig3-moduli",
@@ -331,12 +322,10 @@ def about_losses(losses: Losses, high: float) -> Claim:
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Fig. 3: A, final loss against ν_0; B, all students at the largest; learning curves."""
-    from matplotlib.figure import Figure
-
     end = finals(dataset)
-    fig = Figure(figsize=(7.0, 2.8))
+    fig = study.figure.empty(7.0, 2.8)
     left, middle, right = fig.subplots(1, 3)
     _draw_losses(left, end)
     _draw_students(middle, end)
@@ -344,7 +333,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _draw_losses(ax: "Axes", end: "xarray.Dataset") -> None:
+def _draw_losses(ax: Axes, end: xarray.Dataset) -> None:
     nus = sorted(set(end.nu_0.values))
     for name, marker in (("RNN", "s"), ("LRU", "o")):
         data, color, known = end.sel(case=end.student == name), LOOKS[name]["color"], PRINTED[name]
@@ -359,7 +348,7 @@ def _draw_losses(ax: "Axes", end: "xarray.Dataset") -> None:
     ax.legend()
 
 
-def _draw_students(ax: "Axes", end: "xarray.Dataset") -> None:
+def _draw_students(ax: Axes, end: xarray.Dataset) -> None:
     high = float(end.nu_0.max())
     at_high = end.sel(case=end.nu_0 == high)
     means = dict(zip(map(str, at_high.student.values), at_high["mean"].values, strict=True))
@@ -372,7 +361,7 @@ def _draw_students(ax: "Axes", end: "xarray.Dataset") -> None:
     ax.invert_yaxis()
 
 
-def _draw_curves(ax: "Axes", dataset: "xarray.Dataset", end: "xarray.Dataset") -> None:
+def _draw_curves(ax: Axes, dataset: xarray.Dataset, end: xarray.Dataset) -> None:
     for case in np.flatnonzero(end.nu_0.values == end.nu_0.values.max()):
         name = str(end.student.values[case])
         rates = dataset.learning_rate.values[case]

@@ -19,8 +19,10 @@ from gradflow.paths import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
     from matplotlib.lines import Line2D
+else:  # names for annotations: Matplotlib takes half a second, and is imported when one draws
+    Axes = Figure = SubFigure = Line2D = Any
 
 STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
@@ -130,7 +132,18 @@ def style() -> Iterator[None]:
         yield
 
 
-def band(ax: "Axes", x: ArrayLike, values: Any, axis: int | str, **look: Any) -> "Line2D":
+def empty(*size: float) -> Figure:
+    """Makes an empty figure.
+
+    Args:
+      *size: Width and height in inches; one column of a paper without them.
+    """
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size or None)
+
+
+def band(ax: Axes, x: ArrayLike, values: Any, axis: int | str, **look: Any) -> Line2D:
     """Draws the median over one axis as a line, and from 10 to 90 % of it as a band.
 
     The line has a gap where the median is not finite, and the band where one of its ends is not:
@@ -166,7 +179,7 @@ def band(ax: "Axes", x: ArrayLike, values: Any, axis: int | str, **look: Any) ->
     return line
 
 
-def render(figure: "Figure", kind: str, metadata: Mapping[str, str]) -> bytes:
+def render(figure: Figure, kind: str, metadata: Mapping[str, str]) -> bytes:
     """Writes a figure as ``pdf`` or ``png``; the same figure gives the same bytes at any time.
 
     The metadata's keys are those of the PDF standard, such as Title, Subject and Keywords.
@@ -177,7 +190,7 @@ def render(figure: "Figure", kind: str, metadata: Mapping[str, str]) -> bytes:
         return buffer.getvalue()
 
 
-def save(figure: "Figure", folder: Path, stem: str, metadata: Mapping[str, str]) -> None:
+def save(figure: Figure, folder: Path, stem: str, metadata: Mapping[str, str]) -> None:
     """Writes a figure as PNG and as PDF, each at once, in one layout.
 
     The layout is found once, as it takes longer than the drawing.
