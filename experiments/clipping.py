@@ -77,17 +77,16 @@ class Config(study.Config):
     """Which clippings, on which tasks."""
 
     num_seeds: int = fields.num_seeds(5)
-    num_validation: int = fields.num_validation()
+    num_validation: int = fields.num_validation(2)
     precision: Literal["float64", "float32"] = fields.training_precision()
     clippings: str = study.field(
         ",".join(THRESHOLDS), help="Kinds of clipping, separated by commas; none is one of them."
     )
     cell: str = fields.cell("rnn(recurrent_init='normal(radius=1.2)')")
     optimiser: str = fields.optimiser("sgd(momentum=0.9)")
-    learning_rates: tuple[float, ...] = study.field(
+    learning_rates: tuple[float, ...] = fields.positive(
         (0.003, 0.01, 0.03, 0.1, 0.3),
         help="Learning rates that are tried; the best on validation seeds is taken.",
-        positive=True,
     )
     batch_size: int = fields.batch_size(16)
     eval_every: int = fields.eval_every(50)

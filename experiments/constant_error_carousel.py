@@ -64,7 +64,7 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(32)
     input_size: int = fields.input_size(16)
     num_steps: int = fields.num_steps(100)
-    inputs: str = fields.inputs()
+    inputs: str = fields.inputs("gaussian")
     gain: float = fields.gain(1.0)
 
 

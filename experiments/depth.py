@@ -55,7 +55,7 @@ class Config(study.Config):
 
     num_seeds: int = fields.num_seeds(5)
     cell: str = fields.cell("lstm")
-    num_layers: int = study.field(8, help="Layers L of the stack.", positive=True)
+    num_layers: int = fields.positive(8, help="Layers L of the stack.")
     hidden_size: int = fields.hidden_size(16)
     input_size: int = fields.input_size(16)
     num_steps: int = fields.num_steps(60)

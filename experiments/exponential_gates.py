@@ -82,13 +82,12 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(8)
     input_size: int = fields.input_size(4)
     num_steps: int = fields.num_steps(180)
-    forget_biases: tuple[float, ...] = study.field(
-        (0.6, 1.0, 2.0, 4.0, 8.0), help="Biases of the exponential forget gate.", positive=True
+    forget_biases: tuple[float, ...] = fields.positive(
+        (0.6, 1.0, 2.0, 4.0, 8.0), help="Biases of the exponential forget gate."
     )
-    input_biases: tuple[float, ...] = study.field(
+    input_biases: tuple[float, ...] = fields.positive(
         (20.0, 40.0, 50.0, 100.0, 300.0, 400.0, 800.0),
         help="Biases of the input gate beside a sigmoid forget gate.",
-        positive=True,
     )
 
 

@@ -71,7 +71,7 @@ class Config(study.Config):
     forms: tuple[str, ...] = study.field(
         tuple(FORMS), help="Of lstm, peephole, coupled, no_forget_gate, gru and gru_reset_before."
     )
-    bins: int = study.field(25, help="Bins of the histograms of the gates.", positive=True)
+    bins: int = fields.positive(25, help="Bins of the histograms of the gates.")
 
 
 def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:

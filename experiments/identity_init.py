@@ -109,14 +109,12 @@ class Config(study.Config):
     tasks: str = fields.tasks("adding(num_steps=150)")
     hidden_size: int = fields.hidden_size(64)
     learning_rates: tuple[float, ...] = fields.learning_rates()
-    clip: float = study.field(1.0, help="Largest global norm of a gradient.", positive=True)
+    clip: float = fields.clip(1.0)
     batch_size: int = fields.batch_size(16)
     num_updates: int = fields.num_updates(6000)
     eval_every: int = fields.eval_every(200)
-    early: int = study.field(
-        200,
-        help="Update after which norms are measured, as at initialisation and at the end.",
-        positive=True,
+    early: int = fields.positive(
+        200, help="Update after which norms are measured, as at initialisation and at the end."
     )
 
     @property

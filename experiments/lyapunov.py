@@ -69,16 +69,16 @@ class Config(study.Config):
 
     num_seeds: int = fields.num_seeds(5)
     gains: tuple[float, ...] = fields.gains((0.5, 0.75, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0))
-    hidden_sizes: tuple[int, ...] = study.field(
-        (16, 32, 64), help="Widths: hidden units of a network.", positive=True
+    hidden_sizes: tuple[int, ...] = fields.positive(
+        (16, 32, 64), help="Widths: hidden units of a network."
     )
     input_std: float = fields.input_std(0.1)
-    num_steps: int = study.field(600, help="Time steps that are measured.", positive=True)
-    burn_in: int = study.field(100, help="Time steps before them.", positive=True)
-    perturbation: float = study.field(
-        1e-7, help="Initial distance of two copies, relative to the state.", positive=True
+    num_steps: int = fields.positive(600, help="Time steps that are measured.")
+    burn_in: int = fields.positive(100, help="Time steps before them.")
+    perturbation: float = fields.positive(
+        1e-7, help="Initial distance of two copies, relative to the state."
     )
-    delay: int = study.field(20, help="Delay of the delayed copy, in steps.", positive=True)
+    delay: int = fields.positive(20, help="Delay of the delayed copy, in steps.")
     num_updates: int = fields.num_updates(300)
     batch_size: int = fields.batch_size(16)
     learning_rate: float = fields.learning_rate(1e-3)

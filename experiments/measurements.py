@@ -45,7 +45,7 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(16)
     input_size: int = fields.input_size(8)
     num_steps: int = fields.num_steps(60)
-    inputs: str = fields.inputs()
+    inputs: str = fields.inputs("gaussian")
     what: tuple[str, ...] = study.field(
         (
             "log_norms",

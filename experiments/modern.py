@@ -107,15 +107,15 @@ class Config(study.Config):
     cell: str = fields.cell(",".join(CELLS), several=True)
     hidden_size: int = fields.hidden_size(16)
     tasks: tuple[str, ...] = study.field(tuple(PROBLEMS), help="Of copying and parity.")
-    num_steps: int = study.field(24, help="Steps of a training sequence.", positive=True)
-    measured_steps: int = study.field(
-        100, help="Steps of a measured sequence, and so the longest lag.", positive=True
+    num_steps: int = fields.positive(24, help="Steps of a training sequence.")
+    measured_steps: int = fields.positive(
+        100, help="Steps of a measured sequence, and so the longest lag."
     )
-    learning_rates: tuple[float, ...] = study.field(
-        (0.003, 0.01, 0.03), help="Learning rates of Adam, one of which is chosen.", positive=True
+    learning_rates: tuple[float, ...] = fields.positive(
+        (0.003, 0.01, 0.03), help="Learning rates of Adam, one of which is chosen."
     )
-    clip: float = study.field(1.0, help="Largest global norm of a gradient.", positive=True)
-    batch_size: int = fields.batch_size()
+    clip: float = fields.clip(1.0)
+    batch_size: int = fields.batch_size(32)
     num_updates: int = fields.num_updates(400)
 
 

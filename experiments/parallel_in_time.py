@@ -68,9 +68,7 @@ class Config(study.Config):
     input_size: int = fields.input_size(4)
     input_std: float = fields.input_std(0.1)
     num_steps: int = fields.num_steps(512)
-    tolerance: float = study.field(
-        1e-8, help="Error of a state that counts as solved.", positive=True
-    )
+    tolerance: float = fields.positive(1e-8, help="Error of a state that counts as solved.")
 
 
 def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:

@@ -95,15 +95,13 @@ class Config(study.Config):
     )
     orders: tuple[str, ...] = study.field(ORDERS, help="Orders of the pixels: plain, permuted.")
     hidden_size: int = fields.hidden_size(64)
-    batch_size: int = fields.batch_size()
+    batch_size: int = fields.batch_size(32)
     num_updates: int = fields.num_updates(1000)
-    num_evaluations: int = study.field(10, help="Evaluations after the first.", positive=True)
-    eval_size: int = study.field(360, help="Held-out images in an evaluation.", positive=True)
-    num_probed: int = study.field(4, help="Images that the flow is measured on.", positive=True)
-    learning_rate: float | None = study.field(
-        None,
-        help="Learning rate of all cells; by default each has its own.",
-        positive=True,
+    num_evaluations: int = fields.num_evaluations(10)
+    eval_size: int = fields.positive(360, help="Held-out images in an evaluation.")
+    num_probed: int = fields.positive(4, help="Images that the flow is measured on.")
+    learning_rate: float | None = fields.positive(
+        None, help="Learning rate of all cells; by default each has its own."
     )
     probe: str = probes.flag()
     probe_every: int | None = probes.every_flag()

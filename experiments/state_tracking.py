@@ -128,15 +128,15 @@ class Config(study.Config):
     tasks: tuple[str, ...] = study.field(
         ("parity", "arithmetic mod 3"), help=f"Of {', '.join(PROBLEMS)}."
     )
-    num_steps: int = study.field(40, help="Steps of a training sequence.", positive=True)
-    test_steps: int = study.field(256, help="Steps of a test sequence.", positive=True)
-    learning_rates: tuple[float, ...] = study.field(
-        (0.01, 0.03), help="Learning rates of Adam, one of which is chosen.", positive=True
+    num_steps: int = fields.positive(40, help="Steps of a training sequence.")
+    test_steps: int = fields.positive(256, help="Steps of a test sequence.")
+    learning_rates: tuple[float, ...] = fields.positive(
+        (0.01, 0.03), help="Learning rates of Adam, one of which is chosen."
     )
-    clip: float = study.field(1.0, help="Largest global norm of a gradient.", positive=True)
-    batch_size: int = fields.batch_size()
+    clip: float = fields.clip(1.0)
+    batch_size: int = fields.batch_size(32)
     num_updates: int = fields.num_updates(1500)
-    test_size: int = study.field(128, help="Test sequences.", positive=True)
+    test_size: int = fields.positive(128, help="Test sequences.")
 
 
 def label(spec: str) -> str:

@@ -72,11 +72,9 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(32)
     input_size: int = fields.input_size(4)
     num_steps: int = fields.num_steps(60)
-    delay: int = study.field(
-        10, help="Steps after which h is to give what was read.", positive=True
-    )
+    delay: int = fields.positive(10, help="Steps after which h is to give what was read.")
     num_updates: int = fields.num_updates(200)
-    measure_every: int = study.field(20, help="Updates between two measurements.", positive=True)
+    measure_every: int = fields.positive(20, help="Updates between two measurements.")
     batch_size: int = fields.batch_size(8)
     learning_rate: float = fields.learning_rate(3e-3)
 

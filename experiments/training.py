@@ -72,38 +72,33 @@ class Config(study.Config):
     """What is trained on what, and how."""
 
     num_seeds: int = fields.num_seeds(5)
-    num_validation: int = fields.num_validation()
+    num_validation: int = fields.num_validation(2)
     precision: Literal["float64", "float32"] = fields.training_precision()
     cell: str = fields.cell("gru", several=True)
     hidden_size: int = fields.hidden_size(32)
     init: str | None = fields.init()
     task: str = fields.task("adding(num_steps=100)")
-    optimiser: str = fields.optimiser()
-    learning_rate: tuple[float, ...] | None = study.field(
-        None,
-        help="Learning rates, trained side by side; by default the optimiser's own.",
-        positive=True,
+    optimiser: str = fields.optimiser("adam")
+    learning_rate: tuple[float, ...] | None = fields.positive(
+        None, help="Learning rates, trained side by side; by default the optimiser's own."
     )
     clipping: str = study.field(
         "none",
         help="none, global_norm(threshold=1), per_leaf, value, pascanu(factor=1), agc, adjoint or "
         "normalise, each with options.",
     )
-    clip_threshold: tuple[float, ...] | None = study.field(
+    clip_threshold: tuple[float, ...] | None = fields.positive(
         None,
         help="Thresholds of the clipping (the clipping of agc, factor of pascanu, size of "
         "normalise), trained side by side; by default the clipping's own.",
-        positive=True,
     )
     regulariser: str | None = study.field(
         None, help="Term added to the loss: omega(weight=1) or flossing(weight=1)."
     )
-    truncation: tuple[int, ...] | None = study.field(
-        None,
-        help="k1,k2 of truncated backpropagation; by default the full gradient.",
-        positive=True,
+    truncation: tuple[int, ...] | None = fields.positive(
+        None, help="k1,k2 of truncated backpropagation; by default the full gradient."
     )
-    batch_size: int = fields.batch_size()
+    batch_size: int = fields.batch_size(32)
     num_updates: int = fields.num_updates(1500)
     eval_every: int = fields.eval_every(100)
     eval_size: int = fields.eval_size(256)
@@ -113,7 +108,7 @@ class Config(study.Config):
     tensorboard: bool = study.field(False, help="Whether to write event files for TensorBoard.")
     probe: str = probes.flag()
     probe_every: int | None = probes.every_flag()
-    probe_sequences: int = study.field(4, help="Sequences that the probes use.", positive=True)
+    probe_sequences: int = fields.positive(4, help="Sequences that the probes use.")
 
 
 def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:

@@ -107,12 +107,11 @@ class Config(study.Config):
     precision: Literal["float64", "float32"] = fields.training_precision()
     cell: str = fields.cell("gru")
     hidden_size: int = fields.hidden_size(24)
-    delay: int = study.field(7, help="Delay d of the delayed copy, in steps.", positive=True)
-    num_steps: int = study.field(32, help="Time steps T of both tasks.", positive=True)
-    ratios: tuple[float, ...] = study.field(
+    delay: int = fields.positive(7, help="Delay d of the delayed copy, in steps.")
+    num_steps: int = fields.positive(32, help="Time steps T of both tasks.")
+    ratios: tuple[float, ...] = fields.positive(
         (0.25, 0.5, 0.875, 1.0, 1.5, 2.0),
         help="Windows k to try, as multiples of L; those beyond T are left out.",
-        positive=True,
     )
     learning_rate: float = fields.learning_rate(0.01)
     batch_size: int = fields.batch_size(16)

@@ -49,16 +49,16 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(64)
     input_size: int = fields.input_size(16)
     num_steps: int = fields.num_steps(200)
-    num_sequences: int = fields.num_sequences()
-    inputs: str = fields.inputs()
+    num_sequences: int = fields.num_sequences(1)
+    inputs: str = fields.inputs("gaussian")
     init: str | None = fields.init()
     gain: float | None = fields.gain(None)
     source: str | None = fields.source()
     target: str | None = fields.target()
     norm: Literal["spectral", "frobenius"] = fields.norm()
     needed_lag: int | None = fields.needed_lag()
-    spectrum_lags: tuple[int, ...] = study.field(
-        (1, 10, 50, 100, 200), help="Lags whose singular values the figure shows.", positive=True
+    spectrum_lags: tuple[int, ...] = fields.positive(
+        (1, 10, 50, 100, 200), help="Lags whose singular values the figure shows."
     )
 
 

@@ -29,27 +29,26 @@ class Config(study.Config):
     input_size: int = fields.input_size(16)
     input_std: float = fields.input_std(0.1)
     num_steps: int = fields.num_steps(200)
-    burn_in: int = study.field(50, help="First steps that no exponent includes.", positive=True)
-    num_gains: int = study.field(40, help="Gains of the sweep.", positive=True)
-    min_gain: float = study.field(0.2, help="The smallest gain of the sweep.", positive=True)
-    max_gain: float = study.field(3.0, help="The largest gain of the sweep.", positive=True)
-    sizes: tuple[int, ...] = study.field(
-        (100, 200, 400, 800), help="Hidden units N of the extrapolation.", positive=True
+    burn_in: int = fields.positive(50, help="First steps that no exponent includes.")
+    num_gains: int = fields.positive(40, help="Gains of the sweep.")
+    min_gain: float = fields.positive(0.2, help="The smallest gain of the sweep.")
+    max_gain: float = fields.positive(3.0, help="The largest gain of the sweep.")
+    sizes: tuple[int, ...] = fields.positive(
+        (100, 200, 400, 800), help="Hidden units N of the extrapolation."
     )
-    num_ratios: int = study.field(
-        25, help="Gains of the sweep at each size, 0.7 to 1.9 of the critical one.", positive=True
+    num_ratios: int = fields.positive(
+        25, help="Gains of the sweep at each size, 0.7 to 1.9 of the critical one."
     )
-    factors: tuple[float, ...] = study.field(
+    factors: tuple[float, ...] = fields.positive(
         (0.8, 1.0, 1.5),
         help="Gains as multiples of the theory's critical gain, for all but the sweep.",
-        positive=True,
     )
-    num_draws: int = study.field(
-        200, help="Initialisations for the distribution of gradient norms.", positive=True
+    num_draws: int = fields.positive(
+        200, help="Initialisations for the distribution of gradient norms."
     )
-    num_points: int = study.field(201, help="Points on the line in parameter space.", positive=True)
-    line_width: float = study.field(
-        0.05, help="Half the length of the line, relative to ‖W_h‖.", positive=True
+    num_points: int = fields.positive(201, help="Points on the line in parameter space.")
+    line_width: float = fields.positive(
+        0.05, help="Half the length of the line, relative to ‖W_h‖."
     )
 
 

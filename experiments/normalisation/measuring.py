@@ -24,14 +24,14 @@ class Config(study.Config):
 
     dropout: tuple[float, ...] = study.field((0.0, 0.25, 0.5), help="Rates of dropout.")
     zoneout: tuple[float, ...] = study.field((0.0, 0.1, 0.3, 0.5), help="Rates of zoneout.")
-    gammas: tuple[float, ...] = study.field(
-        (0.1, 0.2, 0.4, 0.7, 1.0, 1.5), help="γ, in ascending order.", positive=True
+    gammas: tuple[float, ...] = fields.positive(
+        (0.1, 0.2, 0.4, 0.7, 1.0, 1.5), help="γ, in ascending order."
     )
-    batch_size: int = study.field(32, help="Sequences that are normalised together.", positive=True)
+    batch_size: int = fields.positive(32, help="Sequences that are normalised together.")
     hidden_size: int = fields.hidden_size(64)
     input_size: int = fields.input_size(16)
     num_steps: int = fields.num_steps(100)
-    warm_up: int = study.field(50, help="Steps before those that are measured.", positive=True)
+    warm_up: int = fields.positive(50, help="Steps before those that are measured.")
 
 
 def warmed_inputs(config: Config, channels: int | None = None, stream: int = 0) -> jax.Array:

@@ -38,12 +38,12 @@ LAG = 20  # at which automatic differentiation is compared with the closed form
 class Config(study.Config):
     """The latches, and how long they run."""
 
-    w: tuple[float, ...] = study.field(
-        (1.1, 1.25, 1.5, 2.0, 3.0), help="Recurrent weights, above 1.", positive=True
+    w: tuple[float, ...] = fields.positive(
+        (1.1, 1.25, 1.5, 2.0, 3.0), help="Recurrent weights, above 1."
     )
     num_steps: int = fields.num_steps(100)
-    long_steps: int = study.field(
-        20000, help="Steps until the bit is read after a disturbance.", positive=True
+    long_steps: int = fields.positive(
+        20000, help="Steps until the bit is read after a disturbance."
     )
 
 

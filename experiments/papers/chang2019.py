@@ -52,8 +52,8 @@ class Config(study.Config):
     """How long the networks run."""
 
     num_steps: int = fields.num_steps(50)
-    long_steps: int = study.field(
-        5000, help="Steps after which a vanilla network must have shrunk to zero.", positive=True
+    long_steps: int = fields.positive(
+        5000, help="Steps after which a vanilla network must have shrunk to zero."
     )
 
 

@@ -40,9 +40,7 @@ class Config(study.Config):
     """The size of the simulated network."""
 
     hidden_size: int = fields.hidden_size(1000)
-    num_steps: int = study.field(
-        45, help="Time steps, of which the last third is measured.", positive=True
-    )
+    num_steps: int = fields.positive(45, help="Time steps, of which the last third is measured.")
     num_seeds: int = fields.num_seeds(2)
 
 

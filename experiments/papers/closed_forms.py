@@ -43,8 +43,8 @@ class Config(study.Config):
 
     hidden_size: int = fields.hidden_size(100)
     num_seeds: int = fields.num_seeds(10)
-    size: int = study.field(64, help="Size N of the Gaussian matrices.", positive=True)
-    num_steps: int = study.field(2000, help="Matrices of the product.", positive=True)
+    size: int = fields.positive(64, help="Size N of the Gaussian matrices.")
+    num_steps: int = fields.positive(2000, help="Matrices of the product.")
 
 
 def norms(config: Config, activation: str, law: str, gains: tuple[float, ...]) -> np.ndarray:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from _kit import curves
+from _kit import curves, fields
 from _paper import Paper
 from _quadrature import moments
 
@@ -41,7 +41,7 @@ QUANTILES = (1.15034938, 0.31863936)
 class Config(study.Config):
     """The grid of inputs."""
 
-    points: int = study.field(20001, help="Inputs for each standard deviation.", positive=True)
+    points: int = fields.positive(20001, help="Inputs for each standard deviation.")
 
 
 def slopes(deviation: jax.Array, z: jax.Array, weights: jax.Array) -> jax.Array:

@@ -51,14 +51,12 @@ class Config(study.Config):
 
     data: Literal["digits", "mnist"] = study.field("digits", help="The images.")
     data_dir: str | None = study.field(None, help="Folder of MNIST's official files.")
-    gammas: tuple[float, ...] = study.field(
-        (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
-        help="Values of γ, in ascending order.",
-        positive=True,
+    gammas: tuple[float, ...] = fields.positive(
+        (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), help="Values of γ, in ascending order."
     )
     hidden_size: int = fields.hidden_size(100)
-    batch_size: int = study.field(100, help="Images in the batch.", positive=True)
-    noise: float = study.field(0.1, help="Standard deviation of h_0.", positive=True)
+    batch_size: int = fields.positive(100, help="Images in the batch.")
+    noise: float = fields.positive(0.1, help="Standard deviation of h_0.")
     num_seeds: int = fields.num_seeds(5)
 
 

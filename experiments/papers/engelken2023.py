@@ -44,16 +44,12 @@ ABSTRACT = (
 class Config(study.Config):
     """The network, the number of exponents, and the length of the training."""
 
-    units: int = study.field(80, help="Units N.", positive=True)
-    num_steps: int = study.field(
-        55, help="Time steps of an epoch, including the burn-in.", positive=True
+    units: int = fields.positive(80, help="Units N.")
+    num_steps: int = fields.positive(55, help="Time steps of an epoch, including the burn-in.")
+    num_exponents: tuple[int, ...] = fields.positive(
+        (1, 16, 75), help="Numbers k of exponents that are flossed, one network for each."
     )
-    num_exponents: tuple[int, ...] = study.field(
-        (1, 16, 75),
-        help="Numbers k of exponents that are flossed, one network for each.",
-        positive=True,
-    )
-    epochs: int = study.field(500, help="Epochs of flossing.", positive=True)
+    epochs: int = fields.positive(500, help="Epochs of flossing.")
     num_seeds: int = fields.num_seeds(1)
 
 

@@ -67,19 +67,13 @@ STYLES = {
 class Config(study.Config):
     """The tasks, the network, the flossing, and the training."""
 
-    copy_delays: tuple[int, ...] = study.field(
-        (10, 20, 30), help="Delays d of copy, in steps.", positive=True
-    )
-    xor_delays: tuple[int, ...] = study.field(
-        (5, 10, 15), help="Delays d of xor, in steps.", positive=True
-    )
-    units: int = study.field(32, help="Units N.", positive=True)
-    num_steps: int = study.field(100, help="Time steps T of a sequence.", positive=True)
-    num_exponents: int = study.field(
-        24, help="Number k of exponents that are flossed.", positive=True
-    )
-    floss_steps: int = study.field(55, help="Time steps of an epoch of flossing.", positive=True)
-    floss_epochs: int = study.field(100, help="Epochs of one flossing.", positive=True)
+    copy_delays: tuple[int, ...] = fields.positive((10, 20, 30), help="Delays d of copy, in steps.")
+    xor_delays: tuple[int, ...] = fields.positive((5, 10, 15), help="Delays d of xor, in steps.")
+    units: int = fields.positive(32, help="Units N.")
+    num_steps: int = fields.positive(100, help="Time steps T of a sequence.")
+    num_exponents: int = fields.positive(24, help="Number k of exponents that are flossed.")
+    floss_steps: int = fields.positive(55, help="Time steps of an epoch of flossing.")
+    floss_epochs: int = fields.positive(100, help="Epochs of one flossing.")
     floss_at: tuple[int, ...] = study.field((100, 200), help="Updates at which to floss again.")
     num_updates: int = fields.num_updates(1200)
     eval_every: int = fields.eval_every(50)

@@ -65,7 +65,7 @@ class Config(study.Config):
     models: tuple[str, ...] = study.field(
         tuple(MODELS), help="Names of the models that are trained."
     )
-    epochs: int = study.field(20, help="Epochs of 7,000 series.", positive=True)
+    epochs: int = fields.positive(20, help="Epochs of 7,000 series.")
     num_seeds: int = fields.num_seeds(3)
 
 

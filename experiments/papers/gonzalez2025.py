@@ -40,15 +40,13 @@ BURN_IN = 100
 class Config(study.Config):
     """The networks and the gains."""
 
-    units: int = study.field(100, help="Units D.", positive=True)
+    units: int = fields.positive(100, help="Units D.")
     num_steps: int = fields.num_steps(1000)
-    num_gains: int = study.field(
-        26, help="Number of gains g, evenly spaced from 0.5 to 2.", positive=True
+    num_gains: int = fields.positive(26, help="Number of gains g, evenly spaced from 0.5 to 2.")
+    deer_gains: tuple[float, ...] = fields.positive(
+        (0.5, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0), help="Gains at which DEER runs."
     )
-    deer_gains: tuple[float, ...] = study.field(
-        (0.5, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0), help="Gains at which DEER runs.", positive=True
-    )
-    deer_seeds: int = study.field(3, help="Seeds for which DEER runs.", positive=True)
+    deer_seeds: int = fields.positive(3, help="Seeds for which DEER runs.")
 
 
 def sampled(config: Config, seed: int, num_steps: int) -> tuple[np.ndarray, ...]:

@@ -52,12 +52,10 @@ class Config(study.Config):
     """The flows, and how long they run."""
 
     seed: int = study.field(42, help="The first seed; 42 is the authors'.")
-    num_seeds: int = study.field(
-        5, help="Seeds of C and of the guess, for observers.", positive=True
-    )
+    num_seeds: int = fields.positive(5, help="Seeds of C and of the guess, for observers.")
     flows: tuple[str, ...] = study.field(tuple(FLOWS), help="Names of the flows.")
     num_steps: int = fields.num_steps(10000)
-    flow_seeds: int = study.field(1, help="Seeds of the guess, for flows.", positive=True)
+    flow_seeds: int = fields.positive(1, help="Seeds of the guess, for flows.")
 
 
 def moves_in_parallel(step: Callable, old: jax.Array, x: jax.Array, r: jax.Array) -> jax.Array:

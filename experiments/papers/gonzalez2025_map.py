@@ -40,13 +40,13 @@ class Config(study.Config):
     """The networks, and how long they run."""
 
     num_seeds: int = fields.num_seeds(3)
-    units: int = study.field(100, help="Units D.", positive=True)
-    gains: tuple[float, ...] = study.field(
-        (0.5, 0.65, 0.8, 0.95, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2.0), help="Gains g.", positive=True
+    units: int = fields.positive(100, help="Units D.")
+    gains: tuple[float, ...] = fields.positive(
+        (0.5, 0.65, 0.8, 0.95, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2.0), help="Gains g."
     )
-    num_steps: int = study.field(500, help="Largest length T.", positive=True)
-    num_lengths: int = study.field(
-        12, help="Number of lengths from 10 to T, evenly spaced in log T.", positive=True
+    num_steps: int = fields.positive(500, help="Largest length T.")
+    num_lengths: int = fields.positive(
+        12, help="Number of lengths from 10 to T, evenly spaced in log T."
     )
 
 

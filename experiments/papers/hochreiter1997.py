@@ -101,13 +101,11 @@ class Config(study.Config):
     problem: tuple[str, ...] = study.field(
         ("noise-free", "order"), help="Problems: noise-free, order, adding."
     )
-    num_steps: int = study.field(
-        100, help="Time steps T, which are p in the noise-free problem.", positive=True
+    num_steps: int = fields.positive(
+        100, help="Time steps T, which are p in the noise-free problem."
     )
-    budget: float = study.field(
-        1.0, help="Factor that multiplies the updates of each problem.", positive=True
-    )
-    evaluations: int = study.field(40, help="Most evaluations of a run.", positive=True)
+    budget: float = fields.positive(1.0, help="Factor that multiplies the updates of each problem.")
+    evaluations: int = fields.positive(40, help="Most evaluations of a run.")
     eval_size: int = fields.eval_size(1000)
     num_seeds: int = fields.num_seeds(5)
     precision: Literal["float64", "float32"] = study.field("float32", help="Precision of the run.")

@@ -49,7 +49,7 @@ TABLE_6 = np.array(
 class Config(study.Config):
     """The number of initial states and of steps."""
 
-    num_starts: int = study.field(1000, help="Initial states on the unit sphere.", positive=True)
+    num_starts: int = fields.positive(1000, help="Initial states on the unit sphere.")
     num_steps: int = fields.num_steps(125)
 
 

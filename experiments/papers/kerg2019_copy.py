@@ -120,7 +120,7 @@ class Config(study.Config):
     nets: tuple[str, ...] = study.field(
         ("RNN", "RNN-orth", "LSTM"), help="Networks: RNN, RNN-orth, expRNN, nnRNN, LSTM."
     )
-    lengths: tuple[int, ...] = study.field((200,), help="Numbers T of blanks.", positive=True)
+    lengths: tuple[int, ...] = fields.positive((200,), help="Numbers T of blanks.")
     hidden_size: int = fields.hidden_size(128)
     batch_size: int = fields.batch_size(10)
     num_updates: int = fields.num_updates(2500)

@@ -44,11 +44,9 @@ class Config(study.Config):
     """The length and the number of the trajectories."""
 
     num_steps: int = fields.num_steps(20000)
-    num_starts: int = study.field(3, help="Initial states of the exponents.", positive=True)
-    num_near: int = study.field(
-        2000, help="Initial states within 1e-7 of one point.", positive=True
-    )
-    num_cfn: int = study.field(200, help="Chaos-free networks.", positive=True)
+    num_starts: int = fields.positive(3, help="Initial states of the exponents.")
+    num_near: int = fields.positive(2000, help="Initial states within 1e-7 of one point.")
+    num_cfn: int = fields.positive(200, help="Chaos-free networks.")
 
 
 def cells() -> dict:

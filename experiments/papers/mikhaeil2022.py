@@ -61,19 +61,17 @@ class Config(study.Config):
     """The RNNs, the intervals of forcing, and the size of training and evaluation."""
 
     cells: tuple[str, ...] = study.field(("plrnn", "rnn", "lstm"), help="RNNs: plrnn, rnn, lstm.")
-    intervals: tuple[int, ...] = study.field(
-        (5, 10, 30, 60, 150), help="τ in steps, ascending.", positive=True
+    intervals: tuple[int, ...] = fields.positive(
+        (5, 10, 30, 60, 150), help="τ in steps, ascending."
     )
     hidden_size: int = fields.hidden_size(20)
     num_steps: int = fields.num_steps(150)
     batch_size: int = fields.batch_size(16)
-    num_updates: int = study.field(3000, help="Updates.", positive=True)
-    chunk: int = study.field(500, help="Updates between two checkpoints.", positive=True)
-    learning_rate: float = study.field(3e-3, help="Learning rate of Adam.", positive=True)
-    num_data: int = study.field(20000, help="Samples of the flow.", positive=True)
-    num_generated: int = study.field(
-        10000, help="Time steps of an autoregressive run.", positive=True
-    )
+    num_updates: int = fields.positive(3000, help="Updates.")
+    chunk: int = fields.positive(500, help="Updates between two checkpoints.")
+    learning_rate: float = fields.positive(3e-3, help="Learning rate of Adam.")
+    num_data: int = fields.positive(20000, help="Samples of the flow.")
+    num_generated: int = fields.positive(10000, help="Time steps of an autoregressive run.")
     num_seeds: int = fields.num_seeds(3)
     precision: Literal["float64", "float32"] = fields.training_precision()
 

@@ -51,9 +51,9 @@ SHOWN = np.array([[5, 6.5], [-3.4, -2.4]])
 class Config(study.Config):
     """The grid of the surface, and the time in which the states settle."""
 
-    num_steps: int = study.field(50, help="Time steps of the model of Fig. 6.", positive=True)
-    grid: int = study.field(1201, help="Points along each axis of w and b.", positive=True)
-    settle: int = study.field(5000, help="Time steps until a state has settled.", positive=True)
+    num_steps: int = fields.positive(50, help="Time steps of the model of Fig. 6.")
+    grid: int = fields.positive(1201, help="Points along each axis of w and b.")
+    settle: int = fields.positive(5000, help="Time steps until a state has settled.")
     hidden_size: int = fields.hidden_size(50)
 
 

@@ -75,7 +75,7 @@ LOOKS = {  # MSGD is a broad line, because that of MSGD-C often lies on it
 class Config(study.Config):
     """The lengths, the initial laws, the methods, and the size of the training."""
 
-    lengths: tuple[int, ...] = study.field((20, 50), help="Sequence lengths T.", positive=True)
+    lengths: tuple[int, ...] = fields.positive((20, 50), help="Sequence lengths T.")
     init: tuple[str, ...] = study.field(("basic",), help="Initial laws: basic, smart, sigmoid.")
     method: tuple[str, ...] = study.field(THREE, help="Methods: MSGD, MSGD-C, MSGD-CR, MSGD-R.")
     hidden_size: int = fields.hidden_size(50)

@@ -68,21 +68,16 @@ class Config(study.Config):
     problem: tuple[str, ...] = study.field(
         tuple(PROBLEMS), help="Tasks: " + ", ".join(PROBLEMS) + "."
     )
-    length: int = study.field(20, help="T, or the blanks of memorisation.", positive=True)
+    length: int = fields.positive(20, help="T, or the blanks of memorisation.")
     num_updates: int = fields.num_updates(10000)
-    shortest: int = study.field(20, help="Smallest of the random lengths.", positive=True)
-    longest: int = study.field(50, help="Largest of the random lengths.", positive=True)
-    order_updates: int = study.field(
-        10000, help="Most updates of a run on random lengths.", positive=True
-    )
-    tried: tuple[int, ...] = study.field(
+    shortest: int = fields.positive(20, help="Smallest of the random lengths.")
+    longest: int = fields.positive(50, help="Largest of the random lengths.")
+    order_updates: int = fields.positive(10000, help="Most updates of a run on random lengths.")
+    tried: tuple[int, ...] = fields.positive(
         (50, 100, 150, 200, 250, 500, 1000, 2000, 3000, 5000),
         help="Lengths at which the trained RNNs are tested.",
-        positive=True,
     )
-    hidden_size: int = study.field(
-        50, help="Hidden units; the permutation has twice as many.", positive=True
-    )
+    hidden_size: int = fields.positive(50, help="Hidden units; the permutation has twice as many.")
     eval_every: int = fields.eval_every(500)
     eval_size: int = fields.eval_size(1000)
     num_seeds: int = fields.num_seeds(5)

@@ -49,7 +49,7 @@ FACTORS = {200: ("much", 1 / 0.6, "much faster"), 750: ("several times", 3.5, "7
 class Config(study.Config):
     """The lengths, the size, and the training."""
 
-    lengths: tuple[int, ...] = study.field((200,), help="Sequence lengths T.", positive=True)
+    lengths: tuple[int, ...] = fields.positive((200,), help="Sequence lengths T.")
     hidden_size: int = fields.hidden_size(40)
     batch_size: int = fields.batch_size(20)
     num_updates: int = fields.num_updates(8000)

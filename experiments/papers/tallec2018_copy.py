@@ -50,8 +50,8 @@ PUBLISHED = (500, 2000)
 class Config(AddingConfig):
     """The lengths, the size, and the training."""
 
-    lengths: tuple[int, ...] = study.field((50,), help="Numbers T of blanks.", positive=True)
-    num_recalled: int = study.field(5, help="Symbols to repeat, of eight kinds.", positive=True)
+    lengths: tuple[int, ...] = fields.positive((50,), help="Numbers T of blanks.")
+    num_recalled: int = fields.positive(5, help="Symbols to repeat, of eight kinds.")
     hidden_size: int = fields.hidden_size(64)
     num_updates: int = fields.num_updates(16000)
     eval_size: int = fields.eval_size(200)

@@ -56,7 +56,7 @@ class Config(study.Config):
     lag: int = study.field(200, help="T of the copy memory; its sequences have T + 20 steps.")
     hidden_size: int = fields.hidden_size(128)
     batch_size: int = fields.batch_size(50)
-    num_updates: int = study.field(1000, help="Updates.", positive=True)
+    num_updates: int = fields.positive(1000, help="Updates.")
     eval_every: int = fields.eval_every(20)
     num_seeds: int = fields.num_seeds(1)
     precision: Literal["float64", "float32"] = fields.training_precision()

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
+from _kit import fields
 from _paper import Paper
 from numpy.typing import ArrayLike
 
@@ -40,9 +41,9 @@ CODE = "the authors' code, figures/1D-case.ipynb"
 class Config(study.Config):
     """The points along λ, and the size of the simulation."""
 
-    points: int = study.field(81, help="Values of λ, even in log10(1 - λ).", positive=True)
-    chains: int = study.field(20000, help="Sequences of the simulation.", positive=True)
-    num_steps: int = study.field(400, help="Time steps of each sequence.", positive=True)
+    points: int = fields.positive(81, help="Values of λ, even in log10(1 - λ).")
+    chains: int = fields.positive(20000, help="Sequences of the simulation.")
+    num_steps: int = fields.positive(400, help="Time steps of each sequence.")
 
 
 def var_h(lam: ArrayLike, rho: ArrayLike) -> np.ndarray:

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
+from _kit import fields
 from _paper import Paper
 
 from gradflow import study
@@ -47,7 +48,7 @@ WAYS: dict[str, Callable[[jax.Array], tuple[jax.Array, jax.Array]]] = {
 class Config(study.Config):
     """The grid of the loss landscapes."""
 
-    grid: int = study.field(81, help="Points along each axis of a landscape.", positive=True)
+    grid: int = fields.positive(81, help="Points along each axis of a landscape.")
 
 
 def optimum(way: str, modulus: float) -> jax.Array:

@@ -83,14 +83,14 @@ LOOKS = {
 class Config(study.Config):
     """The teachers, the students, and the size of the training."""
 
-    nus: tuple[float, ...] = study.field((0.36, 0.99), help="ν_0 of panel A.", positive=True)
+    nus: tuple[float, ...] = fields.positive((0.36, 0.99), help="ν_0 of panel A.")
     ablated: tuple[str, ...] = study.field(("block diagonal",), help="Further students, panel B.")
-    units: int = study.field(64, help="Hidden units; twice as many of more neurons.", positive=True)
+    units: int = fields.positive(64, help="Hidden units; twice as many of more neurons.")
     num_steps: int = fields.num_steps(300)
     batch_size: int = study.field(16, help="Sequences in an update; 0 for infinitely many.")
-    num_rates: int = study.field(2, help="Learning rates, the middle ones first.", positive=True)
-    num_updates: int = study.field(4000, help="Updates.", positive=True)
-    num_evaluations: int = study.field(20, help="Points on a learning curve.", positive=True)
+    num_rates: int = fields.positive(2, help="Learning rates, the middle ones first.")
+    num_updates: int = fields.positive(4000, help="Updates.")
+    num_evaluations: int = fields.positive(20, help="Points on a learning curve.")
     num_seeds: int = fields.num_seeds(3)
     precision: Literal["float64", "float32"] = fields.training_precision()
 
