@@ -29,7 +29,7 @@ from _paper import Paper
 from gradflow import flow, study
 from gradflow.cells import resolve
 from gradflow.spec import check_name
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Figure
 from gradflow.tasks.inputs import make_inputs
 
@@ -135,15 +135,13 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
 def about_identity(dataset: xarray.Dataset, slope: dict[str, np.ndarray]) -> list[Claim]:
     """Networks whose step Jacobian is unitary, or is the identity on the active units."""
     return [
-        numbers(
+        derived(
             "fig4-urnn",
             "The uRNN's ‖∂C/∂h_t‖ is the same at every lag (largest |log ratio| to lag 1).",
             0,
             np.abs(dataset.log_norm.sel(net="urnn").values).max(),
             atol=1e-9,
-            kind="derived",
             source="the step Jacobian is unitary while the bias is zero",
-            exact=True,
         ),
         numbers(
             "fig4-irnn",

@@ -28,7 +28,7 @@ from _paper import Paper
 
 from gradflow import flow, study, unroll
 from gradflow.cells import rnn
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, statement
 from gradflow.study.figure import Figure
 
 LAG = 20  # at which automatic differentiation is compared with the closed form
@@ -116,35 +116,29 @@ def about_closed_forms(dataset: xarray.Dataset) -> list[Claim]:
     w = dataset.w.values
     slope, fold = slopes(w), np.sqrt(1 - 1 / w)
     return [
-        numbers(
+        derived(
             "latch-product",
             f"∂x_{LAG}/∂x_0 at x* by automatic differentiation is f'(x*)^{LAG}.",
             slope**LAG,
             dataset["product"].values,
             rtol=1e-5,
-            kind="derived",
             source=f"f'(x*)^{LAG}, with x* by Newton's method",
-            exact=True,
         ),
-        numbers(
+        derived(
             "latch-rate",
             "The log10 slope of |∂x_t/∂x_0| per step, by flow.log_norms, is log10 f'(x*).",
             np.log10(slope),
             -decay_of(dataset) / curves.NATS,
             atol=1e-9,
-            kind="derived",
             source="log10 f'(x*)",
-            exact=True,
         ),
-        numbers(
+        derived(
             "latch-tolerance",
             "The largest constant disturbance that the bit survives is the fold of the map.",
             w * fold - np.arctanh(fold),
             dataset.tolerance.values,
             atol=1e-5,
-            kind="derived",
             source="w x_f - artanh x_f with w (1 - x_f²) = 1",
-            exact=True,
         ),
     ]
 

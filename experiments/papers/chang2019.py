@@ -28,7 +28,7 @@ from _paper import Paper
 
 from gradflow import Cell, Params, study, unroll
 from gradflow.cells import rnn
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Figure
 
 EPS = 0.1
@@ -147,15 +147,13 @@ def about_eigenvalues(dataset: xarray.Dataset) -> list[Claim]:
             exact=True,
             digits=3,
         ),
-        numbers(
+        derived(
             "fig1-radius",
             "|1 + eps λ| of Proposition 2 at 0 follows from the printed eigenvalues.",
             [1.2, 0.8, 1.04**0.5, 1.010225**0.5],
             np.abs(1 + EPS * found).max(axis=1),
             atol=1e-6,
-            kind="derived",
             source="|1 + eps λ| of the printed eigenvalues",
-            exact=True,
         ),
     ]
 
@@ -167,15 +165,13 @@ def sizes(dataset: xarray.Dataset) -> np.ndarray:
 
 def norms_of_feedback(dataset: xarray.Dataset) -> Claim:
     """The norms at the end against an independent implementation."""
-    return numbers(
+    return derived(
         "fig1-norms",
         f"‖h_{dataset.sizes['time'] - 1}‖ of the feedback networks equals that of a NumPy loop.",
         loop(dataset.sizes["time"] - 1),
         sizes(dataset)[-4:, :, -1],
         atol=1e-10,
-        kind="derived",
         source="the paper's equation in a NumPy loop",
-        exact=True,
         digits=3,
     )
 

@@ -27,7 +27,7 @@ from _quadrature import moments
 
 from gradflow import study
 from gradflow.initializers.meanfield import critical_gain
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Figure
 
 BIASES = (0.0, 0.1, 0.2, 0.5, 1.0)
@@ -120,25 +120,21 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
 def about_line(dataset: xarray.Dataset) -> list[Claim]:
     """The library's critical line against closed form and quadrature."""
     return [
-        numbers(
+        derived(
             "line-zero",
             "Without biases the critical σ_w is 1.",
             1.0,
             dataset.gain.values[0],
             atol=1e-6,
-            kind="derived",
             source="at q = 0 tanh is linear, so that χ = σ_w²",
-            exact=True,
         ),
-        numbers(
+        derived(
             "line-rest",
             "The library's critical σ_w at σ_b = 0.1, 0.2, 0.5, 1 solves χ = 1.",
             dataset.hermite.values[1:],
             dataset.gain.values[1:],
             atol=1e-3,
-            kind="derived",
             source="χ = 1 by Gauss-Hermite quadrature",
-            exact=True,
         ),
     ]
 

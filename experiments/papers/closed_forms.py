@@ -27,7 +27,7 @@ from jax.scipy.special import digamma
 
 from gradflow import Cell, Params, flow, study
 from gradflow.cells import gru, rnn
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Figure
 
 GAINS = (0.5, 0.9, 1.0, 1.1, 1.5)
@@ -153,26 +153,22 @@ def about_gains(dataset: xarray.Dataset) -> Claim:
 def about_gru(dataset: xarray.Dataset) -> list[Claim]:
     """The GRU at rest."""
     return [
-        numbers(
+        derived(
             "gru-jacobian",
             "The GRU's step Jacobian at h = 0 is I/2 + W/4 (measured: the largest distance).",
             0,
             dataset.distance.values.max(),
             atol=1e-12,
-            kind="derived",
             source="z = r = 1/2",
-            exact=True,
         ),
-        numbers(
+        derived(
             "gru-critical",
             "‖∂h_200/∂h_0‖ of a GRU at rest grows by a factor 1/2 + radius/4 per step, here for a "
             "symmetric W of radius 1.9, 2, 2.1, 3.",
             0.5 + dataset.radius.values / 4,
             dataset.growth.values,
             rtol=1e-9,
-            kind="derived",
             source="1/2 + radius/4, which passes 1 at 2, the bound of Kanai 2017",
-            exact=True,
         ),
     ]
 

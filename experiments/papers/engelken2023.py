@@ -28,7 +28,7 @@ from _kit import curves, fields
 from _paper import Paper
 
 from gradflow import Cell, Params, flow, study
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, statement
 from gradflow.study.figure import Figure
 from gradflow.train import Descent, descend
 
@@ -163,15 +163,13 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
 
 def sum_of_exponents(dataset: xarray.Dataset) -> Claim:
     """The exponents at initialisation against the determinant."""
-    return numbers(
+    return derived(
         "flossing-sum",
         "The exponents of a network at initialisation sum to the mean log |det| of its steps.",
         dataset.sums.values[1],
         dataset.sums.values[0],
         rtol=1e-6,
-        kind="derived",
         source="log |det J| + mean Σ log(1 - tanh²(x)), in NumPy",
-        exact=True,
         digits=8,
     )
 

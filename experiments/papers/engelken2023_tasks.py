@@ -37,7 +37,7 @@ from _kit import fields
 from _paper import Paper
 
 from gradflow import study
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, statement
 from gradflow.study.figure import Figure
 from gradflow.tasks import Batch, Task, resolve_task
 from gradflow.train import (
@@ -189,14 +189,12 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The targets, the exponents, and the tasks that were run."""
     first, last = dataset["size"].values[:, 0], dataset["size"].values[:, -1]
     found = [
-        numbers(
+        derived(
             "tasks-parity",
             "The targets are the parities of the delayed bits (fraction of them).",
             1,
             float(dataset.parities),
-            kind="derived",
             source="the authors' definition of the tasks, in NumPy",
-            exact=True,
         ),
         statement(
             "tasks-size",

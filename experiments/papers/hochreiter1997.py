@@ -34,7 +34,7 @@ from _training import begin_seeds, last, trained
 from gradflow import study
 from gradflow.cells import resolve
 from gradflow.spec import check_name
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Figure
 from gradflow.tasks import Batch, Task, resolve_task
 from gradflow.train import Schedule, Training, resolve_clipping, resolve_optimiser
@@ -200,15 +200,13 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
 
 def baseline_of_adding(dataset: xarray.Dataset) -> Claim:
     """The error of the best constant answer."""
-    return numbers(
+    return derived(
         "battery-baseline",
         "The answer 0.5 to adding has the mean square error (2 - P)/48.",
         dataset.variance.values[1],
         dataset.variance.values[0],
         atol=0.002,
-        kind="derived",
         source="(2 - P)/48, where P is the probability that the first pair is marked",
-        exact=True,
     )
 
 

@@ -31,7 +31,7 @@ from jax.scipy.linalg import solve_triangular
 from gradflow import flow, study, unroll
 from gradflow.cells import rnn
 from gradflow.devices import map_runs
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Figure
 
 UNITS = 100
@@ -176,15 +176,13 @@ def about_transients(dataset: xarray.Dataset) -> list[Claim]:
     rms = np.exp(dataset.log_frobenius.values[:, :, :UNITS]) / np.sqrt(UNITS)
     sampled = np.sqrt(dataset.mean_square.values[:, :, :UNITS])
     return [
-        numbers(
+        derived(
             "fig1-frobenius",
             "The flow measures log ‖Θ^t‖_F, here at t = 0, 25, 50, 75, 99 and alpha = 1.05.",
             powers(longest)[:, -1, [0, 25, 50, 75, 99]],
             dataset.log_frobenius.values[:, -1, [0, 25, 50, 75, 99]],
             atol=1e-9,
-            kind="derived",
             source="powers of Θ in NumPy",
-            exact=True,
         ),
         numbers(
             "fig1-transients",

@@ -43,7 +43,7 @@ from gradflow import Cell, Params, flow, study
 from gradflow.cells import resolve, rnn
 from gradflow.cells.orthogonal import modrelu
 from gradflow.spec import check_name
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import Task, resolve_task
 from gradflow.train import Schedule, Training
@@ -193,30 +193,26 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
 
 def baselines() -> Claim:
     """The memoryless baselines of the task."""
-    return numbers(
+    return derived(
         "fig2-line",
         "The memoryless baseline is 10 log 8/(T + 20), here at T = 100, 200, 300, 500, 1000, 2000.",
         [0.1733, 0.0945, 0.0650, 0.0400, 0.0204, 0.0103],
         [copy(T).baseline for T in (100, 200, 300, 500, 1000, 2000)],
         atol=5e-5,
-        kind="derived",
         source="Arjovsky 2016, section 4.1: 10 log 8/(T + 20)",
-        exact=True,
     )
 
 
 def about_start(dataset: xarray.Dataset, isometries: list[str]) -> Claim:
     """The gradients of the orthogonal networks at initialisation."""
-    return numbers(
+    return derived(
         "fig2-birth",
         f"At initialisation ‖∂s_T/∂s_k‖ of {' and '.join(isometries)} is 1 at every lag "
         "(measured: the log norm furthest from 0).",
         0,
         float(abs(dataset.log_norm.sel(net=isometries, when="start")).max()),
         atol=1e-4,
-        kind="derived",
         source="modReLU is the identity at b = 0; the matrix is initialised in float32",
-        exact=True,
     )
 
 

@@ -44,7 +44,7 @@ from _training import cached
 
 from gradflow import Cell, Params, study, unroll
 from gradflow.spec import check_name
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Figure
 from gradflow.train import Descent, Schedule, Source, descend, fit
 
@@ -235,15 +235,13 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
 def about_flow(dataset: xarray.Dataset) -> list[Claim]:
     """The exponents of the Lorenz flow."""
     return [
-        numbers(
+        derived(
             "fig1a-volume",
             "The exponents of the Lorenz flow, per time unit, sum to the divergence of the flow.",
             VOLUME,
             float(dataset.exponents.sum()),
             rtol=1e-4,
-            kind="derived",
             source="the divergence of the flow, -(σ + 1 + β)",
-            exact=True,
             digits=6,
         ),
         numbers(
@@ -267,15 +265,13 @@ def about_map(data: xarray.Dataset) -> Claim:
         "cycle": ("vanishes on a stable cycle", 1),
         "chaos": ("explodes in chaos", 2),
     }[name]
-    return numbers(
+    return derived(
         f"fig1a-{name}",
         f"∂h_T/∂h_t {where}, at the rate of the largest exponent (nats per step).",
         float(data.rate),
         (norms[-1] - norms[half]) / (lags - half),
         atol=0.01,
-        kind="derived",
         source=f"the exponent in closed form, by theorem {theorem}",
-        exact=True,
     )
 
 

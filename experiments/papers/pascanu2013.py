@@ -29,7 +29,7 @@ from _paper import Paper
 from gradflow import Cell, Params, flow, study, unroll
 from gradflow.cells import rnn
 from gradflow.devices import map_runs
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, statement
 from gradflow.study.figure import Figure
 
 FOLD_W = 5.0
@@ -215,16 +215,14 @@ def about_folds(dataset: xarray.Dataset) -> list[Claim]:
     inside = (b > low + FOLD_MARGIN) & (b < high - FOLD_MARGIN)
     outside = (b < low - FOLD_MARGIN) | (b > high + FOLD_MARGIN)
     return [
-        numbers(
+        derived(
             "fig3-folds",
             "At w = 5 the two folds are where the map's slope at a fixed point is 1 (measured: b).",
             fold,
             dataset.fold.values,
             atol=1e-5,
-            kind="derived",
             source="roots of w σ(x)(1 - σ(x)) = 1; the paper prints none",
             digits=7,
-            exact=True,
         ),
         statement(
             "fig3-bistable",
@@ -244,15 +242,13 @@ def about_wall(dataset: xarray.Dataset) -> list[Claim]:
     gradient = dataset.gradient.values
     sigma = 1 / (1 + np.exp(-START))
     return [
-        numbers(
+        derived(
             "fig6-wall",
             "The wall is where x_0 is the unstable fixed point (b at w = 5, 5.5, 6, 6.5).",
             START - sigma * dataset.wall_w.values,
             dataset.wall.values,
             atol=1e-3,
             digits=6,
-            exact=True,
-            kind="derived",
             source="x_0 is the unstable fixed point, b = 0.5 - w σ(0.5)",
         ),
         statement(
@@ -282,15 +278,13 @@ def about_steps(dataset: xarray.Dataset) -> list[Claim]:
             holds=moved[0] > 1,
             picture=True,
         ),
-        numbers(
+        derived(
             "fig6-clip",
             "The length of the clipped step is the learning rate times the threshold.",
             LEARNING_RATE * THRESHOLD,
             moved[1],
             rtol=1e-9,
-            kind="derived",
             source="Algorithm 1",
-            exact=True,
         ),
     ]
 

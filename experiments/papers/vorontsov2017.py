@@ -34,7 +34,7 @@ from _margins import FREE, RECALLED, Evaluation, margin_of, net, of_last_step, s
 from _paper import Paper
 
 from gradflow import study
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, statement
 from gradflow.study.figure import Axes, Figure
 from gradflow.train import Schedule
 from gradflow.train.probes import Probing, probe
@@ -119,30 +119,26 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
 def about_bound(data: xarray.Dataset, margins: list[float]) -> Claim:
     """The singular values against their margin."""
     excess = (abs(data.singular - 1).max(["seed", "update", "index"]) - margins).max()
-    return numbers(
+    return derived(
         "fig4-bound",
         "No singular value of W leaves its margin at any update (measured: the largest excess).",
         0,
         max(0.0, float(excess)),
         atol=1e-3,
-        kind="derived",
         source="section 2: s is within 1 ± m; the tolerance is for U and V in float32",
-        exact=True,
     )
 
 
 def about_orthogonal(data: xarray.Dataset) -> Claim:
     """The network whose W stays orthogonal."""
-    return numbers(
+    return derived(
         "fig3-orthogonal",
         "At m = 0 the norm of the gradient is the same at all steps (measured: largest over "
         "smallest, at any update).",
         1,
         10 ** float(spreads(data).isel(margin=0).max()),
         atol=0.01,
-        kind="derived",
         source="Fig. 3, the first panel: constant; an orthogonal W keeps every norm",
-        exact=True,
         digits=8,
     )
 

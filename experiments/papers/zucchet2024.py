@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike
 
 from gradflow import study, unroll
 from gradflow.cells import rnn
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Axes, Figure
 
 RHOS = (0.0, 0.9, 0.99, 0.999, 1.0)
@@ -177,16 +177,14 @@ def about_variances(dataset: xarray.Dataset) -> list[Claim]:
     lam, rho = dataset.lam.values[None], dataset.rho.values[:, None]
     return [
         *(
-            numbers(
+            derived(
                 f"fig1-{name}",
                 f"{words} is that of the formula at every λ and ρ (measured: the largest relative "
                 "distance).",
                 0,
                 np.max(np.abs(dataset[name].values / formula(lam, rho) - 1)),
                 atol=1e-6,
-                kind="derived",
                 source=CODE + " (formula)",
-                exact=True,
             )
             for name, words, formula in (("var_h", "Var h", var_h), ("var_dh", "Var dh/dλ", var_dh))
         ),
@@ -209,16 +207,14 @@ def about_variances(dataset: xarray.Dataset) -> list[Claim]:
             source=CODE + " (formula)",
         ),
         *(
-            numbers(
+            derived(
                 f"fig1-slope{rho}",
                 f"Var dh/dλ at ρ = {rho} grows as 1/(1 - λ) to the power {power:g} (measured: the "
                 "log-log slope).",
                 power,
                 slope(dataset, rho),
                 atol=0.05,
-                kind="derived",
                 source=source,
-                exact=True,
             )
             for rho, power, source in (
                 (0, 3.0, "(1 - λ²)³ of the formula"),
@@ -239,16 +235,14 @@ def about_loss(dataset: xarray.Dataset) -> list[Claim]:
          loss(turned, teachers)),
     )  # fmt: skip
     return [
-        numbers(
+        derived(
             f"fig1-{name}",
             f"The loss over {over} is that of the formula (measured: the largest distance, "
             "relative to its size).",
             0,
             (np.abs(found - formula) / (1 + formula)).max(),
             atol=1e-6,
-            kind="derived",
             source=CODE + " (formula)",
-            exact=True,
         )
         for name, over, found, formula in cases
     ]

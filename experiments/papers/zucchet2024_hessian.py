@@ -29,7 +29,7 @@ from _kit import fields
 from _paper import Paper
 
 from gradflow import study
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, statement
 from gradflow.study.figure import Figure
 
 STEPS = 4000
@@ -120,27 +120,23 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
     curved = dataset.hessian.isel(row=0, column=0)
     grown = (curved.isel(modulus=-1) / curved.isel(modulus=0)).values
     return [
-        numbers(
+        derived(
             "fig6-hessian",
             "H is that of the closed form (measured: the largest distance of an entry, relative "
             "to the largest entry).",
             0,
             apart.max(),
             atol=1e-6,
-            kind="derived",
             source="S diag(...), see the docstring; the paper's is a picture",
-            exact=True,
         ),
-        numbers(
+        derived(
             "fig6-slopes",
             "H_11 grows as 1/(1 - ν) to the power 3 in Cartesian and polar parameters, and to the "
             "power 1 in exponential ones (measured: the log-log slopes).",
             [3.0, 3.0, 1.0],
             slopes(dataset),
             atol=0.1,
-            kind="derived",
             source="S grows as (1 - ν)⁻³, (ν log ν)² falls as (1 - ν)²",
-            exact=True,
         ),
         statement(
             "fig6-loss",

@@ -42,7 +42,7 @@ from _training import cached, last, trained
 
 from gradflow import Params, study
 from gradflow.spec import check_name
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Axes, Figure
 from gradflow.train import Runs, Schedule, Training, begin
 from gradflow.train.optimisers import Optimiser
@@ -237,16 +237,14 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
 
 def about_teachers(dataset: xarray.Dataset) -> Claim:
     """The eigenvalues of the teachers."""
-    return numbers(
+    return derived(
         "fig3-moduli",
         "The teachers' eigenvalues have the moduli ν_0 + (1 - ν_0) tanh|l| (measured: the largest "
         "distance).",
         0,
         float(dataset.moduli_error),
         atol=1e-9,
-        kind="derived",
         source="the authors' code, source/dataloaders/regression.py (formula)",
-        exact=True,
     )
 
 

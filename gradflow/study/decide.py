@@ -95,6 +95,14 @@ def numbers(
     )
 
 
+def derived(
+    id: str, statement: str, reference: Numbers, measured: Measurable, *, source: str, **how: Any
+) -> Claim:
+    """Compares numbers with what follows from a paper's equations, which holds at every size."""
+    given: dict[str, Any] = {"source": source, "kind": "derived", "exact": True, **how}
+    return numbers(id, statement, reference, measured, **given)
+
+
 def statement(
     id: str,
     statement: str,
