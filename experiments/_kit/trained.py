@@ -25,14 +25,15 @@ Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]
 
 
 def unit(
-    once: study.Once, name: str, train: Callable[[Path | None], xarray.Dataset]
+    once: study.Once, name: str, train: Callable[..., xarray.Dataset], *arguments: Any
 ) -> xarray.Dataset:
     """Computes or reads a unit of work that trains.
 
     Args:
-      train: The folder for checkpoints -> the unit's part of the record.
+      train: (*arguments, folder for checkpoints) -> the unit's part of the record.
+      *arguments: What ``train`` takes before the folder.
     """
-    return once(name, lambda: train(once.folder(name)))
+    return once(name, lambda: train(*arguments, once.folder(name)))
 
 
 def identity(config: study.Config, **what: Any) -> dict[str, Any]:

@@ -2,38 +2,16 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray
-from _kit import runs
 from _kit.trained import curves, events, last_finite
 
 from gradflow import study
-from gradflow.train import Progress, Runs, Schedule, Training, begin, fit, fresh_sequences
-
-
-def cached(
-    once: study.Once, name: str, train: Callable[..., xarray.Dataset], *arguments: Any
-) -> xarray.Dataset:
-    """Trains as one cached work item, whose checkpoints are in a folder of its own.
-
-    Args:
-      once: The result cache.
-      name: The name of the work item.
-      train: (*arguments, folder) -> the record, where folder() makes the folder.
-      *arguments: What ``train`` takes before the folder.
-    """
-    return once(name, partial(train, *arguments, partial(once.folder, name)))
-
-
-def begin_seeds(training: Training, config: study.Config, learning_rate: float) -> Runs:
-    """Initialises one run for each seed."""
-    return begin(training, runs.keys(config), jnp.full(config.num_seeds, learning_rate))
+from gradflow.train import Progress, Runs, Schedule, Training, fit, fresh_sequences
 
 
 def trained(

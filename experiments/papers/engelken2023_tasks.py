@@ -34,6 +34,7 @@ import numpy as np
 import xarray
 from _flossing import LEARNING_RATE, before, floss, keys_of, net
 from _kit import fields
+from _kit.trained import begin, unit
 from _paper import Paper
 
 from gradflow import study
@@ -44,7 +45,6 @@ from gradflow.train import (
     Runs,
     Schedule,
     Training,
-    begin,
     fit,
     fresh_sequences,
     resolve_clipping,
@@ -96,8 +96,7 @@ def task_of(problem: str, delay: int, num_steps: int) -> Task:
 
 def start(config: Config, training: Training, nets: xarray.Dataset) -> Runs:
     """Begins the runs in the order of methods, then seeds; the methods share keys and readouts."""
-    keys = jnp.tile(keys_of(config, 0), len(METHODS))
-    runs = begin(training, keys, jnp.full(len(keys), LEARNING_RATE))
+    runs = begin(training, keys_of(config, 0), [(LEARNING_RATE,)] * len(METHODS))
     cells = {name: jnp.asarray(nets[name].values) for name in runs.params["cell"]}
     rows = jax.tree.map(lambda leaf: jnp.concatenate([leaf[0], leaf[1], leaf[1]]), cells)
     return runs._replace(params={**runs.params, "cell": rows})
@@ -165,13 +164,9 @@ def points(config: Config) -> list[tuple[str, int]]:
 def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains on every task and delay; dimensions point, flossed, seed, update, epoch."""
     nets = once("before", partial(before, config))
-
-    def unit(problem: str, delay: int) -> xarray.Dataset:
-        name = f"{problem}-{delay}"
-        return once(name, lambda: train(config, problem, delay, nets, once.folder(name)))
-
     chosen = points(config)
-    found = xarray.concat([unit(*point) for point in chosen], dim="point")
+    parts = [unit(once, f"{name}-{d}", train, config, name, d, nets) for name, d in chosen]
+    found = xarray.concat(parts, dim="point")
     names = {"flossed": list(METHODS), "problem": ("point", [problem for problem, _ in chosen])}
     delays = ("point", [delay for _, delay in chosen], {"units": "steps"})
     return found.assign_coords({**names, "delay": delays}).assign(

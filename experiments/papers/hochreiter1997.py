@@ -20,16 +20,17 @@ Takes about a minute on two cores, and some minutes more with adding. --full inc
 
 import math
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from _kit import fields
+from _kit import fields, runs
+from _kit.trained import begin, unit
 from _paper import Paper
-from _training import begin_seeds, last, trained
+from _training import last, trained
 
 from gradflow import study
 from gradflow.cells import resolve
@@ -137,7 +138,7 @@ def task_of(problem: str, num_steps: int) -> Task:
     return resolve_task(f"{name}(num_steps={num_steps})")
 
 
-def train(config: Config, problem: str, net: str, folder: Any) -> xarray.Dataset:
+def train(config: Config, problem: str, net: str, folder: Path | None) -> xarray.Dataset:
     """Trains all seeds of one network on one problem; dimensions seed, evaluation.
 
     The problems are evaluated after different numbers of updates.
@@ -153,10 +154,10 @@ def train(config: Config, problem: str, net: str, folder: Any) -> xarray.Dataset
         eval_size=config.eval_size,
     )
     every = max(1, int(chosen.num_updates * config.budget) // config.evaluations)
-    begun = begin_seeds(training, config, chosen.learning_rate)
+    begun = begin(training, runs.keys(config), [(chosen.learning_rate,)])
     schedule = Schedule(every * config.evaluations, every)
     identity = {"problem": problem, "net": net, "steps": config.num_steps, "every": every}
-    found, _ = trained(training, begun, schedule, folder=folder(), identity=identity)
+    found, _ = trained(training, begun, schedule, folder=folder, identity=identity)
     sequences = ("evaluation", found["update"].values * chosen.batch_size)
     names = {"update": "evaluation"}
     found = found[["accuracy", "solved_at"]].drop_vars("update").rename_dims(names)
@@ -169,15 +170,13 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     Raises:
       ValueError: If a problem is unknown.
     """
-
-    def unit(problem: str, net: str) -> xarray.Dataset:
-        name = f"{problem}-{net}"
-        return once(name, partial(train, config, problem, net, partial(once.folder, name)))
-
     for problem in config.problem:
         check_name("problem", problem, PROBLEMS)
     nets = ("lstm", "tanh")
-    parts = [xarray.concat([unit(p, n) for n in nets], dim="net") for p in config.problem]
+    parts = [
+        xarray.concat([unit(once, f"{p}-{n}", train, config, p, n) for n in nets], dim="net")
+        for p in config.problem
+    ]
     found = xarray.concat(parts, dim="problem")
     found = found.assign_coords(problem=list(config.problem), net=list(nets))
     return found.assign(variance=("way", variances(config)))

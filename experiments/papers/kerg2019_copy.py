@@ -28,6 +28,7 @@ last evaluation.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -35,9 +36,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray
-from _kit import curves, fields
+from _kit import curves, fields, runs
+from _kit.trained import begin, unit
 from _paper import Paper
-from _training import begin_seeds, cached, first_below, trained
+from _training import first_below, trained
 
 from gradflow import Cell, Params, flow, study
 from gradflow.cells import resolve, rnn
@@ -140,18 +142,18 @@ def reach(cell: Cell, params: Params, inputs: jax.Array) -> dict[str, jax.Array]
     return {"log_norm": flow.log_norms(cell, params, inputs)}
 
 
-def train(config: Config, name: str, length: int, folder: Any) -> xarray.Dataset:
+def train(config: Config, name: str, length: int, folder: Path | None) -> xarray.Dataset:
     """Trains all seeds of one network; measures its gradients before and after."""
     net, task = NETS[name], copy(length)
     cell = net.make(task.input_size, config.hidden_size)
     training = Training(
         cell, task, net.optimiser(), batch_size=config.batch_size, eval_size=config.eval_size
     )
-    runs = begin_seeds(training, config, net.rate)
-    start = jax.device_get(runs.params["cell"])
+    begun = begin(training, runs.keys(config), [(net.rate,)])
+    start = jax.device_get(begun.params["cell"])
     schedule = Schedule(config.num_updates, config.eval_every, early_stop=False)
     identity = {"net": name, "length": length, "updates": config.num_updates}
-    found, end = trained(training, runs, schedule, folder=folder(), identity=identity)
+    found, end = trained(training, begun, schedule, folder=folder, identity=identity)
     inputs = task.sample(jax.random.key(config.seed + 1), PROBED).inputs
     prober = Prober(partial(reach, cell), jnp.swapaxes(inputs, 0, 1))
     norms = [prober(params)["log_norm"] for params in (start, end["cell"])]
@@ -163,12 +165,12 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     for name in config.nets:
         check_name("network", name, NETS)
 
-    def unit(name: str, length: int) -> xarray.Dataset:
-        found = cached(once, f"{name}-{length}", train, config, name, length)
+    def trained_at(name: str, length: int) -> xarray.Dataset:
+        found = unit(once, f"{name}-{length}", train, config, name, length)
         return found.assign_coords(lag=np.arange(found.sizes["lag"]))
 
     at = [
-        xarray.concat([unit(name, length) for name in config.nets], dim="net")
+        xarray.concat([trained_at(name, length) for name in config.nets], dim="net")
         for length in config.lengths
     ]
     return (

@@ -17,15 +17,17 @@ Takes about four minutes on two cores. A killed run resumes from its last evalua
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from _kit import fields
+from _kit import fields, runs
+from _kit.trained import begin, unit
 from _paper import Paper
-from _training import begin_seeds, cached, first_below, last, trained
+from _training import first_below, last, trained
 
 from gradflow import study
 from gradflow.cells import resolve
@@ -69,7 +71,7 @@ class Config(study.Config):
     precision: Literal["float64", "float32"] = fields.training_precision()
 
 
-def train(config: Config, name: str, folder: Any) -> xarray.Dataset:
+def train(config: Config, name: str, folder: Path | None) -> xarray.Dataset:
     """Trains all seeds of one cell."""
     task = resolve_task(f"adding(num_steps={config.num_steps})")
     training = Training(
@@ -79,11 +81,11 @@ def train(config: Config, name: str, folder: Any) -> xarray.Dataset:
         clipping=resolve_clipping("global_norm(threshold=1.0)"),
         eval_size=config.eval_size,
     )
-    runs = begin_seeds(training, config, LEARNING_RATE)
+    begun = begin(training, runs.keys(config), [(LEARNING_RATE,)])
     schedule = Schedule(config.num_updates, config.eval_every, early_stop=False)
     identity = {"cell": name, "steps": config.num_steps, "updates": config.num_updates}
-    options = {"folder": folder(), "identity": identity, "enough": all_solved}
-    return trained(training, runs, schedule, **options)[0]
+    options = {"folder": folder, "identity": identity, "enough": all_solved}
+    return trained(training, begun, schedule, **options)[0]
 
 
 def all_solved(progress: Progress) -> bool:
@@ -100,7 +102,7 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     batch = task.sample(jax.random.key(config.seed), 20000)
     target = jnp.sum(batch.targets[..., 0] * batch.weights, axis=0)
     found = xarray.concat(
-        [cached(once, name, train, config, name) for name in config.cell], dim="cell"
+        [unit(once, name, train, config, name) for name in config.cell], dim="cell"
     )
     return found.assign_coords(cell=list(config.cell)).assign(
         baseline=((), float(jnp.mean((target - 1) ** 2))), num_steps=((), config.num_steps)

@@ -28,6 +28,7 @@ run resumes from its last checkpoint.
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -36,11 +37,10 @@ import numpy as np
 import optax
 import xarray
 from _forcing import CELLS, pseudo_inverse, squared_error, with_hidden
-from _kit import curves, fields
+from _kit import curves, fields, trained
 from _lorenz import DT, exponents, orbit, spectral_distance, state_space_distance
 from _maps import rates, theorems
 from _paper import Paper
-from _training import cached
 
 from gradflow import Cell, Params, study, unroll
 from gradflow.spec import check_name
@@ -111,7 +111,7 @@ def gradient(
     return jax.tree.map(lambda g: scale * g, slope), None
 
 
-def train(config: Config, cell: Cell, data: np.ndarray, folder: Any) -> Params:
+def train(config: Config, cell: Cell, data: np.ndarray, folder: Path | None) -> Params:
     """Trains all seeds of one cell together, at every τ and without forcing."""
     settings = [*config.intervals, config.num_steps]
     interval = jnp.repeat(jnp.array(settings), config.num_seeds)
@@ -154,10 +154,10 @@ def free_runs(config: Config, cell: Cell, params: Params, data: np.ndarray) -> n
     return np.asarray(outputs, np.float64)[:, config.num_generated // 10 :]
 
 
-def learn(config: Config, name: str, data: np.ndarray, folder: Any) -> xarray.Dataset:
+def learn(config: Config, name: str, data: np.ndarray, folder: Path | None) -> xarray.Dataset:
     """Trains one cell and measures its autoregressive runs; dimensions setting, seed."""
     cell = CELLS[name](config.hidden_size)
-    params = train(config, cell, data, folder())
+    params = train(config, cell, data, folder)
     generated = free_runs(config, cell, params, data)
     shape = (len(config.intervals) + 1, config.num_seeds)
     return xarray.Dataset(
@@ -178,7 +178,7 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
         data = orbit(config.num_data)
         measured, growth = exponents(config.num_data), theorems()
     data = (data - data.mean(axis=0)) / data.std(axis=0)
-    parts = [cached(once, name, learn, config, name, data) for name in config.cells]
+    parts = [trained.unit(once, name, learn, config, name, data) for name in config.cells]
     halves = data[: len(data) // 2], data[len(data) // 2 :]
     coords = {
         "setting": [*map(str, config.intervals), UNFORCED],

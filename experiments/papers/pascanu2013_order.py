@@ -21,14 +21,16 @@ its last evaluation.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 import xarray
-from _kit import fields
+from _kit import fields, runs
+from _kit.trained import begin, unit
 from _paper import Paper
-from _training import begin_seeds, cached, trained
+from _training import trained
 
 from gradflow import Cell, study, unroll
 from gradflow.cells import resolve
@@ -97,14 +99,16 @@ def start(
     training: Training, config: study.Config, *, std: float, learning_rate: float = LEARNING_RATE
 ) -> Runs:
     """Initialises the runs, with a readout from the paper's law."""
-    begun = begin_seeds(training, config, learning_rate)
+    begun = begin(training, runs.keys(config), [(learning_rate,)])
     k_readout = jax.random.fold_in(jax.random.key(config.seed), 1)
     readout = begun.params["readout"]
     W = std * jax.random.normal(k_readout, readout["W"].shape, readout["W"].dtype)
     return begun._replace(params={**begun.params, "readout": {**readout, "W": W}})
 
 
-def train(config: Config, init: str, method: str, length: int, folder: Any) -> xarray.Dataset:
+def train(
+    config: Config, init: str, method: str, length: int, folder: Path | None
+) -> xarray.Dataset:
     """Trains one point of the figure: all seeds of a law, a method and a length."""
     task = resolve_task(f"temporal_order(num_steps={length})")
     clipping, regulariser = METHODS[method]
@@ -121,7 +125,7 @@ def train(config: Config, init: str, method: str, length: int, folder: Any) -> x
     radius_at_start = radius(begun.params)
     schedule = Schedule(config.num_updates, config.eval_every)
     identity = {"init": init, "method": method, "length": length, "updates": config.num_updates}
-    found, params = trained(training, begun, schedule, folder=folder(), identity=identity)
+    found, params = trained(training, begun, schedule, folder=folder, identity=identity)
     return found.assign(radius_at_start=("seed", radius_at_start), radius=("seed", radius(params)))
 
 
@@ -140,7 +144,7 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
 
     def row(init: str, method: str) -> xarray.Dataset:
         parts = [
-            cached(once, f"{init}-{method}-{T}", train, config, init, method, T)
+            unit(once, f"{init}-{method}-{T}", train, config, init, method, T)
             for T in config.lengths
         ]
         return xarray.concat(parts, dim="length")

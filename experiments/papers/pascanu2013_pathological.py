@@ -23,16 +23,18 @@ evaluation.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
 from _kit import fields
+from _kit.trained import unit
 from _paper import Paper
 from _pathological import ORDER, PROBLEMS, Problem, random_order
-from _training import cached, trained
+from _training import trained
 from pascanu2013_order import rates, start, updates_shown
 
 from gradflow import Cell, Params, study
@@ -135,18 +137,23 @@ def tried(training: Training, task: Task, params: Params, config: Config) -> np.
 
 
 def learn(
-    config: Config, problem: Problem, task: Task, num_updates: int, identity: dict, folder: Any
+    config: Config,
+    problem: Problem,
+    task: Task,
+    num_updates: int,
+    identity: dict,
+    folder: Path | None,
 ) -> tuple[Training, xarray.Dataset, Params]:
     """Trains all seeds on a task; returns accuracy and success, and the trained parameters."""
     training = training_of(problem, task, config)
     schedule = Schedule(num_updates, config.eval_every)
     begun = start(training, config, std=STD, learning_rate=problem.learning_rate)
     identity = {**identity, "updates": num_updates}
-    found, params = trained(training, begun, schedule, folder=folder(), identity=identity)
+    found, params = trained(training, begun, schedule, folder=folder, identity=identity)
     return training, found[["accuracy", "solved_at"]], params
 
 
-def train(config: Config, name: str, folder: Any) -> xarray.Dataset:
+def train(config: Config, name: str, folder: Path | None) -> xarray.Dataset:
     """Trains all seeds on one task; those of a sum or product are tested at 2.5 T as well."""
     problem, identity = PROBLEMS[name], {"problem": name, "length": config.length}
     task = resolve_task(problem.spec.format(config.length))
@@ -158,7 +165,7 @@ def train(config: Config, name: str, folder: Any) -> xarray.Dataset:
     return found.assign(longer=("seed", longer))
 
 
-def generalise(config: Config, folder: Any) -> xarray.Dataset:
+def generalise(config: Config, folder: Path | None) -> xarray.Dataset:
     """Trains all seeds on temporal order of random lengths; tests them at other lengths."""
     task = random_order(config.shortest, config.longest)
     identity = {"lengths": [config.shortest, config.longest]}
@@ -178,8 +185,8 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains on every task and on random lengths; dimensions problem, seed, update, tried."""
     for name in config.problem:
         check_name("problem", name, PROBLEMS)
-    order = cached(once, "order", generalise, config)
-    parts = [cached(once, name, train, config, name) for name in config.problem]
+    order = unit(once, "order", generalise, config)
+    parts = [unit(once, name, train, config, name) for name in config.problem]
     found = xarray.concat(parts, dim="problem").assign_coords(problem=list(config.problem))
     shortest, longest = config.shortest, config.longest
     return found.merge(order).assign(

@@ -20,15 +20,17 @@ resumes from its last evaluation.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from _kit import fields
+from _kit import fields, runs
+from _kit.trained import begin, unit
 from _paper import Paper
-from _training import all_below, begin_seeds, cached, first_below, trained
+from _training import all_below, first_below, trained
 
 from gradflow import Cell, study
 from gradflow.cells import resolve
@@ -66,7 +68,7 @@ def lstm(init: str, max_lag: int, hidden_size: int, input_size: int = 2) -> Cell
     return resolve(spec)(input_size, hidden_size)
 
 
-def train(config: Config, init: str, length: int, folder: Any) -> xarray.Dataset:
+def train(config: Config, init: str, length: int, folder: Path | None) -> xarray.Dataset:
     """Trains all seeds of one initialisation at one length until each has been below the bound."""
     cell = lstm(init, length, config.hidden_size)
     identity = {"init": init, "length": length, "updates": config.num_updates}
@@ -80,7 +82,7 @@ def train_lstm(
     cell: Cell,
     task: Task,
     identity: dict[str, Any],
-    folder: Any,
+    folder: Path | None,
     enough: Callable[[Progress], bool],
 ) -> xarray.Dataset:
     """Trains all seeds of one LSTM by the paper's RMSprop."""
@@ -91,10 +93,10 @@ def train_lstm(
         batch_size=config.batch_size,
         eval_size=config.eval_size,
     )
-    runs = begin_seeds(training, config, LEARNING_RATE)
+    begun = begin(training, runs.keys(config), [(LEARNING_RATE,)])
     schedule = Schedule(config.num_updates, config.eval_every, early_stop=False)
-    options = {"folder": folder(), "identity": identity, "enough": enough}
-    return trained(training, runs, schedule, **options)[0]
+    options = {"folder": folder, "identity": identity, "enough": enough}
+    return trained(training, begun, schedule, **options)[0]
 
 
 def mean_memory(config: study.Config, max_lag: int) -> float:
@@ -107,7 +109,7 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains with both initialisations at every length; dimensions init, length, seed, update."""
 
     def over_lengths(init: str) -> xarray.Dataset:
-        parts = [cached(once, f"{init}-{T}", train, config, init, T) for T in config.lengths]
+        parts = [unit(once, f"{init}-{T}", train, config, init, T) for T in config.lengths]
         return xarray.concat(parts, dim="length")
 
     return (

@@ -22,13 +22,14 @@ two seeds and 30,000 updates. A killed run resumes from its last evaluation.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import xarray
 from _kit import fields
+from _kit.trained import unit
 from _paper import Paper
-from _training import all_below, cached, first_below
+from _training import all_below, first_below
 from tallec2018 import INITS, about_law, draw_losses, lstm, mean_memory, train_lstm
 from tallec2018 import Config as AddingConfig
 
@@ -63,7 +64,12 @@ def copy(length: int, num_recalled: int) -> Task:
 
 
 def train(
-    config: Config, init: str, length: int, folder: Any, *, enough: Callable[[Progress], bool]
+    config: Config,
+    init: str,
+    length: int,
+    folder: Path | None,
+    *,
+    enough: Callable[[Progress], bool],
 ) -> xarray.Dataset:
     """Trains all seeds of one initialisation at one length until it is enough."""
     task = copy(length, config.num_recalled)
@@ -79,16 +85,16 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     ends; the others train for as many updates.
     """
 
-    def unit(init: str, length: int, enough: Callable[[Progress], bool]) -> xarray.Dataset:
+    def trained(init: str, length: int, enough: Callable[[Progress], bool]) -> xarray.Dataset:
         work = partial(train, enough=enough)
-        return cached(once, f"{init}-{length}", work, config, init, length)
+        return unit(once, f"{init}-{length}", work, config, init, length)
 
     def pair(length: int) -> xarray.Dataset:
         bound = BELOW * copy(length, config.num_recalled).baseline
-        chrono = unit("chrono", length, partial(all_below, bound))
+        chrono = trained("chrono", length, partial(all_below, bound))
         reached = chrono.loss.notnull().any("seed")
         stop = int(chrono["update"].values[reached.values].max())
-        standard = unit("standard", length, lambda progress: progress.update >= stop)
+        standard = trained("standard", length, lambda progress: progress.update >= stop)
         return xarray.concat([standard, chrono], dim="init")
 
     return (

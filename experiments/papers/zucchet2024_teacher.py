@@ -25,9 +25,11 @@ Takes about eight minutes on two cores; the sizes of the paper, with --full, nee
 killed run resumes from its last evaluation.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -36,15 +38,16 @@ import numpy as np
 import optax
 import xarray
 from _kit import fields, runs
+from _kit.trained import begin, unit
 from _linear_systems import factor, initialise_student, response, sample_teacher, student, task_of
 from _paper import Paper
-from _training import cached, last, trained
+from _training import last, trained
 
 from gradflow import Params, study
 from gradflow.spec import check_name
 from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Axes, Figure
-from gradflow.train import Runs, Schedule, Training, begin
+from gradflow.train import Runs, Schedule, Training
 from gradflow.train.optimisers import Optimiser
 
 LEAST_RATE = 1e-7
@@ -106,7 +109,7 @@ def adam(num_updates: int, scale: float, rate: Any) -> optax.GradientTransformat
     return optax.chain(optax.scale(scale), optax.adam(schedule), stop)
 
 
-def train(config: Config, name: str, nu_0: float, folder: Any) -> xarray.Dataset:
+def train(config: Config, name: str, nu_0: float, folder: Path | None) -> xarray.Dataset:
     """Trains one student of one teacher, at all learning rates and seeds together."""
     infinite, T = config.batch_size == 0, config.num_steps
     teacher, _ = sample_teacher(config.seed, nu_0)
@@ -118,12 +121,12 @@ def train(config: Config, name: str, nu_0: float, folder: Any) -> xarray.Dataset
         batch_size=config.batch_size or 1,
         eval_size=config.batch_size or 1,
     )
-    rates = jnp.asarray(RATES[name][: config.num_rates])
+    rates = RATES[name][: config.num_rates]
     begun = initialise(config, name, nu_0, training, rates)
     every = config.num_updates // config.num_evaluations
     schedule = Schedule(config.num_updates, every, early_stop=False)
     identity = {"student": name, "nu_0": nu_0, "updates": config.num_updates}
-    found, _ = trained(training, begun, schedule, folder=folder(), identity=identity)
+    found, _ = trained(training, begun, schedule, folder=folder, identity=identity)
     loss = scale * found.train_loss.values.reshape(len(rates), config.num_seeds, -1)
     # Padded to the largest number of rates, so that all students share one array.
     empty = np.full((config.num_rates - len(rates), *loss.shape[1:]), np.nan)
@@ -132,11 +135,10 @@ def train(config: Config, name: str, nu_0: float, folder: Any) -> xarray.Dataset
 
 
 def initialise(
-    config: Config, name: str, nu_0: float, training: Training, rates: jax.Array
+    config: Config, name: str, nu_0: float, training: Training, rates: Sequence[float]
 ) -> Runs:
     """Initialises the runs, for each learning rate with the same parameters by seed."""
-    keys = jnp.tile(runs.keys(config), len(rates))
-    begun = begin(training, keys, jnp.repeat(rates, config.num_seeds))
+    begun = begin(training, runs.keys(config), [(rate,) for rate in rates])
     rngs = [np.random.default_rng([config.seed, seed]) for seed in range(config.num_seeds)]
     sampled = [initialise_student(name, config.units, nu_0, rng) for rng in rngs] * len(rates)
     params = jax.tree.map(
@@ -170,7 +172,7 @@ def cases(config: Config) -> list[tuple[str, float]]:
 def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains all cases; dimensions case, rate, seed, update."""
     pairs = cases(config)
-    parts = [cached(once, f"{name}-{nu:g}", train, config, name, nu) for name, nu in pairs]
+    parts = [unit(once, f"{name}-{nu:g}", train, config, name, nu) for name, nu in pairs]
     names, nus = zip(*pairs, strict=True)
     rates = np.full((len(names), config.num_rates), np.nan)
     for row, name in zip(rates, names, strict=True):
