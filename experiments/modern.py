@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from _kit import cells, curves, fields, rates, runs, trained
+from _kit import cells, curves, fields, rates, runs, trained, tuning
 from _kit.decisions import below, every, positive
 
 from gradflow import Cell, Params, flow, statistics, study
@@ -42,7 +42,6 @@ from gradflow.numerics.precision import computing_in, to_precision
 from gradflow.spec import check_name, parse_spec
 from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import Task, resolve_task
-from gradflow.train import Schedule, Training, resolve_clipping, resolve_optimiser
 
 CELLS = (
     "lstm",
@@ -146,19 +145,12 @@ def _cell(config: Config, task: str, spec: str) -> Cell:
 
 
 def _train(config: Config, task: str, spec: str, cell: Cell, folder: Any = None) -> xarray.Dataset:
-    begun, training = _begin(config, task, cell)
-    initial = jax.tree.map(np.asarray, begun.params["cell"])
-    schedule = Schedule(config.num_updates, config.num_updates // 2, early_stop=False)
-    given = {"folder": folder, "identity": trained.identity(config, task=task, cell=spec)}
-    progress = trained.to_end(training, begun, schedule, description=spec, **given)
-    losses = progress.metrics["loss"][-1].reshape(len(config.learning_rates), -1)
-    best = int(np.argmin(np.nan_to_num(losses, nan=np.inf).mean(axis=1)))
-    seeds = slice(best * config.num_seeds, (best + 1) * config.num_seeds)
-    params = jax.tree.map(lambda leaf: leaf[seeds], progress.state.params)
+    short, long = (PROBLEMS[task].task(n) for n in (config.num_steps, config.measured_steps))
+    what = {"task": task, "cell": spec}
+    found = tuning.train_at_best(config, cell, short, name=spec, folder=folder, **what)
     keys = jax.vmap(partial(runs.stream, number=0))(runs.keys(config))
-    stages = jax.tree.map(lambda a, b: np.concatenate([a[seeds], b]), initial, params["cell"])
-    task_long = PROBLEMS[task].task(config.measured_steps)
-    block, structure, norms = _measured(cell, task_long, stages, keys)
+    stages = jax.tree.map(lambda *ends: np.concatenate(ends), found.first, found.params["cell"])
+    block, structure, norms = _measured(cell, long, stages, keys)
     at = ("task", "cell")
     return xarray.Dataset(
         {
@@ -167,8 +159,8 @@ def _train(config: Config, task: str, spec: str, cell: Cell, folder: Any = None)
                 norms.reshape(1, 1, len(STAGES), config.num_seeds, -1),
                 {"units": "nats", "norm": "spectral"},
             ),
-            "loss": ((*at, "run"), losses[best][None, None], {"units": "nats"}),
-            "learning_rate": (at, [[config.learning_rates[best]]]),
+            "loss": ((*at, "run"), found.losses[None, None], {"units": "nats"}),
+            "learning_rate": (at, [[found.rate]]),
             "num_blocks": ("cell", [structure[0]]),
             "block_size": ("cell", [structure[1]]),
             "block": ("cell", [block]),
@@ -180,18 +172,6 @@ def _train(config: Config, task: str, spec: str, cell: Cell, folder: Any = None)
             "lag": curves.coordinates(config.measured_steps)["lag"],
         },
     )
-
-
-def _begin(config: Config, task: str, cell: Cell) -> tuple[Any, Training]:
-    training = Training(
-        cell,
-        PROBLEMS[task].task(config.num_steps),
-        resolve_optimiser("adam"),
-        clipping=resolve_clipping(f"global_norm(threshold={config.clip})"),
-        batch_size=config.batch_size,
-    )
-    settings = [(rate,) for rate in config.learning_rates]
-    return trained.begin(training, runs.keys(config), settings), training
 
 
 def _measured(

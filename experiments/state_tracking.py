@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from _kit import cells, decisions, fields, runs, trained
+from _kit import cells, decisions, fields, runs, trained, tuning
 from jax.flatten_util import ravel_pytree
 
 from gradflow import Cell, Params, statistics, study, unroll
@@ -42,7 +42,6 @@ from gradflow.cell import whole_carry
 from gradflow.spec import check_name, parse_spec
 from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import Task, resolve_task
-from gradflow.train import Schedule, Training, resolve_clipping, resolve_optimiser
 from gradflow.train.model import predict
 
 
@@ -180,23 +179,10 @@ def _network(config: Config, problem: Problem, spec: str) -> Cell:
 
 
 def _train(config: Config, task: str, spec: str, cell: Cell, folder: Any = None) -> xarray.Dataset:
-    training = Training(
-        cell,
-        PROBLEMS[task].task(config.num_steps),
-        resolve_optimiser("adam"),
-        clipping=resolve_clipping(f"global_norm(threshold={config.clip})"),
-        batch_size=config.batch_size,
-    )
-    settings = [(rate,) for rate in config.learning_rates]
-    begun = trained.begin(training, runs.keys(config), settings)
-    schedule = Schedule(config.num_updates, config.num_updates // 2, early_stop=False)
-    given = {"folder": folder, "identity": trained.identity(config, task=task, cell=spec)}
-    progress = trained.to_end(training, begun, schedule, description=spec, **given)
-    losses = progress.metrics["loss"][-1].reshape(len(settings), -1)
-    best = int(np.argmin(np.nan_to_num(losses, nan=np.inf).mean(axis=1)))
-    seeds = slice(best * config.num_seeds, (best + 1) * config.num_seeds)
-    params = jax.tree.map(lambda leaf: leaf[seeds], progress.state.params)
-    at, test = ("task", "cell"), PROBLEMS[task].task(config.test_steps)
+    short, test = (PROBLEMS[task].task(n) for n in (config.num_steps, config.test_steps))
+    what = {"task": task, "cell": spec}
+    found = tuning.train_at_best(config, cell, short, name=spec, folder=folder, **what)
+    params, at = found.params, ("task", "cell")
     keys = jax.vmap(partial(runs.stream, number=0))(runs.keys(config))
     accuracy = runs.measure(partial(_accuracies, cell, test, config.test_size), params, keys)
     eigenvalues = runs.measure(partial(_step_jacobians, cell, test), params, keys)
@@ -205,8 +191,8 @@ def _train(config: Config, task: str, spec: str, cell: Cell, folder: Any = None)
         {
             "accuracy": ((*at, "run", "length"), accuracy[None, None]),
             "smallest_eigenvalue": ((*at, "run"), smallest[None, None], {"of": "real parts"}),
-            "learning_rate": (at, [[config.learning_rates[best]]]),
-            "loss": ((*at, "run"), losses[best][None, None], {"units": "nats"}),
+            "learning_rate": (at, [[found.rate]]),
+            "loss": ((*at, "run"), found.losses[None, None], {"units": "nats"}),
         },
         coords={
             "task": [task],
