@@ -35,7 +35,6 @@ not fetched, the run says where they are published. Takes five to six minutes on
 defaults, which are those of TREC. params/ has the cell of each model, of its first seed.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -172,8 +171,3 @@ EXPERIMENT = study.Experiment(
     full={"num_seeds": 5, "hidden_size": 128, "num_epochs": 25},
     doc=__doc__,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study; returns the exit code."""
-    return study.main(EXPERIMENT, argv)

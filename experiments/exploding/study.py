@@ -26,7 +26,6 @@ field).
 Takes about a minute on two cores at the defaults.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 import xarray
@@ -113,8 +112,3 @@ EXPERIMENT = study.Experiment(
     },
     doc=__doc__,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study; returns the exit code."""
-    return study.main(EXPERIMENT, argv)

@@ -30,7 +30,6 @@ Takes three to four minutes on two cores at the defaults. A killed run resumes f
 and with --full from its last epoch; params/ has the first seed's trained cells.
 """
 
-from collections.abc import Sequence
 from types import ModuleType
 
 import xarray
@@ -97,8 +96,3 @@ EXPERIMENT = study.Experiment(
     full={"published": True},
     doc=__doc__,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study; returns the exit code."""
-    return study.main(EXPERIMENT, argv)

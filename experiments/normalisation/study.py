@@ -30,7 +30,6 @@ arXiv:1606.01305.
 Takes about a minute on two cores at the defaults.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -214,8 +213,3 @@ EXPERIMENT = study.Experiment(
     },
     doc=__doc__,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study; returns the exit code."""
-    return study.main(EXPERIMENT, argv)

@@ -30,7 +30,6 @@ Takes some two minutes on two cores at the defaults, and half an hour, by estima
 """
 
 import math
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -204,8 +203,3 @@ EXPERIMENT = study.Experiment(
     },
     doc=__doc__,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study; returns the exit code."""
-    return study.main(EXPERIMENT, argv)

@@ -29,7 +29,6 @@ Takes about five minutes on two cores at the defaults. A killed run resumes from
 evaluation; params/ has the trained encoder and decoder of each cell.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 import xarray
@@ -117,8 +116,3 @@ EXPERIMENT = study.Experiment(
     },
     doc=__doc__,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study; returns the exit code."""
-    return study.main(EXPERIMENT, argv)
