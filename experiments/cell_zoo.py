@@ -264,8 +264,6 @@ def _axis(ax: Axes, name: str) -> None:
 
 
 def _legend(fig: Figure, rows: list[Row]) -> None:
-    from matplotlib.lines import Line2D
-
     regimes = {row.found.regime for row in rows}
     marks = {name: ("o", color) for name, color in COLORS.items() if name in regimes}
     if any(np.isinf(row.found.horizon) for row in rows):
@@ -273,7 +271,7 @@ def _legend(fig: Figure, rows: list[Row]) -> None:
     if any(row.num_cut for row in rows):
         marks["exactly 0 in some runs"] = ("X", "#666666")
     handles = [
-        Line2D([], [], color=color, marker=marker, ls="none", label=name)
+        study.figure.handle(color=color, marker=marker, ls="none", label=name)
         for name, (marker, color) in marks.items()
     ]
     look = {"fontsize": 6, "handlelength": 1, "columnspacing": 1, "borderaxespad": 0.2}

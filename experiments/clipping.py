@@ -238,17 +238,14 @@ def figure(dataset: xarray.Dataset) -> Figure:
     for ax, task in zip(panels, tasks, strict=True):
         _draw_norms(ax, dataset.sel(task=task))
     panels[0].set_ylabel("‖gradient‖")
-    shown = panels[0].get_legend_handles_labels()
-    lower.legend(*shown, loc="outside upper center", ncols=len(shown[0]))
+    study.figure.legend_above(lower, panels[0])
     return fig
 
 
 def _handles(dataset: xarray.Dataset) -> list[Any]:
-    from matplotlib.lines import Line2D
-
     present = {level_of(str(name)) for name in dataset.setting.values}
     return [
-        Line2D([], [], marker=marker, color=color, ls="", label=level or "no clipping")
+        study.figure.handle(marker=marker, color=color, ls="", label=level or "no clipping")
         for level, (marker, color) in {None: NO_CLIPPING, **LEVELS}.items()
         if level in present
     ]

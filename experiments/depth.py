@@ -190,7 +190,7 @@ def figure(dataset: xarray.Dataset) -> Figure:
 
 def _draw_maps(part: SubFigure, dataset: xarray.Dataset) -> None:
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import ListedColormap, Normalize
+    from matplotlib.colors import Normalize
 
     lags = np.atleast_1d(dataset.attrs["lags"])
     panels = part.subplots(len(SKIPS), len(lags), sharex=True, sharey=True, squeeze=False)
@@ -202,7 +202,7 @@ def _draw_maps(part: SubFigure, dataset: xarray.Dataset) -> None:
     for row, skip in zip(panels, dataset.skip.values, strict=True):
         for ax, lag in zip(row, lags, strict=True):
             values = shown.sel(skip=skip, lag=lag)
-            ax.imshow(np.ones((1, 1)), cmap=ListedColormap([curves.CUT]), **look)
+            ax.set_facecolor(curves.CUT)
             ax.imshow(values, norm=norm, **look)
             ax.set_title(f"{SKIPS[str(skip)]}, lag {lag}", fontsize=8)
             ax.grid(False)

@@ -264,8 +264,7 @@ def figure(dataset: xarray.Dataset) -> Figure:
         below.set_title("thin: log(max); dotted: half of it", fontsize=8)
     upper[0].set_ylabel("step")
     lower[0].set_ylabel("relative error of the gradient")
-    handles = upper[0].get_legend_handles_labels()
-    fig.legend(*handles, loc="outside upper center", ncols=4)
+    study.figure.legend_above(fig, upper[0], ncols=4)
     return fig
 
 

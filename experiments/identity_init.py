@@ -208,8 +208,7 @@ def figure(dataset: xarray.Dataset) -> Figure:
         row[0].set_ylabel(curves.NORM)
         _draw_losses(row[2], data)
         row[2].set_title(str(task).replace("num_steps=", "T = "))
-    handles, labels = rows[0][0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper center", ncols=5, handlelength=3.2)
+    study.figure.legend_above(fig, rows[0][0], ncols=5, handlelength=3.2)
     return fig
 
 

@@ -231,12 +231,10 @@ def figure(dataset: xarray.Dataset) -> Figure:
 
 
 def _draw_map(ax: Axes, norms: xarray.DataArray, norm: Any) -> None:
-    from matplotlib.colors import ListedColormap
-
     log10 = (norms / curves.NATS).median("run").values
     number, lags = log10.shape
     look: Any = {"aspect": "auto", "extent": (-0.5, lags - 0.5, number - 0.5, -0.5)}
-    ax.imshow(np.ones((1, 1)), cmap=ListedColormap([curves.CUT]), **look)
+    ax.set_facecolor(curves.CUT)
     ax.imshow(np.where(np.isfinite(log10), log10, np.nan), norm=norm, interpolation="none", **look)
     ax.set_yticks(range(number), [_name(spec) for spec in norms.cell.values], fontsize=7)
     ax.grid(False)

@@ -158,8 +158,7 @@ def figure(dataset: xarray.Dataset) -> Figure:
         ax.set(yscale="log", title=label)
         ax.axvline(0, color="#000000", lw=0.6)
     panels[1].set_xlabel("largest Lyapunov exponent λ (nats per step)")
-    handles, labels = panels[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    study.figure.legend_above(fig, panels[0])
     return fig
 
 

@@ -288,8 +288,7 @@ def figure(dataset: xarray.Dataset) -> Figure:
     panels[-1][0].set_xlabel("update")
     for ax in panels[-1][1:]:
         ax.set_xlabel(curves.LAG)
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    parts[0].legend(handles, labels, loc="outside upper center", ncols=len(handles))
+    study.figure.legend_above(parts[0], panels[0][0])
     return fig
 
 

@@ -252,8 +252,7 @@ def figure(dataset: xarray.Dataset) -> Figure:
         right.axvline(0, color="#606060", lw=0.6)
     panels[-1, 0].set_xlabel("length (steps); line: longest in training")
     panels[-1, 1].set_xlabel(r"smallest Re $\lambda$ of $\partial s_t/\partial s_{t-1}$")
-    handles = panels[0, 0].get_legend_handles_labels()
-    fig.legend(*handles, loc="outside upper center", ncols=3, handlelength=3.2)
+    study.figure.legend_above(fig, panels[0, 0], ncols=3, handlelength=3.2)
     return fig
 
 

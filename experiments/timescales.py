@@ -37,7 +37,7 @@ import xarray
 from _kit import cells, curves, decisions, fields, runs
 
 from gradflow import Cell, Params, flow, statistics, study, unroll
-from gradflow.study.figure import Axes, Figure, Line2D
+from gradflow.study.figure import Axes, Figure
 from gradflow.train import Descent, descend
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -222,8 +222,9 @@ def figure(dataset: xarray.Dataset) -> Figure:
             ax.set_xlim(0, dataset.sizes["lag"] - 1)
     for ax in panels[0]:  # whose curves fall from the upper left to the lower right
         ax.legend(loc="lower left", fontsize=7, handlelength=2.0)
-    kinds = [_line(color="#606060", linestyle=line, label=kind) for kind, line in LINES.items()]
-    adjoint = _line(**ADJOINT, label="∂L/∂hₖ")
+    handle = study.figure.handle
+    kinds = [handle(color="#606060", linestyle=line, label=kind) for kind, line in LINES.items()]
+    adjoint = handle(**ADJOINT, label="∂L/∂hₖ")
     upper.legend(handles=[adjoint, *kinds], loc="outside upper center", ncols=len(kinds) + 1)
     upper.supxlabel(curves.LAG, fontsize=9)
     upper.supylabel("log₁₀ norm of step k's component in ∂L/∂θ, and of ∂L/∂hₖ", fontsize=9)
@@ -255,13 +256,6 @@ def _draw_along(fig: Any, dataset: xarray.Dataset) -> None:
     fig.supxlabel(f"update (dashed: lag within which {HEARD:.0%} lies)", fontsize=9)
     scale = fig.colorbar(ScalarMappable(norm, "cividis"), ax=list(panels), extend="min")
     scale.set_label("log₁₀ component / largest", fontsize=8)
-
-
-def _line(**look: Any) -> Line2D:
-    """A line for a legend alone."""
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], **look)
 
 
 def _draw(ax: Axes, data: xarray.Dataset) -> None:

@@ -326,17 +326,15 @@ def figure(dataset: xarray.Dataset) -> Figure:
 
 
 def _handles(dataset: xarray.Dataset) -> list[Any]:
-    from matplotlib.lines import Line2D
-
     tasks = [
-        Line2D([], [], **LOOKS[task], label=f"{task.replace('_', ' ')}, L = {needed:.0f}")
+        study.figure.handle(**LOOKS[task], label=f"{task.replace('_', ' ')}, L = {needed:.0f}")
         for task in map(str, dataset.task.values)
         for needed in [float(of_task(dataset, task).needed[0])]
     ]
     grey: dict[str, Any] = {"color": "#606060", "ls": "", "marker": "o"}
     labels = ("at initialisation", "trained with that window")
     stages = [
-        Line2D([], [], **grey, **look, label=label)
+        study.figure.handle(**grey, **look, label=label)
         for look, label in zip(STAGES.values(), labels, strict=True)
     ]
     return tasks + stages

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray
 
+from _kit.curves import CUT
 from gradflow import Cell, study
 from gradflow.spec import split_specs
 from gradflow.study.figure import SubFigure
@@ -17,9 +18,6 @@ from gradflow.train.probes import resolve_probes
 
 ROW_HEIGHT = 1.5
 """The height of a row of maps in inches."""
-
-UNREACHED = "#b0b0b0"
-"""The colour of exact zeros and of missing values: a grey that is not in the colour map."""
 
 MAPS = {
     "log_norms": r"$\log_{10}\,\|\partial h_T/\partial h_k\|$",
@@ -143,7 +141,7 @@ def draw(
     look: dict[str, Any] = {"vmin": low, "vmax": high, "rasterized": True}
     meshes, axis = [], str(next(iter(images.values())).dims[-1])
     for panel, (title, found) in zip(panels, images.items(), strict=True):
-        panel.set_facecolor(UNREACHED)
+        panel.set_facecolor(CUT)
         panel.grid(False)
         shown = np.where(np.isfinite(found), found, np.nan)
         meshes.append(panel.pcolormesh(found[found.dims[0]], found[axis], shown.T, **look))

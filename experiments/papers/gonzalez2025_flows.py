@@ -254,7 +254,7 @@ def figure(dataset: xarray.Dataset) -> Figure:
     right.set(xscale="log", xlim=(1, 2 * T), xlabel=f"iterations of DEER (dotted: T = {T})")
     left.set_title("Predictability")
     right.set_title("Iterations: median, minimum to maximum")
-    fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    study.figure.legend_above(fig, left)
     return fig
 
 

@@ -331,8 +331,7 @@ def figure(dataset: xarray.Dataset) -> Figure:
     right.set(xlabel="lag T − t (steps)", title="Theorems 1 and 2")
     right.set_ylabel(curves.norm_label("h", "h", earlier="t"))
     right.legend()
-    handles, names = left.get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside upper center", ncols=len(names))
+    study.figure.legend_above(fig, left)
     return fig
 
 

@@ -33,7 +33,7 @@ def figure(dataset: xarray.Dataset) -> Figure:
     sweep.annotate("√2", (math.sqrt(2), 1.07), ha="center", fontsize=7)
     sweep.set_xlabel(f"gain of {_init(dataset)} $W_h$")
     _draw_losses(losses, dataset)
-    fig.legend(*state.get_legend_handles_labels(), loc="outside upper center", ncols=6)
+    study.figure.legend_above(fig, state, ncols=6)
     return fig
 
 

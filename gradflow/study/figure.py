@@ -179,6 +179,20 @@ def band(ax: Axes, x: ArrayLike, values: Any, axis: int | str, **look: Any) -> L
     return line
 
 
+def handle(**look: Any) -> Line2D:
+    """Makes a line that stands in a legend alone."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], **look)
+
+
+def legend_above(part: Figure | SubFigure, ax: Axes, **options: Any) -> None:
+    """Draws the legend of one panel above all panels, in one row where ``ncols`` is not given."""
+    handles, labels = ax.get_legend_handles_labels()
+    options = {"loc": "outside upper center", "ncols": len(labels), **options}
+    part.legend(handles, labels, **options)
+
+
 def render(figure: Figure, kind: str, metadata: Mapping[str, str]) -> bytes:
     """Writes a figure as ``pdf`` or ``png``; the same figure gives the same bytes at any time.
 
