@@ -31,10 +31,6 @@ def initialised(cell, config, run, count=None):
     return params, 0.1 * inputs
 
 
-def test_a_run_draws_its_figure(folder):
-    assert (folder / "figure.png").stat().st_size > 10_000
-
-
 def test_an_orthogonal_linear_net_grows_by_the_gain():
     cell = networks.scaled("linear", 2, 5)
     init = rnn(2, 5, recurrent_init="orthogonal").init
