@@ -43,7 +43,7 @@ from gradflow import statistics, study
 from gradflow.spec import check_name, parse_spec, split_specs
 from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import resolve_task
-from gradflow.train import Progress, Schedule, Training, resolve_clipping, resolve_optimiser
+from gradflow.train import Progress, Schedule, Training
 from gradflow.train.clipping import check_thresholds
 
 THRESHOLDS: dict[str, tuple[float, ...]] = {
@@ -131,14 +131,8 @@ def _kinds(config: Config) -> list[str]:
 
 def _training(config: Config, task_spec: str, kind: str) -> Training:
     task = resolve_task(task_spec)
-    return Training(
-        cells.factory(config.cell)(task.input_size, config.hidden_size),
-        task,
-        resolve_optimiser(config.optimiser),
-        resolve_clipping(kind),
-        batch_size=config.batch_size,
-        eval_size=config.eval_size,
-    )
+    cell = cells.factory(config.cell)(task.input_size, config.hidden_size)
+    return trained.setup(config, cell, task, optimiser=config.optimiser, clipping=kind)
 
 
 def _train(

@@ -45,13 +45,7 @@ from gradflow.cells import resolve
 from gradflow.spec import check_name, split_specs
 from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import Task, resolve_task
-from gradflow.train import (
-    Probing,
-    Schedule,
-    Training,
-    resolve_clipping,
-    resolve_optimiser,
-)
+from gradflow.train import Probing, Schedule
 from gradflow.train.probes import probe
 
 KEPT = 10.0
@@ -162,13 +156,9 @@ def _check(config: Config, tasks: dict[str, Task]) -> None:
 
 def _train(config: Config, spec: str, task: Task, name: str, folder: Path | None) -> xarray.Dataset:
     """Chooses the learning rate of one network on one task, and trains its seeds at that rate."""
-    training = Training(
-        resolve(NETWORKS[name].spec)(task.input_size, config.hidden_size),
-        task,
-        resolve_optimiser("adam"),
-        clipping=resolve_clipping(f"global_norm(threshold={config.clip})"),
-        batch_size=config.batch_size,
-    )
+    cell = resolve(NETWORKS[name].spec)(task.input_size, config.hidden_size)
+    clipping = f"global_norm(threshold={config.clip})"
+    training = trained.setup(config, cell, task, clipping=clipping)
     rates, what = config.learning_rates, {"task": spec, "network": name}
     tried = tuning.final_losses(config, training, [(r,) for r in rates], folder=folder, **what)
     begun = trained.begin(training, tuning.keys(config)[0], [tuning.best(tried, rates)])

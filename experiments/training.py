@@ -56,7 +56,6 @@ from gradflow.train import (
     resolve_clipping,
     resolve_optimiser,
     resolve_probes,
-    resolve_regulariser,
 )
 from gradflow.train.clipping import check_thresholds
 from gradflow.train.optimisers import check_learning_rate
@@ -162,16 +161,8 @@ def _training(spec: str, config: Config) -> Training:
     task = resolve_task(config.task)
     cell = cells.factory(spec, init=config.init)(task.input_size, config.hidden_size)
     resolve_probes(config.probe, cell)
-    return Training(
-        cell,
-        task,
-        resolve_optimiser(config.optimiser),
-        clipping=resolve_clipping(config.clipping),
-        regulariser=resolve_regulariser(config.regulariser) if config.regulariser else None,
-        truncation=_truncation(config),
-        batch_size=config.batch_size,
-        eval_size=config.eval_size,
-    )
+    specs = {name: getattr(config, name) for name in ("optimiser", "clipping", "regulariser")}
+    return trained.setup(config, cell, task, **specs, truncation=_truncation(config))
 
 
 def _truncation(config: Config) -> tuple[int, int] | None:

@@ -51,15 +51,7 @@ from gradflow.devices import map_runs
 from gradflow.study.figure import Figure
 from gradflow.tasks import Batch, Task, resolve_task
 from gradflow.tasks.task import at_end
-from gradflow.train import (
-    Progress,
-    Runs,
-    Schedule,
-    Training,
-    advance,
-    resolve_clipping,
-    resolve_optimiser,
-)
+from gradflow.train import Progress, Runs, Schedule, Training, advance
 from gradflow.train.direction import Comparison, compare
 from gradflow.train.gradient import full_gradient, tbptt_gradient
 
@@ -197,15 +189,9 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
 
 
 def _training(config: Config, problem: Problem, k: int) -> Training:
-    return Training(
-        cells.factory(config.cell)(problem.task.input_size, config.hidden_size),
-        problem.task,
-        resolve_optimiser("adam"),
-        resolve_clipping("global_norm"),
-        truncation=truncation(problem, k),
-        batch_size=config.batch_size,
-        eval_size=config.eval_size,
-    )
+    cell = cells.factory(config.cell)(problem.task.input_size, config.hidden_size)
+    given: dict[str, Any] = {"clipping": "global_norm", "truncation": truncation(problem, k)}
+    return trained.setup(config, cell, problem.task, **given)
 
 
 def _begin(config: Config, training: Training) -> Runs:

@@ -14,9 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 import xarray
 
-from gradflow import Params, study
+from gradflow import Cell, Params, study
 from gradflow.cell import Key
-from gradflow.train import Progress, Runs, Schedule, Training, fit, fresh_sequences
+from gradflow.tasks import Task
+from gradflow.train import (
+    Progress,
+    Runs,
+    Schedule,
+    Training,
+    fit,
+    fresh_sequences,
+    resolve_clipping,
+    resolve_optimiser,
+    resolve_regulariser,
+)
 from gradflow.train import begin as begin_runs
 from gradflow.train.runs import NEVER
 
@@ -39,6 +50,34 @@ def unit(
 def identity(config: study.Config, **what: Any) -> dict[str, Any]:
     """Returns what distinguishes one training from another: the configuration and what is given."""
     return {**dataclasses.asdict(config), **what}
+
+
+def setup(
+    config: Any,
+    cell: Cell,
+    task: Task,
+    *,
+    optimiser: str = "adam",
+    clipping: str = "none",
+    regulariser: str | None = None,
+    **given: Any,
+) -> Training:
+    """Sets up a training from the specs of its parts.
+
+    The fields ``batch_size`` and ``eval_size`` are the configuration's, where it has them.
+
+    Args:
+      given: Further fields of the training, or in place of those.
+    """
+    sizes = {k: getattr(config, k) for k in ("batch_size", "eval_size") if hasattr(config, k)}
+    return Training(
+        cell,
+        task,
+        resolve_optimiser(optimiser),
+        resolve_clipping(clipping),
+        resolve_regulariser(regulariser) if regulariser else None,
+        **{**sizes, **given},
+    )
 
 
 def begin(

@@ -19,7 +19,7 @@ from _kit import runs, trained
 from gradflow import Cell, Params
 from gradflow.cell import Key
 from gradflow.tasks import Task
-from gradflow.train import Schedule, Training, resolve_clipping, resolve_optimiser
+from gradflow.train import Schedule, Training
 
 GRID = (0.0003, 0.001, 0.003, 0.01, 0.03)
 """Half orders of magnitude around the default of Adam."""
@@ -67,13 +67,8 @@ def train_at_best(
       folder: The folder for checkpoints; None keeps none.
       what: What distinguishes this training from others of the study.
     """
-    training = Training(
-        cell,
-        task,
-        resolve_optimiser("adam"),
-        clipping=resolve_clipping(f"global_norm(threshold={config.clip})"),
-        batch_size=config.batch_size,
-    )
+    clipping = f"global_norm(threshold={config.clip})"
+    training = trained.setup(config, cell, task, clipping=clipping)
     rates, seeds = config.learning_rates, config.num_seeds
     begun = trained.begin(training, runs.keys(config), [(rate,) for rate in rates])
     first = jax.tree.map(np.asarray, begun.params["cell"])  # the training reuses their memory

@@ -34,22 +34,14 @@ import numpy as np
 import xarray
 from _flossing import LEARNING_RATE, before, floss, keys_of, net
 from _kit import fields
-from _kit.trained import begin, unit
+from _kit.trained import begin, setup, unit
 from _paper import Paper
 
 from gradflow import study
 from gradflow.study import Claim, derived, statement
 from gradflow.study.figure import Figure
 from gradflow.tasks import Batch, Task, resolve_task
-from gradflow.train import (
-    Runs,
-    Schedule,
-    Training,
-    fit,
-    fresh_sequences,
-    resolve_clipping,
-    resolve_optimiser,
-)
+from gradflow.train import Runs, Schedule, Training, fit, fresh_sequences
 
 LEARNT, GUESSED = 0.9, 0.6
 """The accuracies from which a task counts as learnt, and below which as guessed."""
@@ -115,14 +107,9 @@ def train(
     config: Config, problem: str, delay: int, nets: xarray.Dataset, folder: Path | None
 ) -> xarray.Dataset:
     """Trains all networks by the three methods on one task; dimensions update, flossed, seed."""
-    training = Training(
-        net(config.units),
-        task_of(problem, delay, config.num_steps),
-        resolve_optimiser("adam"),
-        clipping=resolve_clipping("global_norm(threshold=0.03)"),
-        batch_size=16,
-        eval_size=config.eval_size,
-    )
+    cell, task = net(config.units), task_of(problem, delay, config.num_steps)
+    clipping = "global_norm(threshold=0.03)"
+    training = setup(config, cell, task, clipping=clipping, batch_size=16)
     runs, parts = start(config, training, nets), []
     for stage, (first, end) in enumerate(pairwise((0, *config.floss_at, config.num_updates))):
         if stage:

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray
 from _kit import fields, runs
-from _kit.trained import begin, unit
+from _kit.trained import begin, setup, unit
 from _paper import Paper
 from _training import last, trained
 
@@ -38,7 +38,7 @@ from gradflow.spec import check_name
 from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Figure
 from gradflow.tasks import Batch, Task, resolve_task
-from gradflow.train import Schedule, Training, resolve_clipping, resolve_optimiser
+from gradflow.train import Schedule
 
 LAST_WEIGHT = 100.0
 
@@ -145,14 +145,8 @@ def train(config: Config, problem: str, net: str, folder: Path | None) -> xarray
     """
     chosen, task = PROBLEMS[problem], task_of(problem, config.num_steps)
     spec, units = chosen.nets[net]
-    training = Training(
-        resolve(spec)(task.input_size, units),
-        task,
-        resolve_optimiser("adam"),
-        clipping=resolve_clipping("global_norm(threshold=1.0)"),
-        batch_size=chosen.batch_size,
-        eval_size=config.eval_size,
-    )
+    cell, given = resolve(spec)(task.input_size, units), {"batch_size": chosen.batch_size}
+    training = setup(config, cell, task, clipping="global_norm(threshold=1.0)", **given)
     every = max(1, int(chosen.num_updates * config.budget) // config.evaluations)
     begun = begin(training, runs.keys(config), [(chosen.learning_rate,)])
     schedule = Schedule(every * config.evaluations, every)

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray
 from _kit import fields, runs
-from _kit.trained import begin, unit
+from _kit.trained import begin, setup, unit
 from _paper import Paper
 from _training import first_below, last, trained
 
@@ -35,7 +35,7 @@ from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
 from gradflow.study.figure import Figure
 from gradflow.tasks import resolve_task
-from gradflow.train import Progress, Schedule, Training, resolve_clipping, resolve_optimiser
+from gradflow.train import Progress, Schedule
 
 G = "recurrent_init='glorot', input_init='glorot'"
 CELLS = {
@@ -74,13 +74,8 @@ class Config(study.Config):
 def train(config: Config, name: str, folder: Path | None) -> xarray.Dataset:
     """Trains all seeds of one cell."""
     task = resolve_task(f"adding(num_steps={config.num_steps})")
-    training = Training(
-        resolve(CELLS[name])(task.input_size, config.hidden_size),
-        task,
-        resolve_optimiser("adam"),
-        clipping=resolve_clipping("global_norm(threshold=1.0)"),
-        eval_size=config.eval_size,
-    )
+    cell = resolve(CELLS[name])(task.input_size, config.hidden_size)
+    training = setup(config, cell, task, clipping="global_norm(threshold=1.0)")
     begun = begin(training, runs.keys(config), [(LEARNING_RATE,)])
     schedule = Schedule(config.num_updates, config.eval_every, early_stop=False)
     identity = {"cell": name, "steps": config.num_steps, "updates": config.num_updates}

@@ -28,7 +28,7 @@ import jax
 import numpy as np
 import xarray
 from _kit import fields, runs
-from _kit.trained import begin, unit
+from _kit.trained import begin, setup, unit
 from _paper import Paper
 from _training import trained
 
@@ -38,14 +38,7 @@ from gradflow.spec import check_name
 from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Figure
 from gradflow.tasks import resolve_task
-from gradflow.train import (
-    Runs,
-    Schedule,
-    Training,
-    resolve_clipping,
-    resolve_optimiser,
-    resolve_regulariser,
-)
+from gradflow.train import Runs, Schedule, Training
 from gradflow.train.omega import preserve_norm
 
 INITS = {
@@ -112,15 +105,9 @@ def train(
     """Trains one point of the figure: all seeds of a law, a method and a length."""
     task = resolve_task(f"temporal_order(num_steps={length})")
     clipping, regulariser = METHODS[method]
-    training = Training(
-        cell_of(init, task.input_size, config.hidden_size),
-        task,
-        resolve_optimiser("sgd"),
-        clipping=resolve_clipping(clipping),
-        regulariser=resolve_regulariser(regulariser) if regulariser else None,
-        batch_size=20,
-        eval_size=config.eval_size,
-    )
+    cell = cell_of(init, task.input_size, config.hidden_size)
+    given = {"clipping": clipping, "regulariser": regulariser, "batch_size": 20}
+    training = setup(config, cell, task, optimiser="sgd", **given)
     begun = start(training, config, std=INITS[init][2])
     radius_at_start = radius(begun.params)
     schedule = Schedule(config.num_updates, config.eval_every)

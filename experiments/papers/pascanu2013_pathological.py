@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray
 from _kit import fields
-from _kit.trained import unit
+from _kit.trained import setup, unit
 from _paper import Paper
 from _pathological import ORDER, PROBLEMS, Problem, random_order
 from _training import trained
@@ -43,13 +43,7 @@ from gradflow.spec import check_name
 from gradflow.study import Claim, derived, numbers
 from gradflow.study.figure import Figure
 from gradflow.tasks import Task, resolve_task
-from gradflow.train import (
-    Schedule,
-    Training,
-    resolve_clipping,
-    resolve_optimiser,
-    resolve_regulariser,
-)
+from gradflow.train import Schedule, Training
 from gradflow.train.model import predict
 
 STD = 0.1
@@ -94,14 +88,14 @@ def rnn_of(problem: Problem, config: Config, input_size: int) -> Cell:
 
 def training_of(problem: Problem, task: Task, config: Config) -> Training:
     """Sets up MSGD-CR on a task."""
-    return Training(
+    return setup(
+        config,
         rnn_of(problem, config, task.input_size),
         task,
-        resolve_optimiser("sgd"),
-        clipping=resolve_clipping(f"global_norm(threshold={problem.threshold})"),
-        regulariser=resolve_regulariser(f"omega(weight={problem.omega})"),
+        optimiser="sgd",
+        clipping=f"global_norm(threshold={problem.threshold})",
+        regulariser=f"omega(weight={problem.omega})",
         batch_size=20,
-        eval_size=config.eval_size,
     )
 
 

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray
 from _kit import fields, runs
-from _kit.trained import begin, unit
+from _kit.trained import begin, setup, unit
 from _paper import Paper
 from _training import all_below, first_below, trained
 
@@ -38,7 +38,7 @@ from gradflow.initializers import resolve_bias
 from gradflow.study import Claim, derived, statement
 from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import Task, resolve_task
-from gradflow.train import Progress, Schedule, Training, resolve_optimiser
+from gradflow.train import Progress, Schedule
 
 REACHED = 0.05
 LEARNING_RATE = 1e-3
@@ -86,13 +86,7 @@ def train_lstm(
     enough: Callable[[Progress], bool],
 ) -> xarray.Dataset:
     """Trains all seeds of one LSTM by the paper's RMSprop."""
-    training = Training(
-        cell,
-        task,
-        resolve_optimiser("rmsprop(decay=0.9)"),
-        batch_size=config.batch_size,
-        eval_size=config.eval_size,
-    )
+    training = setup(config, cell, task, optimiser="rmsprop(decay=0.9)")
     begun = begin(training, runs.keys(config), [(LEARNING_RATE,)])
     schedule = Schedule(config.num_updates, config.eval_every, early_stop=False)
     options = {"folder": folder, "identity": identity, "enough": enough}

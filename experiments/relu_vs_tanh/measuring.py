@@ -16,7 +16,6 @@ from gradflow.cells.rnn import switched_rnn, with_each_activation
 from gradflow.numerics.exact_slopes import exact_slopes
 from gradflow.spec import split_specs
 from gradflow.tasks import Task
-from gradflow.train import Training, resolve_clipping, resolve_optimiser
 from relu_vs_tanh.config import Config
 from relu_vs_tanh.paths import log_live_paths
 
@@ -116,13 +115,8 @@ def sweep(config: Config) -> xarray.Dataset:
 
 def train(config: Config, task: Task, folder: Path | None) -> xarray.Dataset:
     """Trains the first initialiser with every activation at its own learning rate."""
-    training = Training(
-        switched_rnn(config.activations, task.input_size, config.hidden_size),
-        task,
-        resolve_optimiser("adam"),
-        clipping=resolve_clipping("global_norm(threshold=1)"),
-        batch_size=config.batch_size,
-    )
+    cell = switched_rnn(config.activations, task.input_size, config.hidden_size)
+    training = trained.setup(config, cell, task, clipping="global_norm(threshold=1)")
     grid, number = config.learning_rates, len(config.activations)
     test, validation = tuning.keys(config)
     cells = [_first(config, keys, task.input_size) for keys in (test, validation)]
