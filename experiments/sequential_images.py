@@ -232,15 +232,16 @@ def _curves(config: Config, progress: Any) -> xarray.Dataset:
     sizes = {"seed": config.num_seeds}
     found = {name: np.moveaxis(values, 0, 1) for name, values in progress.probes.items()}
     schedule = config.schedule
+    dims = ("seed", "probe_update")
+    probed, at = probes.record(found, dims, schedule.probings, axis="lag")
     return xarray.Dataset(
         {
             **trained.curves(progress, ("loss", "accuracy"), sizes),
-            **probes.variables(found, ("seed", "probe_update"), axis="lag"),
+            **probed,
         },
         coords={
             "update": ("update", schedule.evaluations, {"units": "updates"}),
-            **({"probe_update": schedule.probings} if found else {}),
-            **probes.coordinates(found),
+            **at,
         },
     )
 

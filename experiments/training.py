@@ -243,8 +243,9 @@ def _dataset(
         name: trained.by_setting(values, list(sizes.values()))
         for name, values in progress.probes.items()
     }
-    schedule, probed = _schedule(config), probes.variables(found, (*sizes, "probe_update"))
-    at = {"probe_update": schedule.probings, "step": np.arange(training.task.num_steps + 1)}
+    schedule = _schedule(config)
+    probed, at = probes.record(found, (*sizes, "probe_update"), schedule.probings)
+    steps = {"step": np.arange(training.task.num_steps + 1)} if probed else {}
     return xarray.Dataset(
         {
             **trained.curves(progress, list(progress.metrics), sizes),
@@ -255,8 +256,8 @@ def _dataset(
             **swept,
             "seed": np.arange(num_runs),
             "update": ("update", schedule.evaluations, {"units": "updates"}),
-            **(at if probed else {}),
-            **probes.coordinates(found),
+            **at,
+            **steps,
         },
     )
 

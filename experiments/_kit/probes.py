@@ -1,7 +1,7 @@
 """Probes in the studies: flags, variables of the record, heat maps.
 
-A study measures with `gradflow.train.probes.prober`, puts `variables` into its record, beside a
-coordinate ``probe_update`` or ``probe_epoch``, and gives each of `rows` a part of its figure.
+A study measures with `gradflow.train.probes.prober`, puts `record` into its own, with a dimension
+``probe_update`` or ``probe_epoch``, and gives each of `rows` a part of its figure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,19 +84,33 @@ def variables(
     return {**found, **({"gates": ((*dims, "gate", axis), np.stack(gates, -2))} if gates else {})}
 
 
-def gate_names(probes: Mapping[str, Any]) -> list[str]:
-    """Returns the coordinate ``gate`` of `variables`; empty without that probe."""
-    return sorted(name.partition(".")[2] for name in probes if name.startswith("gates."))
-
-
 def coordinates(probes: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Returns the coordinates ``gate`` and ``index`` of `variables`, where it has them."""
-    gates, found = gate_names(probes), {}
-    if gates:
-        found["gate"] = gates
+    gates = sorted(name.partition(".")[2] for name in probes if name.startswith("gates."))
+    found: dict[str, Any] = {"gate": gates} if gates else {}
     if "spectrum" in probes:
         found["index"] = np.arange(np.shape(probes["spectrum"])[-1])
     return found
+
+
+def record(
+    probes: Mapping[str, np.ndarray],
+    dims: Sequence[str],
+    times: Any,
+    *,
+    axis: Literal["step", "lag"] = "step",
+) -> tuple[dict[str, Variable], dict[str, Any]]:
+    """Returns the probes as variables and coordinates of a record: none of either without probes.
+
+    Args:
+      probes: As `variables` takes them.
+      dims: The names of the axes in front, that of time last.
+      times: The coordinate of that axis.
+      axis: As `variables` takes it.
+    """
+    if not probes:
+        return {}, {}
+    return variables(probes, dims, axis=axis), {dims[-1]: times, **coordinates(probes)}
 
 
 def rows(dataset: xarray.Dataset) -> list[tuple[str, str | None]]:

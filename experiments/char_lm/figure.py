@@ -6,16 +6,11 @@ import numpy as np
 import xarray
 from _kit import curves, outcomes, probes
 
-from char_lm.results import final_bits, over, per_character
+from char_lm.results import PUBLISHED, WHEN, final_bits, over, per_character
 from gradflow import study
 from gradflow.flow.summary import HORIZON
 from gradflow.spec import parse_spec
 from gradflow.study.figure import Axes, Figure
-
-WHEN = ("at initialisation", "trained")
-
-PUBLISHED = {"minGRU": 1.548, "Transformer": 1.547, "Mamba": 1.575}
-"""Test losses on Tiny Shakespeare in nats per character: Feng et al. 2024."""
 
 
 def figure(dataset: xarray.Dataset) -> Figure:

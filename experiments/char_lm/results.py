@@ -1,14 +1,20 @@
-"""What the trained language models came to: bits, horizons, and the claims about them."""
+"""What the trained language models came to: bits, horizons, the summary and the claims."""
 
 import numpy as np
 import xarray
-from _kit import decisions
+from _kit import decisions, rates, tuning
 
 from gradflow import flow, statistics, study
 from gradflow.spec import parse_spec
 
 TARGET = 2.5
 """The bits per character that a network of the default size reaches on Tiny Shakespeare."""
+
+
+WHEN = ("at initialisation", "trained")
+
+PUBLISHED = {"minGRU": 1.548, "Transformer": 1.547, "Mamba": 1.575}
+"""Test losses on Tiny Shakespeare in nats per character: Feng et al. 2024."""
 
 
 def per_character(dataset: xarray.Dataset) -> xarray.DataArray:
@@ -42,6 +48,41 @@ def best(dataset: xarray.Dataset) -> str:
 def horizons(dataset: xarray.Dataset, spec: str, probing: int) -> np.ndarray:
     """Computes the lag, by seed, at which ‖∂h_T/∂h_k‖ is 1e-3; infinite beyond the longest lag."""
     return flow.horizons(dataset.log_norm.sel(cell=spec).isel(probe_update=probing).values)
+
+
+def summary(dataset: xarray.Dataset) -> str:
+    """The bits and horizons of each cell, and what is published."""
+    rows = [_row(spec, dataset) for spec in map(str, dataset.cell.values)]
+    published = ", ".join(f"{name} {nats / np.log(2):.2f}" for name, nats in PUBLISHED.items())
+    whole = dataset.attrs["num_characters"]
+    held_out = whole - dataset.attrs["num_trained"]
+    return "\n".join(
+        [
+            study.table(rows),
+            f"(held out: the last {held_out} of {whole} characters; 95 % over {over(dataset)})",
+            f"The frequencies of the characters alone give {dataset.attrs['alone']:.2f} bits per "
+            "character.",
+            f"Published for Tiny Shakespeare, larger networks, other splits: {published}.",
+            f"The best network is {best(dataset)}.",
+            tuning.note(dataset),
+        ]
+    )
+
+
+def _row(spec: str, dataset: xarray.Dataset) -> dict[str, str]:
+    data, longest = dataset.sel(cell=spec), dataset.sizes["lag"] - 1
+    reached = [np.median(horizons(dataset, spec, at)) for at in (0, -1)]
+    return {
+        "cell": spec,
+        "rate": tuning.text(data),
+        "weights": f"{int(data.num_weights[0])}",
+        "bits per character": f"{final_bits(dataset, spec):.3f}",
+        "on the training text": f"{float(data.train_bits.isel(update=-1).mean()):.3f}",
+        **{
+            f"horizon {when}": rates.lag_text(float(lag), longest)
+            for when, lag in zip(WHEN, reached, strict=True)
+        },
+    }
 
 
 def claims(dataset: xarray.Dataset) -> list[study.Claim]:

@@ -43,11 +43,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import xarray
-from _kit import cells, probes, rates, trained, tuning
+from _kit import cells, probes, trained, tuning
 
 from char_lm.config import Config
-from char_lm.figure import PUBLISHED, WHEN, figure
-from char_lm.results import best, claims, final_bits, horizons, over
+from char_lm.figure import figure
+from char_lm.results import claims, summary
 from char_lm.sampling import train_and_write
 from char_lm.training import Reader, readers, train, tried_bits
 from gradflow import study
@@ -103,7 +103,8 @@ def _measure(
     params, lengths = last.state.params, np.asarray(reader.text.weights).sum(axis=0)
     bits, train_bits = (last.metrics[name][None, None] for name in ("stretch_bits", "train_bits"))
     each = {name: values[None, None] for name, values in last.probes.items()}
-    probed = probes.variables(each, (*run, "probe_update"), axis="lag")
+    times = ("probe_update", config.schedule.probings, {"units": "updates"})
+    probed, at = probes.record(each, (*run, "probe_update"), times, axis="lag")
     dims, log_norm = probed["log_norms"]
     if "log_norms" not in split_specs(config.probe):
         del probed["log_norms"]
@@ -121,48 +122,12 @@ def _measure(
             "cell": [reader.spec],
             "seed": [seed],
             "update": ("update", config.schedule.evaluations, {"units": "updates"}),
-            "probe_update": ("probe_update", config.schedule.probings, {"units": "updates"}),
             "lag": ("lag", np.arange(log_norm.shape[-1]), {"units": "steps"}),
             "unit": np.arange(params["readout"]["W"].shape[1]),
             "length": ("stretch", lengths, {"units": "characters"}),
-            **probes.coordinates(last.probes),
+            **at,
         },
     )
-
-
-def summary(dataset: xarray.Dataset) -> str:
-    """The bits and horizons of each cell, and what is published."""
-    rows = [_row(spec, dataset) for spec in map(str, dataset.cell.values)]
-    published = ", ".join(f"{name} {nats / np.log(2):.2f}" for name, nats in PUBLISHED.items())
-    whole = dataset.attrs["num_characters"]
-    held_out = whole - dataset.attrs["num_trained"]
-    return "\n".join(
-        [
-            study.table(rows),
-            f"(held out: the last {held_out} of {whole} characters; 95 % over {over(dataset)})",
-            f"The frequencies of the characters alone give {dataset.attrs['alone']:.2f} bits per "
-            "character.",
-            f"Published for Tiny Shakespeare, larger networks, other splits: {published}.",
-            f"The best network is {best(dataset)}.",
-            tuning.note(dataset),
-        ]
-    )
-
-
-def _row(spec: str, dataset: xarray.Dataset) -> dict[str, str]:
-    data, longest = dataset.sel(cell=spec), dataset.sizes["lag"] - 1
-    reached = [np.median(horizons(dataset, spec, at)) for at in (0, -1)]
-    return {
-        "cell": spec,
-        "rate": tuning.text(data),
-        "weights": f"{int(data.num_weights[0])}",
-        "bits per character": f"{final_bits(dataset, spec):.3f}",
-        "on the training text": f"{float(data.train_bits.isel(update=-1).mean()):.3f}",
-        **{
-            f"horizon {when}": rates.lag_text(float(lag), longest)
-            for when, lag in zip(WHEN, reached, strict=True)
-        },
-    }
 
 
 EXPERIMENT = study.Experiment(

@@ -21,7 +21,9 @@ def measure(trainer: Trainer, spec: str, seed: int, folder: Path | None) -> xarr
         trainer.save_cell(best, study.params_folder(folder) / sanitise(spec))
     predicted = trainer.log_likelihoods(best, corpus.test).argmax(axis=1)
     epochs = ("model", "seed", "epoch")
-    probed, times = _probed(trainer, done.probes)
+    each = {name: values[None, None] for name, values in done.probes.items()}
+    times = ("probe_epoch", trainer.schedule.probings, {"units": "epochs"})
+    probed, at = probes.record(each, ("model", "seed", "probe_epoch"), times)
     return xarray.Dataset(
         {
             "predicted": (("model", "seed", "example"), predicted[None, None].astype(np.int16)),
@@ -40,7 +42,7 @@ def measure(trainer: Trainer, spec: str, seed: int, folder: Path | None) -> xarr
             "seed": [seed],
             "when": list(WHEN),
             "lag": curves.coordinates(norms[0].shape[-1] - 1)["lag"],
-            **times,
+            **at,
         },
         attrs={
             "data": trainer.config.data,
@@ -48,16 +50,4 @@ def measure(trainer: Trainer, spec: str, seed: int, folder: Path | None) -> xarr
             "learnt": len(corpus.training.labels),
             "words": corpus.num_words,
         },
-    )
-
-
-def _probed(trainer: Trainer, found: dict[str, np.ndarray]) -> tuple[dict, dict]:
-    """The probes as variables of the record, and their coordinates."""
-    if not found:
-        return {}, {}
-    each = {name: values[None, None] for name, values in found.items()}
-    times = trainer.schedule.probings
-    return (
-        probes.variables(each, ("model", "seed", "probe_epoch")),
-        {"probe_epoch": ("probe_epoch", times, {"units": "epochs"}), **probes.coordinates(found)},
     )

@@ -181,14 +181,11 @@ def record(
 
 def _probed(config: Config, measured: dict[str, np.ndarray]) -> tuple[dict, dict]:
     """The probes as variables of the record of one model, and their coordinates."""
-    if not measured:
-        return {}, {}
     each = {name: np.moveaxis(values, 0, 1)[None] for name, values in measured.items()}
-    found = probes.variables(each, ("model", "seed", "probe_epoch"), axis="lag")
-    # Without s_0, for the reason given in `log_norms`.
-    cut = {k: (d, v[..., :-1] if d[-1] == "lag" else v) for k, (d, v) in found.items()}
     epochs = np.arange(0, config.epochs + 1, config.probe_every)
-    return cut, {"probe_epoch": epochs, **probes.coordinates(measured)}
+    found, at = probes.record(each, ("model", "seed", "probe_epoch"), epochs, axis="lag")
+    # Without s_0, for the reason given in `log_norms`.
+    return {k: (d, v[..., :-1] if d[-1] == "lag" else v) for k, (d, v) in found.items()}, at
 
 
 def save_cell(config: Config, name: str, net: Forecaster, params: Any, folder: Path | None) -> None:

@@ -44,11 +44,12 @@ def measure(
     probed = data.test.of_one_length(config.num_probed)
     num_encoder, num_decoder = probed.sources.shape[1], probed.targets.shape[1]
     found = {name: np.moveaxis(values, 0, 1) for name, values in last.probes.items()}
-    variables = probes.variables(found, ("seed", "probe_update"), axis="lag")
+    dims, schedule = ("seed", "probe_update"), config.schedule
+    probed, at = probes.record(found, dims, schedule.probings, axis="lag")
     return xarray.Dataset(
         {
             **{name: (("seed", "update"), last.metrics[name].T) for name in METRICS},
-            **variables,
+            **probed,
             "log_adjoint": _norms(net, probed, (first, params)),
             **_examples(net, data, params),
             **tuning.variables(tried, config.learning_rates),
@@ -56,10 +57,9 @@ def measure(
         coords={
             "stage": list(STAGES),
             "step": np.arange(-num_encoder, num_decoder + 1),
-            "update": config.schedule.evaluations,
-            **({"probe_update": config.schedule.probings} if found else {}),
+            "update": schedule.evaluations,
             **({"lag": np.arange(num_encoder + 1)} if found else {}),
-            **probes.coordinates(found),
+            **at,
         },
     ).expand_dims(cell=[spec])
 

@@ -6,7 +6,12 @@ import pytest
 
 from gradflow.cells import resolve
 from gradflow.interop import Layer, Net
-from gradflow.report.samples import captured_batches, generated_batches, read_lengths, read_sample
+from gradflow.report.samples import (
+    captured_batches,
+    generated_batches,
+    read_lengths,
+    read_sample,
+)
 
 
 def layer(name: str, input_size: int, **options) -> Layer:

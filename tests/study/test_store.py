@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import xarray
 
-from gradflow.study.store import read_dataset, read_verified, to_json, write_dataset, write_verified
+from gradflow.study.store import (
+    read_dataset,
+    read_verified,
+    to_json,
+    write_dataset,
+    write_verified,
+)
 
 
 def dataset() -> xarray.Dataset:

@@ -8,7 +8,11 @@ import pytest
 from gradflow import unroll
 from gradflow.cells import rnn
 from gradflow.train.direction import compare
-from gradflow.train.truncation import begin_stream, truncated_gradient, window_gradient
+from gradflow.train.truncation import (
+    begin_stream,
+    truncated_gradient,
+    window_gradient,
+)
 
 NUM_STEPS, BATCH = 5, 2
 
