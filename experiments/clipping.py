@@ -31,7 +31,6 @@ run resumes from its last evaluation.
 
 import itertools
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,9 +109,8 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     _ = config.schedule  # numbers that do not divide are reported before anything is trained
     parts: dict[str, list[xarray.Dataset]] = {task: [] for task in tasks}
     for (task, kind), training in study.progress(list(units.items()), "task and clipping"):
-        train = partial(_train, config, task, kind, training)
         name = f"task={task},clipping={kind}"
-        parts[task].append(trained.unit(once, name, train))
+        parts[task].append(trained.unit(once, name, _train, config, task, kind, training))
     how: dict[str, Any] = {"data_vars": "all", "join": "exact"}
     by_task = [xarray.concat(of_task, dim="setting", **how) for of_task in parts.values()]
     return xarray.concat(by_task, dim="task", **how)

@@ -31,7 +31,6 @@ Chen, Pennington, Schoenholz 2018, arXiv:1806.05394 (critical).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -132,7 +131,7 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
 
 def _on_task(config: Config, spec: str, task: Task, once: study.Once) -> xarray.Dataset:
     parts = [
-        trained.unit(once, f"task={spec},{name}", partial(_train, config, spec, task, name))
+        trained.unit(once, f"task={spec},{name}", _train, config, spec, task, name)
         for name in study.progress(config.networks, spec)
     ]
     about = {"baseline": task.baseline, "num_steps": task.num_steps}

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray
-from _kit import decisions, fields, outcomes, runs
+from _kit import decisions, fields, outcomes, rates, runs
 
 from gradflow import Params, flow, statistics, study, unroll
 from gradflow.cells import rnn
@@ -197,20 +197,9 @@ def _single(leaf: jax.Array) -> jax.Array:
 
 def crossing(dataset: xarray.Dataset) -> np.ndarray:
     """Finds the gain at which the largest exponent first crosses zero, (hidden_size, run)."""
-    largest = dataset.exponent.isel(index=0).transpose("hidden_size", "run", "gain")
-    return np.array(
-        [[_crossing(dataset.gain.values, curve) for curve in curves] for curves in largest.values]
-    )
-
-
-def _crossing(gains: np.ndarray, exponents: np.ndarray) -> float:
-    order = np.argsort(gains)
-    gains, exponents = gains[order], exponents[order]
-    above = np.flatnonzero(exponents > 0)
-    if not len(above) or above[0] == 0:
-        return np.nan
-    i = above[0]
-    return float(np.interp(0, exponents[i - 1 : i + 1], gains[i - 1 : i + 1]))
+    largest = dataset.exponent.isel(index=0).sortby("gain")
+    by_run = largest.transpose("hidden_size", "run", "gain")
+    return np.apply_along_axis(partial(rates.crossing, by_run.gain.values), -1, by_run.values)
 
 
 def over_predicted(dataset: xarray.Dataset) -> xarray.DataArray:

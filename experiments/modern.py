@@ -125,7 +125,7 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     specs = cells.specs(config.cell)
     made = {(task, spec): _cell(config, task, spec) for task in config.tasks for spec in specs}
     parts = [
-        trained.unit(once, f"task={task},cell={spec}", partial(_train, config, task, spec, cell))
+        trained.unit(once, f"task={task},cell={spec}", _train, config, task, spec, cell)
         for (task, spec), cell in study.progress(made.items(), "trainings")
     ]
     by_task = [

@@ -140,9 +140,7 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     for order, found in everything.items():
         parts = [
             trained.unit(
-                once,
-                f"{order}, cell={name}",
-                partial(_measure, config, (order, name), cell, found),
+                once, f"{order}, cell={name}", _measure, config, (order, name), cell, found
             )
             for name, cell in made.items()
         ]

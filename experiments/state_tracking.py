@@ -162,7 +162,7 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     work = [(task, spec) for task in config.tasks for spec in specs]
     made = {(task, spec): _network(config, PROBLEMS[task], spec) for task, spec in work}
     parts = [
-        trained.unit(once, f"task={task},cell={spec}", partial(_train, config, task, spec, cell))
+        trained.unit(once, f"task={task},cell={spec}", _train, config, task, spec, cell)
         for (task, spec), cell in study.progress(made.items(), "trainings")
     ]
     found = xarray.combine_by_coords(parts, data_vars="all", join="exact", combine_attrs="drop")

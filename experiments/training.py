@@ -35,7 +35,6 @@ import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,7 +115,7 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     trainings = {spec: _training(spec, config) for spec in cells.specs(config.cell, "gru")}
     _schedule(config)
     parts = [
-        trained.unit(once, f"cell={spec}", partial(_train, config, spec, training))
+        trained.unit(once, f"cell={spec}", _train, config, spec, training)
         for spec, training in trainings.items()
     ]
     return xarray.concat(parts, dim="cell", join="outer", coords="minimal")

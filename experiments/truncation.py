@@ -35,7 +35,6 @@ seconds in the record are those of the machine that it ran on, and differ betwee
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -181,8 +180,7 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     _ = config.schedule  # numbers that do not divide are reported before anything is trained
     parts: dict[str, list[xarray.Dataset]] = {}
     for (name, k), training in study.progress(list(units.items()), "windows"):
-        train = partial(_measure, config, name, k, training)
-        part = trained.unit(once, f"task={name},k={k}", train)
+        part = trained.unit(once, f"task={name},k={k}", _measure, config, name, k, training)
         parts.setdefault(name, []).append(part)
     found = [xarray.concat(of_task, dim="window") for of_task in parts.values()]
     return xarray.concat(found, dim="task", join="outer")

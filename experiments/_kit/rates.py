@@ -66,6 +66,20 @@ def _linearity(curve: np.ndarray) -> float:
     return float(np.corrcoef(lag, curve[lag])[0, 1] ** 2)
 
 
+def crossing(gains: np.ndarray, exponents: np.ndarray) -> float:
+    """Finds the first gain at which the exponent exceeds 0, between points of a sweep; or NaN.
+
+    The gains are in ascending order.
+    """
+    above = np.flatnonzero(exponents > 0)
+    if not len(above) or above[0] == 0:
+        return np.nan
+    low, high = exponents[above[0] - 1 : above[0] + 1]
+    part = -low / (high - low) if np.isfinite(low) else 1.0
+    before, after = gains[above[0] - 1 : above[0] + 1]
+    return float(before + part * (after - before))
+
+
 def lag_text(lag: float, longest: int) -> str:
     """Writes a lag, or that it lies beyond the longest one measured."""
     return f"{lag:.0f}" if np.isfinite(lag) else f"> {longest}"

@@ -68,8 +68,11 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     todo, parts = readers(config, specs, characters), []
     for reader in todo:
         tried = once(f"cell={reader.spec},rates", partial(_tried, config, reader))
-        rate = tried[tuning.RATE].item()
-        seeds = [_unit(config, reader, (seed, rate), once) for seed in range(config.num_seeds)]
+        rate, name = tried[tuning.RATE].item(), f"cell={reader.spec},seed="
+        seeds = [
+            trained.unit(once, f"{name}{seed}", _measure, config, reader, seed, rate)
+            for seed in range(config.num_seeds)
+        ]
         parts.append(xarray.merge([xarray.concat(seeds, dim="seed"), tried]))
     whole = xarray.concat(parts, dim="cell", join="outer", coords="minimal")
     return whole.assign_attrs(  # pyright: ignore[reportReturnType]
@@ -87,18 +90,10 @@ def _tried(config: Config, reader: Reader) -> xarray.Dataset:
     return xarray.Dataset(tried).expand_dims(cell=[reader.spec])
 
 
-def _unit(
-    config: Config, reader: Reader, which: tuple[int, float], once: study.Once
-) -> xarray.Dataset:
-    measure = partial(_measure, config, reader, which)
-    return trained.unit(once, f"cell={reader.spec},seed={which[0]}", measure)
-
-
 def _measure(
-    config: Config, reader: Reader, which: tuple[int, float], folder: Path | None
+    config: Config, reader: Reader, seed: int, rate: float, folder: Path | None
 ) -> xarray.Dataset:
     """Trains a cell from a seed at a rate, and keeps its curves, its probes and its readout."""
-    seed, rate = which
     last, run = jax.device_get(train(config, reader, seed, rate, folder)), ("cell", "seed")
     params, lengths = last.state.params, np.asarray(reader.text.weights).sum(axis=0)
     bits, train_bits = (last.metrics[name][None, None] for name in ("stretch_bits", "train_bits"))

@@ -35,8 +35,6 @@ not fetched, the run says where they are published. Takes five to six minutes on
 defaults, which are those of TREC. params/ has the cell of each model, of its first seed.
 """
 
-from functools import partial
-
 import numpy as np
 import xarray
 from _kit import trained
@@ -67,7 +65,7 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     for spec, net in study.progress(list(nets.items()), "models"):
         trainer = Trainer(config, net, corpus)
         seeds = [
-            trained.unit(once, f"model={spec},seed={seed}", partial(measure, trainer, spec, seed))
+            trained.unit(once, f"model={spec},seed={seed}", measure, trainer, spec, seed)
             for seed in range(config.num_seeds)
         ]
         parts.append(xarray.concat(seeds, dim="seed"))

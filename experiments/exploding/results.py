@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import xarray
-from _kit import curves, decisions
+from _kit import curves, decisions, rates
 
 from gradflow import statistics, study
 
@@ -18,17 +18,6 @@ HEAVY = 2.0
 
 ROUGH = 10.0
 """The factor over the roughness below the critical gain from which on a line counts as rough."""
-
-
-def crossing(gains: np.ndarray, exponents: np.ndarray) -> float:
-    """Finds the first gain at which the exponent exceeds 0, between points of the sweep; or NaN."""
-    above = np.flatnonzero(exponents > 0)
-    if not len(above) or above[0] == 0:
-        return math.nan
-    low, high = exponents[above[0] - 1 : above[0] + 1]
-    part = -low / (high - low) if np.isfinite(low) else 1.0
-    before, after = gains[above[0] - 1 : above[0] + 1]
-    return float(before + part * (after - before))
 
 
 def log_excess(log_norms: np.ndarray) -> float:
@@ -52,7 +41,7 @@ def critical_gains(data: xarray.Dataset) -> np.ndarray:
     """Finds the measured critical gain of each run of one network at each size, (run, size)."""
     gains = float(data.critical) * data.ratio.values
     exponents = data.sized_exponent.transpose("run", "size", "ratio").values
-    return np.array([[crossing(gains, of_size) for of_size in run] for run in exponents])
+    return np.array([[rates.crossing(gains, of_size) for of_size in run] for run in exponents])
 
 
 def extrapolated(data: xarray.Dataset) -> np.ndarray:

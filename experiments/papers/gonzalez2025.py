@@ -25,7 +25,7 @@ import numpy as np
 import xarray
 from _driven import driven, sample
 from _iterations import count_iterations
-from _kit import curves, fields
+from _kit import curves, fields, rates
 from _paper import Paper
 
 from gradflow import flow, study
@@ -133,12 +133,7 @@ def _solve(config: Config, gain: float) -> xarray.Dataset:
 
 def crossing(dataset: xarray.Dataset) -> float:
     """Finds the gain at which the median exponent passes zero, by linear interpolation."""
-    median = dataset.exponent.median("seed").values
-    at = int(np.argmax(median > 0))
-    if median[at] <= 0 or at == 0:
-        return float("nan")
-    fraction = -median[at - 1] / (median[at] - median[at - 1])
-    return float(dataset.gain[at - 1] + fraction * (dataset.gain[at] - dataset.gain[at - 1]))
+    return rates.crossing(dataset.gain.values, dataset.exponent.median("seed").values)
 
 
 def claims(dataset: xarray.Dataset) -> list[Claim]:

@@ -56,7 +56,7 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
         once("flow", partial(measure, config)),
         once("scales", partial(measure_scales, config)),
         once("gains", partial(sweep, config)),
-        trained.unit(once, "training", partial(train, config, task)),
+        trained.unit(once, "training", train, config, task),
     ]
     return xarray.merge(parts, join="exact", compat="no_conflicts", combine_attrs="no_conflicts")
 

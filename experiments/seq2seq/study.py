@@ -29,8 +29,6 @@ Takes about five minutes on two cores at the defaults. A killed run resumes from
 evaluation; params/ has the trained encoder and decoder of each cell.
 """
 
-from functools import partial
-
 import xarray
 from _kit import cells, trained, tuning
 
@@ -50,7 +48,7 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     data = dates(config.num_formats) if config.task == "dates" else reversal(config.length)
     nets = {spec: _net(spec, config, data) for spec in specs}  # all, before one is trained
     parts = [
-        trained.unit(once, f"cell={spec}", partial(measure, config, data, spec, net))
+        trained.unit(once, f"cell={spec}", measure, config, data, spec, net)
         for spec, net in nets.items()
     ]
     return xarray.concat(parts, dim="cell", join="outer", coords="minimal").assign_attrs(

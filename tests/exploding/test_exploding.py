@@ -148,14 +148,6 @@ def test_theory_of_the_gated_nets_is_their_jacobian_at_rest(name):
     assert math.isnan(net.exponent(net.critical(0.1) + 0.01, 0.1))
 
 
-def test_crossings_are_found_between_the_gains():
-    gains = np.array([1.0, 2.0, 3.0, 4.0])
-    assert results.crossing(gains, np.array([-2.0, -1.0, 3.0, 5.0])) == 2.25
-    assert results.crossing(gains, np.array([-np.inf, -np.inf, 3.0, -1.0])) == 3.0
-    assert math.isnan(results.crossing(gains, -gains))
-    assert math.isnan(results.crossing(gains, gains))
-
-
 def test_statistics_of_tails_and_slopes():
     assert results.log_excess(np.log([1.0, 1.0, 1.0, 97.0])) == pytest.approx(math.log10(25))
     assert results.log_excess(np.array([0.0, 0.0, 5000.0])) > 2000  # beyond any float
