@@ -145,8 +145,13 @@ def train(config: Config, problem: str, net: str, folder: Path | None) -> xarray
     """
     chosen, task = PROBLEMS[problem], task_of(problem, config.num_steps)
     spec, units = chosen.nets[net]
-    cell, given = resolve(spec)(task.input_size, units), {"batch_size": chosen.batch_size}
-    training = setup(config, cell, task, clipping="global_norm(threshold=1.0)", **given)
+    training = setup(
+        config,
+        resolve(spec)(task.input_size, units),
+        task,
+        clipping="global_norm(threshold=1.0)",
+        batch_size=chosen.batch_size,
+    )
     every = max(1, int(chosen.num_updates * config.budget) // config.evaluations)
     begun = begin(training, runs.keys(config), [(chosen.learning_rate,)])
     schedule = Schedule(every * config.evaluations, every)

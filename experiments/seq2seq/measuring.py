@@ -45,11 +45,11 @@ def measure(
     num_encoder, num_decoder = probed.sources.shape[1], probed.targets.shape[1]
     found = {name: np.moveaxis(values, 0, 1) for name, values in last.probes.items()}
     dims, schedule = ("seed", "probe_update"), config.schedule
-    probed, at = probes.record(found, dims, schedule.probings, axis="lag")
+    variables, at = probes.record(found, dims, schedule.probings, axis="lag")
     return xarray.Dataset(
         {
             **{name: (("seed", "update"), last.metrics[name].T) for name in METRICS},
-            **probed,
+            **variables,
             "log_adjoint": _norms(net, probed, (first, params)),
             **_examples(net, data, params),
             **tuning.variables(tried, config.learning_rates),
