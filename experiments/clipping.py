@@ -335,10 +335,10 @@ def _helps(data: xarray.Dataset) -> study.Claim:
         f"On {task} SGD learns better with the global norm clipped at {CLAIMED:g} than without "
         "clipping, each at its best learning rate.",
         decisions.below(ratio),
-        measured=[
-            study.Measured.of("log10 of the final loss over that without clipping", ratio),
-            study.Measured.of("fraction of seeds solved, less that without clipping", more),
-        ],
+        measured={
+            "log10 of the final loss over that without clipping": ratio,
+            "fraction of seeds solved, less that without clipping": more,
+        },
         criterion="the 95 % interval of the log ratio of the final losses lies below 0",
     )
 

@@ -289,7 +289,7 @@ def _falls(place: str, slopes: xarray.DataArray) -> study.Claim:
         f"falls-at-{place.replace(' ', '-')}",
         f"Without a skip connection the gradient falls by a constant factor per layer, at {place}.",
         decisions.below(rate),
-        measured=study.Measured.of("factor per layer", rate.map(np.exp)),
+        measured={"factor per layer": rate.map(np.exp)},
         criterion="the 95 % interval of the rate per layer lies below 0",
     )
 
@@ -304,10 +304,10 @@ def _undone(place: str, slopes: xarray.DataArray) -> study.Claim:
         f"residual-at-{place.replace(' ', '-')}",
         f"A residual connection undoes the fall of the gradient with depth, at {place}.",
         decisions.every([decisions.above(gain), reaches_zero]),
-        measured=[
-            study.Measured.of("factor per layer", rate.map(np.exp)),
-            study.Measured.of("over that without a skip", gain.map(np.exp)),
-        ],
+        measured={
+            "factor per layer": rate.map(np.exp),
+            "over that without a skip": gain.map(np.exp),
+        },
         criterion="the 95 % interval of the rate per layer reaches 0, and that of the paired gain "
         "over no skip lies above 0",
     )

@@ -346,7 +346,7 @@ def _as_derived(dataset: xarray.Dataset) -> study.Claim:
         "overflow-as-derived",
         "With a forget gate exp(a) the plain form overflows at about the step log(max)/a.",
         decisions.within(ratio, 0.8, 1.2),
-        measured=study.Measured.of("step over log(max)/a", ratio),
+        measured={"step over log(max)/a": ratio},
         criterion="the 95 % interval of the mean ratio lies within 0.8 and 1.2",
     )
 
@@ -359,7 +359,7 @@ def _half_way(dataset: xarray.Dataset) -> study.Claim:
         "The gradient of the plain form is wrong by more than 1 % from about half of that step on, "
         "where nothing is infinite or NaN.",
         decisions.within(ratio, 0.4, 0.6),
-        measured=study.Measured.of("first wrong length over the step of the overflow", ratio),
+        measured={"first wrong length over the step of the overflow": ratio},
         criterion="the 95 % interval of the mean ratio lies within 0.4 and 0.6",
     )
 

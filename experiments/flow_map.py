@@ -181,7 +181,7 @@ def claims(dataset: xarray.Dataset) -> list[study.Claim]:
             "stationary",
             "The factor per step is as large late in a sequence as it is early.",
             decisions.within(ratio, 1 - SAME, 1 + SAME),
-            measured=study.Measured.of("late over early", ratio),
+            measured={"late over early": ratio},
             criterion=f"the 95 % interval of the ratio lies within {SAME:.0%} of 1",
         )
     ]

@@ -146,7 +146,7 @@ def _apart(dataset: xarray.Dataset, cell: str) -> study.Claim:
         f"The framework's default changes ‖∂h_T/∂h_k‖ of the {cell} by more than {APART:g} orders "
         f"of magnitude at lag {int(dataset.lag[-1])}.",
         decisions.above(ratio, APART) if len(last) > 1 else None,
-        measured=study.Measured.of(f"log10 norm, {names[1]} over {names[0]}", ratio),
+        measured={f"log10 norm, {names[1]} over {names[0]}": ratio},
         criterion=f"the 95 % interval between two frameworks lies above {APART:g}",
     )
 

@@ -337,10 +337,8 @@ def _further(fixed: xarray.Dataset) -> study.Claim:
         "larger-bias-further",
         "A larger forget bias carries the gradient of the cell further.",
         bool((np.diff(medians) >= 0).all() and (reached[:, -1] > reached[:, 0]).all()),
-        measured=[
-            study.Measured(f"median horizon at bias {name}", float(lag), unit="steps")
-            for name, lag in ends.items()
-        ],
+        measured={f"median horizon at bias {name}": float(lag) for name, lag in ends.items()},
+        unit="steps",
         criterion="every network's horizon at the largest bias is beyond that at the smallest, and "
         "the median horizon does not fall from any bias to the next",
     )
@@ -359,7 +357,7 @@ def _forget_gate(fixed: xarray.Dataset) -> study.Claim:
         decisions.every(
             decisions.within(ratio, 1 - TOLERANCE, 1 + TOLERANCE) for ratio in found.values()
         ),
-        measured=[study.Measured.of(name, ratio) for name, ratio in found.items()],
+        measured=found,
         criterion=f"the measured log factor per step lies within {TOLERANCE:.0%} of log σ(b) at "
         "every bias, by its 95 % interval",
     )

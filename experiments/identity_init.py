@@ -289,7 +289,7 @@ def _carries(data: xarray.Dataset, when: str, at: int) -> study.Claim:
         decisions.identifier(stage, task),
         f"On {task} ReLU with W_h = I carries its gradient over {lag} steps {when}.",
         decisions.within(norm, -room, room),
-        measured=study.Measured.of(f"log10 norm at lag {lag}", norm),
+        measured={f"log10 norm at lag {lag}": norm},
         criterion=f"the 95 % interval of the mean log10 norm lies within ±{room:g}",
     )
 
@@ -301,7 +301,7 @@ def _learns(data: xarray.Dataset, other: str) -> study.Claim:
         decisions.identifier("learns-more-than", other, task),
         f"ReLU with W_h = I learns {task} better than {name}, each at its own learning rate.",
         decisions.below(ratio),
-        measured=study.Measured.of(f"final loss over that of {other}", ratio.map(np.exp)),
+        measured={f"final loss over that of {other}": ratio.map(np.exp)},
         criterion="the 95 % interval over seeds of the ratio lies below 1",
     )
 

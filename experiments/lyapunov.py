@@ -350,10 +350,10 @@ def _same_gain(dataset: xarray.Dataset) -> study.Claim:
         "same-gain-at-every-width",
         "The largest exponent crosses zero at a gain that does not depend on the width.",
         decisions.every(map(_within, ratios.values())),
-        measured=[
-            study.Measured.of(f"gain at width {a} over that at {b}", ratio.map(np.exp))
+        measured={
+            f"gain at width {a} over that at {b}": ratio.map(np.exp)
             for (a, b), ratio in ratios.items()
-        ],
+        },
         criterion=f"the ratio of the gains of any two widths lies within a factor of {WITHIN:g}, "
         "by its 95 % interval",
     )
@@ -365,7 +365,7 @@ def _time(dataset: xarray.Dataset) -> study.Claim:
         "time-as-predicted",
         "A perturbation is lost after the time that the largest exponent predicts.",
         decisions.within(ratio, 1 / WITHIN, WITHIN),
-        measured=study.Measured.of("time to lose a perturbation over the predicted one", ratio),
+        measured={"time to lose a perturbation over the predicted one": ratio},
         criterion=f"the ratio lies within a factor of {WITHIN:g}, by its 95 % interval",
     )
 
@@ -377,7 +377,7 @@ def _learn(dataset: xarray.Dataset) -> study.Claim:
         "learn-best-at-crossing",
         "Networks learn best at the gain at which the largest exponent crosses zero.",
         _within(ratio),
-        measured=study.Measured.of("best gain over that of the crossing", ratio.map(np.exp)),
+        measured={"best gain over that of the crossing": ratio.map(np.exp)},
         criterion=f"the ratio lies within a factor of {WITHIN:g}, by its 95 % interval",
     )
 

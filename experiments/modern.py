@@ -304,10 +304,10 @@ def _bounded(dataset: xarray.Dataset, names: list[str]) -> study.Claim:
         f"The norm of no cell without a recurrent matrix exceeds {LARGEST:g}, before and after the "
         "training.",
         every(below(one, np.log10(LARGEST)) for one in found.values()),
-        measured=[
-            study.Measured.of(f"largest log10 norm, {stage}, {_name(name)}", found[name, stage])
+        measured={
+            f"largest log10 norm, {stage}, {_name(name)}": found[name, stage]
             for stage, name in worst.items()
-        ],
+        },
         criterion=f"the 95 % interval of the largest log10 norm over all lags lies below "
         f"{np.log10(LARGEST):g} for every cell",
     )

@@ -380,7 +380,7 @@ def _enough(data: xarray.Dataset, others: list[str]) -> study.Claim:
         decisions.every(
             [decisions.above(found[best], ENOUGH), decisions.below(found["tanh"], ENOUGH)]
         ),
-        measured=[study.Measured.of(f"accuracy of {name}", found[name]) for name in (best, "tanh")],
+        measured={f"accuracy of {name}": found[name] for name in (best, "tanh")},
         criterion=f"the 95 % interval of the best of them lies above {ENOUGH:g} and that of tanh "
         "below",
     )
@@ -395,7 +395,7 @@ def _lifted(data: xarray.Dataset, name: str) -> study.Claim:
         decisions.identifier("training-lifts", name),
         f"Training lifts the gradient that reaches the first pixel ({name}).",
         decisions.above(lift),
-        measured=study.Measured.of("change of log10 ‖∂h_T/∂s_0‖", lift),
+        measured={"change of log10 ‖∂h_T/∂s_0‖": lift},
         criterion="the 95 % interval of the change lies above 0",
     )
 

@@ -325,13 +325,10 @@ def _ordered(dataset: xarray.Dataset, task: str) -> list[study.Claim]:
             decisions.identifier("ordered-as-published", task),
             f"On {task} the cells are ordered as in the published table.",
             decisions.every(decisions.above(statistics.estimate(d)) for d in differences),
-            measured=[
-                study.Measured.of(
-                    f"{name} (published {value:g})",
-                    statistics.estimate(accuracy.sel(cell=name).values),
-                )
+            measured={
+                f"{name} (published {value:g})": statistics.estimate(accuracy.sel(cell=name).values)
                 for name, value in values.items()
-            ],
+            },
             criterion=f"of any two cells with published accuracies more than {APART:g} apart, the "
             "95 % interval of the paired difference has the published sign",
         )
@@ -348,10 +345,9 @@ def _flipping(dataset: xarray.Dataset, names: list[str]) -> study.Claim:
         "Every cell that learns parity has eigenvalues of its step Jacobian with a negative real "
         "part.",
         all((values < BELOW).all() for values in smallest.values()) if learnt else None,
-        measured=[
-            study.Measured(f"smallest real part, {name}", float(values.max()))
-            for name, values in smallest.items()
-        ],
+        measured={
+            f"smallest real part, {name}": float(values.max()) for name, values in smallest.items()
+        },
         criterion=f"where the mean accuracy is above {LEARNT:g}, the smallest real part of an "
         f"eigenvalue is below {BELOW:g} in every run",
     )

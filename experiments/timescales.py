@@ -381,11 +381,12 @@ def _fall_and_level(cell: str, data: xarray.Dataset) -> study.Claim:
         "With a loss at the last step the components in W_h fall at the rate of ∂L/∂h_k, and with "
         f"a loss at every step they are level ({cell}).",
         decisions.every(decisions.within(one, -room, room) for one in found[1:]),
-        measured=[
-            study.Measured.of("rate of ∂L/∂h_k", found.adjoint, unit),
-            study.Measured.of("rate of the components less that", found.difference, unit),
-            study.Measured.of("rate with a loss at every step", found.level, unit),
-        ],
+        measured={
+            "rate of ∂L/∂h_k": found.adjoint,
+            "rate of the components less that": found.difference,
+            "rate with a loss at every step": found.level,
+        },
+        unit=unit,
         criterion=f"the difference and the level rate lie within ±{ALIKE:.0%} of the rate of "
         "∂L/∂h_k, by their 95 % intervals",
     )
@@ -397,7 +398,8 @@ def _further(cell: str, data: xarray.Dataset) -> study.Claim:
         decisions.identifier("hear-further-back", cell),
         f"Training makes the weights hear further back ({cell}).",
         decisions.above(steps),
-        measured=study.Measured.of(f"growth in {number} updates", steps, "steps"),
+        measured={f"growth in {number} updates": steps},
+        unit="steps",
         criterion=f"the 95 % interval of the growth of the lag within which {HEARD:.0%} of the "
         "summed norms lie is above 0",
     )

@@ -439,7 +439,7 @@ def _not_revealed(data: xarray.Dataset) -> study.Claim:
         "bias-does-not-reveal",
         "The bias of the truncated gradient at initialisation does not reveal the loss.",
         decisions.above(cosine, HIGH_COSINE),
-        measured=study.Measured.of(f"cosine to the full gradient at k = {k}", cosine),
+        measured={f"cosine to the full gradient at k = {k}": cosine},
         criterion=f"at the longest k < L the cosine at initialisation is above {HIGH_COSINE:g}, by "
         "its 95 % interval",
     )

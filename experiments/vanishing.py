@@ -231,7 +231,7 @@ def claims(dataset: xarray.Dataset) -> list[study.Claim]:
             "exponential",
             "‖∂h_T/∂h_k‖ changes exponentially with the lag.",
             None if np.isnan(fits).any() else bool(min(fits) >= LINEAR),
-            measured=[study.Measured(name, float(r)) for name, r in zip(names, fits, strict=True)],
+            measured={name: float(r) for name, r in zip(names, fits, strict=True)},
             criterion=f"a line through log norm against lag has R² of {LINEAR:g} or more in the "
             "median over runs, for every cell",
         ),
@@ -247,7 +247,7 @@ def _by_cell(dataset: xarray.Dataset, names: list[str]) -> study.Claim:
         "rate-by-cell",
         "The factor per step of ‖∂h_T/∂h_k‖ depends on the cell.",
         decisions.differ(by_seed),
-        measured=[study.Measured.of(name, factor) for name, factor in factors.items()],
+        measured=factors,
         criterion="the 95 % interval of the difference between two cells' rates excludes 0",
     )
 

@@ -126,6 +126,7 @@ def _few_enough(dataset: xarray.Dataset, spec: str) -> study.Claim:
         "few-bits",
         f"The best network needs fewer than {TARGET} bits per character of the held-out text.",
         decisions.below(bits, TARGET),
-        measured=study.Measured.of(spec, bits, "bits per character"),
+        measured={spec: bits},
+        unit="bits per character",
         criterion=f"the 95 % interval, over {over(dataset)}, lies below {TARGET}",
     )

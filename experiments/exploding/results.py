@@ -82,20 +82,16 @@ def claims(dataset: xarray.Dataset) -> list[study.Claim]:
 def _critical_claim(name: str, data: xarray.Dataset) -> study.Claim:
     theory, found = float(data.critical), critical_gain_of(data)
     sizes, by_size = data["size"].values, critical_gains(data)
-    measured = [
-        study.Measured.of("extrapolated", found),
-        study.Measured("theory", theory),
-        *(
-            study.Measured.of(f"at {size} units", statistics.estimate(gains))
-            for size, gains in zip(sizes, by_size.T, strict=True)
-        ),
-    ]
+    at_sizes = {
+        f"at {size} units": statistics.estimate(gains)
+        for size, gains in zip(sizes, by_size.T, strict=True)
+    }
     return study.claim(
         f"critical-gain-{name}",
         f"The gradient of the {name} network explodes from the gain that theory gives, for many "
         "units.",
         decisions.within(found.map(lambda gain: gain / theory), 1 - TOLERANCE, 1 + TOLERANCE),
-        measured=measured,
+        measured={"extrapolated": found, "theory": theory, **at_sizes},
         criterion="the 95 % interval of the gain, extrapolated by a line through 1/N, lies within "
         f"{TOLERANCE:.0%} of the theory's",
     )
@@ -106,7 +102,7 @@ def _tail_claim(name: str, data: xarray.Dataset) -> study.Claim:
         f"heavy-tail-{name}",
         f"Above its critical gain the gradient norms of the {name} network are heavy-tailed.",
         decisions.above(excess := tail_of(data), math.log10(HEAVY)),
-        measured=study.Measured.of("log10 of mean over median", excess),
+        measured={"log10 of mean over median": excess},
         criterion=f"the mean over initialisations is more than {HEAVY:g} times the median, by the "
         "95 % interval",
     )
@@ -118,7 +114,7 @@ def _rough_claim(dataset: xarray.Dataset) -> study.Claim:
         "rough-loss",
         "Above the critical gain the loss along a line in parameter space is rough.",
         decisions.above(change, math.log10(ROUGH)),
-        measured=study.Measured.of("log10 of the roughness over that below", change),
+        measured={"log10 of the roughness over that below": change},
         criterion=f"steepest over median slope is more than {ROUGH:g} times that below the "
         "critical gain, by the 95 % interval",
     )

@@ -132,10 +132,10 @@ def _beaten(
         decisions.identifier("beats-baselines", view, when),
         f"On {data.attrs['series']} ({view}) some model beats {against} {when}.",
         None if fails is None else not fails,
-        measured=[
-            study.Measured.of(f"squared error of {best} over {BASELINES[name]}", ratio)
+        measured={
+            f"squared error of {best} over {BASELINES[name]}": ratio
             for name, ratio in zip(baselines, found[best], strict=True)
-        ],
+        },
         criterion="the 95 % intervals, by block bootstrap, of one model's ratios lie below 1",
     )
 

@@ -45,11 +45,11 @@ def further_is_better(
         id,
         f"Networks whose gradient reaches further forecast better{where}.",
         rank < 0 if p < 0.05 else None,
-        measured=[
-            study.Measured("rank correlation of horizon and error", rank),
-            study.Measured("p by permutation", p),
-            study.Measured("networks", int(networks.sum())),
-        ],
+        measured={
+            "rank correlation of horizon and error": rank,
+            "p by permutation": p,
+            "networks": int(networks.sum()),
+        },
         criterion="the rank correlation of horizon and error is below 0 with p < 0.05",
     )
 

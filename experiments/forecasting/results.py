@@ -132,7 +132,7 @@ def _low_errors(dataset: xarray.Dataset) -> Iterator[study.Claim]:
             limit.id,
             limit.statement,
             decisions.below(error, limit.below),
-            measured=study.Measured.of(f"squared error of {model} ({column})", error),
+            measured={f"squared error of {model} ({column})": error},
             criterion=f"the 95 % interval over seeds lies below {limit.below:g}",
         )
 
@@ -158,9 +158,9 @@ def _at_once(dataset: xarray.Dataset) -> Iterator[study.Claim]:
             id,
             statement,
             decisions.above(ratio, 1),
-            measured=[
-                study.Measured.of("error autoregressive over at once, mean over models", ratio),
-                study.Measured("the least of a model", least),
-            ],
+            measured={
+                "error autoregressive over at once, mean over models": ratio,
+                "the least of a model": least,
+            },
             criterion="the 95 % interval over seeds of the ratio of the errors lies above 1",
         )

@@ -169,7 +169,8 @@ def _claim(change: Change) -> study.Claim:
         change.id,
         change.statement,
         change.holds,
-        measured=study.Measured.of("difference", change.difference, "nats per step"),
+        measured={"difference": change.difference},
+        unit="nats per step",
         criterion=same
         if change.expected == "the same"
         else f"the 95 % interval of the paired difference in nats per step lies {side} 0",
@@ -182,10 +183,11 @@ def _gamma_claim(dataset: xarray.Dataset, factor: float) -> study.Claim:
         f"small-gamma-input-{factor:g}".replace(".", "-"),
         f"With γ_x = {factor:g} γ, a smaller γ of batch normalisation slows the decay.",
         bool((np.diff(means) < 0).all()),
-        measured=[
-            study.Measured(f"γ = {gamma:g}", float(mean), unit="nats per step")
+        measured={
+            f"γ = {gamma:g}": float(mean)
             for gamma, mean in zip(dataset.gamma.values, means, strict=True)
-        ],
+        },
+        unit="nats per step",
         criterion="the mean growth per step falls from each γ to the next",
     )
 

@@ -141,10 +141,11 @@ def _kept(dataset: xarray.Dataset, longer: str, init: str, stds: np.ndarray) -> 
         f"Initialised {init}, with inputs of standard deviation {inputs}, {longer} keeps its "
         f"gradient longer than {other}.",
         decisions.every(map(side, found)),
-        measured=[
-            study.Measured.of(f"rate of tanh less that of ReLU at {std:g}", one, "nats per step")
+        measured={
+            f"rate of tanh less that of ReLU at {std:g}": one
             for std, one in zip(stds, found, strict=True)
-        ],
+        },
+        unit="nats per step",
         criterion="the 95 % interval of the difference in nats per step lies "
         f"{side.__name__} 0 at each of them",
     )

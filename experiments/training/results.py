@@ -10,6 +10,7 @@ from gradflow import statistics, study
 
 
 def swept(data: xarray.Dataset) -> list[str]:
+    """Names the settings that were swept."""
     return [name for name in ("learning_rate", "clip_threshold") if name in data.coords]
 
 
@@ -80,11 +81,8 @@ def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     ]
 
 
-def _fractions(best: dict[str, xarray.Dataset]) -> list[study.Measured]:
-    return [
-        study.Measured(f"fraction of seeds solved by {cell}", float(solved(data).mean()))
-        for cell, data in best.items()
-    ]
+def _fractions(best: dict[str, xarray.Dataset]) -> dict[str, float]:
+    return {f"fraction of seeds solved by {c}": solved(data).mean() for c, data in best.items()}
 
 
 def _cells_differ(best: dict[str, xarray.Dataset]) -> study.Claim:
@@ -107,15 +105,11 @@ def _further_solves_more(best: dict[str, xarray.Dataset]) -> study.Claim:
         "further-reach-solves-more",
         "The further a cell's gradient reaches at initialisation, the more seeds solve the task.",
         decisions.every(further) if pairs else None,
-        measured=[
-            *(
-                study.Measured.of(
-                    f"log10 norm at step 0 over the largest, {cell}", statistics.estimate(values)
-                )
-                for cell, values in at_first.items()
-            ),
-            *_fractions(best),
-        ],
+        measured={
+            f"log10 norm at step 0 over the largest, {cell}": statistics.estimate(values)
+            for cell, values in at_first.items()
+        }
+        | _fractions(best),
         criterion="of any two cells, the one that more seeds solve has the larger gradient at step "
         "0 at initialisation, by the 95 % interval of the difference",
     )
@@ -130,9 +124,9 @@ def _training_changes(best: dict[str, xarray.Dataset]) -> study.Claim:
         "training-changes-reach",
         "Training changes how far the gradient reaches.",
         decisions.every(map(decisions.nonzero, changes.values())),
-        measured=[
-            study.Measured.of(f"change of log10 norm at step 0 over the largest, {cell}", change)
+        measured={
+            f"change of log10 norm at step 0 over the largest, {cell}": change
             for cell, change in changes.items()
-        ],
+        },
         criterion="the 95 % interval of the change excludes 0, for every cell",
     )
