@@ -51,7 +51,7 @@ class Chosen(NamedTuple):
 
 
 def train_at_best(
-    config: Any, cell: Cell, task: Task, *, name: str, folder: Path | None, **what: Any
+    config: Any, cell: Cell, task: Task, /, *, name: str, folder: Path | None, **what: Any
 ) -> Chosen:
     """Trains all seeds at every rate by Adam; keeps the rate of the smallest mean final loss.
 
