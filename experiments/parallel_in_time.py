@@ -206,54 +206,38 @@ def _row(name: str, dataset: xarray.Dataset, of: xarray.DataArray) -> dict[str, 
 def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """What the sign of the exponent decides; inconclusive with fewer than two networks a side."""
     ordered, chaotic = _sides(dataset).values()
-    return [
-        *(_ordered_claims(dataset, ordered, int(ordered.sum()) > 1)),
-        *(_chaotic_claims(dataset, chaotic, int(chaotic.sum()) > 1)),
-    ]
-
-
-def _ordered_claims(
-    dataset: xarray.Dataset, of: xarray.DataArray, enough: bool
-) -> list[study.Claim]:
-    tolerance = dataset.attrs["tolerance"]
-    most = float((dataset.iterations / int(dataset.attrs["num_steps"])).where(of).max())
-    error = float(dataset.error.where(of).max())
+    fraction = dataset.iterations / int(dataset.attrs["num_steps"])
+    most, middle = float(fraction.where(ordered).max()), float(fraction.where(chaotic).median())
+    error, tolerance = float(dataset.error.where(ordered).max()), dataset.attrs["tolerance"]
+    converged = float(dataset.converged.where(chaotic).mean())
+    enough = {name: int(of.sum()) > 1 for name, of in (("below", ordered), ("above", chaotic))}
     return [
         study.claim(
             "few-iterations-below",
             "Below λ = 0 Newton's method needs far fewer iterations than there are steps.",
-            most <= FEW if enough else None,
+            most <= FEW if enough["below"] else None,
             measured={"largest number of iterations over T": most},
             criterion=f"at most {FEW:g} T iterations in every network with λ < {NEGATIVE:g}",
         ),
         study.claim(
             "exact-below",
             "Below λ = 0 the parallel states are those of the sequential scan.",
-            error <= tolerance if enough else None,
+            error <= tolerance if enough["below"] else None,
             measured={"largest error": error},
             criterion=f"errors up to the tolerance {tolerance:g} in every network with "
             f"λ < {NEGATIVE:g}",
         ),
-    ]
-
-
-def _chaotic_claims(
-    dataset: xarray.Dataset, of: xarray.DataArray, enough: bool
-) -> list[study.Claim]:
-    middle = float((dataset.iterations / int(dataset.attrs["num_steps"])).where(of).median())
-    converged = float(dataset.converged.where(of).mean())
-    return [
         study.claim(
             "many-iterations-above",
             "Above λ = 0 Newton's method needs about as many iterations as there are steps.",
-            middle > 0.5 if enough else None,
+            middle > 0.5 if enough["above"] else None,
             measured={"median number of iterations over T": middle},
             criterion=f"over T/2 iterations in the median of networks with λ > {POSITIVE:g}",
         ),
         study.claim(
             "lost-above",
             "Above λ = 0 the parallel solution is lost to rounding errors.",
-            converged == 0 if enough else None,
+            converged == 0 if enough["above"] else None,
             measured={"fraction converged": converged},
             criterion=f"no network with λ > {POSITIVE:g} converges",
         ),

@@ -82,10 +82,7 @@ def _draw_errors(ax: Axes, dataset: xarray.Dataset) -> None:
         ax.plot(published, place, MARKERS[index], mfc="none", mec="0.4", ms=7, mew=0.7)
     ax.set(xscale="log", xlabel="mean squared error (dimensionless)")
     ax.set_title("Errors: one step and ten; open: published")
-    ax.set_yticks(np.arange(len(names)), [name.replace("_", " ") for name in names])
-    ax.invert_yaxis()
-    below = {"loc": "upper center", "bbox_to_anchor": (0.4, -0.13), "ncols": 3}
-    ax.legend(fontsize=7, handlelength=1.2, **below)
+    _name_rows(ax, names, ncols=3)
 
 
 def _draw_origins(ax: Axes, dataset: xarray.Dataset) -> None:
@@ -133,9 +130,14 @@ def _draw_ratios(ax: Axes, dataset: xarray.Dataset) -> None:
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_title("Errors on the test; 95 % over blocks of origins")
-    ax.set_yticks(np.arange(len(names)), [name.replace("_", " ") for name in names])
+    _name_rows(ax, names, ncols=2)
+
+
+def _name_rows(ax: Axes, models: list[str], ncols: int) -> None:
+    """Names the rows, from the top down, with the legend below them."""
+    ax.set_yticks(np.arange(len(models)), [name.replace("_", " ") for name in models])
     ax.invert_yaxis()
-    below = {"loc": "upper center", "bbox_to_anchor": (0.4, -0.13), "ncols": 2}
+    below = {"loc": "upper center", "bbox_to_anchor": (0.4, -0.13), "ncols": ncols}
     ax.legend(fontsize=7, handlelength=1.2, **below)
 
 
