@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray
-from _kit import cells, curves, decisions, fields, runs
+from _kit import cells, curves, decisions, fields, rates, runs
 
 from gradflow import Cell, Params, flow, statistics, study, unroll
 from gradflow.study.figure import Axes, Figure
@@ -282,12 +282,6 @@ def _draw(ax: Axes, data: xarray.Dataset) -> None:
     curves.draw_norms(ax, data.lag, data.log_adjoint, **ADJOINT)
 
 
-def slopes(log_norms: xarray.DataArray) -> np.ndarray:
-    """Fits the rate of each run's curve against the lag, in nats per step."""
-    by_run = log_norms.transpose("run", "lag").values
-    return np.array([flow.summary(curve[None]).rate for curve in by_run])
-
-
 def reach(dataset: xarray.Dataset, place: str) -> np.ndarray:
     """Finds the lag within which HEARD of the summed norms of all components lies, by run."""
     return reaches(dataset.log_component.sel(place=place))
@@ -328,8 +322,9 @@ class Rates(NamedTuple):
 def component_rates(data: xarray.Dataset) -> Rates:
     """Estimates the rates of one cell at initialisation."""
     last, _, every = PLACES
-    adjoints = slopes(data.log_adjoint.sel(place=last))
-    components = {p: slopes(recurrent(data.log_component.sel(place=p))) for p in (last, every)}
+    adjoints = rates.slopes(data.log_adjoint.sel(place=last).transpose("run", "lag"))
+    together = recurrent(data.log_component).transpose("place", "run", "lag")
+    components = {p: rates.slopes(together.sel(place=p)) for p in (last, every)}
     return Rates(
         *map(statistics.estimate, (adjoints, components[last] - adjoints, components[every]))
     )

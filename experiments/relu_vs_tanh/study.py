@@ -87,10 +87,11 @@ def summary(dataset: xarray.Dataset) -> str:
 
 def _row(data: xarray.Dataset) -> dict[str, str]:
     live, size = data.log_live.isel(lag=-1).values, data.log_size.isel(step=-1).values
+    slopes = rates.slopes(data.log_norm.transpose("run", "lag"))
     return {
         "W_h": str(data.init.values),
         "φ": str(data.activation.values),
-        "nats per step": f"{statistics.estimate(run_rates(data.log_norm)):z.3f}",
+        "nats per step": f"{statistics.estimate(slopes):z.3f}",
         "log10 live paths at T": f"{statistics.estimate(live / curves.NATS):z.1f}",
         "runs at -inf": f"{cut_fraction(data.log_norm):.0%}",
         "log10 RMS of h_T": f"{statistics.estimate(size / curves.NATS):z.2f}",
@@ -104,11 +105,6 @@ def _row_of_activation(data: xarray.Dataset) -> dict[str, str]:
         "rate": tuning.text(data),
         "final loss": f"{statistics.estimate(data.loss.isel(update=-1).values):z.4f}",
     }
-
-
-def run_rates(log_norms: xarray.DataArray) -> np.ndarray:
-    """Fits the rate of each run, in nats per step, up to the lag from which its norm is 0."""
-    return rates.slopes(log_norms.transpose("run", "lag"))
 
 
 def cut_fraction(log_norms: xarray.DataArray) -> float:
