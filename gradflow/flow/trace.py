@@ -21,7 +21,7 @@ from gradflow.flow.closed_over import open_cell
 from gradflow.flow.interned import interned
 from gradflow.flow.real_carry import as_real, real_parts
 from gradflow.numerics.exact_slopes import exact_slopes
-from gradflow.numerics.scaling import Scaled, rescale, with_room
+from gradflow.numerics.scaling import Scaled, rescale, room, with_room
 from gradflow.padding import copying_step, fill_padding
 from gradflow.unroll import (
     Lengths,
@@ -33,6 +33,7 @@ from gradflow.unroll import (
     unroll,
     valid_steps,
 )
+from gradflow.unroll.planner import plan_for_rows, pull_by_plan
 
 Rows = PyTree[Float[Array, "_ ..."]]
 """Row vectors over the carry: the carry's pytree with a leading axis."""
@@ -115,8 +116,11 @@ class Trace:
         The trajectory comes from the cell's own step, as in training; the derivatives are those of
         `exact_slopes`, which saturation does not round to zero.
         """
-        step = self.cell.step if self.mask is None else copying_step(self.cell)
-        return exact_slopes(step)(params, s, x)[0]
+        return exact_slopes(self.primal_step())(params, s, x)[0]
+
+    def primal_step(self) -> Callable[..., tuple[Carry, Array]]:
+        """Returns the step as it runs, with a mask for (x_t, is_real): a padded one copies."""
+        return self.cell.step if self.mask is None else copying_step(self.cell)
 
     def at(self, index: Int[Array, ""]) -> tuple[Callable[[Carry], Carry], Carry]:
         """Returns step index + 1 as a function of the carry before it, and that carry."""
@@ -125,7 +129,14 @@ class Trace:
 
     def pull(self, index: Int[Array, ""], rows: Scaled) -> Scaled:
         """Computes rows · J_t with t = index + 1: one step back in time, for any number of rows."""
-        return pull_through(*self.at(index), rows)
+        s, x = jax.tree.map(lambda leaf: leaf[index], (self.before, self.xs))
+        num_rows = len(jax.tree.leaves(rows.value)[0])
+        plan = plan_for_rows(self.primal_step(), self.params, s, x, num_rows)
+        if plan is None:
+            return pull_through(*self.at(index), rows)
+        shift = room(rows.value)
+        pulled = pull_by_plan(plan, self.params, s, x, rows.value, 2.0**shift)
+        return rescale(pulled, rows.exponent - shift)
 
     def pull_rows(self, index: Int[Array, ""], rows: Rows) -> Rows:
         """Computes the same without any rescaling."""
