@@ -3,15 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from oracle import random_state
+from oracle import random_state, sigmoid
 
 from gradflow.unroll import unroll
 
 HEADS = 2
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
 
 
 def silu(a):

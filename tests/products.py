@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from oracle import random_state
 
 from gradflow.cell import Cell
 from gradflow.unroll import unroll
@@ -38,6 +39,17 @@ def step_jacobians(cell, params, inputs, carry=None):
         return ravel_pytree(cell.step(params, unravel(s), x)[0])[0]
 
     return np.asarray(jax.jit(jax.vmap(jax.jacobian(step)))(flat, inputs))
+
+
+def problem(cell, num_steps, seed=0):
+    """Random parameters, inputs (num_steps, 3) and s_0 of a cell with three inputs."""
+    params, carry, _ = random_state(cell, 3, seed)
+    return params, jax.random.normal(jax.random.key(seed + 1), (num_steps, 3)), carry
+
+
+def weighted(outputs):
+    """A loss in which every output counts, each with a weight and a curvature of its own."""
+    return jnp.sum(jnp.sin(outputs) * jnp.arange(1.0, outputs.size + 1).reshape(outputs.shape))
 
 
 def random_rotations(num, size, seed=0):

@@ -1,6 +1,7 @@
 """What the tests of the studies share: the definitions of a study, and the recipe of a run."""
 
 import importlib
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -28,6 +29,14 @@ def load_part(name: str) -> ModuleType:
         return importlib.import_module(name)
     finally:
         sys.path.remove(str(FOLDER))
+
+
+def compiled_once() -> dict[str, str]:
+    """The environment of a process that shares the compiled programs of the tests."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": os.environ["GRADFLOW_TEST_CACHE"],
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
 
 
 def one_run(config: Any, cell: Any, run: int, *, input_size: int | None = None) -> tuple[Any, Any]:

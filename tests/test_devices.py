@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from studies import compiled_once
 
 PROGRAM = """
 import warnings
@@ -101,7 +102,7 @@ def test_runs_and_batches_on_several_devices_equal_those_on_one(num_devices):
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(num_devices), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env=environment | {"JAX_ENABLE_X64": "1"},
+        env=environment | compiled_once() | {"JAX_ENABLE_X64": "1"},
         capture_output=True,
         text=True,
         timeout=300,

@@ -159,10 +159,10 @@ def test_one_initialiser_serves_all_gates_or_each_has_its_own():
 
 
 @pytest.mark.parametrize("make", [orthogonal, identity, scaled_identity, glorot, lecun, normal])
-@pytest.mark.parametrize("gain", [0.0, -1.0, math.nan, math.inf])
-def test_a_gain_that_is_no_positive_number_is_refused(make, gain):
-    with pytest.raises(ValueError, match=f"Expected gain to be positive, got {gain}"):
-        make(gain)
+def test_a_gain_that_is_no_positive_number_is_refused(make):
+    for gain in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"Expected gain to be positive, got {gain}"):
+            make(gain)
 
 
 @pytest.mark.parametrize("name", ["std", "radius"])

@@ -37,9 +37,9 @@ def forget_bias(factory, **options):
     return float(factory(2, 3, **options).init(jax.random.key(0))["f"]["b"][0])
 
 
-@pytest.mark.parametrize("name", sorted(CELLS))
-def test_every_name_gives_its_factory(name):
-    ours, theirs = (f(2, 4).init(jax.random.key(3)) for f in (resolve(name), CELLS[name]))
+def test_every_name_gives_its_factory():
+    assert {name: resolve(name).__wrapped__ for name in CELLS} == CELLS
+    ours, theirs = (f(2, 4).init(jax.random.key(3)) for f in (resolve("gru"), CELLS["gru"]))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 

@@ -1,8 +1,9 @@
 """The trajectory of a cell and its linearised steps, from which every measurement starts.
 
 No measurement forms J_t. Rows go through the step's VJP and columns through its JVP, all of
-them in one matrix product a weight; both keep the carry's own pytree, with the rows (columns)
-along a leading axis of every leaf. A product of many J_t is a `Scaled` value: rows with entries
+them in one matrix product a weight (many rows of a gated cell in fewer, by
+`gradflow.unroll.planner.rows`); both keep the carry's own pytree, with the rows (columns) along a
+leading axis of every leaf. A product of many J_t is a `Scaled` value: rows with entries
 near 1 and a power of two.
 """
 

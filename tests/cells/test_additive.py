@@ -4,15 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import assert_step_matches, random_state
+from oracle import assert_step_matches, random_state, sigmoid
 
 from gradflow import flow
 from gradflow.cells.additive import atr, ran
 from gradflow.unroll import unroll
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
 
 
 def ran_reference(phi):
@@ -30,10 +26,10 @@ def atr_reference(params, h, x):
     return sigmoid(p + q) * p + sigmoid(p - q) * h
 
 
-@pytest.mark.parametrize("input_size, seed", [(3, 0), (0, 1)])
-def test_step_equals_the_reference(input_size, seed):
-    assert_step_matches(ran(input_size, 4), ran_reference(np.tanh), input_size, seed)
-    assert_step_matches(atr(input_size, 4), atr_reference, input_size, seed)
+@pytest.mark.parametrize("input_size", [3, 0])
+def test_step_equals_the_reference(input_size):
+    assert_step_matches(ran(input_size, 4), ran_reference(np.tanh), input_size)
+    assert_step_matches(atr(input_size, 4), atr_reference, input_size)
 
 
 def test_a_ran_without_output_activation_equals_the_reference():

@@ -4,15 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import assert_step_matches, random_state
+from oracle import assert_step_matches, random_state, sigmoid
 
 from gradflow.cells.antisymmetric import antisymmetric, gated_antisymmetric
 
 FACTORIES = [antisymmetric, gated_antisymmetric]
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
 
 
 def field(W, h, gamma):
@@ -25,24 +21,22 @@ def field(W, h, gamma):
     )
 
 
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("eps, gamma", [(0.1, 0.01), (0.5, 0.0)])
-def test_antisymmetric_equals_the_reference(eps, gamma, seed):
+def test_antisymmetric_equals_the_reference(eps, gamma):
     def reference(p, h, x):
         return h + eps * np.tanh(field(p["W_h"], h, gamma) + p["W_x"] @ x + p["b"])
 
-    assert_step_matches(antisymmetric(3, 4, eps=eps, gamma=gamma), reference, 3, seed)
+    assert_step_matches(antisymmetric(3, 4, eps=eps, gamma=gamma), reference, 3)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("eps, gamma", [(0.1, 0.01), (0.5, 0.0)])
-def test_gated_antisymmetric_equals_the_reference(eps, gamma, seed):
+def test_gated_antisymmetric_equals_the_reference(eps, gamma):
     def reference(p, h, x):
         a = field(p["W_h"], h, gamma)
         z = sigmoid(a + p["z"]["W_x"] @ x + p["z"]["b"])
         return h + eps * z * np.tanh(a + p["h"]["W_x"] @ x + p["h"]["b"])
 
-    assert_step_matches(gated_antisymmetric(3, 4, eps=eps, gamma=gamma), reference, 3, seed)
+    assert_step_matches(gated_antisymmetric(3, 4, eps=eps, gamma=gamma), reference, 3)
 
 
 @pytest.mark.parametrize("factory, slope", [(antisymmetric, 1.0), (gated_antisymmetric, 0.5)])
@@ -86,16 +80,3 @@ def test_gates_are_those_used_in_the_step():
     np.testing.assert_allclose(
         cell.step(params, h, x)[0] - h, cell.gates(params, h, x)["z"] * ungated, rtol=1e-12
     )
-
-
-@pytest.mark.parametrize("factory", FACTORIES)
-@pytest.mark.parametrize("eps", [0.0, -0.1, float("nan"), float("inf")])
-def test_non_positive_step_size_raises(factory, eps):
-    with pytest.raises(ValueError, match="Expected eps to be positive, got .*. Set eps"):
-        factory(3, 4, eps=eps)
-
-
-@pytest.mark.parametrize("factory", FACTORIES)
-def test_negative_diffusion_raises(factory):
-    with pytest.raises(ValueError, match="Expected gamma to be non-negative, got -0.1. Set gamma"):
-        factory(3, 4, gamma=-0.1)

@@ -17,9 +17,9 @@ def reference(params, h, x):
     return sigmoid("f") * np.tanh(h) + sigmoid("i") * np.tanh(params["g"]["W_x"] @ x)
 
 
-@pytest.mark.parametrize("input_size, seed", [(3, 0), (3, 1), (0, 2)])
-def test_step_equals_the_reference(input_size, seed):
-    assert_step_matches(cfn(input_size, 4), reference, input_size, seed)
+@pytest.mark.parametrize("input_size", [3, 0])
+def test_step_equals_the_reference(input_size):
+    assert_step_matches(cfn(input_size, 4), reference, input_size)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -38,18 +38,3 @@ def test_state_is_bounded_by_two(key):
     params = random_state(cell, 2)[0]
     run = unroll(cell, params, 30 * jax.random.normal(key, (30, 2)))
     assert 0.9 < jnp.abs(run.outputs).max() <= 2
-
-
-def test_initial_forget_bias_is_one_and_input_bias_minus_one(key):
-    cell = cfn(2, 3)
-    params = cell.init(key)
-    gates = cell.gates(params, jnp.zeros(3), jnp.zeros(2))
-    np.testing.assert_allclose(gates["f"], 1 / (1 + np.exp(-1)), rtol=1e-14)
-    np.testing.assert_allclose(gates["i"], 1 / (1 + np.exp(1)), rtol=1e-14)
-    assert set(params["g"]) == {"W_x"}
-
-
-def test_initial_biases_are_the_given_values(key):
-    params = cfn(2, 3, forget_bias=2.0, input_bias=0.5).init(key)
-    np.testing.assert_array_equal(params["f"]["b"], np.full(3, 2.0))
-    np.testing.assert_array_equal(params["i"]["b"], np.full(3, 0.5))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from oracle import assert_step_matches, random_state
+from oracle import assert_step_matches, random_state, sigmoid
 
 from gradflow.cells.convolutional import conv_gru, conv_lstm
 from gradflow.cells.gru import gru_reset_before
@@ -16,10 +16,6 @@ from gradflow.unroll import unroll
 
 GRID = {"height": 3, "width": 2}
 PIXELS = 6
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
 
 
 def convolve(kernel, image):
@@ -145,21 +141,3 @@ def test_initial_kernels_are_matrices_of_patches(key):
     np.testing.assert_array_equal(params["f"]["b"], np.full(4, 2.0))
     assert "p" not in params["g"] and not ravel_pytree(params["o"]["p"])[0].any()
     assert isinstance(cell.initial_carry(), LSTMCarry)
-
-
-@pytest.mark.parametrize(
-    "options, kind, message",
-    [
-        (
-            {"height": 2, "width": 2},
-            ValueError,
-            r"multiples of height · width = 4, got 6 and 12\. Se",
-        ),
-        ({"height": 0}, ValueError, "Expected height to be at least 1, got 0. Set height to"),
-        ({"kernel_size": 1.5}, TypeError, "Expected kernel_size to be an integer, got 1.5. Set"),
-        ({"peephole": 1}, TypeError, "Expected peephole to be True or False, got 1"),
-    ],
-)
-def test_options_that_do_not_fit_raise(options, kind, message, without_checks_of_types):
-    with pytest.raises(kind, match=message):
-        conv_lstm(6, 12, **options)

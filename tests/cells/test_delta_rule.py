@@ -128,10 +128,3 @@ def test_initial_rates_of_a_gated_deltanet_are_those_of_mamba2(key):
     for values, bounds in ((A, (0, 16)), (np.log10(dt), (-3, -1))):
         counts, _ = np.histogram(values, bins=4, range=bounds)
         assert counts.sum() == 4000 and np.all(np.abs(counts - 1000) < 140)
-
-
-@pytest.mark.usefixtures("without_checks_of_types")
-@FACTORIES
-def test_a_range_that_is_no_flag_raises(factory):
-    with pytest.raises(TypeError, match="Expected negative_eigenvalues to be True or False, got 2"):
-        factory(3, 4, negative_eigenvalues=2)

@@ -4,14 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import assert_step_matches, random_state
+from oracle import assert_step_matches, random_state, sigmoid
 
 from gradflow import flow
 from gradflow.cells.fast import fastgrnn, fastrnn
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
 
 
 def fastrnn_reference(p, h, x):
@@ -25,12 +21,12 @@ def fastgrnn_reference(p, h, x):
     return (sigmoid(p["zeta"]) * (1 - z) + sigmoid(p["nu"])) * np.tanh(a + p["b_h"]) + z * h
 
 
-@pytest.mark.parametrize("input_size, seed", [(3, 0), (0, 1)])
+@pytest.mark.parametrize("input_size", [3, 0])
 @pytest.mark.parametrize(
     "factory, reference", [(fastrnn, fastrnn_reference), (fastgrnn, fastgrnn_reference)]
 )
-def test_step_equals_the_reference(factory, reference, input_size, seed):
-    assert_step_matches(factory(input_size, 4), reference, input_size, seed)
+def test_step_equals_the_reference(factory, reference, input_size):
+    assert_step_matches(factory(input_size, 4), reference, input_size)
 
 
 def test_every_singular_value_of_a_fastrnn_is_between_its_bounds(key):
@@ -63,16 +59,3 @@ def test_the_initial_values_are_the_given_ones(key):
         params | {"b": 0.0, "alpha": 50.0, "beta": -50.0}, jnp.ones(3), jnp.ones(2)
     )[0]
     np.testing.assert_allclose(h, params["W_x"].sum(1) + params["W_h"].sum(1), rtol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "make, message",
-    [
-        (lambda: fastrnn(2, 3, alpha=np.nan), "Expected alpha to be finite, got nan. Set alpha to"),
-        (lambda: fastgrnn(2, 3, nu=np.inf), "Expected nu to be finite, got inf. Set nu to"),
-        (lambda: fastrnn(2, 3, activation="rely"), "Unknown activation 'rely'"),
-    ],
-)
-def test_values_that_are_not_valid_raise(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()

@@ -4,14 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import assert_step_matches, random_state
+from oracle import assert_step_matches, random_state, sigmoid
 
 from gradflow.cells.griffin import rg_lru
 from gradflow.unroll import unroll
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
 
 
 def decay(p, x, c=8.0):
@@ -109,17 +105,3 @@ def test_the_derivative_by_the_gate_is_exact_down_to_a_tiny_gate():
     by_r = jax.jacobian(lambda p: cell.step(p, jnp.zeros(1), jnp.ones(1))[0])(params)["r"]["b"]
     r = np.exp(-100.0)
     np.testing.assert_allclose(by_r.item(), np.sqrt(16 * np.log(2) * r) / 4, rtol=1e-10)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"c": 0.0}, "Expected c to be positive, got 0.0. Set c"),
-        ({"a_min": 0.0}, "Expected a_min to be positive, got 0.0. Set a_min"),
-        ({"a_max": 1.0}, "Expected a_max to be at least 0 and below 1, got 1.0. Set a_max"),
-        ({"a_min": 0.9, "a_max": 0.5}, "Expected a_min <= a_max, got 0.9 and 0.5. Swap them"),
-    ],
-)
-def test_wrong_options_raise(options, message):
-    with pytest.raises(ValueError, match=message):
-        rg_lru(3, 4, **options)

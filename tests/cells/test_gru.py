@@ -5,15 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from oracle import assert_step_matches, random_state
+from oracle import assert_step_matches, random_state, sigmoid
 
 from gradflow.cells import gru, gru_reset_before
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
 
 
 def affine(p, h, x):
@@ -39,17 +33,15 @@ def reference(*, reset_before):
 FORMS = [(gru, False), (gru_reset_before, True)]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("factory, reset_before", FORMS)
-def test_step_and_jacobians_equal_numpy(factory, reset_before, seed):
-    assert_step_matches(factory(3, 4), reference(reset_before=reset_before), 3, seed)
-    assert_step_matches(factory(0, 4), reference(reset_before=reset_before), 0, seed)
+def test_step_and_jacobians_equal_numpy(factory, reset_before):
+    assert_step_matches(factory(3, 4), reference(reset_before=reset_before), 3)
+    assert_step_matches(factory(0, 4), reference(reset_before=reset_before), 0)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_step_and_jacobians_equal_flax(seed):
+def test_step_and_jacobians_equal_flax():
     cell = gru(3, 5)
-    params, h, x = random_state(cell, 3, seed)
+    params, h, x = random_state(cell, 3)
     flax_params = {"hn": {"kernel": params["n"]["W_h"].T, "bias": params["n"]["b_h"]}}
     for gate, p in params.items():
         flax_params[f"i{gate}"] = {"kernel": p["W_x"].T, "bias": p["b"]}
@@ -104,16 +96,6 @@ def test_reset_before_and_after_the_product_differ():
 
 
 @pytest.mark.parametrize("factory", [gru, gru_reset_before])
-def test_every_initial_bias_is_zero(key, factory):
-    params = factory(3, 4).init(key)
-    assert set(params) == set("rzn")
-    assert ("b_h" in params["n"]) is (factory is gru)
-    for p in params.values():
-        for name in set(p) - {"W_x", "W_h"}:
-            np.testing.assert_array_equal(p[name], np.zeros(4))
-
-
-@pytest.mark.parametrize("factory", [gru, gru_reset_before])
 def test_the_update_bias_keeps_the_state_and_leaves_all_other_parameters(key, factory):
     plain, params = factory(3, 4).init(key), factory(3, 4, update_bias=2.0).init(key)
     np.testing.assert_array_equal(params["z"].pop("b"), np.full(4, 2.0))
@@ -131,18 +113,3 @@ def test_chrono_spreads_the_memories_of_the_update_gate(key, factory):
     memories = np.exp(b) + 1
     assert memories.min() >= 2 and memories.max() <= 30
     assert memories.mean() == pytest.approx(16, rel=0.1)
-
-
-@pytest.mark.parametrize("factory", [gru, gru_reset_before])
-@settings(max_examples=20, deadline=None)
-@given(order=st.permutations(range(4)), seed=st.integers(0, 5))
-def test_permuting_the_units_permutes_the_step(factory, order, seed):
-    cell, order = factory(3, 4), np.array(order)
-    params, h, x = random_state(cell, 3, seed)
-    relabelled = {
-        gate: {name: leaf[order] for name, leaf in p.items()} | {"W_h": p["W_h"][order][:, order]}
-        for gate, p in params.items()
-    }
-    np.testing.assert_allclose(
-        cell.step(relabelled, h[order], x)[0], cell.step(params, h, x)[0][order], rtol=1e-12
-    )

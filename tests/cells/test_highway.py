@@ -65,8 +65,3 @@ def test_initial_parameters_are_those_of_the_layers(key):
         np.testing.assert_array_equal(layer["t"]["b"], np.full(3, -4.0))
         np.testing.assert_array_equal(layer["n"]["b"], np.zeros(3))
     assert not np.allclose(params[0]["n"]["W_h"], params[1]["n"]["W_h"])
-
-
-def test_a_depth_of_zero_raises():
-    with pytest.raises(ValueError, match="Expected depth to be at least 1, got 0. Set depth to"):
-        rhn(2, 3, depth=0)

@@ -10,14 +10,13 @@ from gradflow.cells.indrnn import indrnn
 from gradflow.unroll import unroll
 
 
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_step_equals_the_reference(activation, seed):
+def test_step_equals_the_reference(activation):
     def reference(p, h, x):
         a = p["W_x"] @ x + p["u"] * h + p["b"]
         return np.tanh(a) if activation == "tanh" else np.where(a.real > 0, a, 0)
 
-    assert_step_matches(indrnn(3, 4, activation=activation), reference, 3, seed)
+    assert_step_matches(indrnn(3, 4, activation=activation), reference, 3)
 
 
 def test_step_jacobian_is_the_slope_times_the_recurrent_weight():
@@ -46,20 +45,3 @@ def test_initial_recurrent_weights_are_uniform_between_their_bounds(key):
 def test_equal_bounds_give_every_unit_the_same_weight(key):
     u = indrnn(2, 5, recurrent_low=1.0, recurrent_high=1.0).init(key)["u"]
     np.testing.assert_array_equal(u, 1)
-
-
-@pytest.mark.parametrize("bound", ["recurrent_low", "recurrent_high"])
-@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
-def test_non_finite_bounds_raise(bound, value):
-    with pytest.raises(ValueError, match=f"Expected {bound} to be finite, got .*. Set {bound}"):
-        indrnn(3, 4, **{bound: value})
-
-
-def test_bounds_out_of_order_raise():
-    with pytest.raises(ValueError, match="low <= recurrent_high, got 1.0 and 0.5. Swap them"):
-        indrnn(3, 4, recurrent_low=1.0, recurrent_high=0.5)
-
-
-def test_unknown_activation_raises():
-    with pytest.raises(ValueError, match="Unknown activation 'rely'. Did you mean 'relu'"):
-        indrnn(3, 4, activation="rely")

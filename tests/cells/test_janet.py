@@ -25,10 +25,10 @@ def reference_with(beta):
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.0])
-@pytest.mark.parametrize("input_size, seed", [(3, 0), (3, 1), (0, 2)])
-def test_step_equals_the_reference(beta, input_size, seed):
+@pytest.mark.parametrize("input_size", [3, 0])
+def test_step_equals_the_reference(beta, input_size):
     cell = janet(input_size, 4, beta=beta)
-    assert_step_matches(cell, reference_with(beta), input_size, seed)
+    assert_step_matches(cell, reference_with(beta), input_size)
 
 
 def test_forget_bias_sets_the_memory(key):

@@ -4,16 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import assert_step_matches, random_state
+from oracle import assert_step_matches, random_state, sigmoid
 
 from gradflow.cells.layer_norm import gru_layer_norm, lstm_layer_norm, normalise
 from gradflow.cells.lstm import LSTMCarry
 
 BOTH = pytest.mark.parametrize("factory", [lstm_layer_norm, gru_layer_norm])
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
 
 
 def layer_norm(z, eps=1e-5):
@@ -60,13 +56,13 @@ def gru_reference(per_gate):
 
 
 @pytest.mark.parametrize("per_gate", [False, True])
-@pytest.mark.parametrize("input_size, seed", [(3, 0), (0, 1)])
+@pytest.mark.parametrize("input_size", [3, 0])
 @pytest.mark.parametrize(
     "factory, reference", [(lstm_layer_norm, lstm_reference), (gru_layer_norm, gru_reference)]
 )
-def test_step_equals_the_reference(factory, reference, per_gate, input_size, seed):
+def test_step_equals_the_reference(factory, reference, per_gate, input_size):
     cell = factory(input_size, 4, per_gate=per_gate)
-    assert_step_matches(cell, reference(per_gate), input_size, seed)
+    assert_step_matches(cell, reference(per_gate), input_size)
 
 
 def scaled(params, factors):
@@ -124,17 +120,3 @@ def test_gradients_are_finite_at_the_initial_carry(factory):
     loss = lambda *args: cell.step(*args)[1].sum()  # noqa: E731
     gradients = jax.grad(loss, (0, 1, 2))(params, cell.initial_carry(), jnp.zeros(3))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
-
-
-@BOTH
-@pytest.mark.parametrize(
-    "size, eps, message",
-    [
-        (1, 1e-5, "Expected hidden_size to be at least 2, got 1. Set hidden_size"),
-        (4, 0.0, "Expected eps to be positive, got 0.0"),
-        (4, float("nan"), "Expected eps to be positive, got nan"),
-    ],
-)
-def test_bad_sizes_and_eps_raise(factory, size, eps, message):
-    with pytest.raises(ValueError, match=message):
-        factory(3, size, eps=eps)

@@ -5,19 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from oracle import assert_step_matches, random_state
+from oracle import assert_step_matches, random_state, sigmoid
 
 from gradflow.cells.lem import LEMCarry, lem
 from gradflow.unroll import unroll
 
 
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
-
-
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("dt", [1.0, 0.3])
-def test_step_equals_the_reference(dt, seed):
+def test_step_equals_the_reference(dt):
     def reference(p, carry, x):
         def a(q, state):
             return p[q]["W_x"] @ x + p[q]["W_h"] @ state + p[q]["b"]
@@ -27,7 +22,7 @@ def test_step_equals_the_reference(dt, seed):
         y = (1 - e) * carry.y + e * np.tanh(a("y", z))
         return LEMCarry(y, z)
 
-    assert_step_matches(lem(3, 4, dt=dt), reference, 3, seed)
+    assert_step_matches(lem(3, 4, dt=dt), reference, 3)
 
 
 def test_derivative_of_z_by_z_is_one_minus_its_time_step():
@@ -76,9 +71,3 @@ def test_hidden_state_is_y():
     carry, h = cell.step(*random_state(cell, 3))
     np.testing.assert_array_equal(h, carry.y)
     np.testing.assert_array_equal(cell.hidden(LEMCarry(jnp.ones(4), jnp.zeros(4))), 1)
-
-
-@pytest.mark.parametrize("dt", [0.0, -1.0, float("inf")])
-def test_non_positive_time_step_raises(dt):
-    with pytest.raises(ValueError, match="Expected dt to be positive, got .*. Set dt"):
-        lem(3, 4, dt=dt)

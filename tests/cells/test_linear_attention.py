@@ -139,20 +139,6 @@ def test_entries_of_the_state_of_an_hgrn2_are_averages_of_inputs():
     np.testing.assert_allclose(carry.S, 2.5)
 
 
-@pytest.mark.usefixtures("without_checks_of_types")
-@pytest.mark.parametrize(
-    "factory, option, value, kind, message",
-    [
-        (retnet, "rotation", 1, TypeError, "Expected rotation to be True or False, got 1"),
-        (gla, "tau", 0.0, ValueError, "Expected tau to be positive, got 0.0"),
-        (hgrn2, "lower_bound", 1.0, ValueError, "Expected lower_bound to be at least 0 and below"),
-    ],
-)
-def test_bad_options_raise(factory, option, value, kind, message):
-    with pytest.raises(kind, match=message):
-        factory(3, 4, **{option: value})
-
-
 def attention(decays, q, k, v):
     """Σ_s (q_t ∘ α_{s+1} ∘ ... ∘ α_t · k_s) v_s for s ≤ t, from cumulative logarithms."""
     logs = np.cumsum(np.log(decays), axis=0)

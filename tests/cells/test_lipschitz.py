@@ -18,14 +18,13 @@ def shifted(M, beta, gamma):
     return S
 
 
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("beta, gamma", [(0.8, 0.01), (0.5, 0.3)])
-def test_step_equals_the_reference(beta, gamma, seed):
+def test_step_equals_the_reference(beta, gamma):
     def reference(p, h, x):
         A, W = shifted(p["M_A"], beta, gamma), shifted(p["M_W"], beta, gamma)
         return h + 0.2 * (A @ h + np.tanh(W @ h + p["W_x"] @ x + p["b"]))
 
-    assert_step_matches(lipschitz(3, 4, eps=0.2, beta=beta, gamma=gamma), reference, 3, seed)
+    assert_step_matches(lipschitz(3, 4, eps=0.2, beta=beta, gamma=gamma), reference, 3)
 
 
 def jacobian_at_the_origin(cell, params, n):
@@ -65,20 +64,3 @@ def test_recurrent_matrices_are_initialised_by_name(key):
     params = lipschitz(2, 4, recurrent_init={"A": "identity", "W": "identity(gain=0.5)"}).init(key)
     np.testing.assert_array_equal(params["M_A"], np.eye(4))
     np.testing.assert_array_equal(params["M_W"], 0.5 * np.eye(4))
-
-
-@pytest.mark.parametrize(
-    "option, value, message",
-    [
-        ("eps", 0.0, "Expected eps to be positive, got 0.0. Set eps to, for example, 0.01."),
-        (
-            "beta",
-            1.2,
-            "Expected beta to be between 0 and 1, got 1.2. Set beta to, for example, 0.8.",
-        ),
-        ("gamma", -0.1, "Expected gamma to be non-negative, got -0.1. Set gamma"),
-    ],
-)
-def test_bad_options_raise(option, value, message):
-    with pytest.raises(ValueError, match=message):
-        lipschitz(3, 4, **{option: value})

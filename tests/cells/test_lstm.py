@@ -5,15 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from oracle import assert_step_matches, random_state
+from oracle import assert_step_matches, random_state, sigmoid
 
 from gradflow.cells import LSTMCarry, lstm
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
 
 
 def numpy_gates(params, h, x):
@@ -27,16 +21,14 @@ def reference(params, carry, x):
     return [gate["o"] * np.tanh(c), c]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("input_size", [3, 0])
-def test_step_and_jacobians_equal_numpy(input_size, seed):
-    assert_step_matches(lstm(input_size, 4), reference, input_size, seed)
+def test_step_and_jacobians_equal_numpy(input_size):
+    assert_step_matches(lstm(input_size, 4), reference, input_size)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_step_and_jacobians_equal_flax(seed):
+def test_step_and_jacobians_equal_flax():
     cell = lstm(3, 5)
-    params, carry, x = random_state(cell, 3, seed)
+    params, carry, x = random_state(cell, 3)
     flax_params = {}
     for gate, p in params.items():
         flax_params[f"i{gate}"] = {"kernel": p["W_x"].T}
@@ -80,18 +72,6 @@ def test_open_forget_gate_gives_the_identity_as_jacobian_of_the_cell_state():
     np.testing.assert_array_equal(jax.jacobian(step)(c), np.eye(3))
 
 
-@pytest.mark.parametrize("forget_bias", [1.0, 0.0, -2.5])
-def test_every_initial_bias_but_the_forget_bias_is_zero(key, forget_bias):
-    params = lstm(3, 4, forget_bias=forget_bias).init(key)
-    assert set(params) == set("ifgo")
-    for gate, p in params.items():
-        np.testing.assert_array_equal(p["b"], np.full(4, forget_bias if gate == "f" else 0.0))
-
-
-def test_the_default_forget_bias_is_one(key):
-    np.testing.assert_array_equal(lstm(3, 4).init(key)["f"]["b"], np.ones(4))
-
-
 def test_one_gate_can_be_initialised_separately(key):
     laws = {"i": "normal(std=0.5)", "f": "identity(gain=0.9)", "g": "orthogonal", "o": "glorot"}
     params = lstm(3, 4, recurrent_init=laws).init(key)
@@ -100,18 +80,3 @@ def test_one_gate_can_be_initialised_separately(key):
     assert abs(params["i"]["W_h"] @ params["i"]["W_h"].T - np.eye(4)).max() > 0.1
     with pytest.raises(ValueError, match=r"each of the gates \['f', 'g', 'i', 'o'\], got"):
         lstm(3, 4, recurrent_init={"f": "identity"})
-
-
-@settings(max_examples=20, deadline=None)
-@given(order=st.permutations(range(4)), seed=st.integers(0, 5))
-def test_permuting_the_units_permutes_the_step(order, seed):
-    cell, order = lstm(3, 4), np.array(order)
-    params, carry, x = random_state(cell, 3, seed)
-    relabelled = {
-        gate: {"W_x": p["W_x"][order], "W_h": p["W_h"][order][:, order], "b": p["b"][order]}
-        for gate, p in params.items()
-    }
-    new = cell.step(params, carry, x)[0]
-    there = cell.step(relabelled, LSTMCarry(carry.h[order], carry.c[order]), x)[0]
-    np.testing.assert_allclose(there.h, new.h[order], rtol=1e-12)
-    np.testing.assert_allclose(there.c, new.c[order], rtol=1e-12)

@@ -4,17 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import assert_step_matches, random_state
+from oracle import assert_step_matches, random_state, sigmoid
 
 from gradflow.cells.mingru import mingru, minlstm
 from gradflow.unroll import unroll
 
 BOTH = pytest.mark.parametrize("factory, keep", [(mingru, lambda g: 1 - g["z"]),
                                                  (minlstm, lambda g: g["f"])])  # fmt: skip
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
 
 
 def mingru_reference(params, h, x):
@@ -28,12 +24,12 @@ def minlstm_reference(params, h, x):
     return f / (f + i) * h + i / (f + i) * candidate
 
 
-@pytest.mark.parametrize("input_size, seed", [(3, 0), (3, 1), (0, 2)])
+@pytest.mark.parametrize("input_size", [3, 0])
 @pytest.mark.parametrize(
     "factory, reference", [(mingru, mingru_reference), (minlstm, minlstm_reference)]
 )
-def test_step_equals_the_reference(factory, reference, input_size, seed):
-    assert_step_matches(factory(input_size, 4), reference, input_size, seed)
+def test_step_equals_the_reference(factory, reference, input_size):
+    assert_step_matches(factory(input_size, 4), reference, input_size)
 
 
 @BOTH
@@ -72,21 +68,7 @@ def test_gates_of_the_minlstm_sum_to_one_even_if_both_sigmoids_underflow(dtype):
     assert gates["f"].dtype == dtype
 
 
-@pytest.mark.parametrize(
-    "cell, bias", [(minlstm(2, 3, forget_bias=3.0), 3.0), (minlstm(2, 3), 0.0), (mingru(2, 3), 0.0)]
-)
-def test_initial_biases_are_the_given_values(key, cell, bias):
-    for name, leaves in cell.init(key).items():
-        np.testing.assert_array_equal(leaves["b"], np.full(3, bias if name == "f" else 0.0))
-
-
 @BOTH
 def test_every_gate_has_its_own_initial_matrix(key, factory, keep):
     initial = [np.asarray(leaves["W_x"]) for leaves in factory(2, 3).init(key).values()]
     assert len({matrix.tobytes() for matrix in initial}) == len(initial)
-
-
-@BOTH
-def test_bad_sizes_raise(factory, keep):
-    with pytest.raises(ValueError, match="Expected input_size to be at least 0, got -1"):
-        factory(-1, 3)

@@ -4,14 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import assert_step_matches, random_state
+from oracle import assert_step_matches, random_state, sigmoid
 
 from gradflow.cells.minimal import mgu, minimal_rnn, ugrnn
 from gradflow.unroll import unroll
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
 
 
 def affine(p, h, x):
@@ -37,10 +33,10 @@ def minimal_rnn_reference(params, h, x):
 CELLS = [(mgu, mgu_reference), (ugrnn, ugrnn_reference), (minimal_rnn, minimal_rnn_reference)]
 
 
-@pytest.mark.parametrize("input_size, seed", [(3, 0), (3, 1), (0, 2)])
+@pytest.mark.parametrize("input_size", [3, 0])
 @pytest.mark.parametrize("factory, reference", CELLS)
-def test_step_equals_the_reference(factory, reference, input_size, seed):
-    assert_step_matches(factory(input_size, 4), reference, input_size, seed)
+def test_step_equals_the_reference(factory, reference, input_size):
+    assert_step_matches(factory(input_size, 4), reference, input_size)
 
 
 @pytest.mark.parametrize("factory, gate, shut", [(mgu, "f", -60), (ugrnn, "g", 60)])
@@ -71,21 +67,6 @@ def test_step_jacobian_of_the_minimal_rnn_equals_the_documented_equation():
     np.testing.assert_allclose(jacobian, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "cell, gate, bias",
-    [
-        (mgu(2, 3), "f", 0.0),
-        (ugrnn(2, 3), "g", 1.0),
-        (ugrnn(2, 3, forget_bias=4.0), "g", 4.0),
-        (minimal_rnn(2, 3), "u", 0.0),
-        (minimal_rnn(2, 3, update_bias=4.0), "u", 4.0),
-    ],
-)
-def test_initial_biases_are_the_given_values(key, cell, gate, bias):
-    for name, leaves in cell.init(key).items():
-        np.testing.assert_array_equal(leaves["b"], np.full(3, bias if name == gate else 0.0))
-
-
 def test_matrices_of_the_minimal_rnn_use_the_given_initialisers(key):
     cell = minimal_rnn(3, 3, recurrent_init="orthogonal(gain=2.0)", input_init="identity(gain=5.0)")
     params = cell.init(key)
@@ -93,8 +74,3 @@ def test_matrices_of_the_minimal_rnn_use_the_given_initialisers(key):
     np.testing.assert_allclose(W_h @ W_h.T, 4 * np.eye(3), atol=1e-13)
     np.testing.assert_array_equal(params["u"]["W_z"], 5 * np.eye(3))
     np.testing.assert_array_equal(params["z"]["W_x"], 5 * np.eye(3))
-
-
-def test_bad_sizes_raise():
-    with pytest.raises(ValueError, match="Expected hidden_size to be at least 1, got 0"):
-        minimal_rnn(3, 0)

@@ -156,18 +156,3 @@ def test_gates_far_beyond_the_floats_give_finite_outputs_and_gradients(key, shif
     inputs = jnp.array([[1.0, 2, 0], [0.5, -1, 1], [0, 0, 1]])
     for leaf in jax.value_and_grad(last)(inputs):
         assert np.isfinite(leaf).all()
-
-
-def test_initial_biases(key):
-    params = mlstm(2, 6, num_heads=3, forget_bias=4.0).init(key)
-    np.testing.assert_array_equal(params["f"]["b"], [4.0] * 3)
-    np.testing.assert_array_equal(params["i"]["b"], [0.0] * 3)
-    assert all("b" not in params[p] for p in "qkv")
-
-
-@pytest.mark.usefixtures("without_checks_of_types")
-def test_an_unknown_forget_gate_raises():
-    with pytest.raises(ValueError, match="Unknown forget gate 'tanh'"):
-        mlstm(3, 4, forget_gate="tanh")
-    with pytest.raises(TypeError, match="Expected stabilised to be True or False, got 1"):
-        mlstm(3, 4, stabilised=1)

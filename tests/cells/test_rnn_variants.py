@@ -11,12 +11,12 @@ from gradflow.cells.rnn import irnn, rnn
 from gradflow.unroll import unroll
 
 
-@pytest.mark.parametrize("input_size, seed", [(3, 0), (3, 1), (0, 2)])
-def test_residual_step_equals_the_reference(input_size, seed):
+@pytest.mark.parametrize("input_size", [3, 0])
+def test_residual_step_equals_the_reference(input_size):
     def reference(params, h, x):
         return np.tanh(params["W_x"] @ x + (params["W_h"] + np.eye(4)) @ h + params["b"])
 
-    assert_step_matches(rnn(input_size, 4, residual=True), reference, input_size, seed)
+    assert_step_matches(rnn(input_size, 4, residual=True), reference, input_size)
 
 
 @pytest.mark.parametrize("residual", [True, False])
@@ -32,13 +32,13 @@ def test_residual_step_equals_flax(residual):
     np.testing.assert_allclose(cell.step(params, h, x)[0], expected, rtol=1e-14)
 
 
-@pytest.mark.parametrize("input_size, seed", [(3, 0), (3, 1), (0, 2)])
-def test_irnn_step_equals_the_reference(input_size, seed):
+@pytest.mark.parametrize("input_size", [3, 0])
+def test_irnn_step_equals_the_reference(input_size):
     def reference(params, h, x):
         a = params["W_x"] @ x + params["W_h"] @ h + params["b"]
         return np.where(a.real > 0, a, 0)
 
-    assert_step_matches(irnn(input_size, 4), reference, input_size, seed)
+    assert_step_matches(irnn(input_size, 4), reference, input_size)
 
 
 def test_initial_matrix_of_the_irnn_is_a_scaled_identity(key):
@@ -55,9 +55,3 @@ def test_gradient_of_the_irnn_is_a_power_of_its_scale(key):
     h = jnp.ones(3)
     last = lambda h: unroll(cell, params, inputs, carry=h).outputs[-1]  # noqa: E731
     np.testing.assert_allclose(jax.jacobian(last)(h), 0.9**20 * np.eye(3), rtol=1e-13)
-
-
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
-def test_non_positive_scale_raises(scale):
-    with pytest.raises(ValueError, match=f"Expected scale to be positive, got {scale}. Set"):
-        irnn(2, 3, scale=scale)

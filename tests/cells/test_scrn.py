@@ -21,10 +21,10 @@ def reference_with(alpha):
 
 
 @pytest.mark.parametrize("options", [{}, {"alpha": 0.3, "context_size": 2}, {"context_size": 5}])
-@pytest.mark.parametrize("input_size, seed", [(3, 0), (0, 1)])
-def test_step_equals_the_reference(options, input_size, seed):
+@pytest.mark.parametrize("input_size", [3, 0])
+def test_step_equals_the_reference(options, input_size):
     cell = scrn(input_size, 4, **options)
-    assert_step_matches(cell, reference_with(options.get("alpha", 0.95)), input_size, seed)
+    assert_step_matches(cell, reference_with(options.get("alpha", 0.95)), input_size)
 
 
 @pytest.mark.parametrize("alpha", [0.95, 0.0])
@@ -56,20 +56,3 @@ def test_hidden_excludes_the_context():
     carry, h = cell.step(params, carry, x)
     np.testing.assert_array_equal(h, carry.h)
     np.testing.assert_array_equal(cell.hidden(carry), jnp.asarray(carry.h))
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (
-            {"alpha": 1.0},
-            r"Expected alpha to be at least 0 and below 1, got 1.0. Set alpha to",
-        ),
-        ({"alpha": -0.1}, r"Expected alpha to be at least 0 and below 1, got -0.1"),
-        ({"alpha": float("nan")}, r"Expected alpha to be at least 0 and below 1, got nan"),
-        ({"context_size": 0}, "Expected context_size to be at least 1, got 0. Set"),
-    ],
-)
-def test_bad_options_raise(options, message):
-    with pytest.raises(ValueError, match=message):
-        scrn(2, 3, **options)

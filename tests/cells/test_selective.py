@@ -140,21 +140,3 @@ def test_large_inputs_leave_values_and_gradients_finite(factory, key):
         value, gradients = jax.value_and_grad(total, (0, 1))(params, inputs)
     assert value.dtype == jnp.float32
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves([value, gradients]))
-
-
-@BOTH
-def test_no_states_raise(factory):
-    with pytest.raises(ValueError, match="Expected state_size to be at least 1, got 0"):
-        factory(3, 4, state_size=0)
-
-
-def test_heads_that_do_not_divide_raise():
-    with pytest.raises(ValueError, match="num_heads to divide hidden_size = 4, got 3. Set num_h"):
-        mamba2(3, 4, num_heads=3)
-    with pytest.raises(ValueError, match="Expected num_heads to be at least 1, got 0"):
-        mamba2(3, 4, num_heads=0)
-
-
-def test_a_range_of_eigenvalues_that_is_no_flag_raises(without_checks_of_types):
-    with pytest.raises(TypeError, match="Expected negative_eigenvalues to be True or False, got 1"):
-        mamba(3, 4, negative_eigenvalues=1)

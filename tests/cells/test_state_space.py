@@ -186,16 +186,3 @@ def test_states_are_as_many_as_wanted(factory):
     carry = factory(3, 4, state_size=5).initial_carry()
     assert carry.re.shape == carry.im.shape == shape and carry.h.shape == (4,)
     assert s5(3, 4).initial_carry().re.shape == (4,)
-
-
-@BOTH
-def test_no_states_raise(factory):
-    with pytest.raises(ValueError, match="Expected state_size to be at least 1, got 0"):
-        factory(3, 4, state_size=0)
-
-
-def test_unknown_names_raise():
-    with pytest.raises(ValueError, match="Unknown discretisation 'euler'. Known: bilinear, zoh"):
-        s4d(3, 4, discretization="euler")
-    with pytest.raises(ValueError, match="Unknown state initialiser 'legs'. Known: inv, lin"):
-        s4d(3, 4, state_init="legs")

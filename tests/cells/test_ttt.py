@@ -95,16 +95,3 @@ def test_initial_parameters(key):
     np.testing.assert_array_equal(params["gain"], 1)
     np.testing.assert_array_equal(params["bias"], 0)
     assert "gain" not in PLAIN.init(key)
-
-
-@pytest.mark.usefixtures("without_checks_of_types")
-@pytest.mark.parametrize(
-    "option, value, kind, message",
-    [
-        ("layer_norm", 1, TypeError, "Expected layer_norm to be True or False, got 1"),
-        ("learning_rate", 0.0, ValueError, "Expected learning_rate to be positive, got 0.0"),
-    ],
-)
-def test_bad_options_raise(option, value, kind, message):
-    with pytest.raises(kind, match=message):
-        ttt_linear(3, 4, **{option: value})

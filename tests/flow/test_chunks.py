@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from products import weighted
 
 from gradflow import flow
 from gradflow.cells import lstm, rnn
@@ -18,11 +19,6 @@ CHUNK = 5  # neither T nor the length is a multiple of it
 def run():
     params = jax.tree.map(lambda leaf: leaf + 0.1, CELL.init(jax.random.key(0)))
     return CELL, params, jax.random.normal(jax.random.key(1), (T, 2))
-
-
-def weighted(outputs):
-    """Every output counts, each with a weight and a curvature of its own."""
-    return jnp.sum(jnp.sin(outputs) * jnp.arange(1.0, outputs.size + 1).reshape(outputs.shape))
 
 
 def assert_same(found, expected):

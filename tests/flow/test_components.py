@@ -1,12 +1,13 @@
 """The shares of the steps in ∂L/∂θ against the gradient by parameters that are each step's own."""
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import random_state
+from products import problem, weighted
 
 from gradflow.cell import Cell
 from gradflow.cells import gru, gru_reset_before, lstm, rnn
@@ -53,15 +54,7 @@ CELLS = {
 }
 
 
-def setup(cell, num_steps=T, seed=0):
-    params, carry, _ = random_state(cell, 3, seed)
-    inputs = jax.random.normal(jax.random.key(seed + 1), (num_steps, 3))
-    return params, inputs, carry
-
-
-def weighted(outputs):
-    """Every output counts, each with a weight and a curvature of its own."""
-    return jnp.sum(jnp.sin(outputs) * jnp.arange(1.0, outputs.size + 1).reshape(outputs.shape))
+setup = functools.partial(problem, num_steps=T)
 
 
 def losses(outputs):

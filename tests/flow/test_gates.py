@@ -1,10 +1,12 @@
 """Activations of gates against a NumPy LSTM, and the counts made of them against NumPy's."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import random_state
+from products import problem
 
 from gradflow.cells import gru, lstm, rnn
 from gradflow.flow.gates import gate_histograms, gate_range, gates, saturation
@@ -13,9 +15,7 @@ from gradflow.unroll import unroll
 T = 7
 
 
-def setup(cell, seed=0):
-    params, carry, _ = random_state(cell, 3, seed)
-    return params, jax.random.normal(jax.random.key(seed + 1), (T, 3)), carry
+setup = functools.partial(problem, num_steps=T)
 
 
 def numpy_lstm_gates(params, inputs, carry):
@@ -129,24 +129,6 @@ def test_histograms_equal_those_of_numpy(name):
 def test_activations_out_of_range_fall_in_no_bin():
     measured = gate_histograms({"z": jnp.array([[-0.5, 0.0, 1.0, 1.5]])}, bins=2)
     np.testing.assert_array_equal(measured["z"], [[0.25, 0.25]])
-
-
-def test_under_jit_and_vmap_it_is_the_same_in_float32():
-    cell = lstm(3, 4)
-    params, inputs, _ = setup(cell)
-    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-    batch = jnp.stack([inputs, -inputs]).astype(jnp.float32)
-
-    def measure(x):
-        values = gates(cell, params, x)
-        return values, saturation(values), gate_histograms(values, bins=4)
-
-    together = jax.jit(jax.vmap(measure))(batch)
-    for leaf, one in zip(
-        jax.tree.leaves(together), jax.tree.leaves(measure(batch[1])), strict=True
-    ):
-        assert leaf.dtype == jnp.float32
-        np.testing.assert_allclose(leaf[1], one, rtol=1e-6)
 
 
 def test_a_cell_without_gates_is_an_error_that_names_those_with():

@@ -18,7 +18,8 @@ from gradflow.flow.blocks import block
 from gradflow.numerics.spectral import spectral_norm, start_vectors
 
 T = 30
-TWO_STATES = ["lstm", "gru", "gru_reset_before", "rnn"]
+TWO_FORMS = ["lstm", "rnn"]
+"""With every block, in both norms: a cell of two states, and one whose blocks are one."""
 
 
 def products_by_autodiff(cell, params, inputs):
@@ -57,15 +58,17 @@ def blocks_of(cell):
 @pytest.mark.parametrize("name", sorted(CELLS))
 def test_equal_automatic_differentiation_of_the_whole_unroll(name):
     """The second sacred test, for every cell and every block."""
-    steps = T if name in TWO_STATES else 12
+    steps = T if name in TWO_FORMS else 12
     cell = CELLS[name](3, 4)
     params, _, _ = random_state(cell, 3)
     inputs = jax.random.normal(jax.random.key(5), (steps, 3))
     products = products_by_autodiff(cell, params, inputs)
     indices = {b: block_indices(cell, b) for b in blocks_of(cell)}
-    pairs = [("h", "h"), ("carry", "carry")] + [(b, "h") for b in indices] * (name in TWO_STATES)
+    pairs = [("h", "h"), ("carry", "carry")] + [(b, "h") for b in indices] * (name in TWO_FORMS)
+    if np.array_equal(indices["h"], indices["carry"]) and name not in TWO_FORMS:
+        pairs = pairs[:1]  # they are one block
     for source, target in dict.fromkeys(pairs):
-        for norm in ("spectral", "frobenius") if name in TWO_STATES else ("spectral",):
+        for norm in ("spectral", "frobenius") if name in TWO_FORMS else ("spectral",):
             measured = flow.log_norms(cell, params, inputs, norm=norm, source=source, target=target)
             expected = by_svd(products, indices[target], indices[source], norm)
             np.testing.assert_allclose(measured, expected, atol=1e-9, err_msg=f"{source}→{target}")
@@ -130,14 +133,6 @@ def test_decoupled_units_that_change_places_are_all_seen():
     np.testing.assert_allclose(jax.jit(norms)(scaled), 1, rtol=1e-9)
 
 
-def test_a_nan_in_the_trajectory_shows_from_its_lag_on():
-    cell = rnn(1, 3)
-    inputs = jnp.zeros((10, 1)).at[6].set(jnp.nan)  # x_7 makes s_7 and all after it NaN
-    log_norms = flow.log_norms(cell, cell.init(jax.random.key(0)), inputs)
-    assert np.isnan(log_norms[1:]).all()
-    assert flow.summary(log_norms).regime == "undefined"
-
-
 def test_padded_steps_are_identities(key):
     cell = lstm(3, 4)
     params, inputs = cell.init(key), jax.random.normal(key, (9, 3))
@@ -147,15 +142,6 @@ def test_padded_steps_are_identities(key):
     np.testing.assert_allclose(padded[3:], plain, atol=1e-12)
     masked = flow.log_norms(cell, params, inputs, mask=jnp.arange(9) < 6)
     np.testing.assert_allclose(masked, padded, atol=1e-12)
-
-
-def test_vmap_and_jit_give_the_same_numbers(key):
-    cell = rnn(3, 20)
-    params, inputs = cell.init(key), jax.random.normal(key, (4, 25, 3))
-    measure = partial(flow.log_norms, cell, params)
-    one_by_one = np.stack([measure(x) for x in inputs])
-    np.testing.assert_allclose(jax.vmap(measure)(inputs), one_by_one, atol=1e-8)
-    np.testing.assert_allclose(jax.jit(jax.vmap(measure))(inputs), one_by_one, atol=1e-8)
 
 
 @pytest.mark.parametrize("norm", ["spectral", "frobenius"])

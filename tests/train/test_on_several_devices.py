@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from studies import FOLDER
+from studies import FOLDER, compiled_once
 
 PROGRAM = """
 import warnings
@@ -91,7 +91,7 @@ def trained(num_devices):
     path = os.pathsep.join([str(FOLDER), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env=environment | {"JAX_ENABLE_X64": "1", "PYTHONPATH": path},
+        env=environment | compiled_once() | {"JAX_ENABLE_X64": "1", "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=300,

@@ -77,6 +77,27 @@ def test_saturated_units_and_padding(spec):
     np.testing.assert_array_equal(2.0 ** (found[1] + 5000) * found[0], normal((size, size), 2))
 
 
+def test_the_product_of_small_factors_is_not_flushed_to_zero():
+    """At s_0 = 0, ∂h_1/∂h_0 is proportional to W_h. Here W_h = 1e-160 and o = 1e-150."""
+
+    def rows_of_h(exponent):
+        cell = resolve("lstm")(INPUT, HIDDEN)
+        params = cell.init(jax.random.key(0))
+        params["o"]["b"] = jnp.full(HIDDEN, -345.0)
+        for gate in params.values():
+            gate["W_h"] = gate["W_h"] * 2.0**exponent
+        trace = trace_of(cell, params, normal((1, INPUT), 1))
+        return trace.pull(jnp.asarray(0), Scaled(trace.unit_rows(cell.hidden), jnp.asarray(0)))
+
+    def block(rows):  # the columns of c do not have a factor W_h
+        return np.asarray(rows.value.h), int(rows.exponent)
+
+    (small, small_exponent), (plain, exponent) = block(rows_of_h(-531)), block(rows_of_h(0))
+    expected = np.ldexp(plain, exponent - 531 - small_exponent)
+    assert (expected != 0).all()
+    np.testing.assert_allclose(small, expected, rtol=1e-12)
+
+
 def test_an_lstm_takes_half_of_the_products():
     trace = trace_from("lstm")
     rows = Scaled(trace.as_rows(jnp.eye(HIDDEN, 2 * HIDDEN)), jnp.asarray(0))
