@@ -20,23 +20,18 @@ Takes six minutes on two idle cores at the defaults, by estimate, nearly all of 
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import xarray
 from _kit import cells, curves, fields, rates, runs
 
-from gradflow import flow, study
+from gradflow import Cell, flow, study
 from gradflow.cells import CELLS
 from gradflow.flow.summary import horizons
 from gradflow.spec import parse_spec
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from gradflow import Cell
+from gradflow.study.figure import Axes, Figure
 
 FAMILIES = {
     "no gates": "rnn indrnn clockwork scrn",
@@ -101,10 +96,8 @@ class Config(study.Config):
     needed_lag: int | None = fields.needed_lag()
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures each cell; dimensions cell, run (a seed), lag."""
-    import xarray
-
     is_all = config.cells == "all"
     every = [*(AS_USED.get(name, name) for name in sorted(CELLS)), *VARIANTS]
     specs = every if is_all else cells.specs(config.cells, "all")
@@ -117,9 +110,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return xarray.concat(parts, dim="cell").assign_attrs(rates.needed(config))
 
 
-def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
-    import xarray
-
+def _measure(config: Config, spec: str, cell: Cell) -> xarray.Dataset:
     params = runs.initialise(cell, runs.keys(config))
     inputs = runs.inputs(config)
     one = jax.tree.map(lambda leaf: leaf[0], (params, inputs))
@@ -141,7 +132,7 @@ def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
     )
 
 
-def num_cut(log_norms: "xarray.DataArray") -> int:
+def num_cut(log_norms: xarray.DataArray) -> int:
     """Counts the runs of one cell whose gradient is exactly zero at the longest lag."""
     return int(np.isneginf(log_norms.isel(lag=-1)).sum())
 
@@ -171,7 +162,7 @@ class Row(NamedTuple):
     num_cut: int
 
 
-def by_family(dataset: "xarray.Dataset") -> dict[str, list[Row]]:
+def by_family(dataset: xarray.Dataset) -> dict[str, list[Row]]:
     """Sums the cells up, by family; within one the farthest horizon first, then the growth."""
     groups: dict[str, list[Row]] = {name: [] for name in (*FAMILIES, OTHER)}
     for spec in map(str, dataset.cell.values):
@@ -186,13 +177,11 @@ def by_family(dataset: "xarray.Dataset") -> dict[str, list[Row]]:
     }
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """A dot for each cell, by family: its factor per step and its horizon."""
-    from matplotlib.figure import Figure
-
     groups = by_family(dataset)
     places, labels = _places(groups)
-    fig = Figure(figsize=(3.5, 1.2 + 0.105 * places[-1]))
+    fig = study.figure.empty(3.5, 1.2 + 0.105 * places[-1])
     left, right = fig.subplots(1, 2, sharey=True)
     longest = int(dataset.lag[-1])
     rows = {place: row for place, row in zip(places, labels, strict=True) if isinstance(row, Row)}
@@ -229,14 +218,14 @@ def _label(row: Row | str) -> str:
     return text if len(text) <= LABEL_WIDTH else f"{text[: LABEL_WIDTH - 1]}…"
 
 
-def _draw_factor(ax: "Axes", place: float, row: Row) -> None:
+def _draw_factor(ax: Axes, place: float, row: Row) -> None:
     value, low, high = row.found.decay
     look = _look(row)
     ax.plot([low, high], [place, place], color=look["color"], lw=1)
     ax.plot([value], [place], **look)
 
 
-def _draw_horizon(ax: "Axes", place: float, row: Row, longest: int) -> None:
+def _draw_horizon(ax: Axes, place: float, row: Row, longest: int) -> None:
     """Draws a horizon beyond the longest lag at twice that lag, as an arrow."""
     ends = np.quantile(np.minimum(row.horizons, 2 * longest), [0.1, 0.9], method="nearest")
     look = _look(row)
@@ -249,12 +238,12 @@ def _look(row: Row) -> dict[str, Any]:
     return {"color": COLORS[row.found.regime], "marker": "X" if row.num_cut else "o"}
 
 
-def _scale_factor(ax: "Axes") -> None:
+def _scale_factor(ax: Axes) -> None:
     ax.axvline(1, color="black", lw=0.4, zorder=0)
     _axis(ax, "factor per step")
 
 
-def _scale_horizon(ax: "Axes", longest: int) -> None:
+def _scale_horizon(ax: Axes, longest: int) -> None:
     ax.set_xscale("log")
     ax.set_xlim(0.9, 2.6 * longest)
     ticks = [t for t in (1, 10, 100, 1000, 10000) if t <= longest]
@@ -264,7 +253,7 @@ def _scale_horizon(ax: "Axes", longest: int) -> None:
     _axis(ax, "horizon (steps)")
 
 
-def _axis(ax: "Axes", name: str) -> None:
+def _axis(ax: Axes, name: str) -> None:
     """Names the axis, whose ticks are above as well, because the figure is tall."""
     ax.set_xlabel(name, fontsize=7)
     ax.grid(visible=False, axis="y")
@@ -274,9 +263,7 @@ def _axis(ax: "Axes", name: str) -> None:
     ax.spines["top"].set_visible(True)
 
 
-def _legend(fig: "Figure", rows: list[Row]) -> None:
-    from matplotlib.lines import Line2D
-
+def _legend(fig: Figure, rows: list[Row]) -> None:
     regimes = {row.found.regime for row in rows}
     marks = {name: ("o", color) for name, color in COLORS.items() if name in regimes}
     if any(np.isinf(row.found.horizon) for row in rows):
@@ -284,19 +271,19 @@ def _legend(fig: "Figure", rows: list[Row]) -> None:
     if any(row.num_cut for row in rows):
         marks["exactly 0 in some runs"] = ("X", "#666666")
     handles = [
-        Line2D([], [], color=color, marker=marker, ls="none", label=name)
+        study.figure.handle(color=color, marker=marker, ls="none", label=name)
         for name, (marker, color) in marks.items()
     ]
     look = {"fontsize": 6, "handlelength": 1, "columnspacing": 1, "borderaxespad": 0.2}
     fig.legend(handles=handles, loc="outside upper center", ncols=3, **look)
 
 
-def at_last_lag(dataset: "xarray.Dataset") -> "xarray.DataArray":
+def at_last_lag(dataset: xarray.Dataset) -> xarray.DataArray:
     """The median over runs of the log10 norm at the longest lag, by cell."""
     return (dataset.log_norm.isel(lag=-1) / curves.NATS).median("run")
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """The table of what the curves of each cell come to, in the order of the figure."""
     longest, last = int(dataset.lag[-1]), at_last_lag(dataset)
     rows = [
@@ -319,7 +306,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     )
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """How far apart the cells are, and whether gates decide it."""
     longest, last = int(dataset.lag[-1]), at_last_lag(dataset)
     finite = last.where(np.isfinite(last), drop=True)
@@ -337,7 +324,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     ]
 
 
-def _gates(last: "xarray.DataArray") -> study.Claim:
+def _gates(last: xarray.DataArray) -> study.Claim:
     gated, plain = (last.values[last.gated.values == gates] for gates in (True, False))
     overlap = gated.min() < plain.max() and plain.min() < gated.max()
     ends = ("smallest", "largest")

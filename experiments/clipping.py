@@ -31,23 +31,19 @@ run resumes from its last evaluation.
 
 import itertools
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import xarray
 from _kit import cells, decisions, fields, outcomes, trained, tuning
 
 from gradflow import statistics, study
 from gradflow.spec import check_name, parse_spec, split_specs
+from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import resolve_task
-from gradflow.train import Progress, Schedule, Training, resolve_clipping, resolve_optimiser
+from gradflow.train import Progress, Schedule, Training
 from gradflow.train.clipping import check_thresholds
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 THRESHOLDS: dict[str, tuple[float, ...]] = {
     "none": (),
@@ -80,17 +76,16 @@ class Config(study.Config):
     """Which clippings, on which tasks."""
 
     num_seeds: int = fields.num_seeds(5)
-    num_validation: int = fields.num_validation()
+    num_validation: int = fields.num_validation(2)
     precision: Literal["float64", "float32"] = fields.training_precision()
     clippings: str = study.field(
         ",".join(THRESHOLDS), help="Kinds of clipping, separated by commas; none is one of them."
     )
     cell: str = fields.cell("rnn(recurrent_init='normal(radius=1.2)')")
     optimiser: str = fields.optimiser("sgd(momentum=0.9)")
-    learning_rates: tuple[float, ...] = study.field(
+    learning_rates: tuple[float, ...] = fields.positive(
         (0.003, 0.01, 0.03, 0.1, 0.3),
         help="Learning rates that are tried; the best on validation seeds is taken.",
-        positive=True,
     )
     batch_size: int = fields.batch_size(16)
     eval_every: int = fields.eval_every(50)
@@ -105,10 +100,8 @@ class Config(study.Config):
         return Schedule(self.num_updates, self.eval_every, early_stop=False)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains under each kind; dimensions task, setting (a kind and threshold), seed, update."""
-    import xarray
-
     tasks = split_specs(config.tasks)
     if not tasks:
         raise ValueError(f"Expected the name of a task, got {config.tasks!r}. Try adding.")
@@ -116,9 +109,8 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     _ = config.schedule  # numbers that do not divide are reported before anything is trained
     parts: dict[str, list[xarray.Dataset]] = {task: [] for task in tasks}
     for (task, kind), training in study.progress(list(units.items()), "task and clipping"):
-        train = partial(_train, config, task, kind, training)
         name = f"task={task},clipping={kind}"
-        parts[task].append(trained.unit(once, name, train))
+        parts[task].append(trained.unit(once, name, _train, config, task, kind, training))
     how: dict[str, Any] = {"data_vars": "all", "join": "exact"}
     by_task = [xarray.concat(of_task, dim="setting", **how) for of_task in parts.values()]
     return xarray.concat(by_task, dim="task", **how)
@@ -137,19 +129,13 @@ def _kinds(config: Config) -> list[str]:
 
 def _training(config: Config, task_spec: str, kind: str) -> Training:
     task = resolve_task(task_spec)
-    return Training(
-        cells.factory(config.cell)(task.input_size, config.hidden_size),
-        task,
-        resolve_optimiser(config.optimiser),
-        resolve_clipping(kind),
-        batch_size=config.batch_size,
-        eval_size=config.eval_size,
-    )
+    cell = cells.factory(config.cell)(task.input_size, config.hidden_size)
+    return trained.setup(config, cell, task, optimiser=config.optimiser, clipping=kind)
 
 
 def _train(
     config: Config, task: str, kind: str, training: Training, folder: Path | None
-) -> "xarray.Dataset":
+) -> xarray.Dataset:
     """All seeds and thresholds of one task and kind, each threshold at its best learning rate."""
     levels, grid = THRESHOLDS[kind], config.learning_rates
     thresholds = check_thresholds(kind, levels) if levels else (np.inf,)
@@ -176,9 +162,7 @@ def _train(
 
 def _dataset(
     config: Config, progress: Progress, names: list[str], thresholds: tuple[float, ...]
-) -> "xarray.Dataset":
-    import xarray
-
+) -> xarray.Dataset:
     sizes = {"setting": len(names), "seed": config.num_seeds}
     return xarray.Dataset(
         {
@@ -206,28 +190,26 @@ def level_of(setting: str) -> str | None:
     return list(LEVELS)[names.index(threshold)] if threshold else None
 
 
-def mean_effect(data: "xarray.Dataset", name: str) -> float:
+def mean_effect(data: xarray.Dataset, name: str) -> float:
     """Computes the mean of what the clipping does, over updates and seeds; NaN if unknown."""
     return float(np.nanmean(data[name])) if np.isfinite(data[name]).any() else np.nan
 
 
-def final_losses(data: "xarray.Dataset") -> np.ndarray:
+def final_losses(data: xarray.Dataset) -> np.ndarray:
     """Gives the last finite loss of each seed in one setting."""
     return trained.last_finite(data.loss.transpose("seed", "update").values)
 
 
-def gain(data: "xarray.Dataset", setting: str) -> np.ndarray:
+def gain(data: xarray.Dataset, setting: str) -> np.ndarray:
     """Tells of each seed whether it was solved in a setting, less whether it was with none."""
     solved = np.isfinite(data.solved_at)
     return (solved.sel(setting=setting).astype(int) - solved.sel(setting="none")).values
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """A column for each task: success, updates, what the clipping does; and the norms."""
-    from matplotlib.figure import Figure
-
     tasks = [str(task) for task in dataset.task.values]
-    fig = Figure(figsize=(max(4.0, 0.6 + 3.2 * len(tasks)), 9.0))
+    fig = study.figure.empty(max(4.0, 0.6 + 3.2 * len(tasks)), 9.0)
     upper, lower = fig.subfigures(2, 1, height_ratios=(6, 2), squeeze=False)[:, 0]
     rows = upper.subplots(5, len(tasks), sharex=True, sharey="row", squeeze=False)
     for column, task in zip(rows.T, tasks, strict=True):
@@ -248,23 +230,20 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     for ax, task in zip(panels, tasks, strict=True):
         _draw_norms(ax, dataset.sel(task=task))
     panels[0].set_ylabel("‖gradient‖")
-    shown = panels[0].get_legend_handles_labels()
-    lower.legend(*shown, loc="outside upper center", ncols=len(shown[0]))
+    study.figure.legend_above(lower, panels[0])
     return fig
 
 
-def _handles(dataset: "xarray.Dataset") -> list[Any]:
-    from matplotlib.lines import Line2D
-
+def _handles(dataset: xarray.Dataset) -> list[Any]:
     present = {level_of(str(name)) for name in dataset.setting.values}
     return [
-        Line2D([], [], marker=marker, color=color, ls="", label=level or "no clipping")
+        study.figure.handle(marker=marker, color=color, ls="", label=level or "no clipping")
         for level, (marker, color) in {None: NO_CLIPPING, **LEVELS}.items()
         if level in present
     ]
 
 
-def _draw_settings(column: Any, data: "xarray.Dataset") -> None:
+def _draw_settings(column: Any, data: xarray.Dataset) -> None:
     """Each setting at its kind's place along the axis, the tight to the left of the loose."""
     names = [str(name) for name in data.setting.values]
     kinds = list(dict.fromkeys(map(kind_of, names)))
@@ -284,7 +263,7 @@ def _draw_settings(column: Any, data: "xarray.Dataset") -> None:
     cosine.set_xticks(range(len(kinds)), [k.replace("_", " ") for k in kinds], rotation=35)
 
 
-def _draw_setting(column: Any, data: "xarray.Dataset", x: float, look: dict[str, Any]) -> None:
+def _draw_setting(column: Any, data: xarray.Dataset, x: float, look: dict[str, Any]) -> None:
     success, updates, loss, acted, cosine = column
     at = data.solved_at.values[np.isfinite(data.solved_at.values)]
     success.plot([x], [len(at) / data.sizes["seed"]], **look)
@@ -297,13 +276,13 @@ def _draw_setting(column: Any, data: "xarray.Dataset", x: float, look: dict[str,
     cosine.plot([x], [mean_effect(data, "clip_cosine")], **look)
 
 
-def _claimed(data: "xarray.Dataset") -> str | None:
+def _claimed(data: xarray.Dataset) -> str | None:
     """The setting that the claim is about, if it was measured."""
     wanted = f"global_norm {CLAIMED:g}"
     return wanted if wanted in data.setting.values else None
 
 
-def _draw_norms(ax: "Axes", data: "xarray.Dataset") -> None:
+def _draw_norms(ax: Axes, data: xarray.Dataset) -> None:
     """The mean norm between evaluations, of every seed, with the threshold."""
     shown = [("none", NO_CLIPPING[1], "-")]
     claimed = _claimed(data)
@@ -318,7 +297,7 @@ def _draw_norms(ax: "Axes", data: "xarray.Dataset") -> None:
     ax.set(yscale="log", xlabel="update")
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """A table of all settings."""
     rows = [
         _row(dataset.sel(task=t, setting=name)) for t in dataset.task for name in dataset.setting
@@ -326,7 +305,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     return f"{study.table(rows)}\n{tuning.note(dataset)}"
 
 
-def _row(data: "xarray.Dataset") -> dict[str, str]:
+def _row(data: xarray.Dataset) -> dict[str, str]:
     return {
         "task": parse_spec(str(data.task.values))[0],
         "clipping": str(data.setting.values),
@@ -340,13 +319,13 @@ def _row(data: "xarray.Dataset") -> dict[str, str]:
     }
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether clipping the global norm helps, on each task."""
     by_task = [dataset.sel(task=task) for task in dataset.task.values]
     return [_helps(data) for data in by_task if _claimed(data) is not None]
 
 
-def _helps(data: "xarray.Dataset") -> study.Claim:
+def _helps(data: xarray.Dataset) -> study.Claim:
     task, claimed = str(data.task.values), _claimed(data)
     clipped, plain = (final_losses(data.sel(setting=name)) for name in (claimed, "none"))
     ratio = statistics.estimate(np.log10(clipped / plain))
@@ -356,10 +335,10 @@ def _helps(data: "xarray.Dataset") -> study.Claim:
         f"On {task} SGD learns better with the global norm clipped at {CLAIMED:g} than without "
         "clipping, each at its best learning rate.",
         decisions.below(ratio),
-        measured=[
-            study.Measured.of("log10 of the final loss over that without clipping", ratio),
-            study.Measured.of("fraction of seeds solved, less that without clipping", more),
-        ],
+        measured={
+            "log10 of the final loss over that without clipping": ratio,
+            "fraction of seeds solved, less that without clipping": more,
+        },
         criterion="the 95 % interval of the log ratio of the final losses lies below 0",
     )
 

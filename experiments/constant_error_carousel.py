@@ -24,20 +24,14 @@ Takes about a minute on two cores at the defaults.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
+import xarray
 from _kit import cells, curves, decisions, fields, rates, runs
 
-from gradflow import flow, statistics, study
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from gradflow import Cell, Params
+from gradflow import Cell, Params, flow, statistics, study
+from gradflow.study.figure import Axes, Figure
 
 FACTOR = 2.0
 """The factor in the norm from which the one-line formula counts as wrong."""
@@ -70,14 +64,12 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(32)
     input_size: int = fields.input_size(16)
     num_steps: int = fields.num_steps(100)
-    inputs: str = fields.inputs()
+    inputs: str = fields.inputs("gaussian")
     gain: float = fields.gain(1.0)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures each cell; dimensions cell, run (a seed), and lag or step."""
-    import xarray
-
     specs = cells.specs(config.cell)
     inputs = runs.inputs(config)
     made = {
@@ -91,10 +83,8 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return _with_error(xarray.concat(parts, dim="cell"))
 
 
-def _measure(config: Config, spec: str, cell: "Cell", inputs: jax.Array) -> "xarray.Dataset":
-    import xarray
-
-    def one_run(params: "Params", x: jax.Array) -> tuple:
+def _measure(config: Config, spec: str, cell: Cell, inputs: jax.Array) -> xarray.Dataset:
+    def one_run(params: Params, x: jax.Array) -> tuple:
         return (
             flow.decomposition_norms(cell, params, x),
             flow.steps_by_path(cell, params, x),
@@ -130,7 +120,7 @@ def _measure(config: Config, spec: str, cell: "Cell", inputs: jax.Array) -> "xar
     )
 
 
-def _with_error(dataset: "xarray.Dataset") -> "xarray.Dataset":
+def _with_error(dataset: xarray.Dataset) -> xarray.Dataset:
     """The record, with where the one-line formula goes wrong and by how much."""
     norms = dataset.log_norm.sel
     off = norms(curve="product_forget", drop=True) - norms(curve="exact_total", drop=True)
@@ -148,12 +138,10 @@ def _with_error(dataset: "xarray.Dataset") -> "xarray.Dataset":
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """A column for each cell: norms against lag, and below them the fraction of each path."""
-    from matplotlib.figure import Figure
-
     names = [str(cell) for cell in dataset.cell.values]
-    fig = Figure(figsize=(max(4.5, 1.2 + 1.45 * len(names)), 4.8))
+    fig = study.figure.empty(max(4.5, 1.2 + 1.45 * len(names)), 4.8)
     top, bottom = fig.subfigures(2, 1, squeeze=False)[:, 0]
     for part, draw in ((top, _draw_curves), (bottom, _draw_fractions)):
         panels = part.subplots(1, len(names), sharey=True, squeeze=False)[0]
@@ -161,8 +149,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
             draw(ax, dataset.sel(cell=name))
             ax.set_title(_short(name), fontsize=8)
             ax.set_xlim(0, dataset.sizes["lag"] - 1)
-        handles, labels = panels[0].get_legend_handles_labels()
-        part.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        study.figure.legend_above(part, panels[0])
     top.supylabel(r"$\log_{10}$ spectral norm", fontsize=9)
     bottom.supylabel("fraction of the path", fontsize=9)
     bottom.supxlabel(f"{curves.LAG}: median and 10–90 %", fontsize=9)
@@ -175,13 +162,13 @@ def _short(cell: str) -> str:
     return inside.replace("_", " ").replace("=", " = ")
 
 
-def _draw_curves(ax: "Axes", data: "xarray.Dataset") -> None:
+def _draw_curves(ax: Axes, data: xarray.Dataset) -> None:
     for name, (label, color, linestyle, width) in CURVES.items():
         look = {"color": color, "linestyle": linestyle, "linewidth": width, "label": label}
         curves.draw_norms(ax, data.lag, data.log_norm.sel(curve=name), **look)
 
 
-def _draw_fractions(ax: "Axes", data: "xarray.Dataset") -> None:
+def _draw_fractions(ax: Axes, data: xarray.Dataset) -> None:
     lags = data.lag[1:]
     for name, (label, color, linestyle) in PATHS.items():
         fractions = data.steps_by_path.sel(path=name)[:, 1:] / lags
@@ -189,7 +176,7 @@ def _draw_fractions(ax: "Axes", data: "xarray.Dataset") -> None:
         study.figure.band(ax, lags, fractions, "run", **look)
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """For each cell, where the one-line formula goes wrong, by how much, and its path's part."""
     rows = study.table([_row(str(c), dataset.sel(cell=c)) for c in dataset.cell.values])
     log10 = dataset.error_at_last_lag / curves.NATS
@@ -201,7 +188,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     )
 
 
-def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
+def _row(cell: str, data: xarray.Dataset) -> dict[str, str]:
     lag = float(data.wrong_from_lag)
     fraction = (data.steps_by_path.isel(lag=-1) / data.lag[-1]).median("run")
     return {
@@ -213,7 +200,7 @@ def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
     }
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether the error of the one-line formula grows exponentially with the lag."""
     names = [str(name) for name in dataset.cell.values]
     growth = {
@@ -226,9 +213,8 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
             "The product of the forget gates falls behind the exact ‖dc_T/dc_k‖ by a factor that "
             "grows exponentially with the lag.",
             decisions.every(decisions.above(rate) for rate in growth.values()),
-            measured=[
-                study.Measured.of(name, rate, "nats per step") for name, rate in growth.items()
-            ],
+            measured=growth,
+            unit="nats per step",
             criterion="the 95 % interval of the error's slope against the lag lies above 0 for "
             "every cell",
         )

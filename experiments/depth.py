@@ -22,24 +22,19 @@ Takes about half a minute on two cores at the defaults.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import cells, curves, decisions, fields, runs
 
-from gradflow import statistics, study, unroll
+from gradflow import Carry, Cell, Params, statistics, study, unroll
 from gradflow.cells.stack import stack
 from gradflow.flow.trace import trace_of
 from gradflow.numerics.scaling import Scaled, log_scaled
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
-
-    from gradflow import Carry, Cell, Params
+from gradflow.study.figure import Axes, Figure, SubFigure
 
 SKIPS = {"none": "no skip", "residual": "residual", "input": "input to all layers"}
 """The kinds of skip connection of `stack`, and how figures and tables call them."""
@@ -60,17 +55,15 @@ class Config(study.Config):
 
     num_seeds: int = fields.num_seeds(5)
     cell: str = fields.cell("lstm")
-    num_layers: int = study.field(8, help="Layers L of the stack.", positive=True)
+    num_layers: int = fields.positive(8, help="Layers L of the stack.")
     hidden_size: int = fields.hidden_size(16)
     input_size: int = fields.input_size(16)
     num_steps: int = fields.num_steps(60)
     lags: tuple[int, ...] = fields.lags((1, 10, 50))
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures all; dimensions skip, run (a seed), lag, target and source layer."""
-    import xarray
-
     if max(config.lags) > config.num_steps:
         raise ValueError(
             f"Expected lags up to num_steps={config.num_steps}, got lags={config.lags}. "
@@ -92,7 +85,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def _make(config: Config, factory: cells.Factory, skip: str) -> tuple[list["Cell"], "Cell"]:
+def _make(config: Config, factory: cells.Factory, skip: str) -> tuple[list[Cell], Cell]:
     """The layers, and the stack of them."""
     above = config.hidden_size + (config.input_size if skip == "input" else 0)
     sizes = [config.input_size, *(above for _ in range(config.num_layers - 1))]
@@ -102,9 +95,7 @@ def _make(config: Config, factory: cells.Factory, skip: str) -> tuple[list["Cell
 
 def _measure_stack(
     config: Config, factory: cells.Factory, skip: str, inputs: jax.Array
-) -> "xarray.Dataset":
-    import xarray
-
+) -> xarray.Dataset:
     layers, cell = _make(config, factory, skip)
     params = runs.initialise(cell, runs.keys(config))
     norms = runs.measure(partial(layer_norms, layers, cell), params, inputs)
@@ -121,19 +112,17 @@ def _measure_stack(
     )
 
 
-def layer_norms(
-    layers: list["Cell"], cell: "Cell", params: "Params", inputs: jax.Array
-) -> jax.Array:
+def layer_norms(layers: list[Cell], cell: Cell, params: Params, inputs: jax.Array) -> jax.Array:
     """Computes log ‖∂h^l_T/∂h^m_k‖, Frobenius, of shape (lag, l, m), from one backward pass.
 
     Each layer's rows have a scale of their own: beside a larger one they would underflow.
     """
     trace = trace_of(cell, params, inputs)
 
-    def hidden(carry: "Carry") -> jax.Array:
+    def hidden(carry: Carry) -> jax.Array:
         return jnp.stack([layer.hidden(s) for layer, s in zip(layers, carry, strict=True)])
 
-    def norms(rows: "Carry", exponent: jax.Array) -> jax.Array:
+    def norms(rows: Carry, exponent: jax.Array) -> jax.Array:
         blocks = jax.vmap(hidden)(rows)  # row, source, unit
         return log_scaled(jnp.sqrt(jnp.sum(blocks**2, axis=(0, 2))), exponent)
 
@@ -151,12 +140,10 @@ def layer_norms(
 
 def _measure_directions(
     config: Config, factory: cells.Factory, inputs: jax.Array
-) -> "xarray.Dataset":
-    import xarray
-
+) -> xarray.Dataset:
     cell = factory(config.input_size, config.hidden_size)
 
-    def one_run(forwards: "Params", backwards: "Params", x: jax.Array) -> jax.Array:
+    def one_run(forwards: Params, backwards: Params, x: jax.Array) -> jax.Array:
         late = len(x) // 2  # the output in the middle has a past and a future of one length
         outputs = (
             lambda x: unroll(cell, forwards, x).outputs[late],
@@ -184,17 +171,15 @@ def _measure_directions(
     )
 
 
-def climbing(dataset: "xarray.Dataset", *, last: int | None = None) -> "xarray.DataArray":
+def climbing(dataset: xarray.Dataset, *, last: int | None = None) -> xarray.DataArray:
     """Computes the log of the largest ‖∂h^l_T/∂h^1_k‖ over the lags for every layer l above 1."""
     from_lowest = dataset.log_norm.sel(source=1, lag=slice(1, last))
     return from_lowest.max("lag").isel(target=slice(1, None))
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """A row of maps for each kind of skip, a column for each lag; below, depth and directions."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 8.6))
+    fig = study.figure.empty(7.0, 8.6)
     top, bottom = fig.subfigures(2, 1, height_ratios=(6.2, 2.4), squeeze=False)[:, 0]
     _draw_maps(top, dataset)
     left, right = bottom.subplots(1, 2)
@@ -203,9 +188,9 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _draw_maps(part: "SubFigure", dataset: "xarray.Dataset") -> None:
+def _draw_maps(part: SubFigure, dataset: xarray.Dataset) -> None:
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import ListedColormap, Normalize
+    from matplotlib.colors import Normalize
 
     lags = np.atleast_1d(dataset.attrs["lags"])
     panels = part.subplots(len(SKIPS), len(lags), sharex=True, sharey=True, squeeze=False)
@@ -217,7 +202,7 @@ def _draw_maps(part: "SubFigure", dataset: "xarray.Dataset") -> None:
     for row, skip in zip(panels, dataset.skip.values, strict=True):
         for ax, lag in zip(row, lags, strict=True):
             values = shown.sel(skip=skip, lag=lag)
-            ax.imshow(np.ones((1, 1)), cmap=ListedColormap([curves.CUT]), **look)
+            ax.set_facecolor(curves.CUT)
             ax.imshow(values, norm=norm, **look)
             ax.set_title(f"{SKIPS[str(skip)]}, lag {lag}", fontsize=8)
             ax.grid(False)
@@ -227,7 +212,7 @@ def _draw_maps(part: "SubFigure", dataset: "xarray.Dataset") -> None:
     part.supylabel("target layer l", fontsize=9)
 
 
-def _draw_climbing(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_climbing(ax: Axes, dataset: xarray.Dataset) -> None:
     best, first = (climbing(dataset, last=last) / curves.NATS for last in (None, 1))
     for skip in dataset.skip.values:
         look = {"label": SKIPS[str(skip)], **LOOKS[str(skip)], "markevery": 1}
@@ -242,7 +227,7 @@ def _draw_climbing(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend()
 
 
-def _draw_directions(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_directions(ax: Axes, dataset: xarray.Dataset) -> None:
     log10 = dataset.log_norm_of_input / curves.NATS
     for direction, color, linestyle in (
         ("forwards", "#000000", "-"),
@@ -259,13 +244,13 @@ def _draw_directions(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(loc="lower center")
 
 
-def rates_by_layer(dataset: "xarray.Dataset", *, last: int | None = None) -> "xarray.DataArray":
+def rates_by_layer(dataset: xarray.Dataset, *, last: int | None = None) -> xarray.DataArray:
     """Fits the slope of `climbing`, lags 1 to last, in nats per layer, by skip and run."""
     values = climbing(dataset, last=last)
     return values.polyfit("target", 1).polyfit_coefficients.sel(degree=1, drop=True)
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """The factor per layer with its interval, and what the output in the middle depends on."""
     by_place = {place: rates_by_layer(dataset, last=last) for place, last in PLACES.items()}
     rows = []
@@ -276,7 +261,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     return f"{study.table(rows)}\n{_directions(dataset)}"
 
 
-def _directions(dataset: "xarray.Dataset") -> str:
+def _directions(dataset: xarray.Dataset) -> str:
     """The norm of the output in the middle by the first and by the last input."""
     middle = (dataset.log_norm_of_input / curves.NATS).median("run")
     ends = middle.isel(offset=[0, -1])
@@ -289,7 +274,7 @@ def _directions(dataset: "xarray.Dataset") -> str:
     return f"Norm of the derivative of the output at t = T/2: {'; '.join(parts)}."
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether the gradient falls with depth, and whether a residual connection undoes that."""
     return [
         make(place, rates_by_layer(dataset, last=last))
@@ -298,18 +283,18 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     ]
 
 
-def _falls(place: str, slopes: "xarray.DataArray") -> study.Claim:
+def _falls(place: str, slopes: xarray.DataArray) -> study.Claim:
     rate = statistics.estimate(slopes.sel(skip="none").values)
     return study.claim(
         f"falls-at-{place.replace(' ', '-')}",
         f"Without a skip connection the gradient falls by a constant factor per layer, at {place}.",
         decisions.below(rate),
-        measured=study.Measured.of("factor per layer", rate.map(np.exp)),
+        measured={"factor per layer": rate.map(np.exp)},
         criterion="the 95 % interval of the rate per layer lies below 0",
     )
 
 
-def _undone(place: str, slopes: "xarray.DataArray") -> study.Claim:
+def _undone(place: str, slopes: xarray.DataArray) -> study.Claim:
     none, residual = (slopes.sel(skip=skip).values for skip in ("none", "residual"))
     rate = statistics.estimate(residual)
     # A wide interval that reaches 0 is no evidence by itself, so the same seeds must also gain.
@@ -319,10 +304,10 @@ def _undone(place: str, slopes: "xarray.DataArray") -> study.Claim:
         f"residual-at-{place.replace(' ', '-')}",
         f"A residual connection undoes the fall of the gradient with depth, at {place}.",
         decisions.every([decisions.above(gain), reaches_zero]),
-        measured=[
-            study.Measured.of("factor per layer", rate.map(np.exp)),
-            study.Measured.of("over that without a skip", gain.map(np.exp)),
-        ],
+        measured={
+            "factor per layer": rate.map(np.exp),
+            "over that without a skip": gain.map(np.exp),
+        },
         criterion="the 95 % interval of the rate per layer reaches 0, and that of the paired gain "
         "over no skip lies above 0",
     )

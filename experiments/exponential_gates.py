@@ -27,21 +27,18 @@ Takes a few minutes on two cores at the defaults.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import decisions, fields, runs
 
 from gradflow import Cell, Params, statistics, study, unroll
 from gradflow.cell import whole_carry
 from gradflow.cells import mlstm, slstm
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from gradflow.study.figure import Axes, Figure
 
 CELLS: dict[str, Callable[..., Cell]] = {"slstm": slstm, "mlstm": mlstm}
 
@@ -85,13 +82,12 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(8)
     input_size: int = fields.input_size(4)
     num_steps: int = fields.num_steps(180)
-    forget_biases: tuple[float, ...] = study.field(
-        (0.6, 1.0, 2.0, 4.0, 8.0), help="Biases of the exponential forget gate.", positive=True
+    forget_biases: tuple[float, ...] = fields.positive(
+        (0.6, 1.0, 2.0, 4.0, 8.0), help="Biases of the exponential forget gate."
     )
-    input_biases: tuple[float, ...] = study.field(
+    input_biases: tuple[float, ...] = fields.positive(
         (20.0, 40.0, 50.0, 100.0, 300.0, 400.0, 800.0),
         help="Biases of the input gate beside a sigmoid forget gate.",
-        positive=True,
     )
 
 
@@ -100,10 +96,8 @@ def log_max(precision: str) -> float:
     return float(np.log(np.finfo(precision).max))
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Runs both forms; dimensions cell, precision, setting (a gate and its bias), run."""
-    import xarray
-
     if config.precision != "float64":
         raise ValueError(
             f"Expected float64, in which the reference is computed beside both precisions, got "
@@ -124,9 +118,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return xarray.concat(by_cell, "cell", coords="minimal", compat="equals")
 
 
-def _measure(config: Config, name: str, gate: str, precision: str) -> "xarray.Dataset":
-    import xarray
-
+def _measure(config: Config, name: str, gate: str, precision: str) -> xarray.Dataset:
     biases = np.array(getattr(config, f"{gate}_biases"))
     forms = _forms(config, name, gate)
     params = runs.initialise(forms[0], runs.keys(config))
@@ -243,17 +235,15 @@ def _first(events: jax.Array, steps: jax.Array) -> jax.Array:
     return jnp.where(events.any(), steps[jnp.argmax(events)], jnp.inf)
 
 
-def of_gate(dataset: "xarray.Dataset", gate: str) -> "xarray.Dataset":
+def of_gate(dataset: xarray.Dataset, gate: str) -> xarray.Dataset:
     """Selects the sweep of one gate, with the bias as a dimension."""
     settings = np.flatnonzero(dataset.gate.values == gate)
     return dataset.isel(setting=settings).swap_dims(setting="bias")
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """A column for each cell: steps against the forget bias, error against the input bias."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 5.0))
+    fig = study.figure.empty(7.0, 5.0)
     upper, lower = fig.subplots(2, 2, sharex="row", sharey="row")
     for above, below, cell in zip(upper, lower, map(str, dataset.cell.values), strict=True):
         for precision, color in PRECISIONS.items():
@@ -274,12 +264,11 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         below.set_title("thin: log(max); dotted: half of it", fontsize=8)
     upper[0].set_ylabel("step")
     lower[0].set_ylabel("relative error of the gradient")
-    handles = upper[0].get_legend_handles_labels()
-    fig.legend(*handles, loc="outside upper center", ncols=4)
+    study.figure.legend_above(fig, upper[0], ncols=4)
     return fig
 
 
-def _draw_steps(ax: "Axes", data: "xarray.Dataset", precision: str, color: str) -> None:
+def _draw_steps(ax: Axes, data: xarray.Dataset, precision: str, color: str) -> None:
     for name, marker, part in (("overflow_step", "s", 1), ("gradient_step", "o", 2)):
         what = {1: "overflow", 2: "wrong gradient"}[part]
         steps = data[name].where(np.isfinite(data[name])).median("run", skipna=False)
@@ -288,12 +277,12 @@ def _draw_steps(ax: "Axes", data: "xarray.Dataset", precision: str, color: str) 
         ax.plot(data.bias, steps, label=f"{what}, {precision}", **look)
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """The steps of both sweeps, beside the derived ones."""
     return study.table(list(_rows(dataset)))
 
 
-def _rows(dataset: "xarray.Dataset") -> Iterator[dict[str, str]]:
+def _rows(dataset: xarray.Dataset) -> Iterator[dict[str, str]]:
     for cell in map(str, dataset.cell.values):
         for precision in PRECISIONS:
             for gate in GATES:
@@ -302,7 +291,7 @@ def _rows(dataset: "xarray.Dataset") -> Iterator[dict[str, str]]:
                     yield _row(cell, precision, gate, data.sel(bias=bias))
 
 
-def _row(cell: str, precision: str, gate: str, data: "xarray.Dataset") -> dict[str, str]:
+def _row(cell: str, precision: str, gate: str, data: xarray.Dataset) -> dict[str, str]:
     bias = float(data.bias)
     derived = {"forget": f"{log_max(precision) / bias:.1f}"}
     derived["input"] = "1" if bias > log_max(precision) else "never"
@@ -323,13 +312,13 @@ def _row(cell: str, precision: str, gate: str, data: "xarray.Dataset") -> dict[s
     }
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """When the plain form overflows, when its gradient is wrong, and that it is right before."""
     found = [_overflows(dataset), _as_derived(dataset), _half_way(dataset)]
     return [*found, *_same(dataset), _never_wrong(dataset)]
 
 
-def _overflows(dataset: "xarray.Dataset") -> study.Claim:
+def _overflows(dataset: xarray.Dataset) -> study.Claim:
     found, predicted = dataset.overflow_step.values, dataset.predicted_step.values
     same = (found == predicted) | (np.abs(np.where(np.isinf(found), 0, found) - predicted) <= 1)
     return study.claim(
@@ -342,15 +331,13 @@ def _overflows(dataset: "xarray.Dataset") -> study.Claim:
     )
 
 
-def _ratios(data: "xarray.DataArray", reference: "xarray.DataArray | float") -> np.ndarray:
+def _ratios(data: xarray.DataArray, reference: xarray.DataArray | float) -> np.ndarray:
     """The mean over all settings of the ratio, for each seed; settings without a step left out."""
     ratio = (data / reference).where(np.isfinite(data) & np.isfinite(reference))
     return ratio.mean([dim for dim in ratio.dims if dim != "run"]).values
 
 
-def _as_derived(dataset: "xarray.Dataset") -> study.Claim:
-    import xarray
-
+def _as_derived(dataset: xarray.Dataset) -> study.Claim:
     data = of_gate(dataset, "forget")
     limits = [log_max(precision) for precision in map(str, data.precision.values)]
     derived = xarray.DataArray(limits, dims="precision") / data.bias
@@ -359,12 +346,12 @@ def _as_derived(dataset: "xarray.Dataset") -> study.Claim:
         "overflow-as-derived",
         "With a forget gate exp(a) the plain form overflows at about the step log(max)/a.",
         decisions.within(ratio, 0.8, 1.2),
-        measured=study.Measured.of("step over log(max)/a", ratio),
+        measured={"step over log(max)/a": ratio},
         criterion="the 95 % interval of the mean ratio lies within 0.8 and 1.2",
     )
 
 
-def _half_way(dataset: "xarray.Dataset") -> study.Claim:
+def _half_way(dataset: xarray.Dataset) -> study.Claim:
     data = of_gate(dataset, "forget")
     ratio = statistics.estimate(_ratios(data.gradient_step, data.overflow_step))
     return study.claim(
@@ -372,12 +359,12 @@ def _half_way(dataset: "xarray.Dataset") -> study.Claim:
         "The gradient of the plain form is wrong by more than 1 % from about half of that step on, "
         "where nothing is infinite or NaN.",
         decisions.within(ratio, 0.4, 0.6),
-        measured=study.Measured.of("first wrong length over the step of the overflow", ratio),
+        measured={"first wrong length over the step of the overflow": ratio},
         criterion="the 95 % interval of the mean ratio lies within 0.4 and 0.6",
     )
 
 
-def _same(dataset: "xarray.Dataset") -> Iterator[study.Claim]:
+def _same(dataset: xarray.Dataset) -> Iterator[study.Claim]:
     """One claim for each precision: both forms are the same function before that."""
     for precision, bound in zip(PRECISIONS, (1e-3, 1e-9), strict=True):
         data = dataset.sel(precision=precision)
@@ -396,7 +383,7 @@ def _same(dataset: "xarray.Dataset") -> Iterator[study.Claim]:
         )
 
 
-def _never_wrong(dataset: "xarray.Dataset") -> study.Claim:
+def _never_wrong(dataset: xarray.Dataset) -> study.Claim:
     worst = float(dataset.stabilised_error.sel(precision="float32").max())
     return study.claim(
         "stabilised-never-wrong",

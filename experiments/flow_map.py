@@ -18,21 +18,17 @@ Takes about ten seconds on two cores at the defaults.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
+import xarray
 from _kit import cells, curves, decisions, fields, rates, runs, subjects
 
 from gradflow import flow, study
 from gradflow.flow.norm_map import log_norm_map
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from gradflow.statistics import Estimate
+from gradflow.statistics import Estimate
+from gradflow.study.figure import Axes, Figure
 
 SAME = 0.05
 """The relative change of the factor per step up to which the flow counts as stationary."""
@@ -46,15 +42,15 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(32)
     input_size: int = fields.input_size(16)
     num_steps: int = fields.num_steps(100)
-    num_sequences: int = fields.num_sequences()
-    inputs: str = fields.inputs()
+    num_sequences: int = fields.num_sequences(1)
+    inputs: str = fields.inputs("gaussian")
     source: str | None = fields.source()
     target: str | None = fields.target()
     norm: Literal["spectral", "frobenius"] = fields.norm()
     lags: tuple[int, ...] = fields.lags((1, 10, 50))
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures every pair; dimensions run (seeds times sequences), later (t), earlier (k)."""
     if max(config.lags) >= config.num_steps:
         raise ValueError(
@@ -64,9 +60,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return once(f"cell={config.cell}", partial(_measure, config))
 
 
-def _measure(config: Config) -> "xarray.Dataset":
-    import xarray
-
+def _measure(config: Config) -> xarray.Dataset:
     inputs = runs.inputs(config)
     cell = cells.factory(config.cell)(inputs.shape[-1], config.hidden_size)
     params = runs.initialise(cell, runs.keys(config))
@@ -88,18 +82,16 @@ def _measure(config: Config) -> "xarray.Dataset":
     )
 
 
-def at_lag(dataset: "xarray.Dataset", lag: int) -> np.ndarray:
+def at_lag(dataset: xarray.Dataset, lag: int) -> np.ndarray:
     """Gives the log norms of all pairs of one lag, of shape (run, t - lag)."""
     return np.diagonal(dataset.log_norm.values, -lag, axis1=1, axis2=2)
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """The map; below it the norm against lag, and along time."""
-    from matplotlib.figure import Figure
-
     names = dataset.log_norm.attrs
     label = curves.norm_label(names["source"], names["target"], later="t")
-    fig = Figure(figsize=(5.2, 6.2))
+    fig = study.figure.empty(5.2, 6.2)
     top, bottom = fig.subfigures(2, 1, height_ratios=(5, 3), squeeze=False)[:, 0]
     _draw_map(top.subplots(), dataset, label)
     left, right = bottom.subplots(1, 2, sharey=True)
@@ -110,7 +102,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _draw_map(ax: "Axes", dataset: "xarray.Dataset", label: str) -> None:
+def _draw_map(ax: Axes, dataset: xarray.Dataset, label: str) -> None:
     from matplotlib.colors import ListedColormap
 
     values = np.median(dataset.log_norm.values, axis=0) / curves.NATS
@@ -126,7 +118,7 @@ def _draw_map(ax: "Axes", dataset: "xarray.Dataset", label: str) -> None:
     ax.text(0.95, 0.08, note, transform=ax.transAxes, ha="right", fontsize=8, color="#606060")
 
 
-def _draw_against_lag(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_against_lag(ax: Axes, dataset: xarray.Dataset) -> None:
     lags = dataset.later.values
     with np.errstate(invalid="ignore"):  # between two infinities lies a NaN, which is a gap
         quantiles = [np.quantile(at_lag(dataset, lag), [0.1, 0.5, 0.9]) for lag in lags]
@@ -137,7 +129,7 @@ def _draw_against_lag(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend()
 
 
-def _draw_along_time(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_along_time(ax: Axes, dataset: xarray.Dataset) -> None:
     lags = np.atleast_1d(dataset.attrs["lags"])
     for index, lag in enumerate(lags):
         values = at_lag(dataset, lag) / curves.NATS
@@ -147,14 +139,14 @@ def _draw_along_time(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(title="lag", ncols=len(lags), handlelength=1.2)
 
 
-def mean_by_lag(dataset: "xarray.Dataset", first: int, last: int) -> np.ndarray:
+def mean_by_lag(dataset: xarray.Dataset, first: int, last: int) -> np.ndarray:
     """Averages log norms over the pairs first <= k <= t <= last, (network, sequence, lag)."""
     part = dataset.isel(later=slice(first, last + 1), earlier=slice(first, last + 1))
     means = [at_lag(part, lag).mean(axis=1) for lag in range(last - first + 1)]
     return np.stack(means, axis=1).reshape(dataset.attrs["num_networks"], -1, len(means))
 
 
-def halves(dataset: "xarray.Dataset") -> dict[str, np.ndarray]:
+def halves(dataset: xarray.Dataset) -> dict[str, np.ndarray]:
     """The curves within the first half of the steps, and within the second, by the steps."""
     num_steps = dataset.sizes["later"] - 1
     half = num_steps // 2
@@ -162,7 +154,7 @@ def halves(dataset: "xarray.Dataset") -> dict[str, np.ndarray]:
     return {f"{first} to {last}": mean_by_lag(dataset, first, last) for first, last in ends}
 
 
-def late_over_early(dataset: "xarray.Dataset") -> "Estimate":
+def late_over_early(dataset: xarray.Dataset) -> Estimate:
     """The ratio of the factors per step, that of the second half over that of the first."""
     early, late = halves(dataset).values()
     # A slope is linear in its curve: that of the difference is the difference of the slopes.
@@ -170,7 +162,7 @@ def late_over_early(dataset: "xarray.Dataset") -> "Estimate":
         return flow.summary(late - early).decay
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """The factor per step within the first half and within the second half of the steps."""
     rows = [
         {"steps": steps, "factor per step": f"{flow.summary(found).decay:.4f}"}
@@ -181,7 +173,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     return f"{study.table(rows)}\n{sentence}{rates.note(dataset)}"
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether the flow is stationary in time."""
     ratio = late_over_early(dataset)
     return [
@@ -189,7 +181,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
             "stationary",
             "The factor per step is as large late in a sequence as it is early.",
             decisions.within(ratio, 1 - SAME, 1 + SAME),
-            measured=study.Measured.of("late over early", ratio),
+            measured={"late over early": ratio},
             criterion=f"the 95 % interval of the ratio lies within {SAME:.0%} of 1",
         )
     ]

@@ -17,10 +17,10 @@ Takes about a minute on two cores at the defaults.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
+import xarray
 from _kit import curves, decisions, fields, runs
 
 from gradflow import Cell, flow, statistics, study
@@ -28,10 +28,7 @@ from gradflow.cells import resolve
 from gradflow.devices import map_runs
 from gradflow.presets import PRESETS, with_preset
 from gradflow.spec import check_name
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
+from gradflow.study.figure import Figure
 
 APART = 10.0
 """Orders of magnitude by which two frameworks are claimed to differ."""
@@ -48,10 +45,8 @@ class Config(study.Config):
     num_steps: int = fields.num_steps(100)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures each cell under each preset; dimensions cell, preset, run (a seed), lag."""
-    import xarray
-
     pairs = [(cell, preset) for cell in config.cells for preset in config.presets]
     made = {pair: _kind(*pair) for pair in pairs}  # before anything is measured
     if not any(made.values()):
@@ -84,9 +79,7 @@ def _measurement(kind: str, input_size: int, hidden_size: int) -> tuple[Cell, Ca
     return cell, jax.jit(map_runs(partial(flow.log_norms, cell)))
 
 
-def _measure(config: Config, name: str, preset: str, kind: str) -> "xarray.Dataset":
-    import xarray
-
+def _measure(config: Config, name: str, preset: str, kind: str) -> xarray.Dataset:
     cell, measure = _measurement(kind, config.input_size, config.hidden_size)
     params = runs.initialise(with_preset(cell, preset), runs.keys(config))
     norms = np.asarray(measure(params, runs.inputs(config)))[None, None]
@@ -101,11 +94,9 @@ def _measure(config: Config, name: str, preset: str, kind: str) -> "xarray.Datas
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Norm against lag, a panel for each cell and a line for each framework."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(5.2, 2.8))
+    fig = study.figure.empty(5.2, 2.8)
     panels = fig.subplots(1, dataset.sizes["cell"], sharey=True, squeeze=False)[0]
     for ax, cell in zip(panels, dataset.cell.values, strict=True):
         for index, preset in enumerate(dataset.preset.values):
@@ -120,12 +111,12 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def at_last_lag(dataset: "xarray.Dataset") -> "xarray.DataArray":
+def at_last_lag(dataset: xarray.Dataset) -> xarray.DataArray:
     """The log10 norm at the longest lag, by cell, preset and run; NaN without the cell."""
     return dataset.log_norm.isel(lag=-1, drop=True) / curves.NATS
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """The log10 norm at the longest lag under each framework, the median over the runs."""
     lag, medians = int(dataset.lag[-1]), at_last_lag(dataset).median("run")
     rows = []
@@ -139,12 +130,12 @@ def summary(dataset: "xarray.Dataset") -> str:
     return study.table(rows)
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """How far apart the frameworks are, for each cell."""
     return [_apart(dataset, str(cell)) for cell in dataset.cell.values]
 
 
-def _apart(dataset: "xarray.Dataset", cell: str) -> study.Claim:
+def _apart(dataset: xarray.Dataset, cell: str) -> study.Claim:
     last = at_last_lag(dataset).sel(cell=cell).dropna("preset", how="all")
     medians = last.median("run").values
     ends = [last.isel(preset=int(at)) for at in (np.argmin(medians), np.argmax(medians))]
@@ -155,7 +146,7 @@ def _apart(dataset: "xarray.Dataset", cell: str) -> study.Claim:
         f"The framework's default changes ‖∂h_T/∂h_k‖ of the {cell} by more than {APART:g} orders "
         f"of magnitude at lag {int(dataset.lag[-1])}.",
         decisions.above(ratio, APART) if len(last) > 1 else None,
-        measured=study.Measured.of(f"log10 norm, {names[1]} over {names[0]}", ratio),
+        measured={f"log10 norm, {names[1]} over {names[0]}": ratio},
         criterion=f"the 95 % interval between two frameworks lies above {APART:g}",
     )
 

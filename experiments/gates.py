@@ -24,26 +24,21 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import curves, decisions, fields, rates, runs
 from numpy.typing import ArrayLike
 
-from gradflow import flow, statistics, study
+from gradflow import Params, flow, statistics, study
 from gradflow.cells import lstm, resolve
 from gradflow.flow.summary import HORIZON
 from gradflow.initializers import chrono
 from gradflow.spec import check_name
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
+from gradflow.study.figure import Axes, Figure
 
 FORMS = {
     "lstm": "lstm",
@@ -76,13 +71,11 @@ class Config(study.Config):
     forms: tuple[str, ...] = study.field(
         tuple(FORMS), help="Of lstm, peephole, coupled, no_forget_gate, gru and gru_reset_before."
     )
-    bins: int = study.field(25, help="Bins of the histograms of the gates.", positive=True)
+    bins: int = fields.positive(25, help="Bins of the histograms of the gates.")
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures the settings of the bias and the forms; dimensions setting or form, run, lag."""
-    import xarray
-
     if list(config.biases) != sorted(set(config.biases)):
         raise ValueError(f"Expected biases in ascending order, got {config.biases}. Sort --biases.")
     for form in config.forms:
@@ -100,26 +93,24 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return merged.assign_attrs(rates.needed(config))
 
 
-def init_settings(config: Config, key: jax.Array) -> "Params":
+def init_settings(config: Config, key: jax.Array) -> Params:
     """Initialises one network under every setting of the forget bias, with the same matrices."""
     sizes = config.input_size, config.hidden_size
     laws = [*config.biases, *map(chrono, config.chrono)]
     by_law = [lstm(*sizes, forget_bias=law).init(key) for law in laws]
 
-    def stacked(gate: str) -> "Params":
+    def stacked(gate: str) -> Params:
         same = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(laws)), by_law[0][gate])
         return same | {"b": jnp.stack([params[gate]["b"] for params in by_law])}
 
     return {gate: stacked(gate) for gate in by_law[0]}
 
 
-def _measure_settings(config: Config) -> "xarray.Dataset":
+def _measure_settings(config: Config) -> xarray.Dataset:
     """The norms and the forget gate's histograms of all settings, in one program."""
-    import xarray
-
     cell = lstm(config.input_size, config.hidden_size)
 
-    def one(params: "Params", x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def one(params: Params, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         gates = flow.gates(cell, params, x)
         histogram = flow.gate_histograms(gates, bins=config.bins)["f"]
         norms = flow.log_norms(cell, params, x, source="c", target="c")
@@ -146,10 +137,8 @@ def _measure_settings(config: Config) -> "xarray.Dataset":
     )
 
 
-def _measure_terms(config: Config) -> "xarray.Dataset":
+def _measure_terms(config: Config) -> xarray.Dataset:
     """The terms of ∂c_t/∂c_{t-1} in the cell with its default bias, and products of them."""
-    import xarray
-
     cell = lstm(config.input_size, config.hidden_size)
     params = runs.initialise(cell, runs.keys(config))
     norms = runs.measure(partial(flow.decomposition_norms, cell), params, runs.inputs(config))
@@ -169,9 +158,7 @@ def _measure_terms(config: Config) -> "xarray.Dataset":
     )
 
 
-def _measure_form(config: Config, form: str) -> "xarray.Dataset":
-    import xarray
-
+def _measure_form(config: Config, form: str) -> xarray.Dataset:
     cell = resolve(FORMS[form])(config.input_size, config.hidden_size)
     params = runs.initialise(cell, runs.keys(config))
     norms = runs.measure(partial(flow.log_norms, cell), params, runs.inputs(config))
@@ -186,11 +173,9 @@ def log_forget(bias: ArrayLike) -> np.ndarray:
     return -np.log1p(np.exp(-np.asarray(bias)))
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Norms and horizons by bias; the forget gate along time; the terms, and the forms."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 7.6))
+    fig = study.figure.empty(7.0, 7.6)
     top, middle, bottom = fig.subfigures(3, 1, height_ratios=(3, 2, 3), squeeze=False)[:, 0]
     left, right = top.subplots(1, 2, width_ratios=(3, 2))
     _draw_settings(left, dataset)
@@ -203,7 +188,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _settings(dataset: "xarray.Dataset") -> Iterator[tuple[str, Any, str]]:
+def _settings(dataset: xarray.Dataset) -> Iterator[tuple[str, Any, str]]:
     """Each setting's name, with its colour and line style: dark to light as the bias grows."""
     names = [str(name) for name in dataset.setting.values]
     colors = curves.shades(int(np.isfinite(dataset.bias.values).sum()))
@@ -212,7 +197,7 @@ def _settings(dataset: "xarray.Dataset") -> Iterator[tuple[str, Any, str]]:
         yield name, "#D55E00", ("--", ":", "-.")[index % 3]
 
 
-def _draw_settings(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_settings(ax: Axes, dataset: xarray.Dataset) -> None:
     for name, color, linestyle in _settings(dataset):
         look = {"color": color, "linestyle": linestyle, "label": name}
         curves.draw_norms(ax, dataset.lag, dataset.log_norm.sel(setting=name), **look)
@@ -222,7 +207,7 @@ def _draw_settings(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(title="forget bias", ncols=2, handlelength=2, loc="lower left")
 
 
-def _draw_horizons(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_horizons(ax: Axes, dataset: xarray.Dataset) -> None:
     longest, fixed = dataset.sizes["lag"] - 1, _fixed(dataset)
     reached = np.minimum(flow.horizons(fixed.log_norm.values), longest)
     bias = fixed.bias.values
@@ -241,7 +226,7 @@ def _draw_horizons(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(loc="lower right")
 
 
-def _draw_histograms(fig: Any, dataset: "xarray.Dataset") -> None:
+def _draw_histograms(fig: Any, dataset: xarray.Dataset) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import PowerNorm
 
@@ -262,7 +247,7 @@ def _draw_histograms(fig: Any, dataset: "xarray.Dataset") -> None:
     fig.colorbar(ScalarMappable(norm, "cividis"), ax=list(panels), label="fraction of units")
 
 
-def _draw_terms(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_terms(ax: Axes, dataset: xarray.Dataset) -> None:
     labels = (r"diag $f_t$", r"through $f$", r"through $i$", r"through $g$")
     for index, (term, label) in enumerate(zip(TERMS, labels, strict=True)):
         # The first step has no path through a gate: h_0 does not depend on c_0.
@@ -278,7 +263,7 @@ def _draw_terms(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(ncols=2, loc="lower center", fontsize=6.5, handlelength=1.6, columnspacing=1)
 
 
-def _draw_products(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_products(ax: Axes, dataset: xarray.Dataset) -> None:
     labels = (r"$\prod$ diag $f_t$", r"$\prod$ all four", "exact")
     for index, (product, label) in enumerate(zip(PRODUCTS, labels, strict=True)):
         look = study.figure.cell_style("", index) | {"label": label}
@@ -288,7 +273,7 @@ def _draw_products(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(loc="lower left")
 
 
-def _draw_forms(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_forms(ax: Axes, dataset: xarray.Dataset) -> None:
     for index, form in enumerate(dataset.form.values):
         label = str(form).replace("gru_", "gru, ").replace("_", " ")
         look = study.figure.cell_style(str(form), index) | {"label": label}
@@ -298,12 +283,12 @@ def _draw_forms(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(loc="lower left", fontsize=6.5)
 
 
-def _fixed(dataset: "xarray.Dataset") -> "xarray.Dataset":
+def _fixed(dataset: xarray.Dataset) -> xarray.Dataset:
     """The settings with a constant bias."""
     return dataset.isel(setting=np.isfinite(dataset.bias.values))
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """Factor per step and horizon by bias and by form, and the error of the one-line formula."""
     needed = rates.needed_lag(dataset)
     settings = [_row(dataset.sel(setting=name), needed) for name in dataset.setting.values]
@@ -320,7 +305,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     return "\n".join([study.table(settings), "", study.table(forms), "", formula])
 
 
-def _row(data: "xarray.Dataset", needed_lag: int | None) -> dict[str, str]:
+def _row(data: xarray.Dataset, needed_lag: int | None) -> dict[str, str]:
     bias = float(data.bias)
     return {
         "forget bias": str(data.setting.values),
@@ -330,7 +315,7 @@ def _row(data: "xarray.Dataset", needed_lag: int | None) -> dict[str, str]:
     }
 
 
-def _columns(log_norms: "xarray.DataArray", needed_lag: int | None) -> dict[str, str]:
+def _columns(log_norms: xarray.DataArray, needed_lag: int | None) -> dict[str, str]:
     """The columns of curves; the horizon is the median of those of the runs."""
     longest = log_norms.sizes["lag"] - 1
     horizon = float(np.median(flow.horizons(log_norms.values)))
@@ -338,12 +323,12 @@ def _columns(log_norms: "xarray.DataArray", needed_lag: int | None) -> dict[str,
     return row | {"horizon": rates.lag_text(horizon, longest)}
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether a larger bias carries the gradient further, and whether σ(b) is its factor."""
     return [_further(_fixed(dataset)), _forget_gate(_fixed(dataset))]
 
 
-def _further(fixed: "xarray.Dataset") -> study.Claim:
+def _further(fixed: xarray.Dataset) -> study.Claim:
     reached = flow.horizons(fixed.log_norm.transpose("run", "setting", "lag").values)
     # Two horizons beyond the longest lag count as equal: infinity minus infinity is not a number.
     medians = np.minimum(np.median(reached, axis=0), fixed.sizes["lag"])
@@ -352,16 +337,14 @@ def _further(fixed: "xarray.Dataset") -> study.Claim:
         "larger-bias-further",
         "A larger forget bias carries the gradient of the cell further.",
         bool((np.diff(medians) >= 0).all() and (reached[:, -1] > reached[:, 0]).all()),
-        measured=[
-            study.Measured(f"median horizon at bias {name}", float(lag), unit="steps")
-            for name, lag in ends.items()
-        ],
+        measured={f"median horizon at bias {name}": float(lag) for name, lag in ends.items()},
+        unit="steps",
         criterion="every network's horizon at the largest bias is beyond that at the smallest, and "
         "the median horizon does not fall from any bias to the next",
     )
 
 
-def _forget_gate(fixed: "xarray.Dataset") -> study.Claim:
+def _forget_gate(fixed: xarray.Dataset) -> study.Claim:
     measured = rates.slopes(fixed.log_norm.transpose("setting", "run", "lag"))
     ratios = measured / log_forget(fixed.bias.values)[:, None]
     found = {
@@ -374,7 +357,7 @@ def _forget_gate(fixed: "xarray.Dataset") -> study.Claim:
         decisions.every(
             decisions.within(ratio, 1 - TOLERANCE, 1 + TOLERANCE) for ratio in found.values()
         ),
-        measured=[study.Measured.of(name, ratio) for name, ratio in found.items()],
+        measured=found,
         criterion=f"the measured log factor per step lies within {TOLERANCE:.0%} of log σ(b) at "
         "every bias, by its 95 % interval",
     )

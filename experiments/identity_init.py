@@ -31,33 +31,21 @@ Chen, Pennington, Schoenholz 2018, arXiv:1806.05394 (critical).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+import xarray
 from _kit import curves, decisions, fields, outcomes, trained, tuning
 
 from gradflow import statistics, study
 from gradflow.cells import resolve
 from gradflow.spec import check_name, split_specs
-from gradflow.tasks import resolve_task
-from gradflow.train import (
-    Probing,
-    Schedule,
-    Training,
-    resolve_clipping,
-    resolve_optimiser,
-)
+from gradflow.study.figure import Axes, Figure
+from gradflow.tasks import Task, resolve_task
+from gradflow.train import Probing, Schedule
 from gradflow.train.probes import probe
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from gradflow.tasks import Task
 
 KEPT = 10.0
 """The factor of 1, to either side, within which a norm counts as carried."""
@@ -114,14 +102,12 @@ class Config(study.Config):
     tasks: str = fields.tasks("adding(num_steps=150)")
     hidden_size: int = fields.hidden_size(64)
     learning_rates: tuple[float, ...] = fields.learning_rates()
-    clip: float = study.field(1.0, help="Largest global norm of a gradient.", positive=True)
+    clip: float = fields.clip(1.0)
     batch_size: int = fields.batch_size(16)
     num_updates: int = fields.num_updates(6000)
     eval_every: int = fields.eval_every(200)
-    early: int = study.field(
-        200,
-        help="Update after which norms are measured, as at initialisation and at the end.",
-        positive=True,
+    early: int = fields.positive(
+        200, help="Update after which norms are measured, as at initialisation and at the end."
     )
 
     @property
@@ -135,28 +121,24 @@ class Config(study.Config):
         return [0, self.early, self.num_updates]
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains every network; dimensions task, network, seed, update, measured_at, lag."""
-    import xarray
-
     tasks = {spec: resolve_task(spec) for spec in split_specs(config.tasks)}
     _check(config, tasks)
     parts = [_on_task(config, spec, task, once) for spec, task in tasks.items()]
     return xarray.concat(parts, dim="task", join="outer", data_vars="all")
 
 
-def _on_task(config: Config, spec: str, task: "Task", once: study.Once) -> "xarray.Dataset":
-    import xarray
-
+def _on_task(config: Config, spec: str, task: Task, once: study.Once) -> xarray.Dataset:
     parts = [
-        trained.unit(once, f"task={spec},{name}", partial(_train, config, spec, task, name))
+        trained.unit(once, f"task={spec},{name}", _train, config, spec, task, name)
         for name in study.progress(config.networks, spec)
     ]
     about = {"baseline": task.baseline, "num_steps": task.num_steps}
     return xarray.concat(parts, dim="network").assign(about).expand_dims(task=[spec])
 
 
-def _check(config: Config, tasks: dict[str, "Task"]) -> None:
+def _check(config: Config, tasks: dict[str, Task]) -> None:
     if not tasks:
         raise ValueError(f"Expected the name of a task, got {config.tasks!r}. Try adding.")
     if not config.networks:
@@ -171,17 +153,11 @@ def _check(config: Config, tasks: dict[str, "Task"]) -> None:
         )
 
 
-def _train(
-    config: Config, spec: str, task: "Task", name: str, folder: Path | None
-) -> "xarray.Dataset":
+def _train(config: Config, spec: str, task: Task, name: str, folder: Path | None) -> xarray.Dataset:
     """Chooses the learning rate of one network on one task, and trains its seeds at that rate."""
-    training = Training(
-        resolve(NETWORKS[name].spec)(task.input_size, config.hidden_size),
-        task,
-        resolve_optimiser("adam"),
-        clipping=resolve_clipping(f"global_norm(threshold={config.clip})"),
-        batch_size=config.batch_size,
-    )
+    cell = resolve(NETWORKS[name].spec)(task.input_size, config.hidden_size)
+    clipping = f"global_norm(threshold={config.clip})"
+    training = trained.setup(config, cell, task, clipping=clipping)
     rates, what = config.learning_rates, {"task": spec, "network": name}
     tried = tuning.final_losses(config, training, [(r,) for r in rates], folder=folder, **what)
     begun = trained.begin(training, tuning.keys(config)[0], [tuning.best(tried, rates)])
@@ -196,9 +172,7 @@ def _train(
     return found.assign(tuning.variables(tried, rates)).expand_dims(network=[name])
 
 
-def _dataset(config: Config, metrics: dict[str, np.ndarray], norms: np.ndarray) -> "xarray.Dataset":
-    import xarray
-
+def _dataset(config: Config, metrics: dict[str, np.ndarray], norms: np.ndarray) -> xarray.Dataset:
     return xarray.Dataset(
         {
             **{name: (("seed", "update"), metrics[name].T) for name in ("loss", "accuracy")},
@@ -212,11 +186,9 @@ def _dataset(config: Config, metrics: dict[str, np.ndarray], norms: np.ndarray) 
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """A row for each task: norms against the lag at initialisation and trained; losses."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 0.6 + 2.5 * dataset.sizes["task"]))
+    fig = study.figure.empty(7.0, 0.6 + 2.5 * dataset.sizes["task"])
     rows = fig.subplots(dataset.sizes["task"], 3, squeeze=False)
     for row, task in zip(rows, dataset.task.values, strict=True):
         data = dataset.sel(task=task)
@@ -225,17 +197,16 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         row[0].set_ylabel(curves.NORM)
         _draw_losses(row[2], data)
         row[2].set_title(str(task).replace("num_steps=", "T = "))
-    handles, labels = rows[0][0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper center", ncols=5, handlelength=3.2)
+    study.figure.legend_above(fig, rows[0][0], ncols=5, handlelength=3.2)
     return fig
 
 
-def _looks(data: "xarray.Dataset") -> Iterator[tuple[str, dict[str, Any]]]:
+def _looks(data: xarray.Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
     for name in map(str, data.network.values):
         yield name, NETWORKS[name].look
 
 
-def _draw_norms(ax: "Axes", data: "xarray.Dataset") -> None:
+def _draw_norms(ax: Axes, data: xarray.Dataset) -> None:
     num_steps = int(data.num_steps)
     lags = data.lag[: num_steps + 1]
     for name, look in _looks(data):
@@ -246,13 +217,13 @@ def _draw_norms(ax: "Axes", data: "xarray.Dataset") -> None:
     ax.set_title(f"After {update} updates" if update else "At initialisation")
 
 
-def _draw_losses(ax: "Axes", data: "xarray.Dataset") -> None:
+def _draw_losses(ax: Axes, data: xarray.Dataset) -> None:
     for name, look in _looks(data):
         study.figure.band(ax, data["update"], data.loss.sel(network=name), "seed", **look)
     outcomes.draw_losses(ax, float(data.baseline), ylabel="loss")
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """A table of all networks, each at its own learning rate."""
     rows = [
         _row(dataset.sel(task=task, network=name))
@@ -262,7 +233,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     return f"{study.table(rows)}\n{tuning.note(dataset)}"
 
 
-def _row(data: "xarray.Dataset") -> dict[str, str]:
+def _row(data: xarray.Dataset) -> dict[str, str]:
     norms, last = log10_norms(data), data.isel(update=-1)
     return {
         "task": str(data.task.values),
@@ -276,31 +247,31 @@ def _row(data: "xarray.Dataset") -> dict[str, str]:
     }
 
 
-def longest_lag(data: "xarray.Dataset") -> int:
+def longest_lag(data: xarray.Dataset) -> int:
     """Gives the lag over which the gradient is to be carried, on one task."""
     return int(OVER * int(data.num_steps))
 
 
-def log10_norms(data: "xarray.Dataset") -> np.ndarray:
+def log10_norms(data: xarray.Dataset) -> np.ndarray:
     """Gives log10 ‖∂h_T/∂h_k‖ at that lag, of one network on one task, (measured_at, seed)."""
     norms = data.log_norm.sel(lag=longest_lag(data))
     return norms.transpose("measured_at", "seed").values / curves.NATS
 
 
-def log_ratio(data: "xarray.Dataset", other: str) -> statistics.Estimate:
+def log_ratio(data: xarray.Dataset, other: str) -> statistics.Estimate:
     """Estimates log(final loss of the irnn / that of another network), paired by seed."""
     loss = np.log(data.loss.isel(update=-1))
     return statistics.estimate((loss.sel(network="irnn") - loss.sel(network=other)).values)
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether the irnn, if it was trained, carries its gradient and learns more than each other."""
     if "irnn" not in dataset.network.values:
         return []
     return [claim for task in dataset.task.values for claim in _of_task(dataset.sel(task=task))]
 
 
-def _of_task(data: "xarray.Dataset") -> list[study.Claim]:
+def _of_task(data: xarray.Dataset) -> list[study.Claim]:
     when = {"at initialisation": 0, f"after {int(data['update'][-1])} updates": -1}
     others = [name for name in map(str, data.network.values) if name not in ("irnn", "identity")]
     return [
@@ -309,7 +280,7 @@ def _of_task(data: "xarray.Dataset") -> list[study.Claim]:
     ]
 
 
-def _carries(data: "xarray.Dataset", when: str, at: int) -> study.Claim:
+def _carries(data: xarray.Dataset, when: str, at: int) -> study.Claim:
     task, lag = str(data.task.values), longest_lag(data)
     norm = statistics.estimate(log10_norms(data.sel(network="irnn"))[at])
     stage = "carries-trained" if at else "carries-initialised"
@@ -318,19 +289,19 @@ def _carries(data: "xarray.Dataset", when: str, at: int) -> study.Claim:
         decisions.identifier(stage, task),
         f"On {task} ReLU with W_h = I carries its gradient over {lag} steps {when}.",
         decisions.within(norm, -room, room),
-        measured=study.Measured.of(f"log10 norm at lag {lag}", norm),
+        measured={f"log10 norm at lag {lag}": norm},
         criterion=f"the 95 % interval of the mean log10 norm lies within ±{room:g}",
     )
 
 
-def _learns(data: "xarray.Dataset", other: str) -> study.Claim:
+def _learns(data: xarray.Dataset, other: str) -> study.Claim:
     task, ratio = str(data.task.values), log_ratio(data, other)
     name = "an lstm" if other == "lstm" else f"the network {other}"
     return study.claim(
         decisions.identifier("learns-more-than", other, task),
         f"ReLU with W_h = I learns {task} better than {name}, each at its own learning rate.",
         decisions.below(ratio),
-        measured=study.Measured.of(f"final loss over that of {other}", ratio.map(np.exp)),
+        measured={f"final loss over that of {other}": ratio.map(np.exp)},
         criterion="the 95 % interval over seeds of the ratio lies below 1",
     )
 

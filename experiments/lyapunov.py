@@ -27,25 +27,20 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _kit import decisions, fields, outcomes, runs
+import xarray
+from _kit import decisions, fields, outcomes, rates, runs
 
-from gradflow import flow, statistics, study, unroll
+from gradflow import Params, flow, statistics, study, unroll
 from gradflow.cells import rnn
+from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import delayed_copy
 from gradflow.train import Descent, descend
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
 
 LOST = 0.1
 """The distance of two copies, relative to the state, at which the perturbation is lost."""
@@ -74,25 +69,23 @@ class Config(study.Config):
 
     num_seeds: int = fields.num_seeds(5)
     gains: tuple[float, ...] = fields.gains((0.5, 0.75, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0))
-    hidden_sizes: tuple[int, ...] = study.field(
-        (16, 32, 64), help="Widths: hidden units of a network.", positive=True
+    hidden_sizes: tuple[int, ...] = fields.positive(
+        (16, 32, 64), help="Widths: hidden units of a network."
     )
     input_std: float = fields.input_std(0.1)
-    num_steps: int = study.field(600, help="Time steps that are measured.", positive=True)
-    burn_in: int = study.field(100, help="Time steps before them.", positive=True)
-    perturbation: float = study.field(
-        1e-7, help="Initial distance of two copies, relative to the state.", positive=True
+    num_steps: int = fields.positive(600, help="Time steps that are measured.")
+    burn_in: int = fields.positive(100, help="Time steps before them.")
+    perturbation: float = fields.positive(
+        1e-7, help="Initial distance of two copies, relative to the state."
     )
-    delay: int = study.field(20, help="Delay of the delayed copy, in steps.", positive=True)
+    delay: int = fields.positive(20, help="Delay of the delayed copy, in steps.")
     num_updates: int = fields.num_updates(300)
     batch_size: int = fields.batch_size(16)
     learning_rate: float = fields.learning_rate(1e-3)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures every network; dimensions hidden_size, gain, run (a seed)."""
-    import xarray
-
     parts = [
         once(f"hidden_size={size}", partial(_measure, config, size))
         for size in study.progress(config.hidden_sizes, "widths")
@@ -104,9 +97,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def _measure(config: Config, size: int) -> "xarray.Dataset":
-    import xarray
-
+def _measure(config: Config, size: int) -> xarray.Dataset:
     cell = rnn(size, size, recurrent_init="normal(gain=1)", input_init="identity")
 
     def one_run(gain: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -142,7 +133,7 @@ def _measure(config: Config, size: int) -> "xarray.Dataset":
 
 
 def _steps_to_lose(
-    config: Config, step: Callable, params: "Params", x: jax.Array, push: jax.Array
+    config: Config, step: Callable, params: Params, x: jax.Array, push: jax.Array
 ) -> jax.Array:
     """Steps until the distance of two copies is LOST of the state's norm; infinite if never."""
     h = jnp.zeros_like(push)
@@ -157,10 +148,8 @@ def _steps_to_lose(
     return jnp.where(jnp.any(distance >= LOST), 1.0 + jnp.argmax(distance >= LOST), jnp.inf)
 
 
-def _train(config: Config) -> "xarray.Dataset":
+def _train(config: Config) -> xarray.Dataset:
     """The accuracy after training, of networks of the largest width, in float32."""
-    import xarray
-
     size = config.hidden_sizes[-1]
     task = delayed_copy(delay=config.delay, num_steps=3 * config.delay)
     cell = rnn(task.input_size, size, recurrent_init="normal(gain=1)")
@@ -206,25 +195,14 @@ def _single(leaf: jax.Array) -> jax.Array:
     return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
-def crossing(dataset: "xarray.Dataset") -> np.ndarray:
+def crossing(dataset: xarray.Dataset) -> np.ndarray:
     """Finds the gain at which the largest exponent first crosses zero, (hidden_size, run)."""
-    largest = dataset.exponent.isel(index=0).transpose("hidden_size", "run", "gain")
-    return np.array(
-        [[_crossing(dataset.gain.values, curve) for curve in curves] for curves in largest.values]
-    )
+    largest = dataset.exponent.isel(index=0).sortby("gain")
+    by_run = largest.transpose("hidden_size", "run", "gain")
+    return np.apply_along_axis(partial(rates.crossing, by_run.gain.values), -1, by_run.values)
 
 
-def _crossing(gains: np.ndarray, exponents: np.ndarray) -> float:
-    order = np.argsort(gains)
-    gains, exponents = gains[order], exponents[order]
-    above = np.flatnonzero(exponents > 0)
-    if not len(above) or above[0] == 0:
-        return np.nan
-    i = above[0]
-    return float(np.interp(0, exponents[i - 1 : i + 1], gains[i - 1 : i + 1]))
-
-
-def over_predicted(dataset: "xarray.Dataset") -> "xarray.DataArray":
+def over_predicted(dataset: xarray.Dataset) -> xarray.DataArray:
     """Computes the time to lose the perturbation over the predicted one; NaN where it is kept."""
     largest = dataset.exponent.isel(index=0)
     predicted = np.log(LOST / dataset.attrs["perturbation"]) / largest
@@ -232,11 +210,9 @@ def over_predicted(dataset: "xarray.Dataset") -> "xarray.DataArray":
     return (dataset.steps_to_lose / predicted).where(lost)
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Largest exponent, spectra, time to lose a perturbation, and the accuracy after training."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 5.4))
+    fig = study.figure.empty(7.0, 5.4)
     (a, b), (c, d) = fig.subplots(2, 2)
     _draw_largest(a, dataset)
     _draw_spectra(b, dataset)
@@ -245,7 +221,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _draw_largest(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_largest(ax: Axes, dataset: xarray.Dataset) -> None:
     for index, size in enumerate(dataset.hidden_size.values):
         values = dataset.exponent.sel(hidden_size=size).isel(index=0)
         look = {**LOOKS[index % len(LOOKS)], "markevery": 1, "label": f"{size}"}
@@ -257,7 +233,7 @@ def _draw_largest(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend()
 
 
-def _draw_spectra(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_spectra(ax: Axes, dataset: xarray.Dataset) -> None:
     size = int(dataset.hidden_size[-1])
     spectra = dataset.exponent.sel(hidden_size=size)
     places = np.unique(
@@ -272,7 +248,7 @@ def _draw_spectra(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(title="gain", loc="lower left")
 
 
-def _draw_times(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_times(ax: Axes, dataset: xarray.Dataset) -> None:
     from matplotlib import ticker
 
     first = dataset.attrs["perturbation"]
@@ -300,7 +276,7 @@ def _draw_times(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend()
 
 
-def _draw_learning(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_learning(ax: Axes, dataset: xarray.Dataset) -> None:
     largest = dataset.exponent.isel(index=0, hidden_size=-1).median("run")
     study.figure.band(ax, largest, dataset.accuracy, "run", **{**LOOKS[2], "markevery": 1})
     ax.axvline(0, color="#000000", lw=0.6)
@@ -315,12 +291,12 @@ def _draw_learning(ax: "Axes", dataset: "xarray.Dataset") -> None:
     )
 
 
-def by_seed(values: "xarray.DataArray") -> np.ndarray:
+def by_seed(values: xarray.DataArray) -> np.ndarray:
     """Computes the mean of each seed, whose widths and gains start from the same key."""
     return values.mean([name for name in values.dims if name != "run"]).values
 
 
-def best_gains(dataset: "xarray.Dataset") -> np.ndarray:
+def best_gains(dataset: xarray.Dataset) -> np.ndarray:
     """Finds for each seed the geometric mean of the gains within TIED of the best accuracy."""
     good = dataset.accuracy >= dataset.accuracy.max("gain") - TIED
     return np.exp(np.log(dataset.gain).where(good).mean("gain")).values
@@ -332,7 +308,7 @@ def of_finite(values: np.ndarray) -> statistics.Estimate:
     return statistics.estimate(finite if len(finite) > 1 else np.full(1, np.nan))
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """A table of the widths, and a sentence about the trained networks."""
     lost = over_predicted(dataset)
     rows = [
@@ -357,7 +333,7 @@ def _text(values: np.ndarray) -> str:
     return f"{found:.2f}" if np.isfinite(found.value) else "-"
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether the crossing depends on the width, the prediction holds, and networks learn there."""
     several = dataset.sizes["hidden_size"] > 1
     return [*([_same_gain(dataset)] if several else []), _time(dataset), _learn(dataset)]
@@ -367,41 +343,41 @@ def _within(log_ratio: statistics.Estimate) -> bool | None:
     return decisions.within(log_ratio, -np.log(WITHIN), np.log(WITHIN))
 
 
-def _same_gain(dataset: "xarray.Dataset") -> study.Claim:
+def _same_gain(dataset: xarray.Dataset) -> study.Claim:
     gains = dict(zip(dataset.hidden_size.values, np.log(crossing(dataset)), strict=True))
     ratios = {(a, b): of_finite(gains[a] - gains[b]) for a, b in itertools.combinations(gains, 2)}
     return study.claim(
         "same-gain-at-every-width",
         "The largest exponent crosses zero at a gain that does not depend on the width.",
         decisions.every(map(_within, ratios.values())),
-        measured=[
-            study.Measured.of(f"gain at width {a} over that at {b}", ratio.map(np.exp))
+        measured={
+            f"gain at width {a} over that at {b}": ratio.map(np.exp)
             for (a, b), ratio in ratios.items()
-        ],
+        },
         criterion=f"the ratio of the gains of any two widths lies within a factor of {WITHIN:g}, "
         "by its 95 % interval",
     )
 
 
-def _time(dataset: "xarray.Dataset") -> study.Claim:
+def _time(dataset: xarray.Dataset) -> study.Claim:
     ratio = of_finite(by_seed(over_predicted(dataset)))
     return study.claim(
         "time-as-predicted",
         "A perturbation is lost after the time that the largest exponent predicts.",
         decisions.within(ratio, 1 / WITHIN, WITHIN),
-        measured=study.Measured.of("time to lose a perturbation over the predicted one", ratio),
+        measured={"time to lose a perturbation over the predicted one": ratio},
         criterion=f"the ratio lies within a factor of {WITHIN:g}, by its 95 % interval",
     )
 
 
-def _learn(dataset: "xarray.Dataset") -> study.Claim:
+def _learn(dataset: xarray.Dataset) -> study.Claim:
     edge = of_finite(crossing(dataset)[-1]).value  # of the largest width, which was trained
     ratio = of_finite(np.log(best_gains(dataset) / edge))
     return study.claim(
         "learn-best-at-crossing",
         "Networks learn best at the gain at which the largest exponent crosses zero.",
         _within(ratio),
-        measured=study.Measured.of("best gain over that of the crossing", ratio.map(np.exp)),
+        measured={"best gain over that of the crossing": ratio.map(np.exp)},
         criterion=f"the ratio lies within a factor of {WITHIN:g}, by its 95 % interval",
     )
 

@@ -18,23 +18,19 @@ Takes about half a minute on two cores at the defaults.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import fields, rates, runs, subjects
 
 import gradflow
-from gradflow import flow, study
+from gradflow import Cell, flow, study
 from gradflow.report.drawing import draw_page
 from gradflow.spec import check_name
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
-
-    from gradflow import Cell
+from gradflow.study.figure import Figure
 
 AGREE = 0.05
 """The relative difference up to which two factors per step agree."""
@@ -49,7 +45,7 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(16)
     input_size: int = fields.input_size(8)
     num_steps: int = fields.num_steps(60)
-    inputs: str = fields.inputs()
+    inputs: str = fields.inputs("gaussian")
     what: tuple[str, ...] = study.field(
         (
             "log_norms",
@@ -77,7 +73,7 @@ def step_losses(outputs: jax.Array) -> jax.Array:
     return 0.5 * jnp.sum(outputs**2, axis=-1)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures one cell; the dimension run is a seed."""
     for name in config.what:
         check_name("measurement", name, flow.CATALOGUE)
@@ -93,8 +89,8 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
 
 def _measure(
-    config: Config, name: str, cell: "Cell", path: str | None, inputs: jax.Array
-) -> "xarray.Dataset":
+    config: Config, name: str, cell: Cell, path: str | None, inputs: jax.Array
+) -> xarray.Dataset:
     what = [
         name
         for name in config.what
@@ -124,14 +120,14 @@ def _options(config: Config, what: list[str]) -> dict[str, Any]:
     return options
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """A panel for each measurement, drawn as the catalogue says."""
     names = [str(name) for name in np.atleast_1d(dataset.attrs["what"])]
     title = f"{dataset.attrs['cell']}: median and 10–90 % over runs"
     return draw_page(dataset, names, title)
 
 
-def factors(dataset: "xarray.Dataset") -> dict[str, float]:
+def factors(dataset: xarray.Dataset) -> dict[str, float]:
     """The factor per step by each measurement that gives one."""
     by_lag = {
         "log_norms": lambda found: found,
@@ -148,7 +144,7 @@ def factors(dataset: "xarray.Dataset") -> dict[str, float]:
     return {name: float(np.exp(rate)) for name, rate in found.items()}
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """The factor per step by each measurement, of the largest value where it gives several."""
     rows = [
         {"measurement": name, "factor per step": f"{factor:.4f}"}
@@ -158,7 +154,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     return "\n".join([found, *runs.axes_note(dataset)])
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether all measurements give one factor per step; none if fewer than two are measured."""
     found = factors(dataset)
     if len(found) < 2:

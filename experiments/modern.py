@@ -24,12 +24,13 @@ Takes 15 minutes on two idle cores at the defaults, by estimate, most of it to c
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _kit import cells, curves, fields, rates, runs, trained
+import xarray
+from _kit import cells, curves, fields, rates, runs, trained, tuning
 from _kit.decisions import below, every, positive
 
 from gradflow import Cell, Params, flow, statistics, study
@@ -39,13 +40,8 @@ from gradflow.flow.structure import structure_of
 from gradflow.flow.trace import trace_of
 from gradflow.numerics.precision import computing_in, to_precision
 from gradflow.spec import check_name, parse_spec
+from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import Task, resolve_task
-from gradflow.train import Schedule, Training, resolve_clipping, resolve_optimiser
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 CELLS = (
     "lstm",
@@ -110,28 +106,26 @@ class Config(study.Config):
     cell: str = fields.cell(",".join(CELLS), several=True)
     hidden_size: int = fields.hidden_size(16)
     tasks: tuple[str, ...] = study.field(tuple(PROBLEMS), help="Of copying and parity.")
-    num_steps: int = study.field(24, help="Steps of a training sequence.", positive=True)
-    measured_steps: int = study.field(
-        100, help="Steps of a measured sequence, and so the longest lag.", positive=True
+    num_steps: int = fields.positive(24, help="Steps of a training sequence.")
+    measured_steps: int = fields.positive(
+        100, help="Steps of a measured sequence, and so the longest lag."
     )
-    learning_rates: tuple[float, ...] = study.field(
-        (0.003, 0.01, 0.03), help="Learning rates of Adam, one of which is chosen.", positive=True
+    learning_rates: tuple[float, ...] = fields.positive(
+        (0.003, 0.01, 0.03), help="Learning rates of Adam, one of which is chosen."
     )
-    clip: float = study.field(1.0, help="Largest global norm of a gradient.", positive=True)
-    batch_size: int = fields.batch_size()
+    clip: float = fields.clip(1.0)
+    batch_size: int = fields.batch_size(32)
     num_updates: int = fields.num_updates(400)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains and measures each cell on each task; dimensions task, cell, stage, run, lag."""
-    import xarray
-
     for name in config.tasks:
         check_name("task", name, PROBLEMS)
     specs = cells.specs(config.cell)
     made = {(task, spec): _cell(config, task, spec) for task in config.tasks for spec in specs}
     parts = [
-        trained.unit(once, f"task={task},cell={spec}", partial(_train, config, task, spec, cell))
+        trained.unit(once, f"task={task},cell={spec}", _train, config, task, spec, cell)
         for (task, spec), cell in study.progress(made.items(), "trainings")
     ]
     by_task = [
@@ -150,24 +144,13 @@ def _cell(config: Config, task: str, spec: str) -> Cell:
     return cells.factory(spec)(size, config.hidden_size)
 
 
-def _train(
-    config: Config, task: str, spec: str, cell: Cell, folder: Any = None
-) -> "xarray.Dataset":
-    import xarray
-
-    begun, training = _begin(config, task, cell)
-    initial = jax.tree.map(np.asarray, begun.params["cell"])
-    schedule = Schedule(config.num_updates, config.num_updates // 2, early_stop=False)
-    given = {"folder": folder, "identity": trained.identity(config, task=task, cell=spec)}
-    progress = trained.to_end(training, begun, schedule, description=spec, **given)
-    losses = progress.metrics["loss"][-1].reshape(len(config.learning_rates), -1)
-    best = int(np.argmin(np.nan_to_num(losses, nan=np.inf).mean(axis=1)))
-    seeds = slice(best * config.num_seeds, (best + 1) * config.num_seeds)
-    params = jax.tree.map(lambda leaf: leaf[seeds], progress.state.params)
+def _train(config: Config, task: str, spec: str, cell: Cell, folder: Any = None) -> xarray.Dataset:
+    short, long = (PROBLEMS[task].task(n) for n in (config.num_steps, config.measured_steps))
+    what = {"task": task, "cell": spec}
+    found = tuning.train_at_best(config, cell, short, name=spec, folder=folder, **what)
     keys = jax.vmap(partial(runs.stream, number=0))(runs.keys(config))
-    stages = jax.tree.map(lambda a, b: np.concatenate([a[seeds], b]), initial, params["cell"])
-    task_long = PROBLEMS[task].task(config.measured_steps)
-    block, structure, norms = _measured(cell, task_long, stages, keys)
+    stages = jax.tree.map(lambda *ends: np.concatenate(ends), found.first, found.params["cell"])
+    block, structure, norms = _measured(cell, long, stages, keys)
     at = ("task", "cell")
     return xarray.Dataset(
         {
@@ -176,8 +159,8 @@ def _train(
                 norms.reshape(1, 1, len(STAGES), config.num_seeds, -1),
                 {"units": "nats", "norm": "spectral"},
             ),
-            "loss": ((*at, "run"), losses[best][None, None], {"units": "nats"}),
-            "learning_rate": (at, [[config.learning_rates[best]]]),
+            "loss": ((*at, "run"), found.losses[None, None], {"units": "nats"}),
+            "learning_rate": (at, [[found.rate]]),
             "num_blocks": ("cell", [structure[0]]),
             "block_size": ("cell", [structure[1]]),
             "block": ("cell", [block]),
@@ -189,18 +172,6 @@ def _train(
             "lag": curves.coordinates(config.measured_steps)["lag"],
         },
     )
-
-
-def _begin(config: Config, task: str, cell: Cell) -> tuple[Any, Training]:
-    training = Training(
-        cell,
-        PROBLEMS[task].task(config.num_steps),
-        resolve_optimiser("adam"),
-        clipping=resolve_clipping(f"global_norm(threshold={config.clip})"),
-        batch_size=config.batch_size,
-    )
-    settings = [(rate,) for rate in config.learning_rates]
-    return trained.begin(training, runs.keys(config), settings), training
 
 
 def _measured(
@@ -228,7 +199,7 @@ def _measured(
     return block, (sum(n * m for n, m, _ in shapes), max(size for *_, size in shapes)), norms
 
 
-def modern(dataset: "xarray.Dataset") -> list[str]:
+def modern(dataset: xarray.Dataset) -> list[str]:
     """Names the cells without a recurrent matrix."""
     return [str(c) for c in dataset.cell.values if _name(c) not in WITH_MATRIX]
 
@@ -237,14 +208,13 @@ def _name(spec: Any) -> str:
     return parse_spec(str(spec))[0]
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """A map for each task and stage: the norm of each cell against the lag."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
 
     rows = dataset.sizes["task"]
-    fig = Figure(figsize=(7.0, 0.6 + rows * (0.9 + 0.13 * dataset.sizes["cell"])))
+    fig = study.figure.empty(7.0, 0.6 + rows * (0.9 + 0.13 * dataset.sizes["cell"]))
     panels = fig.subplots(rows, 2, squeeze=False, sharex=True, sharey=True)
     norm = Normalize(FLOOR, 1)
     for row, task in zip(panels, map(str, dataset.task.values), strict=True):
@@ -260,24 +230,22 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _draw_map(ax: "Axes", norms: "xarray.DataArray", norm: Any) -> None:
-    from matplotlib.colors import ListedColormap
-
+def _draw_map(ax: Axes, norms: xarray.DataArray, norm: Any) -> None:
     log10 = (norms / curves.NATS).median("run").values
     number, lags = log10.shape
     look: Any = {"aspect": "auto", "extent": (-0.5, lags - 0.5, number - 0.5, -0.5)}
-    ax.imshow(np.ones((1, 1)), cmap=ListedColormap([curves.CUT]), **look)
+    ax.set_facecolor(curves.CUT)
     ax.imshow(np.where(np.isfinite(log10), log10, np.nan), norm=norm, interpolation="none", **look)
     ax.set_yticks(range(number), [_name(spec) for spec in norms.cell.values], fontsize=7)
     ax.grid(False)
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """The structure of each cell, and its loss, factor per step and horizon on each task."""
     return study.table(list(_rows(dataset)))
 
 
-def _rows(dataset: "xarray.Dataset") -> Iterator[dict[str, str]]:
+def _rows(dataset: xarray.Dataset) -> Iterator[dict[str, str]]:
     longest = int(dataset.lag[-1])
     for task in map(str, dataset.task.values):
         for cell in dataset.cell.values:
@@ -297,7 +265,7 @@ def _rows(dataset: "xarray.Dataset") -> Iterator[dict[str, str]]:
             }
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Structure, boundedness, and what training on copying changes."""
     names = modern(dataset)
     found = [_blocks(dataset, names), _bounded(dataset, names)] if names else []
@@ -310,7 +278,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     return [*found, *([_learns(at_lag, copying)] if dataset.sizes["cell"] > 2 else [])]
 
 
-def _blocks(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
+def _blocks(dataset: xarray.Dataset, names: list[str]) -> study.Claim:
     numbers = {_name(n): int(dataset.num_blocks.sel(cell=n)) for n in names}
     return study.claim(
         "falls-into-blocks",
@@ -323,7 +291,7 @@ def _blocks(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
     )
 
 
-def _bounded(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
+def _bounded(dataset: xarray.Dataset, names: list[str]) -> study.Claim:
     largest = dataset.log_norm.sel(cell=names).max("lag") / curves.NATS
     found = {
         (name, stage): statistics.estimate(largest.sel(cell=name, stage=stage).max("task").values)
@@ -336,16 +304,16 @@ def _bounded(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
         f"The norm of no cell without a recurrent matrix exceeds {LARGEST:g}, before and after the "
         "training.",
         every(below(one, np.log10(LARGEST)) for one in found.values()),
-        measured=[
-            study.Measured.of(f"largest log10 norm, {stage}, {_name(name)}", found[name, stage])
+        measured={
+            f"largest log10 norm, {stage}, {_name(name)}": found[name, stage]
             for stage, name in worst.items()
-        ],
+        },
         criterion=f"the 95 % interval of the largest log10 norm over all lags lies below "
         f"{np.log10(LARGEST):g} for every cell",
     )
 
 
-def _longer(at_lag: "xarray.DataArray", lag: int) -> study.Claim:
+def _longer(at_lag: xarray.DataArray, lag: int) -> study.Claim:
     change = at_lag.sel(stage="trained") - at_lag.sel(stage="initialised")
     change = change.where(np.isfinite(change))
     return positive(
@@ -357,7 +325,7 @@ def _longer(at_lag: "xarray.DataArray", lag: int) -> study.Claim:
     )
 
 
-def _learns(at_lag: "xarray.DataArray", copying: "xarray.Dataset") -> study.Claim:
+def _learns(at_lag: xarray.DataArray, copying: xarray.Dataset) -> study.Claim:
     from scipy.stats import rankdata
 
     norms, losses = at_lag.sel(stage="trained").transpose("run", "cell"), copying.loss

@@ -21,21 +21,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import fields, runs
 
 from gradflow import Cell, flow, study, unroll
 from gradflow.cells import rnn
+from gradflow.study.figure import Axes, Figure
 from gradflow.unroll.newton import solve_in_parallel
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 NEGATIVE, POSITIVE = -0.1, 0.02
 """Exponents below and above which a network counts as ordered, or chaotic; nats per step."""
@@ -71,19 +68,15 @@ class Config(study.Config):
     input_size: int = fields.input_size(4)
     input_std: float = fields.input_std(0.1)
     num_steps: int = fields.num_steps(512)
-    tolerance: float = study.field(
-        1e-8, help="Error of a state that counts as solved.", positive=True
-    )
+    tolerance: float = fields.positive(1e-8, help="Error of a state that counts as solved.")
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures every network; dimensions gain, run (a seed)."""
     return once("all", partial(_measure, config))
 
 
-def _measure(config: Config) -> "xarray.Dataset":
-    import xarray
-
+def _measure(config: Config) -> xarray.Dataset:
     cell = rnn(config.input_size, config.hidden_size, recurrent_init="normal(gain=1)")
     inputs = runs.inputs(config, spec=f"gaussian(std={config.input_std!r})")
     params = runs.initialise(cell, runs.keys(config))
@@ -146,11 +139,9 @@ def _timed(function: Callable, *arguments: Any) -> tuple[Any, float]:
     return result, min(times)
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Iterations, error of the states, and time over the scan's, against the exponent."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 2.9))
+    fig = study.figure.empty(7.0, 2.9)
     panels = fig.subplots(1, 3)
     num_steps = int(dataset.attrs["num_steps"])
     error = np.maximum(dataset.error, 1e-17)  # an error of exactly 0 has no logarithm
@@ -167,12 +158,11 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         ax.set(yscale="log", title=label)
         ax.axvline(0, color="#000000", lw=0.6)
     panels[1].set_xlabel("largest Lyapunov exponent λ (nats per step)")
-    handles, labels = panels[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    study.figure.legend_above(fig, panels[0])
     return fig
 
 
-def _scatter(ax: "Axes", dataset: "xarray.Dataset", values: "xarray.DataArray") -> None:
+def _scatter(ax: Axes, dataset: xarray.Dataset, values: xarray.DataArray) -> None:
     """Draws a point for each network, and the median of each gain as a line."""
     for flag, label, color, marker in (
         (1, "converged", CONVERGED, "o"),
@@ -184,7 +174,7 @@ def _scatter(ax: "Axes", dataset: "xarray.Dataset", values: "xarray.DataArray") 
     ax.plot(*middle, color="#000000", lw=0.8, label="median of a gain")
 
 
-def _sides(dataset: "xarray.Dataset") -> dict[str, "xarray.DataArray"]:
+def _sides(dataset: xarray.Dataset) -> dict[str, xarray.DataArray]:
     """Which networks are clearly ordered, and which clearly chaotic."""
     return {
         f"λ < {NEGATIVE:g}": dataset.exponent < NEGATIVE,
@@ -192,12 +182,12 @@ def _sides(dataset: "xarray.Dataset") -> dict[str, "xarray.DataArray"]:
     }
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """Iterations and errors on either side of λ = 0."""
     return study.table([_row(name, dataset, of) for name, of in _sides(dataset).items()])
 
 
-def _row(name: str, dataset: "xarray.Dataset", of: "xarray.DataArray") -> dict[str, str]:
+def _row(name: str, dataset: xarray.Dataset, of: xarray.DataArray) -> dict[str, str]:
     if not of.any():
         return {"networks": name, "number": "0"}
     iterations, error = (dataset[key].values[of.values] for key in ("iterations", "error"))
@@ -213,57 +203,41 @@ def _row(name: str, dataset: "xarray.Dataset", of: "xarray.DataArray") -> dict[s
     }
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """What the sign of the exponent decides; inconclusive with fewer than two networks a side."""
     ordered, chaotic = _sides(dataset).values()
-    return [
-        *(_ordered_claims(dataset, ordered, int(ordered.sum()) > 1)),
-        *(_chaotic_claims(dataset, chaotic, int(chaotic.sum()) > 1)),
-    ]
-
-
-def _ordered_claims(
-    dataset: "xarray.Dataset", of: "xarray.DataArray", enough: bool
-) -> list[study.Claim]:
-    tolerance = dataset.attrs["tolerance"]
-    most = float((dataset.iterations / int(dataset.attrs["num_steps"])).where(of).max())
-    error = float(dataset.error.where(of).max())
+    fraction = dataset.iterations / int(dataset.attrs["num_steps"])
+    most, middle = float(fraction.where(ordered).max()), float(fraction.where(chaotic).median())
+    error, tolerance = float(dataset.error.where(ordered).max()), dataset.attrs["tolerance"]
+    converged = float(dataset.converged.where(chaotic).mean())
+    enough = {name: int(of.sum()) > 1 for name, of in (("below", ordered), ("above", chaotic))}
     return [
         study.claim(
             "few-iterations-below",
             "Below λ = 0 Newton's method needs far fewer iterations than there are steps.",
-            most <= FEW if enough else None,
+            most <= FEW if enough["below"] else None,
             measured={"largest number of iterations over T": most},
             criterion=f"at most {FEW:g} T iterations in every network with λ < {NEGATIVE:g}",
         ),
         study.claim(
             "exact-below",
             "Below λ = 0 the parallel states are those of the sequential scan.",
-            error <= tolerance if enough else None,
+            error <= tolerance if enough["below"] else None,
             measured={"largest error": error},
             criterion=f"errors up to the tolerance {tolerance:g} in every network with "
             f"λ < {NEGATIVE:g}",
         ),
-    ]
-
-
-def _chaotic_claims(
-    dataset: "xarray.Dataset", of: "xarray.DataArray", enough: bool
-) -> list[study.Claim]:
-    middle = float((dataset.iterations / int(dataset.attrs["num_steps"])).where(of).median())
-    converged = float(dataset.converged.where(of).mean())
-    return [
         study.claim(
             "many-iterations-above",
             "Above λ = 0 Newton's method needs about as many iterations as there are steps.",
-            middle > 0.5 if enough else None,
+            middle > 0.5 if enough["above"] else None,
             measured={"median number of iterations over T": middle},
             criterion=f"over T/2 iterations in the median of networks with λ > {POSITIVE:g}",
         ),
         study.claim(
             "lost-above",
             "Above λ = 0 the parallel solution is lost to rounding errors.",
-            converged == 0 if enough else None,
+            converged == 0 if enough["above"] else None,
             measured={"fraction converged": converged},
             criterion=f"no network with λ > {POSITIVE:g} converges",
         ),

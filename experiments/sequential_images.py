@@ -32,30 +32,26 @@ params/ has the trained cells of the first seed, for `experiments/vanishing.py -
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import xarray
 from _kit import cells, curves, decisions, fields, outcomes, probes, runs, trained
 
-from gradflow import flow, statistics, study
+from gradflow import Cell, Params, flow, statistics, study
 from gradflow.data.idx import mnist_files
 from gradflow.devices import map_runs
 from gradflow.interop import save_params
 from gradflow.spec import check_name, parse_spec
 from gradflow.study.config import sanitise
+from gradflow.study.figure import Figure
 from gradflow.tasks.image_tasks import Sequences, digit_sequences, digits, mnist, mnist_sequences
 from gradflow.tasks.task import Batch, Task
 from gradflow.train import Optimiser, Probing, Schedule, Training, resolve_clipping
 from gradflow.train.model import predict
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
-
-    from gradflow import Cell, Params
 
 NAMES = {
     "tanh": "rnn(recurrent_init='glorot')",
@@ -99,15 +95,13 @@ class Config(study.Config):
     )
     orders: tuple[str, ...] = study.field(ORDERS, help="Orders of the pixels: plain, permuted.")
     hidden_size: int = fields.hidden_size(64)
-    batch_size: int = fields.batch_size()
+    batch_size: int = fields.batch_size(32)
     num_updates: int = fields.num_updates(1000)
-    num_evaluations: int = study.field(10, help="Evaluations after the first.", positive=True)
-    eval_size: int = study.field(360, help="Held-out images in an evaluation.", positive=True)
-    num_probed: int = study.field(4, help="Images that the flow is measured on.", positive=True)
-    learning_rate: float | None = study.field(
-        None,
-        help="Learning rate of all cells; by default each has its own.",
-        positive=True,
+    num_evaluations: int = fields.num_evaluations(10)
+    eval_size: int = fields.positive(360, help="Held-out images in an evaluation.")
+    num_probed: int = fields.positive(4, help="Images that the flow is measured on.")
+    learning_rate: float | None = fields.positive(
+        None, help="Learning rate of all cells; by default each has its own."
     )
     probe: str = probes.flag()
     probe_every: int | None = probes.every_flag()
@@ -135,10 +129,8 @@ def images(config: Config, order: str) -> Images:
     return Images(digits(permuted=permuted), digit_sequences("test", permuted=permuted))
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains and measures each cell; dimensions order, cell, seed, update, stage, image, lag."""
-    import xarray
-
     _check(config)
     everything = {order: images(config, order) for order in config.orders}
     num_steps = everything[config.orders[0]].task.num_steps
@@ -148,9 +140,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     for order, found in everything.items():
         parts = [
             trained.unit(
-                once,
-                f"{order}, cell={name}",
-                partial(_measure, config, (order, name), cell, found),
+                once, f"{order}, cell={name}", _measure, config, (order, name), cell, found
             )
             for name, cell in made.items()
         ]
@@ -182,7 +172,7 @@ def learning_rate(name: str, config: Config) -> float:
     return config.learning_rate or RATES.get(name, OTHER_RATE)
 
 
-def _training(name: str, cell: "Cell", task: Task, config: Config) -> Training:
+def _training(name: str, cell: Cell, task: Task, config: Config) -> Training:
     schedule = partial(optax.cosine_decay_schedule, decay_steps=config.num_updates)
     return Training(
         cell,
@@ -195,10 +185,8 @@ def _training(name: str, cell: "Cell", task: Task, config: Config) -> Training:
 
 
 def _measure(
-    config: Config, place: tuple[str, str], cell: "Cell", found: Images, folder: Path | None
-) -> "xarray.Dataset":
-    import xarray
-
+    config: Config, place: tuple[str, str], cell: Cell, found: Images, folder: Path | None
+) -> xarray.Dataset:
     order, name = place
     one = spec(name, found.task.num_steps)
     training, rate = _training(name, cell, found.task, config), learning_rate(name, config)
@@ -231,36 +219,35 @@ def _measure(
     return dataset.merge(_curves(config, last)).expand_dims(order=[order], cell=[name])
 
 
-def _save(path: Path, params: "Params", spec: str, hidden_size: int) -> None:
+def _save(path: Path, params: Params, spec: str, hidden_size: int) -> None:
     """Writes the cell of the first seed."""
     one = jax.tree.map(lambda leaf: leaf[0], params)
     save_params(path, one, cell=spec, input_size=1, hidden_size=hidden_size)
 
 
-def _curves(config: Config, progress: Any) -> "xarray.Dataset":
+def _curves(config: Config, progress: Any) -> xarray.Dataset:
     """Loss and accuracy by update, and what was probed."""
-    import xarray
-
     sizes = {"seed": config.num_seeds}
     found = {name: np.moveaxis(values, 0, 1) for name, values in progress.probes.items()}
     schedule = config.schedule
+    dims = ("seed", "probe_update")
+    probed, at = probes.record(found, dims, schedule.probings, axis="lag")
     return xarray.Dataset(
         {
             **trained.curves(progress, ("loss", "accuracy"), sizes),
-            **probes.variables(found, ("seed", "probe_update"), axis="lag"),
+            **probed,
         },
         coords={
             "update": ("update", schedule.evaluations, {"units": "updates"}),
-            **({"probe_update": schedule.probings} if found else {}),
-            **probes.coordinates(found),
+            **at,
         },
     )
 
 
-def log_norms(cell: "Cell", params: "Params", probed: Sequences) -> np.ndarray:
+def log_norms(cell: Cell, params: Params, probed: Sequences) -> np.ndarray:
     """Computes log ‖∂h_T/∂s_k‖ for every model and image, index = lag T - k, in float64."""
 
-    def of_run(x: jax.Array, params: "Params") -> jax.Array:
+    def of_run(x: jax.Array, params: Params) -> jax.Array:
         return map_runs(partial(flow.log_norms, cell, params, source="carry"))(x)
 
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["cell"])
@@ -269,12 +256,12 @@ def log_norms(cell: "Cell", params: "Params", probed: Sequences) -> np.ndarray:
         return runs.measure(partial(of_run, x), params)
 
 
-def accuracy(cell: "Cell", params: "Params", held_out: Sequences) -> np.ndarray:
+def accuracy(cell: Cell, params: Params, held_out: Sequences) -> np.ndarray:
     """Computes the fraction of all held-out images that each model classifies correctly."""
 
     @jax.jit
-    def number_correct(params: "Params", batch: Batch) -> jax.Array:
-        def of_run(params: "Params") -> jax.Array:
+    def number_correct(params: Params, batch: Batch) -> jax.Array:
+        def of_run(params: Params) -> jax.Array:
             classes = jnp.argmax(predict(cell, params, batch.inputs)[-1], axis=-1)
             return jnp.sum(classes == batch.targets[-1])
 
@@ -286,14 +273,12 @@ def accuracy(cell: "Cell", params: "Params", held_out: Sequences) -> np.ndarray:
     return np.sum(found, axis=0) / number
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """A row for each order: accuracy by update, the flow before and after; then the probes."""
-    from matplotlib.figure import Figure
-
     orders = [str(order) for order in dataset.order.values]
     maps = [(order, row) for order in orders for row in probes.rows(dataset)]
     heights = (0.6 + 2.6 * len(orders), *(probes.ROW_HEIGHT for _ in maps))
-    fig = Figure(figsize=(7.2, sum(heights)))
+    fig = study.figure.empty(7.2, sum(heights))
     parts = fig.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     _draw_probes(parts[1:], dataset)
     panels = parts[0].subplots(len(orders), 3, squeeze=False)
@@ -302,12 +287,11 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     panels[-1][0].set_xlabel("update")
     for ax in panels[-1][1:]:
         ax.set_xlabel(curves.LAG)
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    parts[0].legend(handles, labels, loc="outside upper center", ncols=len(handles))
+    study.figure.legend_above(parts[0], panels[0][0])
     return fig
 
 
-def _draw_probes(parts: Any, dataset: "xarray.Dataset") -> None:
+def _draw_probes(parts: Any, dataset: xarray.Dataset) -> None:
     """The maps of each order, one under the other."""
     orders = [str(order) for order in dataset.order.values]
     for order, those in zip(orders, np.array_split(parts, len(orders)), strict=True):
@@ -316,7 +300,7 @@ def _draw_probes(parts: Any, dataset: "xarray.Dataset") -> None:
         probes.draw_rows(list(those), dataset, networks)
 
 
-def _draw_order(row: "np.ndarray", data: "xarray.Dataset") -> None:
+def _draw_order(row: np.ndarray, data: xarray.Dataset) -> None:
     row[2].sharey(row[1])
     for index, name in enumerate(map(str, data.cell.values)):
         _draw(row, data.sel(cell=name), _look(name, index))
@@ -332,7 +316,7 @@ def _look(name: str, index: int) -> dict:
     return study.figure.cell_style(kind, index) | {"label": name}
 
 
-def _draw(row: "np.ndarray", data: "xarray.Dataset", look: dict) -> None:
+def _draw(row: np.ndarray, data: xarray.Dataset, look: dict) -> None:
     """A cell's line in each of the three panels of a row."""
     study.figure.band(row[0], data["update"], data.accuracy, "seed", **look)
     for ax, stage in zip(row[1:], STAGES, strict=True):
@@ -341,12 +325,12 @@ def _draw(row: "np.ndarray", data: "xarray.Dataset", look: dict) -> None:
         ax.set_xlim(0, data.sizes["lag"] - 1)
 
 
-def log10_at_first_pixel(dataset: "xarray.Dataset") -> "xarray.DataArray":
+def log10_at_first_pixel(dataset: xarray.Dataset) -> xarray.DataArray:
     """Computes log10 ‖∂h_T/∂s_0‖, the median over images, by order, cell, stage and seed."""
     return dataset.log_norm.isel(lag=-1).median("image") / curves.NATS
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """A table of the cells in each order."""
     rows = [
         _row(dataset.sel(order=order, cell=cell))
@@ -357,7 +341,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     return f"{study.table(rows)}\n{note}"
 
 
-def _row(data: "xarray.Dataset") -> dict[str, str]:
+def _row(data: xarray.Dataset) -> dict[str, str]:
     name, order = str(data.cell.values), str(data.order.values)
     norms = {stage: log10_at_first_pixel(data).sel(stage=stage).values for stage in STAGES}
     row = {
@@ -373,7 +357,7 @@ def _row(data: "xarray.Dataset") -> dict[str, str]:
     return row
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether a gated cell or the IRNN reaches 95 %, and where training lifts the gradient."""
     first = dataset.isel(order=0)
     names = [str(cell) for cell in first.cell.values]
@@ -382,7 +366,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     return [*enough, *(_lifted(first, name) for name in names)]
 
 
-def _enough(data: "xarray.Dataset", others: list[str]) -> study.Claim:
+def _enough(data: xarray.Dataset, others: list[str]) -> study.Claim:
     found = {
         name: statistics.estimate(data.held_out_accuracy.sel(cell=name).values)
         for name in (*others, "tanh")
@@ -396,13 +380,13 @@ def _enough(data: "xarray.Dataset", others: list[str]) -> study.Claim:
         decisions.every(
             [decisions.above(found[best], ENOUGH), decisions.below(found["tanh"], ENOUGH)]
         ),
-        measured=[study.Measured.of(f"accuracy of {name}", found[name]) for name in (best, "tanh")],
+        measured={f"accuracy of {name}": found[name] for name in (best, "tanh")},
         criterion=f"the 95 % interval of the best of them lies above {ENOUGH:g} and that of tanh "
         "below",
     )
 
 
-def _lifted(data: "xarray.Dataset", name: str) -> study.Claim:
+def _lifted(data: xarray.Dataset, name: str) -> study.Claim:
     norms = log10_at_first_pixel(data.sel(cell=name))
     with np.errstate(invalid="ignore"):  # of a gradient that is exactly 0 before and after
         change = (norms.sel(stage="trained") - norms.sel(stage="initialisation")).values
@@ -411,7 +395,7 @@ def _lifted(data: "xarray.Dataset", name: str) -> study.Claim:
         decisions.identifier("training-lifts", name),
         f"Training lifts the gradient that reaches the first pixel ({name}).",
         decisions.above(lift),
-        measured=study.Measured.of("change of log10 ‖∂h_T/∂s_0‖", lift),
+        measured={"change of log10 ‖∂h_T/∂s_0‖": lift},
         criterion="the 95 % interval of the change lies above 0",
     )
 

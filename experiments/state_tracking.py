@@ -28,25 +28,21 @@ Takes 20 minutes on two idle cores at the defaults, by estimate.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _kit import cells, decisions, fields, runs, trained
+import xarray
+from _kit import cells, decisions, fields, runs, trained, tuning
 from jax.flatten_util import ravel_pytree
 
 from gradflow import Cell, Params, statistics, study, unroll
 from gradflow.cell import whole_carry
 from gradflow.spec import check_name, parse_spec
+from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import Task, resolve_task
-from gradflow.train import Schedule, Training, resolve_clipping, resolve_optimiser
 from gradflow.train.model import predict
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 class Problem(NamedTuple):
@@ -131,15 +127,15 @@ class Config(study.Config):
     tasks: tuple[str, ...] = study.field(
         ("parity", "arithmetic mod 3"), help=f"Of {', '.join(PROBLEMS)}."
     )
-    num_steps: int = study.field(40, help="Steps of a training sequence.", positive=True)
-    test_steps: int = study.field(256, help="Steps of a test sequence.", positive=True)
-    learning_rates: tuple[float, ...] = study.field(
-        (0.01, 0.03), help="Learning rates of Adam, one of which is chosen.", positive=True
+    num_steps: int = fields.positive(40, help="Steps of a training sequence.")
+    test_steps: int = fields.positive(256, help="Steps of a test sequence.")
+    learning_rates: tuple[float, ...] = fields.positive(
+        (0.01, 0.03), help="Learning rates of Adam, one of which is chosen."
     )
-    clip: float = study.field(1.0, help="Largest global norm of a gradient.", positive=True)
-    batch_size: int = fields.batch_size()
+    clip: float = fields.clip(1.0)
+    batch_size: int = fields.batch_size(32)
     num_updates: int = fields.num_updates(1500)
-    test_size: int = study.field(128, help="Test sequences.", positive=True)
+    test_size: int = fields.positive(128, help="Test sequences.")
 
 
 def label(spec: str) -> str:
@@ -150,10 +146,8 @@ def label(spec: str) -> str:
     return f"{name} {'[-1, 1]' if options.get('negative_eigenvalues') else '[0, 1]'}"
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains and tests each cell on each task; dimensions task, cell, run, length."""
-    import xarray
-
     for name in config.tasks:
         check_name("task", name, PROBLEMS)
     if config.test_steps < config.num_steps:
@@ -168,7 +162,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     work = [(task, spec) for task in config.tasks for spec in specs]
     made = {(task, spec): _network(config, PROBLEMS[task], spec) for task, spec in work}
     parts = [
-        trained.unit(once, f"task={task},cell={spec}", partial(_train, config, task, spec, cell))
+        trained.unit(once, f"task={task},cell={spec}", _train, config, task, spec, cell)
         for (task, spec), cell in study.progress(made.items(), "trainings")
     ]
     found = xarray.combine_by_coords(parts, data_vars="all", join="exact", combine_attrs="drop")
@@ -184,28 +178,11 @@ def _network(config: Config, problem: Problem, spec: str) -> Cell:
     return cells.factory(spec)(size, config.hidden_size)
 
 
-def _train(
-    config: Config, task: str, spec: str, cell: Cell, folder: Any = None
-) -> "xarray.Dataset":
-    import xarray
-
-    training = Training(
-        cell,
-        PROBLEMS[task].task(config.num_steps),
-        resolve_optimiser("adam"),
-        clipping=resolve_clipping(f"global_norm(threshold={config.clip})"),
-        batch_size=config.batch_size,
-    )
-    settings = [(rate,) for rate in config.learning_rates]
-    begun = trained.begin(training, runs.keys(config), settings)
-    schedule = Schedule(config.num_updates, config.num_updates // 2, early_stop=False)
-    given = {"folder": folder, "identity": trained.identity(config, task=task, cell=spec)}
-    progress = trained.to_end(training, begun, schedule, description=spec, **given)
-    losses = progress.metrics["loss"][-1].reshape(len(settings), -1)
-    best = int(np.argmin(np.nan_to_num(losses, nan=np.inf).mean(axis=1)))
-    seeds = slice(best * config.num_seeds, (best + 1) * config.num_seeds)
-    params = jax.tree.map(lambda leaf: leaf[seeds], progress.state.params)
-    at, test = ("task", "cell"), PROBLEMS[task].task(config.test_steps)
+def _train(config: Config, task: str, spec: str, cell: Cell, folder: Any = None) -> xarray.Dataset:
+    short, test = (PROBLEMS[task].task(n) for n in (config.num_steps, config.test_steps))
+    what = {"task": task, "cell": spec}
+    found = tuning.train_at_best(config, cell, short, name=spec, folder=folder, **what)
+    params, at = found.params, ("task", "cell")
     keys = jax.vmap(partial(runs.stream, number=0))(runs.keys(config))
     accuracy = runs.measure(partial(_accuracies, cell, test, config.test_size), params, keys)
     eigenvalues = runs.measure(partial(_step_jacobians, cell, test), params, keys)
@@ -214,8 +191,8 @@ def _train(
         {
             "accuracy": ((*at, "run", "length"), accuracy[None, None]),
             "smallest_eigenvalue": ((*at, "run"), smallest[None, None], {"of": "real parts"}),
-            "learning_rate": (at, [[config.learning_rates[best]]]),
-            "loss": ((*at, "run"), losses[best][None, None], {"units": "nats"}),
+            "learning_rate": (at, [[found.rate]]),
+            "loss": ((*at, "run"), found.losses[None, None], {"units": "nats"}),
         },
         coords={
             "task": [task],
@@ -247,7 +224,7 @@ def _step_jacobians(cell: Cell, task: Task, params: Params, key: jax.Array) -> j
     return jax.vmap(jax.jacfwd(step))(jax.vmap(whole_carry)(before), inputs)
 
 
-def tested(dataset: "xarray.Dataset") -> "xarray.DataArray":
+def tested(dataset: xarray.Dataset) -> xarray.DataArray:
     """The mean accuracy over the tested lengths, those of the training and above, by run."""
     return dataset.accuracy.sel(length=slice(int(dataset.num_steps), None)).mean("length")
 
@@ -257,12 +234,10 @@ def published(task: str, cell: str) -> float | None:
     return PUBLISHED[task.partition(" ")[0]].get(cell)
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """A row for each task: accuracy against length, and the eigenvalues of the trained cells."""
-    from matplotlib.figure import Figure
-
     rows = dataset.sizes["task"]
-    fig = Figure(figsize=(7.0, 0.9 + 2.3 * rows))
+    fig = study.figure.empty(7.0, 0.9 + 2.3 * rows)
     panels = fig.subplots(rows, 2, squeeze=False, sharex="col")
     for (left, right), task in zip(panels, map(str, dataset.task.values), strict=True):
         data = dataset.sel(task=task)
@@ -277,19 +252,18 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
         right.axvline(0, color="#606060", lw=0.6)
     panels[-1, 0].set_xlabel("length (steps); line: longest in training")
     panels[-1, 1].set_xlabel(r"smallest Re $\lambda$ of $\partial s_t/\partial s_{t-1}$")
-    handles = panels[0, 0].get_legend_handles_labels()
-    fig.legend(*handles, loc="outside upper center", ncols=3, handlelength=3.2)
+    study.figure.legend_above(fig, panels[0, 0], ncols=3, handlelength=3.2)
     return fig
 
 
-def _draw_lengths(ax: "Axes", one: "xarray.Dataset", look: dict[str, Any]) -> None:
+def _draw_lengths(ax: Axes, one: xarray.Dataset, look: dict[str, Any]) -> None:
     values = one.accuracy.dropna("length", how="all")
     # Single lengths scatter by chance, as there are few test sequences of each.
     values = values.coarsen(length=max(1, values.sizes["length"] // POINTS), boundary="trim").mean()
     study.figure.band(ax, values.length, values, "run", **look)
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """A table of all cells on all tasks, beside the published accuracies."""
     return study.table(
         [
@@ -300,7 +274,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     )
 
 
-def _row(data: "xarray.Dataset", task: str, cell: str) -> dict[str, str]:
+def _row(data: xarray.Dataset, task: str, cell: str) -> dict[str, str]:
     known = published(task, cell)
     return {
         "task": task,
@@ -313,7 +287,7 @@ def _row(data: "xarray.Dataset", task: str, cell: str) -> dict[str, str]:
     }
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether negative eigenvalues help, whether the order is as published, and who has them."""
     names = list(map(str, dataset.cell.values))
     tasks = list(map(str, dataset.task.values))
@@ -322,7 +296,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     return [*found, *([_flipping(dataset, names)] if "parity" in tasks else [])]
 
 
-def _helped(dataset: "xarray.Dataset", task: str) -> list[study.Claim]:
+def _helped(dataset: xarray.Dataset, task: str) -> list[study.Claim]:
     accuracy, names = tested(dataset.sel(task=task)), dataset.cell.values
     pairs = {str(n).partition(" [-1")[0]: str(n) for n in names if str(n).endswith("[-1, 1]")}
     return [
@@ -337,7 +311,7 @@ def _helped(dataset: "xarray.Dataset", task: str) -> list[study.Claim]:
     ]
 
 
-def _ordered(dataset: "xarray.Dataset", task: str) -> list[study.Claim]:
+def _ordered(dataset: xarray.Dataset, task: str) -> list[study.Claim]:
     """The claim that the cells are ordered as published, if two of them are that far apart."""
     accuracy = tested(dataset.sel(task=task))
     known = {n: published(task, n) for n in map(str, dataset.cell.values)}
@@ -351,20 +325,17 @@ def _ordered(dataset: "xarray.Dataset", task: str) -> list[study.Claim]:
             decisions.identifier("ordered-as-published", task),
             f"On {task} the cells are ordered as in the published table.",
             decisions.every(decisions.above(statistics.estimate(d)) for d in differences),
-            measured=[
-                study.Measured.of(
-                    f"{name} (published {value:g})",
-                    statistics.estimate(accuracy.sel(cell=name).values),
-                )
+            measured={
+                f"{name} (published {value:g})": statistics.estimate(accuracy.sel(cell=name).values)
                 for name, value in values.items()
-            ],
+            },
             criterion=f"of any two cells with published accuracies more than {APART:g} apart, the "
             "95 % interval of the paired difference has the published sign",
         )
     ]
 
 
-def _flipping(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
+def _flipping(dataset: xarray.Dataset, names: list[str]) -> study.Claim:
     data = dataset.sel(task="parity")
     accuracy = tested(data)
     learnt = [n for n in names if float(accuracy.sel(cell=n).mean()) > LEARNT]
@@ -374,10 +345,9 @@ def _flipping(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
         "Every cell that learns parity has eigenvalues of its step Jacobian with a negative real "
         "part.",
         all((values < BELOW).all() for values in smallest.values()) if learnt else None,
-        measured=[
-            study.Measured(f"smallest real part, {name}", float(values.max()))
-            for name, values in smallest.items()
-        ],
+        measured={
+            f"smallest real part, {name}": float(values.max()) for name, values in smallest.items()
+        },
         criterion=f"where the mean accuracy is above {LEARNT:g}, the smallest real part of an "
         f"eigenvalue is below {BELOW:g} in every run",
     )

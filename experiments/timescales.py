@@ -27,24 +27,18 @@ Takes less than a minute on two cores at the defaults, and ten, by estimate, wit
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _kit import cells, curves, decisions, fields, runs
+import xarray
+from _kit import cells, curves, decisions, fields, rates, runs
 
-from gradflow import flow, statistics, study, unroll
+from gradflow import Cell, Params, flow, statistics, study, unroll
+from gradflow.study.figure import Axes, Figure
 from gradflow.train import Descent, descend
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    from gradflow import Cell, Params
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """The colours of a cell's gates, in their order."""
@@ -78,19 +72,15 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(32)
     input_size: int = fields.input_size(4)
     num_steps: int = fields.num_steps(60)
-    delay: int = study.field(
-        10, help="Steps after which h is to give what was read.", positive=True
-    )
+    delay: int = fields.positive(10, help="Steps after which h is to give what was read.")
     num_updates: int = fields.num_updates(200)
-    measure_every: int = study.field(20, help="Updates between two measurements.", positive=True)
+    measure_every: int = fields.positive(20, help="Updates between two measurements.")
     batch_size: int = fields.batch_size(8)
     learning_rate: float = fields.learning_rate(3e-3)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures each cell; dimensions cell, place or update, parameter, run (a seed), lag."""
-    import xarray
-
     _check(config)
     sizes = config.input_size, config.hidden_size
     made = {spec: cells.factory(spec)(*sizes) for spec in cells.specs(config.cells)}
@@ -136,21 +126,21 @@ def every_loss(config: Config, x: jax.Array) -> Callable[[jax.Array], jax.Array]
     return loss
 
 
-def _train(config: Config, cell: "Cell", params: "Params", key: jax.Array) -> "Params":
+def _train(config: Config, cell: Cell, params: Params, key: jax.Array) -> Params:
     """Trains by Adam on the loss at every step; the parameters at each measurement, (time, ...)."""
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
 
-    def loss(params: "Params", key: jax.Array) -> jax.Array:
+    def loss(params: Params, key: jax.Array) -> jax.Array:
         shape = config.num_steps, config.batch_size, config.input_size
         inputs = jax.random.normal(key, shape, jnp.result_type(*jax.tree.leaves(params)))
         outputs = unroll(cell, params, inputs).outputs
         losses = jax.vmap(lambda x, out: every_loss(config, x)(out), in_axes=1)(inputs, outputs)
         return jnp.mean(losses)
 
-    def gradient(params: "Params", key: jax.Array) -> "tuple[Params, None]":
+    def gradient(params: Params, key: jax.Array) -> tuple[Params, None]:
         return jax.grad(loss)(params, key), None
 
-    def stretch(descent: Descent, keys: jax.Array) -> "tuple[Descent, Params]":
+    def stretch(descent: Descent, keys: jax.Array) -> tuple[Descent, Params]:
         descent, _ = descend(gradient, optimizer, descent, keys)
         return descent, descent.params
 
@@ -159,9 +149,7 @@ def _train(config: Config, cell: "Cell", params: "Params", key: jax.Array) -> "P
     return jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), params, along)
 
 
-def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
-    import xarray
-
+def _measure(config: Config, spec: str, cell: Cell) -> xarray.Dataset:
     along, every = runs.measure(partial(_measure_run, config, cell), runs.keys(config))
     norms, adjoint = (  # by place: initialisation, end, and a loss at every step
         np.concatenate([last[:, [0, -1]], at_first[:, None]], axis=1)
@@ -195,13 +183,13 @@ def _measure(config: Config, spec: str, cell: "Cell") -> "xarray.Dataset":
     return found.expand_dims(cell=[spec])
 
 
-def _measure_run(config: Config, cell: "Cell", key: jax.Array) -> Any:
+def _measure_run(config: Config, cell: Cell, key: jax.Array) -> Any:
     """The components and adjoints of a run along its training, and with a loss at every step."""
     k_params, k_inputs, k_train = jax.random.split(key, 3)
     first = cell.init(k_params)
     x = jax.random.normal(k_inputs, (config.num_steps, config.input_size))
 
-    def components(params: "Params", loss: Callable) -> tuple[jax.Array, jax.Array]:
+    def components(params: Params, loss: Callable) -> tuple[jax.Array, jax.Array]:
         found = flow.components(cell, params, x, loss=loss)
         heard = flow.log_adjoint_norms(cell, params, x, loss=loss)[1:]
         return jnp.stack(jax.tree.leaves(found))[:, ::-1], heard[::-1]  # index = lag
@@ -214,19 +202,17 @@ def _measure_run(config: Config, cell: "Cell", key: jax.Array) -> Any:
     return last, components(first, every_loss(config, x))
 
 
-def _parameters(cell: "Cell") -> list[str]:
+def _parameters(cell: Cell) -> list[str]:
     """The names of the cell's parameters, such as ``f.W_h``."""
     shapes = jax.eval_shape(cell.init, jax.eval_shape(jax.random.key, 0))
     paths = jax.tree_util.tree_leaves_with_path(shapes)
     return [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """A column for each cell, a row for each place of the loss, and one for the training."""
-    from matplotlib.figure import Figure
-
     names = [str(cell) for cell in dataset.cell.values]
-    fig = Figure(figsize=(max(4.0, 0.8 + 2.1 * len(names)), 8.4))
+    fig = study.figure.empty(max(4.0, 0.8 + 2.1 * len(names)), 8.4)
     upper, lower = fig.subfigures(2, 1, height_ratios=(len(PLACES), 1.2), squeeze=False)[:, 0]
     panels = upper.subplots(len(PLACES), len(names), sharex=True, sharey="row", squeeze=False)
     for row, place in zip(panels, PLACES, strict=True):
@@ -236,8 +222,9 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
             ax.set_xlim(0, dataset.sizes["lag"] - 1)
     for ax in panels[0]:  # whose curves fall from the upper left to the lower right
         ax.legend(loc="lower left", fontsize=7, handlelength=2.0)
-    kinds = [_line(color="#606060", linestyle=line, label=kind) for kind, line in LINES.items()]
-    adjoint = _line(**ADJOINT, label="∂L/∂hₖ")
+    handle = study.figure.handle
+    kinds = [handle(color="#606060", linestyle=line, label=kind) for kind, line in LINES.items()]
+    adjoint = handle(**ADJOINT, label="∂L/∂hₖ")
     upper.legend(handles=[adjoint, *kinds], loc="outside upper center", ncols=len(kinds) + 1)
     upper.supxlabel(curves.LAG, fontsize=9)
     upper.supylabel("log₁₀ norm of step k's component in ∂L/∂θ, and of ∂L/∂hₖ", fontsize=9)
@@ -245,7 +232,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _draw_along(fig: Any, dataset: "xarray.Dataset") -> None:
+def _draw_along(fig: Any, dataset: xarray.Dataset) -> None:
     """A map of the components in W_h over update and lag for each cell, over the largest."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -271,14 +258,7 @@ def _draw_along(fig: Any, dataset: "xarray.Dataset") -> None:
     scale.set_label("log₁₀ component / largest", fontsize=8)
 
 
-def _line(**look: Any) -> "Line2D":
-    """A line for a legend alone."""
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], **look)
-
-
-def _draw(ax: "Axes", data: "xarray.Dataset") -> None:
+def _draw(ax: Axes, data: xarray.Dataset) -> None:
     """∂L/∂h_k in black; the components by gate (colour) and kind of parameter (line style)."""
     absent = data.log_component.isnull().all(["run", "lag"])  # parameters of another cell
     names = [str(name) for name in data.parameter.values if not absent.sel(parameter=name)]
@@ -302,18 +282,12 @@ def _draw(ax: "Axes", data: "xarray.Dataset") -> None:
     curves.draw_norms(ax, data.lag, data.log_adjoint, **ADJOINT)
 
 
-def slopes(log_norms: "xarray.DataArray") -> np.ndarray:
-    """Fits the rate of each run's curve against the lag, in nats per step."""
-    by_run = log_norms.transpose("run", "lag").values
-    return np.array([flow.summary(curve[None]).rate for curve in by_run])
-
-
-def reach(dataset: "xarray.Dataset", place: str) -> np.ndarray:
+def reach(dataset: xarray.Dataset, place: str) -> np.ndarray:
     """Finds the lag within which HEARD of the summed norms of all components lies, by run."""
     return reaches(dataset.log_component.sel(place=place))
 
 
-def reaches(log_component: "xarray.DataArray") -> np.ndarray:
+def reaches(log_component: xarray.DataArray) -> np.ndarray:
     """Finds the same for components with dimensions parameter, run, lag, and others after run."""
     components: Any = np.exp(log_component)
     components = components.sum("parameter")
@@ -321,7 +295,7 @@ def reaches(log_component: "xarray.DataArray") -> np.ndarray:
     return (heard >= HEARD).argmax(axis=-1)
 
 
-def recurrent(log_component: "xarray.DataArray") -> "xarray.DataArray":
+def recurrent(log_component: xarray.DataArray) -> xarray.DataArray:
     """Computes the log norm of the components in all recurrent weights together."""
     names = [
         name for name in log_component.parameter.values if str(name).rpartition(".")[2] == "W_h"
@@ -345,30 +319,31 @@ class Rates(NamedTuple):
     level: statistics.Estimate
 
 
-def component_rates(data: "xarray.Dataset") -> Rates:
+def component_rates(data: xarray.Dataset) -> Rates:
     """Estimates the rates of one cell at initialisation."""
     last, _, every = PLACES
-    adjoints = slopes(data.log_adjoint.sel(place=last))
-    components = {p: slopes(recurrent(data.log_component.sel(place=p))) for p in (last, every)}
+    adjoints = rates.slopes(data.log_adjoint.sel(place=last).transpose("run", "lag"))
+    together = recurrent(data.log_component).transpose("place", "run", "lag")
+    components = {p: rates.slopes(together.sel(place=p)) for p in (last, every)}
     return Rates(
         *map(statistics.estimate, (adjoints, components[last] - adjoints, components[every]))
     )
 
 
-def widened(data: "xarray.Dataset") -> statistics.Estimate:
+def widened(data: xarray.Dataset) -> statistics.Estimate:
     """Estimates by how many steps the training widens the lag of HEARD."""
     heard = reaches(data.log_component_along)
     return statistics.estimate(heard[:, -1] - heard[:, 0])
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """A table of the cells: rates of the components and of ∂L/∂h_k, and how far each reaches."""
     rows = [_row(str(cell), dataset.sel(cell=cell)) for cell in dataset.cell.values]
     note = f"(rates in nats per step; lag within which {HEARD:.0%} of the summed norms lie)"
     return f"{study.table(rows)}\n{note}"
 
 
-def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
+def _row(cell: str, data: xarray.Dataset) -> dict[str, str]:
     found = component_rates(data)
     names = (f"{HEARD:.0%} lag at initialisation", "trained", "loss at every step")
     return {
@@ -383,7 +358,7 @@ def _row(cell: str, data: "xarray.Dataset") -> dict[str, str]:
     }
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """For each cell: whether the components fall and are level, and whether training widens."""
     names = [str(cell) for cell in dataset.cell.values]
     by_cell = {name: dataset.sel(cell=name) for name in names}
@@ -393,7 +368,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     ]
 
 
-def _fall_and_level(cell: str, data: "xarray.Dataset") -> study.Claim:
+def _fall_and_level(cell: str, data: xarray.Dataset) -> study.Claim:
     found = component_rates(data)
     room, unit = ALIKE * abs(found.adjoint.value), "nats per step"
     return study.claim(
@@ -401,23 +376,25 @@ def _fall_and_level(cell: str, data: "xarray.Dataset") -> study.Claim:
         "With a loss at the last step the components in W_h fall at the rate of ∂L/∂h_k, and with "
         f"a loss at every step they are level ({cell}).",
         decisions.every(decisions.within(one, -room, room) for one in found[1:]),
-        measured=[
-            study.Measured.of("rate of ∂L/∂h_k", found.adjoint, unit),
-            study.Measured.of("rate of the components less that", found.difference, unit),
-            study.Measured.of("rate with a loss at every step", found.level, unit),
-        ],
+        measured={
+            "rate of ∂L/∂h_k": found.adjoint,
+            "rate of the components less that": found.difference,
+            "rate with a loss at every step": found.level,
+        },
+        unit=unit,
         criterion=f"the difference and the level rate lie within ±{ALIKE:.0%} of the rate of "
         "∂L/∂h_k, by their 95 % intervals",
     )
 
 
-def _further(cell: str, data: "xarray.Dataset") -> study.Claim:
+def _further(cell: str, data: xarray.Dataset) -> study.Claim:
     steps, number = widened(data), int(data["update"][-1])
     return study.claim(
         decisions.identifier("hear-further-back", cell),
         f"Training makes the weights hear further back ({cell}).",
         decisions.above(steps),
-        measured=study.Measured.of(f"growth in {number} updates", steps, "steps"),
+        measured={f"growth in {number} updates": steps},
+        unit="steps",
         criterion=f"the 95 % interval of the growth of the lag within which {HEARD:.0%} of the "
         "summed norms lie is above 0",
     )

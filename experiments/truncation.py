@@ -35,37 +35,24 @@ seconds in the record are those of the machine that it ran on, and differ betwee
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import cells, decisions, fields, outcomes, runs, trained
 
-from gradflow import statistics, study
+from gradflow import Params, statistics, study
 from gradflow.cell import Key
 from gradflow.devices import map_runs
+from gradflow.study.figure import Figure
 from gradflow.tasks import Batch, Task, resolve_task
 from gradflow.tasks.task import at_end
-from gradflow.train import (
-    Progress,
-    Runs,
-    Schedule,
-    Training,
-    advance,
-    resolve_clipping,
-    resolve_optimiser,
-)
+from gradflow.train import Progress, Runs, Schedule, Training, advance
 from gradflow.train.direction import Comparison, compare
 from gradflow.train.gradient import full_gradient, tbptt_gradient
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
 
 LOOKS: dict[str, dict[str, Any]] = {
     "delayed_copy": {"color": "#0072B2", "linestyle": "-", "marker": "s"},
@@ -111,12 +98,11 @@ class Config(study.Config):
     precision: Literal["float64", "float32"] = fields.training_precision()
     cell: str = fields.cell("gru")
     hidden_size: int = fields.hidden_size(24)
-    delay: int = study.field(7, help="Delay d of the delayed copy, in steps.", positive=True)
-    num_steps: int = study.field(32, help="Time steps T of both tasks.", positive=True)
-    ratios: tuple[float, ...] = study.field(
+    delay: int = fields.positive(7, help="Delay d of the delayed copy, in steps.")
+    num_steps: int = fields.positive(32, help="Time steps T of both tasks.")
+    ratios: tuple[float, ...] = fields.positive(
         (0.25, 0.5, 0.875, 1.0, 1.5, 2.0),
         help="Windows k to try, as multiples of L; those beyond T are left out.",
-        positive=True,
     )
     learning_rate: float = fields.learning_rate(0.01)
     batch_size: int = fields.batch_size(16)
@@ -184,10 +170,8 @@ def truncation(problem: Problem, k: int) -> tuple[int, int] | None:
     return (problem.num_steps, k) if problem.at_end else (k, k)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains with each window; dimensions task, window (by number), seed, update, stage."""
-    import xarray
-
     units = {
         (name, k): _training(config, problem, k)
         for name, problem in problems(config).items()
@@ -196,23 +180,16 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     _ = config.schedule  # numbers that do not divide are reported before anything is trained
     parts: dict[str, list[xarray.Dataset]] = {}
     for (name, k), training in study.progress(list(units.items()), "windows"):
-        train = partial(_measure, config, name, k, training)
-        part = trained.unit(once, f"task={name},k={k}", train)
+        part = trained.unit(once, f"task={name},k={k}", _measure, config, name, k, training)
         parts.setdefault(name, []).append(part)
     found = [xarray.concat(of_task, dim="window") for of_task in parts.values()]
     return xarray.concat(found, dim="task", join="outer")
 
 
 def _training(config: Config, problem: Problem, k: int) -> Training:
-    return Training(
-        cells.factory(config.cell)(problem.task.input_size, config.hidden_size),
-        problem.task,
-        resolve_optimiser("adam"),
-        resolve_clipping("global_norm"),
-        truncation=truncation(problem, k),
-        batch_size=config.batch_size,
-        eval_size=config.eval_size,
-    )
+    cell = cells.factory(config.cell)(problem.task.input_size, config.hidden_size)
+    given: dict[str, Any] = {"clipping": "global_norm", "truncation": truncation(problem, k)}
+    return trained.setup(config, cell, problem.task, **given)
 
 
 def _begin(config: Config, training: Training) -> Runs:
@@ -221,7 +198,7 @@ def _begin(config: Config, training: Training) -> Runs:
 
 def _measure(
     config: Config, name: str, k: int, training: Training, folder: Path | None
-) -> "xarray.Dataset":
+) -> xarray.Dataset:
     """All seeds with one window, in one program, and the bias and the cost of its gradient."""
     problem, begun = problems(config)[name], _begin(config, training)
     first = jax.tree.map(jnp.copy, begun.params)  # the training reuses the memory of its runs
@@ -245,9 +222,7 @@ def _measure(
     return found.expand_dims(task=[name], window=[windows(config, problem).index(k)])
 
 
-def _dataset(config: Config, progress: Progress, biases: list[Comparison]) -> "xarray.Dataset":
-    import xarray
-
+def _dataset(config: Config, progress: Progress, biases: list[Comparison]) -> xarray.Dataset:
     sizes = {"seed": config.num_seeds}
     by_stage = {
         name: (("stage", "seed"), np.stack(values).astype(float))
@@ -267,12 +242,12 @@ def _dataset(config: Config, progress: Progress, biases: list[Comparison]) -> "x
     )
 
 
-def _bias(config: Config, training: Training) -> "Callable[[Params], Comparison]":
+def _bias(config: Config, training: Training) -> Callable[[Params], Comparison]:
     """Of the parameters of all seeds: the cell's truncated gradient against the full one."""
     task, cell = training.task, training.cell
     batch = task.sample(jax.random.fold_in(jax.random.key(config.seed), 1), config.eval_size)
 
-    def one(params: "Params") -> Comparison:
+    def one(params: Params) -> Comparison:
         exact = full_gradient(task.loss, cell, params, batch)
         if training.truncation is None:
             return compare(exact.value["cell"], exact.value["cell"])
@@ -298,26 +273,24 @@ def _cost(config: Config, training: Training) -> tuple[float, float]:
     return min(times) / number, float(getattr(memory, "temp_size_in_bytes", np.nan))
 
 
-def of_task(dataset: "xarray.Dataset", task: str) -> "xarray.Dataset":
+def of_task(dataset: xarray.Dataset, task: str) -> xarray.Dataset:
     """Selects one task, without the windows that only another task has."""
     return dataset.sel(task=task).dropna("window", subset=["k"])
 
 
-def relative_window(data: "xarray.Dataset") -> np.ndarray:
+def relative_window(data: xarray.Dataset) -> np.ndarray:
     """Computes k / L of the windows of one task."""
     return (data.k / data.needed).values
 
 
-def success(data: "xarray.Dataset") -> np.ndarray:
+def success(data: xarray.Dataset) -> np.ndarray:
     """Computes the fraction of seeds that solved one task, by window."""
     return np.isfinite(data.solved_at.transpose("window", "seed").values).mean(axis=1)
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Bias, success and cost against k / L."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 4.8))
+    fig = study.figure.empty(7.0, 4.8)
     panels = fig.subplots(2, 3, sharex=True)
     for task in map(str, dataset.task.values):
         _draw(panels, of_task(dataset, task), {**LOOKS[task], "markevery": 1})
@@ -336,24 +309,22 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _handles(dataset: "xarray.Dataset") -> list[Any]:
-    from matplotlib.lines import Line2D
-
+def _handles(dataset: xarray.Dataset) -> list[Any]:
     tasks = [
-        Line2D([], [], **LOOKS[task], label=f"{task.replace('_', ' ')}, L = {needed:.0f}")
+        study.figure.handle(**LOOKS[task], label=f"{task.replace('_', ' ')}, L = {needed:.0f}")
         for task in map(str, dataset.task.values)
         for needed in [float(of_task(dataset, task).needed[0])]
     ]
     grey: dict[str, Any] = {"color": "#606060", "ls": "", "marker": "o"}
     labels = ("at initialisation", "trained with that window")
     stages = [
-        Line2D([], [], **grey, **look, label=label)
+        study.figure.handle(**grey, **look, label=label)
         for look, label in zip(STAGES.values(), labels, strict=True)
     ]
     return tasks + stages
 
 
-def _draw(panels: np.ndarray, data: "xarray.Dataset", look: dict[str, Any]) -> None:
+def _draw(panels: np.ndarray, data: xarray.Dataset, look: dict[str, Any]) -> None:
     (cosine, ratio, solved), (updates, seconds, memory) = panels
     at = relative_window(data)
     for stage, extra in STAGES.items():
@@ -367,7 +338,7 @@ def _draw(panels: np.ndarray, data: "xarray.Dataset", look: dict[str, Any]) -> N
     memory.plot(at, data.temporaries / 2**20, **look)
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """A table of all windows."""
     by_task = {task: of_task(dataset, task) for task in map(str, dataset.task.values)}
     return study.table(
@@ -379,7 +350,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     )
 
 
-def _row(task: str, data: "xarray.Dataset") -> dict[str, str]:
+def _row(task: str, data: xarray.Dataset) -> dict[str, str]:
     biases = {
         f"{title}, {stage}": f"{statistics.estimate(data[name].sel(stage=stage).values):.3f}"
         for stage in STAGES
@@ -396,7 +367,7 @@ def _row(task: str, data: "xarray.Dataset") -> dict[str, str]:
     }
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Which task is lost with short windows, which is not and why, and what the bias reveals."""
     copied, added, first = (of_task(dataset, task) for task in LOOKS)
     is_short = bool((relative_window(copied) < 1).any())
@@ -408,7 +379,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     ]
 
 
-def _lost(data: "xarray.Dataset") -> study.Claim:
+def _lost(data: xarray.Dataset) -> study.Claim:
     at, fraction = relative_window(data), success(data)
     below, above = fraction[at < 1], fraction[(at >= 2) | (data.k == data.num_steps).values]
     full = fraction[-1]
@@ -428,7 +399,7 @@ def _lost(data: "xarray.Dataset") -> study.Claim:
     )
 
 
-def _before_first_mark(data: "xarray.Dataset") -> tuple[np.ndarray, dict[str, float]]:
+def _before_first_mark(data: xarray.Dataset) -> tuple[np.ndarray, dict[str, float]]:
     """The fractions of seeds solved with windows that the first mark is never in; the numbers."""
     before, fraction = (data.k <= data.num_steps / 2).values, success(data)
     longest = f"fraction of seeds solved with k = {float(data.k[before].max()):.0f}"
@@ -436,7 +407,7 @@ def _before_first_mark(data: "xarray.Dataset") -> tuple[np.ndarray, dict[str, fl
     return fraction[before], measured
 
 
-def _solved(data: "xarray.Dataset") -> study.Claim:
+def _solved(data: xarray.Dataset) -> study.Claim:
     before, measured = _before_first_mark(data)
     full = success(data)[-1]
     return study.claim(
@@ -448,7 +419,7 @@ def _solved(data: "xarray.Dataset") -> study.Claim:
     )
 
 
-def _taught(data: "xarray.Dataset") -> study.Claim:
+def _taught(data: xarray.Dataset) -> study.Claim:
     before, measured = _before_first_mark(data)
     full = success(data)[-1]
     return study.claim(
@@ -460,7 +431,7 @@ def _taught(data: "xarray.Dataset") -> study.Claim:
     )
 
 
-def _not_revealed(data: "xarray.Dataset") -> study.Claim:
+def _not_revealed(data: xarray.Dataset) -> study.Claim:
     longest = int(np.flatnonzero(relative_window(data) < 1)[-1])
     cosine = statistics.estimate(data.cosine.sel(stage="initialisation").isel(window=longest))
     k = f"{float(data.k[longest]):.0f}"
@@ -468,7 +439,7 @@ def _not_revealed(data: "xarray.Dataset") -> study.Claim:
         "bias-does-not-reveal",
         "The bias of the truncated gradient at initialisation does not reveal the loss.",
         decisions.above(cosine, HIGH_COSINE),
-        measured=study.Measured.of(f"cosine to the full gradient at k = {k}", cosine),
+        measured={f"cosine to the full gradient at k = {k}": cosine},
         criterion=f"at the longest k < L the cosine at initialisation is above {HIGH_COSINE:g}, by "
         "its 95 % interval",
     )

@@ -25,21 +25,16 @@ Takes a few seconds a cell on two cores at the defaults.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import jax
 import numpy as np
+import xarray
 from _kit import curves, decisions, fields, rates, runs, subjects
 
-from gradflow import flow, study
+from gradflow import Cell, Params, flow, study
 from gradflow.spec import parse_spec
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from gradflow import Cell, Params
+from gradflow.study.figure import Axes, Figure
 
 LINEAR = 0.9
 """The R² of a line through log norm against lag from which a curve counts as exponential."""
@@ -54,23 +49,21 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(64)
     input_size: int = fields.input_size(16)
     num_steps: int = fields.num_steps(200)
-    num_sequences: int = fields.num_sequences()
-    inputs: str = fields.inputs()
+    num_sequences: int = fields.num_sequences(1)
+    inputs: str = fields.inputs("gaussian")
     init: str | None = fields.init()
     gain: float | None = fields.gain(None)
     source: str | None = fields.source()
     target: str | None = fields.target()
     norm: Literal["spectral", "frobenius"] = fields.norm()
     needed_lag: int | None = fields.needed_lag()
-    spectrum_lags: tuple[int, ...] = study.field(
-        (1, 10, 50, 100, 200), help="Lags whose singular values the figure shows.", positive=True
+    spectrum_lags: tuple[int, ...] = fields.positive(
+        (1, 10, 50, 100, 200), help="Lags whose singular values the figure shows."
     )
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures each cell; dimensions cell, run (seeds times sequences), lag."""
-    import xarray
-
     found, inputs = subjects.subjects(config), subjects.inputs(config)
     # Before anything is measured, so that bad input is reported at once.
     made = {name: (one.make(inputs), one.path) for name, one in found.items()}
@@ -88,16 +81,14 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
 
 
 def _measure(
-    config: Config, name: str, cell: "Cell", path: str | None, inputs: jax.Array
-) -> "xarray.Dataset":
-    import xarray
-
+    config: Config, name: str, cell: Cell, path: str | None, inputs: jax.Array
+) -> xarray.Dataset:
     lags = sorted({lag for lag in config.spectrum_lags if lag <= config.num_steps})
     network = subjects.params(config, cell, path)
     block = subjects.blocks(config, cell, network, inputs)
     source, target = block["source"], block["target"]
 
-    def one_run(params: "Params", x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def one_run(params: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         return (
             flow.log_norms(cell, params, x, norm=config.norm, source=source, target=target),
             flow.leading_singular_values(cell, params, x, lags, source=source, target=target),
@@ -121,13 +112,11 @@ def _measure(
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Norm against lag, all cells in one panel; below it the singular values, a panel a cell."""
-    from matplotlib.figure import Figure
-
     names = [str(cell) for cell in dataset.cell.values]
     looks = [study.figure.cell_style(parse_spec(name)[0], i) for i, name in enumerate(names)]
-    fig = Figure(figsize=(5.2, 5.0))
+    fig = study.figure.empty(5.2, 5.0)
     top, bottom = fig.subfigures(2, 1, height_ratios=(3, 2), hspace=0.03, squeeze=False)[:, 0]
     ax = top.subplots()
     for name, look in zip(names, looks, strict=True):
@@ -157,7 +146,7 @@ def _one_for_all(blocks: np.ndarray) -> str:
     return str(blocks[0]) if len(set(blocks.tolist())) == 1 else "s"
 
 
-def _draw_norms(ax: "Axes", data: "xarray.Dataset", rate: float, look: dict) -> None:
+def _draw_norms(ax: Axes, data: xarray.Dataset, rate: float, look: dict) -> None:
     line = curves.draw_norms(ax, data.lag, data.log_norm, label=str(data.cell.values), **look)
     median = data.log_norm.median("run") / curves.NATS
     finite = np.isfinite(median)
@@ -168,7 +157,7 @@ def _draw_norms(ax: "Axes", data: "xarray.Dataset", rate: float, look: dict) -> 
         ax.plot(ends, float(median[finite].mean()) + rise, color=line.get_color(), lw=0.5)
 
 
-def _draw_spectra(ax: "Axes", data: "xarray.Dataset", color: str) -> list[tuple[int, float, int]]:
+def _draw_spectra(ax: Axes, data: xarray.Dataset, color: str) -> list[tuple[int, float, int]]:
     """Draws one line for each lag; returns the end of each, and its lag."""
     lags = data.spectrum_lag.values
     # Where rounding has taken a value from one run, the median of the others would mislead.
@@ -186,7 +175,7 @@ def _draw_spectra(ax: "Axes", data: "xarray.Dataset", color: str) -> list[tuple[
     return ends
 
 
-def _label_ends(ax: "Axes", ends: list[tuple[int, float, int]]) -> None:
+def _label_ends(ax: Axes, ends: list[tuple[int, float, int]]) -> None:
     """Writes each lag beside the end of its line, below the labels above it that are near."""
     bottom, top = ax.get_ylim()
     width = ax.get_xlim()[1]
@@ -198,12 +187,12 @@ def _label_ends(ax: "Axes", ends: list[tuple[int, float, int]]) -> None:
         placed.append((x, y))
 
 
-def _summary(dataset: "xarray.Dataset", name: str) -> flow.Summary:
+def _summary(dataset: xarray.Dataset, name: str) -> flow.Summary:
     log_norms, networks = dataset.log_norm.sel(cell=name), dataset.attrs["num_networks"]
     return rates.of_networks(log_norms, networks, rates.needed_lag(dataset))
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """A table of the curves, a sentence for each, and what the intervals are over."""
     longest = dataset.sizes["lag"] - 1
     found = {str(name): _summary(dataset, str(name)) for name in dataset.cell.values}
@@ -219,7 +208,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     return "\n".join([table, *sentences, *state, *runs.axes_note(dataset)]) + rates.note(dataset)
 
 
-def _norm_text(dataset: "xarray.Dataset", name: str) -> str:
+def _norm_text(dataset: xarray.Dataset, name: str) -> str:
     one = dataset.sel(cell=name)
     return rates.norm_text(str(one.source.values), str(one.target.values))
 
@@ -233,7 +222,7 @@ def _row(name: str, found: flow.Summary, longest: int) -> dict[str, str]:
     return first | row | {"regime": row["regime"] + dead + broken}
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether the norm changes exponentially with the lag, and at the cell's own rate."""
     names = [str(name) for name in dataset.cell.values]
     fits = [np.median(rates.linearity(dataset.log_norm.sel(cell=name))) for name in names]
@@ -242,7 +231,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
             "exponential",
             "‖∂h_T/∂h_k‖ changes exponentially with the lag.",
             None if np.isnan(fits).any() else bool(min(fits) >= LINEAR),
-            measured=[study.Measured(name, float(r)) for name, r in zip(names, fits, strict=True)],
+            measured={name: float(r) for name, r in zip(names, fits, strict=True)},
             criterion=f"a line through log norm against lag has R² of {LINEAR:g} or more in the "
             "median over runs, for every cell",
         ),
@@ -250,7 +239,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     ]
 
 
-def _by_cell(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
+def _by_cell(dataset: xarray.Dataset, names: list[str]) -> study.Claim:
     slopes = rates.slopes(dataset.log_norm.transpose("cell", "run", "lag"))
     by_seed = slopes.reshape(len(names), dataset.attrs["num_networks"], -1).mean(axis=-1)
     factors = {name: _summary(dataset, name).decay for name in names}
@@ -258,7 +247,7 @@ def _by_cell(dataset: "xarray.Dataset", names: list[str]) -> study.Claim:
         "rate-by-cell",
         "The factor per step of ‖∂h_T/∂h_k‖ depends on the cell.",
         decisions.differ(by_seed),
-        measured=[study.Measured.of(name, factor) for name, factor in factors.items()],
+        measured=factors,
         criterion="the 95 % interval of the difference between two cells' rates excludes 0",
     )
 

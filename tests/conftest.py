@@ -89,10 +89,11 @@ def key() -> jax.Array:
 
 @pytest.fixture(scope="module")
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The record of one run of the module's EXPERIMENT: --quick, or its FLAGS."""
+    """The record of one run of the module's EXPERIMENT, with its figure: --quick, or its FLAGS."""
     folder = tmp_path_factory.mktemp(request.module.EXPERIMENT.name) / "run"
     flags = getattr(request.module, "FLAGS", ["--quick"])
     assert study.main(request.module.EXPERIMENT, [*flags, f"--workdir={folder}"]) == 0
+    assert (folder / "figure.png").stat().st_size > 10_000
     return folder
 
 

@@ -23,8 +23,7 @@ FLAGS = ["--quick", f"--tasks={TASK}", "--optimiser=sgd"]
 FLAGS += ["--learning_rates=0.3", "--cell=rnn", "--hidden_size=3"]
 
 
-def test_a_run_draws_its_figure(folder, dataset):
-    assert (folder / "figure.png").stat().st_size > 10_000
+def test_there_is_a_setting_for_each_threshold(dataset):
     assert list(dataset.setting.values) == ["none", *(f"global_norm {t}" for t in ("0.3", 1, 3))]
 
 

@@ -13,10 +13,6 @@ MODULE = load("exponential_gates")
 EXPERIMENT = MODULE.EXPERIMENT
 
 
-def test_a_run_draws_its_figure(folder):
-    assert (folder / "figure.png").stat().st_size > 10_000
-
-
 def overflow_of_a_sum(bias, precision):
     """The first t at which n_t = 1 + e^a + ... + e^(a(t - 1)) exceeds the largest float."""
     largest = np.log(np.finfo(precision).max)

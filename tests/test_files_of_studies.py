@@ -44,7 +44,7 @@ def experiment(name: str) -> Experiment:
         ("vanishing", {"cell": "mine.py:mine", "inputs": "text:input"}, ["input", "mine.py"]),
         ("vanishing", {"inputs": "series:mine.csv:Close"}, ["mine.csv"]),
         ("flow_map", {"inputs": "npy:./input"}, ["./input"]),
-        ("training", {"cell": "zoneout(cell='mine.py:mine')"}, ["mine.py"]),
+        ("training.study", {"cell": "zoneout(cell='mine.py:mine')"}, ["mine.py"]),
         ("forecasting.study", {"series": "mine.csv:1"}, ["mine.csv"]),
         ("forecasting.study", {"series": "series:1", "models": "naive,mine.py:mine"},
          ["mine.py", "series"]),

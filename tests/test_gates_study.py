@@ -37,10 +37,6 @@ def end_by_start(cell, params, x):
     return jax.jit(jax.jacobian(end))(cell.initial_carry())
 
 
-def test_a_run_draws_its_figure(folder):
-    assert (folder / "figure.png").stat().st_size > 10_000
-
-
 def test_the_norm_at_a_bias_is_that_of_a_cell_with_it(dataset, last_run):
     key, x = last_run
     cell = lstm(16, 6, forget_bias=4.0)

@@ -27,10 +27,6 @@ def adding(dataset):
     return dataset.isel(task=0)
 
 
-def test_a_run_draws_its_figure(folder):
-    assert (folder / "figure.png").stat().st_size > 20_000
-
-
 def test_the_norms_at_initialisation_are_those_of_numpy(adding):
     config = quick()
     with study.precision(config):

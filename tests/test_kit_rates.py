@@ -36,3 +36,11 @@ def test_a_regime_names_its_threshold(slopes, text):
     found = flow.summary(np.multiply.outer(slopes, np.arange(21.0)))
     assert rates.regime(found) == text
     assert ("over 20 steps" in rates.row(found, 20)) and rates.row(found, 20)["regime"] == text
+
+
+def test_crossings_are_found_between_the_gains():
+    gains = np.array([1.0, 2.0, 3.0, 4.0])
+    assert rates.crossing(gains, np.array([-2.0, -1.0, 3.0, 5.0])) == 2.25
+    assert rates.crossing(gains, np.array([-np.inf, -np.inf, 3.0, -1.0])) == 3.0
+    assert np.isnan(rates.crossing(gains, -gains))
+    assert np.isnan(rates.crossing(gains, gains))

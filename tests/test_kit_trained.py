@@ -1,5 +1,7 @@
 """What the studies of training share: settings side by side, outcomes, files of users' cells."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from studies import load_part
 from gradflow.cells import rnn
 from gradflow.statistics import Estimate
 from gradflow.tasks import resolve_task
+from gradflow.train.clipping import resolve_clipping
 from gradflow.train.optimisers import resolve_optimiser
 from gradflow.train.runs import begin
 from gradflow.train.training import Training
@@ -31,6 +34,16 @@ def test_a_seed_has_the_same_network_and_sequences_in_every_setting():
         np.testing.assert_array_equal(*data)
         same = jax.tree.map(lambda leaf, half=half: leaf[half], found.params)
         jax.tree.map(np.testing.assert_array_equal, same, expected.params)
+
+
+def test_a_training_is_set_up_from_specs_and_the_sizes_of_the_configuration():
+    config = SimpleNamespace(batch_size=3, num_updates=5)
+    given = {"optimiser": "sgd", "clipping": "global_norm", "eval_size": 7}
+    found = trained.setup(config, TRAINING.cell, TRAINING.task, **given)
+    assert (found.batch_size, found.eval_size, found.regulariser) == (3, 7, None)
+    assert found.clipping.threshold == resolve_clipping("global_norm").threshold
+    assert found.optimiser.learning_rate == TRAINING.optimiser.learning_rate
+    assert trained.setup(config, TRAINING.cell, TRAINING.task, batch_size=4).batch_size == 4
 
 
 def test_cells_of_a_study_s_own_take_the_place_of_the_initial_ones():

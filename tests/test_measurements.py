@@ -18,8 +18,7 @@ def quick(**given):
     return EXPERIMENT.resolve(given, quick=True)
 
 
-def test_a_run_draws_a_panel_for_each_measurement(folder, dataset):
-    assert (folder / "figure.png").stat().st_size > 10_000
+def test_a_run_draws_a_panel_for_each_measurement(dataset):
     titles = [ax.get_title() for ax in page.figure(dataset).axes if ax.get_title()]
     assert titles == [name.replace("_", " ") for name in quick().what]
 

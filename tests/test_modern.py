@@ -15,10 +15,6 @@ EXPERIMENT = MODULE.EXPERIMENT
 CONFIG = EXPERIMENT.resolve({}, quick=True)
 
 
-def test_a_run_draws_its_figure(folder):
-    assert (folder / "figure.png").stat().st_size > 10_000
-
-
 def test_the_norms_are_those_of_automatic_differentiation(dataset):
     cell, run, lag = mingru(6, 4), 1, 5
     keys = jax.random.split(jax.random.key(CONFIG.seed), CONFIG.num_seeds)

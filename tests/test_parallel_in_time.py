@@ -11,8 +11,7 @@ EXPERIMENT = MODULE.EXPERIMENT
 FLAGS = ["--quick", "--num_steps=40", "--hidden_size=5", "--gains=0.4,6", "--num_seeds=2"]
 
 
-def test_a_run_draws_its_figure_and_measures_seconds(folder, dataset):
-    assert (folder / "figure.png").stat().st_size > 10_000
+def test_a_run_measures_seconds(dataset):
     assert all(bool((dataset[name] > 0).all()) for name in ("scan_seconds", "newton_seconds"))
 
 

@@ -3,7 +3,6 @@
 import importlib
 import json
 import re
-import runpy
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray
+from studies import load_part
 
 from gradflow import study
 from gradflow.cells import rnn
@@ -25,10 +25,7 @@ from gradflow.train.training import Training
 
 runs_module = importlib.import_module("gradflow.train.fresh")
 
-SCRIPT = Path(__file__).parents[1] / "experiments" / "training.py"
-sys.path.insert(0, str(SCRIPT.parent))  # what the studies share is beside it
-EXPERIMENT = runpy.run_path(str(SCRIPT))["EXPERIMENT"]
-sys.path.remove(str(SCRIPT.parent))
+EXPERIMENT = load_part("training.study").EXPERIMENT
 FLAGS = [
     "--quick",
     "--cell=rnn",

@@ -16,8 +16,7 @@ MODULE = load("truncation")
 EXPERIMENT = MODULE.EXPERIMENT
 
 
-def test_a_run_draws_its_figure_and_measures_seconds(folder, dataset):
-    assert (folder / "figure.png").stat().st_size > 10_000
+def test_a_run_measures_seconds(dataset):
     assert (dataset.seconds.isel(window=0) > 0).all()
     assert (dataset.temporaries.isel(window=0) > 0).all()
 

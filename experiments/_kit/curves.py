@@ -4,15 +4,12 @@ Records hold natural logarithms, axes show log10.
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gradflow import study
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
+from gradflow.study.figure import Axes, Line2D
 
 NATS = math.log(10)
 """Nats in one order of magnitude."""
@@ -47,12 +44,12 @@ def coordinates(num_steps: int) -> dict[str, Any]:
     }
 
 
-def draw_norms(ax: "Axes", lag: Any, log_norms: Any, **look: Any) -> "Line2D":
+def draw_norms(ax: Axes, lag: Any, log_norms: Any, **look: Any) -> Line2D:
     """Draws log norms (run, lag) as the median and the 10-90 % band of log10 against the lag."""
     return study.figure.band(ax, lag, log_norms / NATS, "run", **look)
 
 
-def lag_axis(ax: "Axes", data: Any) -> None:
+def lag_axis(ax: Axes, data: Any) -> None:
     """Names the axis of the lag, and ends it at the longest lag."""
     ax.set_xlabel(LAG)
     ax.set_xlim(0, data.sizes["lag"] - 1)

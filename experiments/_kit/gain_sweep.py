@@ -7,21 +7,17 @@ overflowed.
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 
 from _kit import runs
-from gradflow import Cell, flow, statistics, unroll
+from gradflow import Cell, Params, flow, statistics, unroll
 from gradflow.flow.summary import HORIZON
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-
-    from gradflow import Params
+from gradflow.study.figure import Axes
 
 BLOWN_UP = 10.0
 """The factor over the largest size of its first half from which on a state has blown up at T."""
@@ -36,7 +32,7 @@ def log_rms(outputs: jax.Array) -> jax.Array:
 
 
 def sweep(
-    cell: Cell, params: "Params", inputs: jax.Array, gains: np.ndarray
+    cell: Cell, params: Params, inputs: jax.Array, gains: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Measures the sizes of the state and ‖∂h_T/∂h_0‖ at each gain: arrays (run, gain) by name.
 
@@ -48,14 +44,14 @@ def sweep(
     """
     half = inputs.shape[1] // 2
 
-    def one(params: "Params", x: jax.Array, gain: jax.Array) -> tuple[jax.Array, ...]:
+    def one(params: Params, x: jax.Array, gain: jax.Array) -> tuple[jax.Array, ...]:
         net = params["net"] | {"W_h": gain * params["net"]["W_h"]}
         params = params | {"net": net}
         sizes = log_rms(unroll(cell, params, x).outputs)
         norms = flow.log_norms(cell, params, x, norm="frobenius")
         return jnp.max(sizes[:half]), sizes[-1], norms[-1]
 
-    def of_run(params: "Params", x: jax.Array) -> tuple[jax.Array, ...]:
+    def of_run(params: Params, x: jax.Array) -> tuple[jax.Array, ...]:
         return jax.lax.map(lambda gain: one(params, x, gain), jnp.asarray(gains, x.dtype))
 
     found = runs.measure(of_run, params, inputs)
@@ -70,7 +66,7 @@ ATTRS: Mapping[str, Mapping[str, str]] = {
 """What each array of `sweep` is, in the order of its results."""
 
 
-def blown_up(dataset: "xarray.Dataset") -> "xarray.DataArray":
+def blown_up(dataset: xarray.Dataset) -> xarray.DataArray:
     """Tells in which runs the state has blown up or overflowed; one that stays 0 has not."""
     end = dataset.log_size_end
     with np.errstate(invalid="ignore"):  # of two sizes that are 0, or both infinite
@@ -78,12 +74,12 @@ def blown_up(dataset: "xarray.Dataset") -> "xarray.DataArray":
     return grown | np.isnan(end) | (end == np.inf)
 
 
-def exploded(dataset: "xarray.Dataset") -> "xarray.DataArray":
+def exploded(dataset: xarray.Dataset) -> xarray.DataArray:
     """Tells in which runs ‖∂h_T/∂h_0‖ is above 1/HORIZON, or not a number."""
     return (dataset.log_norm_end > -math.log(HORIZON)) | np.isnan(dataset.log_norm_end)
 
 
-def boundaries(happened: "xarray.DataArray") -> np.ndarray:
+def boundaries(happened: xarray.DataArray) -> np.ndarray:
     """Finds for each run the smallest gain at which it happens; infinite if it never does.
 
     The result is the middle between that gain of the sweep and the one before.
@@ -93,12 +89,12 @@ def boundaries(happened: "xarray.DataArray") -> np.ndarray:
     return np.where(runs.any(axis=1), middles[runs.argmax(axis=1)], np.inf)
 
 
-def blow_up(data: "xarray.Dataset") -> np.ndarray:
+def blow_up(data: xarray.Dataset) -> np.ndarray:
     """Finds for each run the smallest gain at which its state blows up."""
     return boundaries(blown_up(data))
 
 
-def row(data: "xarray.Dataset") -> dict[str, str]:
+def row(data: xarray.Dataset) -> dict[str, str]:
     """Gives the gains from which the state blows up and the gradient explodes, for a table."""
     return {
         "state blows up from gain": text(blow_up(data)),
@@ -114,7 +110,7 @@ def text(gains: np.ndarray) -> str:
 
 
 def draw_fractions(
-    ax: "Axes", dataset: "xarray.Dataset", looks: Iterable[tuple[str, dict[str, Any]]], mark: float
+    ax: Axes, dataset: xarray.Dataset, looks: Iterable[tuple[str, dict[str, Any]]], mark: float
 ) -> None:
     """Draws the fraction of runs that have blown up by gain and activation; a line at one gain."""
     fraction = blown_up(dataset).mean("run")

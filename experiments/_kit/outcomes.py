@@ -1,13 +1,12 @@
 """What trained runs came to: which of them solved their task, and when, in tables and figures."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray
 from numpy.typing import ArrayLike
 
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
+from gradflow.study.figure import Axes
 
 REFERENCE = {"color": "#606060", "linewidth": 0.8, "linestyle": (0, (1, 1))}
 """The style of a line at a value that curves are compared with."""
@@ -26,7 +25,7 @@ def median_update(solved_at: ArrayLike) -> float:
     return float(np.median(at)) if at.size else np.nan
 
 
-def final_loss(data: "xarray.Dataset") -> float:
+def final_loss(data: xarray.Dataset) -> float:
     """Computes the median of the last losses of the seeds that did not die; NaN if all died."""
     loss = data.loss.transpose("seed", "update").values[np.isnan(data.died_at.values)]
     reached = np.flatnonzero(np.isfinite(loss).any(axis=0))
@@ -42,7 +41,7 @@ def row(solved_at: ArrayLike) -> dict[str, str]:
     }
 
 
-def draw_losses(ax: "Axes", baseline: float, **settings: Any) -> None:
+def draw_losses(ax: Axes, baseline: float, **settings: Any) -> None:
     """Sets up the axes of losses against updates, with a dotted line at the baseline's loss."""
     ax.axhline(baseline, **REFERENCE)
     ax.set(**{"yscale": "log", "xlabel": "update", **settings})

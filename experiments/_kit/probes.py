@@ -1,29 +1,23 @@
 """Probes in the studies: flags, variables of the record, heat maps.
 
-A study measures with `gradflow.train.probes.prober`, puts `variables` into its record, beside a
-coordinate ``probe_update`` or ``probe_epoch``, and gives each of `rows` a part of its figure.
+A study measures with `gradflow.train.probes.prober`, puts `record` into its own, with a dimension
+``probe_update`` or ``probe_epoch``, and gives each of `rows` a part of its figure.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import xarray
 
-from gradflow import study
+from _kit.curves import CUT
+from gradflow import Cell, study
 from gradflow.spec import split_specs
+from gradflow.study.figure import SubFigure
 from gradflow.train.probes import resolve_probes
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import SubFigure
-
-    from gradflow import Cell
 
 ROW_HEIGHT = 1.5
 """The height of a row of maps in inches."""
-
-UNREACHED = "#b0b0b0"
-"""The colour of exact zeros and of missing values: a grey that is not in the colour map."""
 
 MAPS = {
     "log_norms": r"$\log_{10}\,\|\partial h_T/\partial h_k\|$",
@@ -52,7 +46,7 @@ def every_flag() -> Any:
     )
 
 
-def names(specs: str, cell: "Cell") -> tuple[str, ...]:
+def names(specs: str, cell: Cell) -> tuple[str, ...]:
     """Returns the probes of one of several cells: those asked for, gates only if it has gates.
 
     Raises:
@@ -90,29 +84,43 @@ def variables(
     return {**found, **({"gates": ((*dims, "gate", axis), np.stack(gates, -2))} if gates else {})}
 
 
-def gate_names(probes: Mapping[str, Any]) -> list[str]:
-    """Returns the coordinate ``gate`` of `variables`; empty without that probe."""
-    return sorted(name.partition(".")[2] for name in probes if name.startswith("gates."))
-
-
 def coordinates(probes: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Returns the coordinates ``gate`` and ``index`` of `variables`, where it has them."""
-    gates, found = gate_names(probes), {}
-    if gates:
-        found["gate"] = gates
+    gates = sorted(name.partition(".")[2] for name in probes if name.startswith("gates."))
+    found: dict[str, Any] = {"gate": gates} if gates else {}
     if "spectrum" in probes:
         found["index"] = np.arange(np.shape(probes["spectrum"])[-1])
     return found
 
 
-def rows(dataset: "xarray.Dataset") -> list[tuple[str, str | None]]:
+def record(
+    probes: Mapping[str, np.ndarray],
+    dims: Sequence[str],
+    times: Any,
+    *,
+    axis: Literal["step", "lag"] = "step",
+) -> tuple[dict[str, Variable], dict[str, Any]]:
+    """Returns the probes as variables and coordinates of a record: none of either without probes.
+
+    Args:
+      probes: As `variables` takes them.
+      dims: The names of the axes in front, that of time last.
+      times: The coordinate of that axis.
+      axis: As `variables` takes it.
+    """
+    if not probes:
+        return {}, {}
+    return variables(probes, dims, axis=axis), {dims[-1]: times, **coordinates(probes)}
+
+
+def rows(dataset: xarray.Dataset) -> list[tuple[str, str | None]]:
     """Returns the rows of maps of a record: a probe, and for gates the name of one."""
     names = [name for name in MAPS if name in dataset and name != "gates"]
     gates = dataset.gate.values if "gates" in dataset else []
     return [*((name, None) for name in names), *(("gates", str(gate)) for gate in gates)]
 
 
-def image(data: "xarray.Dataset", name: str, gate: str | None = None) -> "xarray.DataArray":
+def image(data: xarray.Dataset, name: str, gate: str | None = None) -> xarray.DataArray:
     """Computes the median over seeds of a probe, (time, step or lag or index); logs to base 10."""
     values = data[name] if gate is None else data[name].sel(gate=gate)
     time = next(dim for dim in values.dims if str(dim).startswith("probe_"))
@@ -124,8 +132,8 @@ def image(data: "xarray.Dataset", name: str, gate: str | None = None) -> "xarray
 
 
 def draw(
-    part: "SubFigure",
-    images: "Mapping[str, xarray.DataArray]",
+    part: SubFigure,
+    images: Mapping[str, xarray.DataArray],
     name: str,
     gate: str | None = None,
     *,
@@ -147,7 +155,7 @@ def draw(
     look: dict[str, Any] = {"vmin": low, "vmax": high, "rasterized": True}
     meshes, axis = [], str(next(iter(images.values())).dims[-1])
     for panel, (title, found) in zip(panels, images.items(), strict=True):
-        panel.set_facecolor(UNREACHED)
+        panel.set_facecolor(CUT)
         panel.grid(False)
         shown = np.where(np.isfinite(found), found, np.nan)
         meshes.append(panel.pcolormesh(found[found.dims[0]], found[axis], shown.T, **look))
@@ -160,9 +168,9 @@ def draw(
 
 
 def draw_rows(
-    parts: "Sequence[SubFigure]",
-    dataset: "xarray.Dataset",
-    nets: "Mapping[str, xarray.Dataset]",
+    parts: Sequence[SubFigure],
+    dataset: xarray.Dataset,
+    nets: Mapping[str, xarray.Dataset],
     *,
     time: str = "update",
     state: str = "h",

@@ -1,16 +1,14 @@
 """The numbers that a set of curves is reduced to, and how tables and summaries write them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray
 from numpy.typing import ArrayLike
 
 from _kit import curves
 from gradflow import flow, statistics
 from gradflow.flow.summary import THRESHOLD
-
-if TYPE_CHECKING:
-    import xarray
 
 NEEDED = "needed_lag"
 """The attribute of a record with the lag that the regime is about."""
@@ -27,7 +25,7 @@ OVER_SEQUENCES = "(intervals over the input sequences of one network)"
 
 
 def of_networks(
-    curves: "xarray.DataArray", num_networks: int, needed_lag: int | None = None
+    curves: xarray.DataArray, num_networks: int, needed_lag: int | None = None
 ) -> flow.Summary:
     """Summarises curves (run, lag); the runs of one network count as one value."""
     values = curves.values.reshape(num_networks, -1, curves.sizes["lag"])
@@ -39,13 +37,13 @@ def needed(config: Any) -> dict[str, int]:
     return {} if config.needed_lag is None else {NEEDED: config.needed_lag}
 
 
-def needed_lag(dataset: "xarray.Dataset") -> int | None:
+def needed_lag(dataset: xarray.Dataset) -> int | None:
     """Reads the lag that a task needs from a record; None for the longest one measured."""
     lag = dataset.attrs.get(NEEDED)
     return None if lag is None else int(lag)
 
 
-def note(dataset: "xarray.Dataset") -> str:
+def note(dataset: xarray.Dataset) -> str:
     """States what the intervals are over where a record holds several runs of one network."""
     is_one = dataset.attrs["num_networks"] == 1 < dataset.sizes["run"]
     return f"\n{OVER_SEQUENCES}" if is_one else ""
@@ -66,6 +64,20 @@ def _linearity(curve: np.ndarray) -> float:
     if len(lag) < 3 or np.ptp(curve[lag]) == 0:
         return np.nan
     return float(np.corrcoef(lag, curve[lag])[0, 1] ** 2)
+
+
+def crossing(gains: np.ndarray, exponents: np.ndarray) -> float:
+    """Finds the first gain at which the exponent exceeds 0, between points of a sweep; or NaN.
+
+    The gains are in ascending order.
+    """
+    above = np.flatnonzero(exponents > 0)
+    if not len(above) or above[0] == 0:
+        return np.nan
+    low, high = exponents[above[0] - 1 : above[0] + 1]
+    part = -low / (high - low) if np.isfinite(low) else 1.0
+    before, after = gains[above[0] - 1 : above[0] + 1]
+    return float(before + part * (after - before))
 
 
 def lag_text(lag: float, longest: int) -> str:

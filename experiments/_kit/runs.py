@@ -8,20 +8,18 @@ and one precision.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 
 from gradflow import Cell, Params, study
 from gradflow.cell import Key
 from gradflow.devices import map_runs
 from gradflow.tasks.files import axes_of_npy
 from gradflow.tasks.inputs import make_inputs
-
-if TYPE_CHECKING:
-    import xarray
 
 INPUTS = 2**32 - 1
 """The number folded into the seed's key for the inputs.
@@ -110,7 +108,7 @@ def axes_read(config: Any) -> dict[str, str]:
     return {AXES: axes_of_npy(place)} if kind == "npy" else {}
 
 
-def axes_note(dataset: "xarray.Dataset") -> list[str]:
+def axes_note(dataset: xarray.Dataset) -> list[str]:
     """Gives the line of a summary that says so; none for other inputs."""
     found = dataset.attrs.get(AXES)
     return [f"The inputs were read as {found}."] if found else []

@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from _kit import cells, runs
-from gradflow import flow
+from gradflow import Cell, Params, flow
 from gradflow.spec import split_specs
 
 if TYPE_CHECKING:
-    from gradflow import Cell, Params
     from gradflow.interop import Description
 
 
@@ -26,7 +25,7 @@ class Subject(NamedTuple):
     hidden_size: int
     path: str | None = None
 
-    def make(self, inputs: jax.Array) -> "Cell":
+    def make(self, inputs: jax.Array) -> Cell:
         """Makes the cell for inputs of this width."""
         return self.factory(inputs.shape[-1], self.hidden_size)
 
@@ -91,7 +90,7 @@ def inputs(config: Any) -> jax.Array:
     return found
 
 
-def params(config: Any, cell: "Cell", path: str | None) -> "Params":
+def params(config: Any, cell: Cell, path: str | None) -> Params:
     """Gives the parameters of every run, with an axis of runs in front."""
     each = getattr(config, "num_sequences", 1)
     if path is None:
@@ -104,7 +103,7 @@ def params(config: Any, cell: "Cell", path: str | None) -> "Params":
     return runs.repeated(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], trained), number)
 
 
-def blocks(config: Any, cell: "Cell", params: "Params", inputs: jax.Array) -> dict[str, str]:
+def blocks(config: Any, cell: Cell, params: Params, inputs: jax.Array) -> dict[str, str]:
     """Gives the source and the target: those of the flags, or else `flow.default_block`.
 
     Args:

@@ -7,36 +7,44 @@ axis of runs one axis for each setting, in that order.
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 
-from gradflow import study
-from gradflow.train import Progress, Runs, Schedule, Training, fit, fresh_sequences
+from gradflow import Cell, Params, study
+from gradflow.cell import Key
+from gradflow.tasks import Task
+from gradflow.train import (
+    Progress,
+    Runs,
+    Schedule,
+    Training,
+    fit,
+    fresh_sequences,
+    resolve_clipping,
+    resolve_optimiser,
+    resolve_regulariser,
+)
 from gradflow.train import begin as begin_runs
 from gradflow.train.runs import NEVER
-
-if TYPE_CHECKING:
-    import xarray
-
-    from gradflow import Params
-    from gradflow.cell import Key
 
 Variable = tuple[tuple[str, ...], np.ndarray, dict[str, str]]
 """Dimensions, values and attributes, as a dataset takes them."""
 
 
 def unit(
-    once: study.Once, name: str, train: "Callable[[Path | None], xarray.Dataset]"
-) -> "xarray.Dataset":
+    once: study.Once, name: str, train: Callable[..., xarray.Dataset], *arguments: Any
+) -> xarray.Dataset:
     """Computes or reads a unit of work that trains.
 
     Args:
-      train: The folder for checkpoints -> the unit's part of the record.
+      train: (*arguments, folder for checkpoints) -> the unit's part of the record.
+      *arguments: What ``train`` takes before the folder.
     """
-    return once(name, lambda: train(once.folder(name)))
+    return once(name, lambda: train(*arguments, once.folder(name)))
 
 
 def identity(config: study.Config, **what: Any) -> dict[str, Any]:
@@ -44,11 +52,39 @@ def identity(config: study.Config, **what: Any) -> dict[str, Any]:
     return {**dataclasses.asdict(config), **what}
 
 
+def setup(
+    config: Any,
+    cell: Cell,
+    task: Task,
+    *,
+    optimiser: str = "adam",
+    clipping: str = "none",
+    regulariser: str | None = None,
+    **given: Any,
+) -> Training:
+    """Sets up a training from the specs of its parts.
+
+    The fields ``batch_size`` and ``eval_size`` are the configuration's, where it has them.
+
+    Args:
+      given: Further fields of the training, or in place of those.
+    """
+    sizes = {k: getattr(config, k) for k in ("batch_size", "eval_size") if hasattr(config, k)}
+    return Training(
+        cell,
+        task,
+        resolve_optimiser(optimiser),
+        resolve_clipping(clipping),
+        resolve_regulariser(regulariser) if regulariser else None,
+        **{**sizes, **given},
+    )
+
+
 def begin(
     training: Training,
-    keys: "Key",
+    keys: Key,
     settings: Sequence[tuple[float, ...]],
-    cells: "Params | None" = None,
+    cells: Params | None = None,
 ) -> Runs:
     """Begins a run for each setting and seed.
 

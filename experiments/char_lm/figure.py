@@ -1,32 +1,22 @@
 """The figure of the study."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray
 from _kit import curves, outcomes, probes
 
-from char_lm.results import final_bits, over, per_character
+from char_lm.results import PUBLISHED, WHEN, final_bits, over, per_character
 from gradflow import study
 from gradflow.flow.summary import HORIZON
 from gradflow.spec import parse_spec
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-WHEN = ("at initialisation", "trained")
-
-PUBLISHED = {"minGRU": 1.548, "Transformer": 1.547, "Mamba": 1.575}
-"""Test losses on Tiny Shakespeare in nats per character: Feng et al. 2024."""
+from gradflow.study.figure import Axes, Figure
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Bits along the training and at its end; the flow before and after it; the probes."""
-    from matplotlib.figure import Figure
-
     heights = (2.7, 2.5, *(probes.ROW_HEIGHT for _ in probes.rows(dataset)))
-    fig = Figure(figsize=(7.0, sum(heights)))
+    fig = study.figure.empty(7.0, sum(heights))
     top, middle, *rest = fig.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     left, right = top.subplots(1, 2, width_ratios=(3, 2))
     _draw_learning(left, dataset)
@@ -41,7 +31,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _looks(dataset: "xarray.Dataset") -> dict[str, dict[str, Any]]:
+def _looks(dataset: xarray.Dataset) -> dict[str, dict[str, Any]]:
     """By cell, its label and its style."""
     specs = [str(spec) for spec in dataset.cell.values]
     return {
@@ -56,7 +46,7 @@ def _short(spec: str) -> str:
     return options["cells"].replace(",", " + ") if name == "stack" and options else spec
 
 
-def _draw_learning(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_learning(ax: Axes, dataset: xarray.Dataset) -> None:
     read = dataset["update"] * dataset.attrs["characters_an_update"] / 1e6
     found = per_character(dataset)
     for spec, look in _looks(dataset).items():
@@ -75,7 +65,7 @@ def _draw_learning(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend()
 
 
-def _draw_ends(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_ends(ax: Axes, dataset: xarray.Dataset) -> None:
     looks = _looks(dataset)
     for place, (spec, look) in enumerate(looks.items()):
         value, low, high = final_bits(dataset, spec)
@@ -89,7 +79,7 @@ def _draw_ends(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.margins(x=0.15)
 
 
-def _draw_flow(ax: "Axes", log_norm: "xarray.DataArray") -> None:
+def _draw_flow(ax: Axes, log_norm: xarray.DataArray) -> None:
     for spec, look in _looks(log_norm.to_dataset()).items():
         norms = log_norm.sel(cell=spec) / curves.NATS
         study.figure.band(ax, log_norm.lag, norms, "seed", **look)

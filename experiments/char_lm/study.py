@@ -39,29 +39,24 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from _kit import cells, probes, rates, trained, tuning
+import xarray
+from _kit import cells, probes, trained, tuning
 
 from char_lm.config import Config
-from char_lm.figure import PUBLISHED, WHEN, figure
-from char_lm.results import best, claims, final_bits, horizons, over
+from char_lm.figure import figure
+from char_lm.results import claims, summary
 from char_lm.sampling import train_and_write
 from char_lm.training import Reader, readers, train, tried_bits
 from gradflow import study
 from gradflow.data.characters import TINY_SHAKESPEARE, read_characters
 from gradflow.spec import split_specs
 
-if TYPE_CHECKING:
-    import xarray
 
-
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains each cell from each seed; dimensions cell, seed, update, stretch, lag."""
-    import xarray
-
     specs = cells.specs(config.cell)
     if config.text is None:
         raise ValueError(
@@ -73,8 +68,11 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     todo, parts = readers(config, specs, characters), []
     for reader in todo:
         tried = once(f"cell={reader.spec},rates", partial(_tried, config, reader))
-        rate = tried[tuning.RATE].item()
-        seeds = [_unit(config, reader, (seed, rate), once) for seed in range(config.num_seeds)]
+        rate, name = tried[tuning.RATE].item(), f"cell={reader.spec},seed="
+        seeds = [
+            trained.unit(once, f"{name}{seed}", _measure, config, reader, seed, rate)
+            for seed in range(config.num_seeds)
+        ]
         parts.append(xarray.merge([xarray.concat(seeds, dim="seed"), tried]))
     whole = xarray.concat(parts, dim="cell", join="outer", coords="minimal")
     return whole.assign_attrs(  # pyright: ignore[reportReturnType]
@@ -86,33 +84,22 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def _tried(config: Config, reader: Reader) -> "xarray.Dataset":
+def _tried(config: Config, reader: Reader) -> xarray.Dataset:
     """Chooses the learning rate of a cell on the validation seeds."""
-    import xarray
-
     tried = tuning.variables(tried_bits(config, reader), config.learning_rates)
     return xarray.Dataset(tried).expand_dims(cell=[reader.spec])
 
 
-def _unit(
-    config: Config, reader: Reader, which: tuple[int, float], once: study.Once
-) -> "xarray.Dataset":
-    measure = partial(_measure, config, reader, which)
-    return trained.unit(once, f"cell={reader.spec},seed={which[0]}", measure)
-
-
 def _measure(
-    config: Config, reader: Reader, which: tuple[int, float], folder: Path | None
-) -> "xarray.Dataset":
+    config: Config, reader: Reader, seed: int, rate: float, folder: Path | None
+) -> xarray.Dataset:
     """Trains a cell from a seed at a rate, and keeps its curves, its probes and its readout."""
-    import xarray
-
-    seed, rate = which
     last, run = jax.device_get(train(config, reader, seed, rate, folder)), ("cell", "seed")
     params, lengths = last.state.params, np.asarray(reader.text.weights).sum(axis=0)
     bits, train_bits = (last.metrics[name][None, None] for name in ("stretch_bits", "train_bits"))
     each = {name: values[None, None] for name, values in last.probes.items()}
-    probed = probes.variables(each, (*run, "probe_update"), axis="lag")
+    times = ("probe_update", config.schedule.probings, {"units": "updates"})
+    probed, at = probes.record(each, (*run, "probe_update"), times, axis="lag")
     dims, log_norm = probed["log_norms"]
     if "log_norms" not in split_specs(config.probe):
         del probed["log_norms"]
@@ -130,48 +117,12 @@ def _measure(
             "cell": [reader.spec],
             "seed": [seed],
             "update": ("update", config.schedule.evaluations, {"units": "updates"}),
-            "probe_update": ("probe_update", config.schedule.probings, {"units": "updates"}),
             "lag": ("lag", np.arange(log_norm.shape[-1]), {"units": "steps"}),
             "unit": np.arange(params["readout"]["W"].shape[1]),
             "length": ("stretch", lengths, {"units": "characters"}),
-            **probes.coordinates(last.probes),
+            **at,
         },
     )
-
-
-def summary(dataset: "xarray.Dataset") -> str:
-    """The bits and horizons of each cell, and what is published."""
-    rows = [_row(spec, dataset) for spec in map(str, dataset.cell.values)]
-    published = ", ".join(f"{name} {nats / np.log(2):.2f}" for name, nats in PUBLISHED.items())
-    whole = dataset.attrs["num_characters"]
-    held_out = whole - dataset.attrs["num_trained"]
-    return "\n".join(
-        [
-            study.table(rows),
-            f"(held out: the last {held_out} of {whole} characters; 95 % over {over(dataset)})",
-            f"The frequencies of the characters alone give {dataset.attrs['alone']:.2f} bits per "
-            "character.",
-            f"Published for Tiny Shakespeare, larger networks, other splits: {published}.",
-            f"The best network is {best(dataset)}.",
-            tuning.note(dataset),
-        ]
-    )
-
-
-def _row(spec: str, dataset: "xarray.Dataset") -> dict[str, str]:
-    data, longest = dataset.sel(cell=spec), dataset.sizes["lag"] - 1
-    reached = [np.median(horizons(dataset, spec, at)) for at in (0, -1)]
-    return {
-        "cell": spec,
-        "rate": tuning.text(data),
-        "weights": f"{int(data.num_weights[0])}",
-        "bits per character": f"{final_bits(dataset, spec):.3f}",
-        "on the training text": f"{float(data.train_bits.isel(update=-1).mean()):.3f}",
-        **{
-            f"horizon {when}": rates.lag_text(float(lag), longest)
-            for when, lag in zip(WHEN, reached, strict=True)
-        },
-    }
 
 
 EXPERIMENT = study.Experiment(

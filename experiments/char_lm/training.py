@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +14,13 @@ from char_lm.language import Language, initial_state, num_windows
 from char_lm.reader import Text, streams
 from char_lm.reading import reading
 from char_lm.sampling import params_file
-from gradflow import study
+from gradflow import Params, study
 from gradflow.data.characters import Characters, as_segments, as_streams
 from gradflow.interop import save_params
 from gradflow.spec import parse_spec
 from gradflow.tasks import Task
 from gradflow.train import Progress, fit, resolve_clipping, resolve_optimiser
 from gradflow.train.probes import Probing, probe
-
-if TYPE_CHECKING:
-    from gradflow import Params
 
 
 class Reader(NamedTuple):
@@ -35,7 +32,7 @@ class Reader(NamedTuple):
     task: Task
     probing: Probing
 
-    def measure(self, params: "Params") -> dict[str, np.ndarray]:
+    def measure(self, params: Params) -> dict[str, np.ndarray]:
         """Measures the probes of a network on windows of the last tenth, from s_0."""
         one = jax.tree.map(lambda leaf: leaf[None], params)
         found = probe(self.language.cell, self.task, one, self.probing)

@@ -31,7 +31,7 @@ SETTINGS = {
 class Config(study.Config):
     """The corpus, the models, and their training."""
 
-    num_seeds: int = study.field(3, help="Trainings of each model.", positive=True)
+    num_seeds: int = fields.positive(3, help="Trainings of each model.")
     precision: Literal["float64", "float32"] = fields.training_precision()
     data: Literal["trec", "ag_news", "imdb"] = study.field("trec", help="The corpus.")
     data_dir: str | None = study.field(None, help="The folder of its official files.")
@@ -44,8 +44,8 @@ class Config(study.Config):
         "rnn,lstm,gru,bi_lstm,bi_gru,two_gru,gru(recurrent_dropout=0.25),conv",
         help="Models, separated by commas.",
     )
-    embedding_size: int = study.field(100, help="Numbers for each word.", positive=True)
-    hidden_size: int = study.field(64, help="Units of each cell; windows of conv.", positive=True)
+    embedding_size: int = fields.positive(100, help="Numbers for each word.")
+    hidden_size: int = fields.positive(64, help="Units of each cell; windows of conv.")
     dropout: float = study.field(
         0.5, help="Dropout rate of the inputs of layers and head; 0 for none."
     )
@@ -55,23 +55,19 @@ class Config(study.Config):
     clipping: str = study.field(
         "global_norm(threshold=1)", help="Clipping of the gradient, or none."
     )
-    batch_size: int | None = study.field(None, help="Texts per update.", positive=True)
-    num_epochs: int | None = study.field(None, help="The largest number of epochs.", positive=True)
-    patience: int = study.field(
-        4, help="Epochs without fewer errors before a training stops.", positive=True
+    batch_size: int | None = fields.positive(None, help="Texts per update.")
+    num_epochs: int | None = fields.positive(None, help="The largest number of epochs.")
+    patience: int = fields.positive(4, help="Epochs without fewer errors before a training stops.")
+    max_length: int | None = fields.positive(
+        None, help="Words of a text: its first ones; of IMDB reviews the last."
     )
-    max_length: int | None = study.field(
-        None, help="Words of a text: its first ones; of IMDB reviews the last.", positive=True
-    )
-    max_words: int | None = study.field(None, help="Size of the vocabulary.", positive=True)
-    flow_steps: int = study.field(
-        200, help="Words on which the gradient flow is measured.", positive=True
-    )
-    flow_sequences: int = study.field(
-        8, help="Such pieces of the test set, and texts that are probed.", positive=True
+    max_words: int | None = fields.positive(None, help="Size of the vocabulary.")
+    flow_steps: int = fields.positive(200, help="Words on which the gradient flow is measured.")
+    flow_sequences: int = fields.positive(
+        8, help="Such pieces of the test set, and texts that are probed."
     )
     probe: str = probes.flag()
-    probe_every: int = study.field(1, help="Epochs between two probings.", positive=True)
+    probe_every: int = fields.positive(1, help="Epochs between two probings.")
 
     @property
     def setting(self) -> Setting:

@@ -1,43 +1,15 @@
 """The figure of the study."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray
 from _kit import probes
 
-from classification.results import (
-    WHEN,
-    accuracy,
-    chosen,
-    confusions,
-    correct,
-    horizons,
-    length_bins,
-)
+from classification import results
 from gradflow import study
 from gradflow.spec import parse_spec
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-PUBLISHED = {
-    "trec": {"conv": (0.912, "Kim 2014: windows of 3, 4, 5")},
-    "ag_news": {
-        "rnn": (0.8822, "MS course: 120,000 rows, validation"),
-        "lstm": (0.8870, "MS course: 120,000 rows, validation"),
-    },
-    "imdb": {
-        "rnn": (0.8460, "Chollet: 500 words, best validation"),
-        "lstm": (0.8928, "Chollet: 500 words, best validation"),
-        "bi_lstm": (0.8856, "Chollet: 500 words, best validation"),
-        "conv": (0.8382, "Chollet: 500 words, best validation"),
-    },
-}
-"""By corpus and model: the accuracy, and what it is of. Kim 2014, arXiv:1408.5882, Table 2,
-CNN-rand; Microsoft's AI-For-Beginners; Chollet 2018, Deep Learning with Python, 6.2 to 6.4, whose
-Keras keeps the last words of a review, as is done here."""
+from gradflow.study.figure import Axes, Figure
 
 
 def words_of(spec: str) -> str:
@@ -47,12 +19,10 @@ def words_of(spec: str) -> str:
     return "\n".join([name.replace("bi_", "bi-").replace("two_", "2-layer "), *given])
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Accuracy by model, against the horizon and by length; confusions; below them the probes."""
-    from matplotlib.figure import Figure
-
     heights = (6.4, *(probes.ROW_HEIGHT for _ in probes.rows(dataset)))
-    fig = Figure(figsize=(7.6, sum(heights)))
+    fig = study.figure.empty(7.6, sum(heights))
     parts: Any = fig.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
     top, *rest = parts[:, 0]
     (accuracy, reach), (length, confusion) = top.subplots(2, 2)
@@ -65,17 +35,17 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _looks(dataset: "xarray.Dataset") -> dict[str, dict[str, Any]]:
+def _looks(dataset: xarray.Dataset) -> dict[str, dict[str, Any]]:
     """The colours and markers of the models."""
     specs = [str(spec) for spec in dataset.model.values]
     return {spec: study.figure.cell_style(spec, number) for number, spec in enumerate(specs)}
 
 
-def _draw_accuracy(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_accuracy(ax: Axes, dataset: xarray.Dataset) -> None:
     looks = _looks(dataset)
-    published, marks = PUBLISHED[dataset.attrs["data"]], []
+    published, marks = results.PUBLISHED[dataset.attrs["data"]], []
     for row, (spec, look) in enumerate(looks.items()):
-        values = accuracy(dataset, spec)
+        values = results.accuracy(dataset, spec)
         ax.plot(values, np.full(len(values), row), **{**look, "linestyle": "", "alpha": 0.6})
         ax.plot([values.mean()] * 2, [row - 0.3, row + 0.3], color=look["color"], lw=2)
         if spec in published:
@@ -90,15 +60,19 @@ def _draw_accuracy(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.set(xlabel=f"test accuracy{note}", title=title)
 
 
-def _draw_reach(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_reach(ax: Axes, dataset: xarray.Dataset) -> None:
     longest = int(dataset.lag[-1])
     for spec, look in _looks(dataset).items():
         data = dataset.sel(model=spec)
-        reached = horizons(data.log_norm.sel(when=WHEN[1]))
+        reached = results.horizons(data.log_norm.sel(when=results.WHEN[1]))
         if not np.isnan(reached).any():
             at = np.minimum(reached, longest)
             ax.plot(
-                at, accuracy(dataset, spec), **{**look, "linestyle": ""}, label=words_of(spec), ms=5
+                at,
+                results.accuracy(dataset, spec),
+                **{**look, "linestyle": ""},
+                label=words_of(spec),
+                ms=5,
             )
     ax.axvline(longest, color="black", lw=0.8, ls=(0, (1, 1)))
     ax.margins(x=0.1, y=0.1)
@@ -112,10 +86,12 @@ def _draw_reach(ax: "Axes", dataset: "xarray.Dataset") -> None:
         ax.legend(fontsize=6, loc="best", handlelength=1)
 
 
-def _draw_lengths(ax: "Axes", dataset: "xarray.Dataset") -> None:
-    bins, length = length_bins(dataset), dataset.length.values
-    right, looks = correct(dataset), _looks(dataset)
-    shown = [spec for spec in looks if spec in ("rnn", "lstm", "gru") or spec == chosen(dataset)]
+def _draw_lengths(ax: Axes, dataset: xarray.Dataset) -> None:
+    bins, length = results.length_bins(dataset), dataset.length.values
+    right, looks = results.correct(dataset), _looks(dataset)
+    shown = [
+        spec for spec in looks if spec in ("rnn", "lstm", "gru") or spec == results.chosen(dataset)
+    ]
     for spec in shown:
         of_seed = np.stack([right.sel(model=spec).values[:, part].mean(axis=1) for part in bins])
         study.figure.band(ax, range(len(bins)), of_seed, 1, **looks[spec], label=words_of(spec))
@@ -127,9 +103,9 @@ def _draw_lengths(ax: "Axes", dataset: "xarray.Dataset") -> None:
         ax.legend(fontsize=7)
 
 
-def _draw_confusion(ax: "Axes", dataset: "xarray.Dataset") -> None:
-    spec, classes = chosen(dataset), list(dataset.attrs["classes"])
-    fractions = confusions(dataset, spec)
+def _draw_confusion(ax: Axes, dataset: xarray.Dataset) -> None:
+    spec, classes = results.chosen(dataset), list(dataset.attrs["classes"])
+    fractions = results.confusions(dataset, spec)
     ax.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     for (row, column), fraction in np.ndenumerate(fractions):
         color = "white" if fraction > 0.5 else "black"

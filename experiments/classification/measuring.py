@@ -1,9 +1,9 @@
 """Trains, tests and measures one model from one seed: a part of the record."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray
 from _kit import curves, probes
 
 from classification.results import WHEN
@@ -11,14 +11,9 @@ from classification.trainer import Trainer
 from gradflow import study
 from gradflow.study.config import sanitise
 
-if TYPE_CHECKING:
-    import xarray
 
-
-def measure(trainer: Trainer, spec: str, seed: int, folder: Path | None) -> "xarray.Dataset":
+def measure(trainer: Trainer, spec: str, seed: int, folder: Path | None) -> xarray.Dataset:
     """Trains, tests and measures one model from one seed."""
-    import xarray
-
     done, corpus = trainer.fit(seed, folder), trainer.corpus
     best = done.state.best_params
     norms = [trainer.log_norms(params) for params in (trainer.initial(seed), best)]
@@ -26,7 +21,9 @@ def measure(trainer: Trainer, spec: str, seed: int, folder: Path | None) -> "xar
         trainer.save_cell(best, study.params_folder(folder) / sanitise(spec))
     predicted = trainer.log_likelihoods(best, corpus.test).argmax(axis=1)
     epochs = ("model", "seed", "epoch")
-    probed, times = _probed(trainer, done.probes)
+    each = {name: values[None, None] for name, values in done.probes.items()}
+    times = ("probe_epoch", trainer.schedule.probings, {"units": "epochs"})
+    probed, at = probes.record(each, ("model", "seed", "probe_epoch"), times)
     return xarray.Dataset(
         {
             "predicted": (("model", "seed", "example"), predicted[None, None].astype(np.int16)),
@@ -45,7 +42,7 @@ def measure(trainer: Trainer, spec: str, seed: int, folder: Path | None) -> "xar
             "seed": [seed],
             "when": list(WHEN),
             "lag": curves.coordinates(norms[0].shape[-1] - 1)["lag"],
-            **times,
+            **at,
         },
         attrs={
             "data": trainer.config.data,
@@ -53,16 +50,4 @@ def measure(trainer: Trainer, spec: str, seed: int, folder: Path | None) -> "xar
             "learnt": len(corpus.training.labels),
             "words": corpus.num_words,
         },
-    )
-
-
-def _probed(trainer: Trainer, found: dict[str, np.ndarray]) -> tuple[dict, dict]:
-    """The probes as variables of the record, and their coordinates."""
-    if not found:
-        return {}, {}
-    each = {name: values[None, None] for name, values in found.items()}
-    times = trainer.schedule.probings
-    return (
-        probes.variables(each, ("model", "seed", "probe_epoch")),
-        {"probe_epoch": ("probe_epoch", times, {"units": "epochs"}), **probes.coordinates(found)},
     )

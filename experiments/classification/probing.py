@@ -1,7 +1,7 @@
 """What is probed of a network during its training, and on which texts."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -9,11 +9,9 @@ from _kit import probes
 
 from classification.config import Config
 from classification.nets import Net
+from gradflow import Params
 from gradflow.data.corpus import Part
 from gradflow.train.probes import Subject
-
-if TYPE_CHECKING:
-    from gradflow import Params
 
 
 class WholeText(NamedTuple):
@@ -25,7 +23,7 @@ class WholeText(NamedTuple):
 
     net: Net
 
-    def __call__(self, params: "Params", text: tuple[jax.Array, jax.Array]) -> Subject:
+    def __call__(self, params: Params, text: tuple[jax.Array, jax.Array]) -> Subject:
         """Returns what is measured, given parameters, the words of a text and its class."""
         (words, label), net = text, self.net
         assert net.cell is not None and net.above is not None

@@ -35,41 +35,24 @@ not fetched, the run says where they are published. Takes five to six minutes on
 defaults, which are those of TREC. params/ has the cell of each model, of its first seed.
 """
 
-from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING
-
 import numpy as np
-from _kit import rates, trained
+import xarray
+from _kit import trained
 
 from classification.config import Config
 from classification.corpora import files, read_corpus
-from classification.figure import PUBLISHED, figure
+from classification.figure import figure
 from classification.measuring import measure
 from classification.nets import resolve_net
 from classification.probing import check_probes
-from classification.results import (
-    WHEN,
-    accuracy,
-    chosen,
-    claims,
-    correct,
-    gated,
-    horizons,
-    length_bins,
-)
+from classification.results import claims, summary
 from classification.trainer import Trainer
-from gradflow import statistics, study
+from gradflow import study
 from gradflow.spec import split_specs
 
-if TYPE_CHECKING:
-    import xarray
 
-
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains and tests each model from each seed; dimensions model, seed, example, lag."""
-    import xarray
-
     sizes = config.embedding_size, config.hidden_size
     nets = {spec: resolve_net(spec, *sizes) for spec in split_specs(config.models)}
     if not nets:
@@ -82,7 +65,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     for spec, net in study.progress(list(nets.items()), "models"):
         trainer = Trainer(config, net, corpus)
         seeds = [
-            trained.unit(once, f"model={spec},seed={seed}", partial(measure, trainer, spec, seed))
+            trained.unit(once, f"model={spec},seed={seed}", measure, trainer, spec, seed)
             for seed in range(config.num_seeds)
         ]
         parts.append(xarray.concat(seeds, dim="seed"))
@@ -90,63 +73,6 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return xarray.concat(parts, dim="model", join="outer", coords="minimal").assign(  # pyright: ignore[reportReturnType]
         label=("example", corpus.test.labels),
         length=("example", np.array(lengths), {"units": "words"}),
-    )
-
-
-def summary(dataset: "xarray.Dataset") -> str:
-    """Accuracy and horizon of each model, what is published, and what only one of two gets."""
-    attrs, best = dataset.attrs, chosen(dataset)
-    rows = [_row(spec, dataset) for spec in map(str, dataset.model.values)]
-    published = PUBLISHED[attrs["data"]]
-    return "\n".join(
-        [
-            study.table(rows),
-            f"(trained on {attrs['learnt']} texts with a vocabulary of {attrs['words']} words; "
-            f"tested once, on {dataset.sizes['example']} texts)",
-            f"The model with the fewest validation errors is {best}, with test accuracy "
-            f"{_written(accuracy(dataset, best))}.",
-            *(f"Published for {spec}: {value} ({of})." for spec, (value, of) in published.items()),
-            *(_lost(dataset, spec) for spec in gated(dataset)),
-        ]
-    )
-
-
-def _row(spec: str, dataset: "xarray.Dataset") -> dict[str, str]:
-    data, bins, longest = dataset.sel(model=spec), length_bins(dataset), int(dataset.lag[-1])
-    reached = [np.median(horizons(data.log_norm.sel(when=when))) for when in WHEN]
-    return {
-        "model": spec,
-        "test accuracy": _written(accuracy(dataset, spec)),
-        "validation": f"{1 - float(data.error.min('epoch').mean()):.3f}",
-        "shortest": f"{float(correct(data).isel(example=bins[0]).mean()):.3f}",
-        "longest": f"{float(correct(data).isel(example=bins[-1]).mean()):.3f}",
-        "best epoch": f"{float(data.best_epoch.mean()):.1f}",
-        **{
-            f"horizon {when}": "-" if np.isnan(lag) else rates.lag_text(float(lag), longest)
-            for when, lag in zip(WHEN, reached, strict=True)
-        },
-    }
-
-
-def _written(values: np.ndarray) -> str:
-    """The mean over seeds, with its interval if there is one."""
-    found = statistics.estimate(values)
-    return f"{found:.3f}" if np.isfinite(found.low) else f"{found.value:.3f}"
-
-
-def _lost(dataset: "xarray.Dataset", spec: str) -> str:
-    """How many texts most seeds of one of two models get right and most of the other do not."""
-    right = correct(dataset).mean("seed") > 0.5
-    ours, theirs = right.sel(model=spec).values, right.sel(model="rnn").values
-    length = dataset.length.values
-
-    def number(texts: np.ndarray) -> str:
-        median = f" (median {np.median(length[texts]):.0f} words)" if texts.any() else ""
-        return f"{texts.sum()}{median}"
-
-    return (
-        f"Texts that {spec} alone gets right: {number(ours & ~theirs)}; rnn alone: "
-        f"{number(theirs & ~ours)}; of {number(length > 0)}."
     )
 
 
@@ -177,8 +103,3 @@ EXPERIMENT = study.Experiment(
     full={"num_seeds": 5, "hidden_size": 128, "num_epochs": 25},
     doc=__doc__,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study; returns the exit code."""
-    return study.main(EXPERIMENT, argv)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from classification.config import Config
 from classification.nets import Net
 from classification.probing import WholeText, alike
 from classification.text import text_classifier
-from gradflow import flow, study
+from gradflow import Params, flow, study
 from gradflow.data.batches import PaddedBatch, batches_in_order, bucket_sizes, shuffled_batches
 from gradflow.data.corpus import Corpus, Part
 from gradflow.devices import map_runs
@@ -32,11 +32,8 @@ from gradflow.train import (
 )
 from gradflow.train.probes import prober
 
-if TYPE_CHECKING:
-    from gradflow import Params
 
-
-def cross_entropy(model: Model, params: "Params", batch: PaddedBatch, key: jax.Array) -> jax.Array:
+def cross_entropy(model: Model, params: Params, batch: PaddedBatch, key: jax.Array) -> jax.Array:
     """Computes the mean of -log p(class) over the examples of a batch, with dropout."""
     scores = model.apply(params, batch.ids, lengths=batch.lengths, key=key)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(scores), batch.labels[:, None], axis=1)[:, 0]
@@ -69,7 +66,7 @@ class Trainer:
     def _scores(self) -> Callable[..., jax.Array]:
         return jax.jit(lambda params, ids, lengths: self.model.apply(params, ids, lengths=lengths))
 
-    def log_likelihoods(self, params: "Params", part: Part) -> np.ndarray:
+    def log_likelihoods(self, params: Params, part: Part) -> np.ndarray:
         """Computes the log probability of every class for every text, without dropout."""
         found = np.zeros((len(part.labels), len(self.corpus.classes)))
         batches = batches_in_order(*part, 4 * self.setting.batch_size, sizes=self.sizes[-1:])
@@ -78,7 +75,7 @@ class Trainer:
             found[rows] = scores[: len(rows)]
         return found - np.logaddexp.reduce(found, axis=1, keepdims=True)
 
-    def validate(self, params: "Params") -> dict[str, float]:
+    def validate(self, params: Params) -> dict[str, float]:
         """Computes the fraction of errors and the mean loss on the held-out tenth."""
         part = self.corpus.validation
         found = self.log_likelihoods(params, part)
@@ -86,7 +83,7 @@ class Trainer:
         return {"error": float((found.argmax(axis=1) != part.labels).mean()), "loss": float(loss)}
 
     @cached_property
-    def measure(self) -> Callable[["Params"], dict[str, np.ndarray]] | None:
+    def measure(self) -> Callable[[Params], dict[str, np.ndarray]] | None:
         """What is probed during the training, on held-out texts."""
         if not self.config.probe or self.net.cell is None:
             return None
@@ -94,7 +91,7 @@ class Trainer:
         texts = alike(self.corpus.validation, self.config.flow_sequences)
         measure = prober(names, WholeText(self.net), texts)
 
-        def of_one(params: "Params") -> dict[str, np.ndarray]:
+        def of_one(params: Params) -> dict[str, np.ndarray]:
             found = measure(jax.tree.map(lambda leaf: leaf[None], params))
             return {name: values[0] for name, values in found.items()}
 
@@ -113,7 +110,7 @@ class Trainer:
         *_, last = study.progress(steps, "epochs")
         return last
 
-    def initial(self, seed: int) -> "Params":
+    def initial(self, seed: int) -> Params:
         """Returns the parameters at initialisation."""
         return self._source(seed).state.best_params
 
@@ -132,7 +129,7 @@ class Trainer:
         part, size = self.corpus.training, self.setting.batch_size
         return shuffled_batches(*part, size, sizes=self.sizes, seed=seeds)
 
-    def save_cell(self, params: "Params", path: Path) -> None:
+    def save_cell(self, params: Params, path: Path) -> None:
         """Writes the cell whose flow is measured, so that other studies can load it."""
         if self.net.cell is not None:
             save_params(
@@ -143,7 +140,7 @@ class Trainer:
                 hidden_size=self.config.hidden_size,
             )
 
-    def log_norms(self, params: "Params") -> np.ndarray:
+    def log_norms(self, params: Params) -> np.ndarray:
         """Computes log ‖∂h_T/∂h_k‖ of the first forward cell on words of the test; index = lag."""
         shape = self.config.flow_sequences, self.config.flow_steps
         if self.net.cell is None:
@@ -159,7 +156,7 @@ class Trainer:
         cell = self.net.cell
         assert cell is not None
 
-        def measure(own: "Params", inputs: jax.Array) -> jax.Array:
+        def measure(own: Params, inputs: jax.Array) -> jax.Array:
             return map_runs(partial(flow.log_norms, cell, own))(inputs)
 
         return jax.jit(measure)

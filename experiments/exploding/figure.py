@@ -1,25 +1,20 @@
 """The figure of the study."""
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray
 from _kit import curves, outcomes
 
 from exploding.results import critical_gains, extrapolated
 from gradflow import study
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from gradflow.study.figure import Axes, Figure
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Exponents, critical gains by size, and tails; norms against lag; losses along the line."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 7.2))
+    fig = study.figure.empty(7.0, 7.2)
     top, middle, bottom = fig.subfigures(3, 1, height_ratios=(3, 2.3, 2), squeeze=False)[:, 0]
     left, middle_top, right = top.subplots(1, 3, width_ratios=(4, 3, 3))
     _draw_exponents(left, dataset)
@@ -48,7 +43,7 @@ def _style(name: str, index: int) -> dict[str, Any]:
     return study.figure.cell_style("rnn" if name == "tanh" else name, index)
 
 
-def _draw_exponents(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_exponents(ax: Axes, dataset: xarray.Dataset) -> None:
     ax.axhline(0, color="#808080", lw=0.6)
     for index, name in enumerate(dataset.cell.values):
         data, look = dataset.sel(cell=name), _style(str(name), index)
@@ -64,7 +59,7 @@ def _draw_exponents(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(loc="lower right")
 
 
-def _draw_sizes(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_sizes(ax: Axes, dataset: xarray.Dataset) -> None:
     """The critical gains over the theory's against 1/N, and the line that extrapolates them."""
     inverse = 1 / dataset["size"].values
     for index, name in enumerate(map(str, dataset.cell.values)):
@@ -79,7 +74,7 @@ def _draw_sizes(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.set(xlabel="1/N", title="Critical gain / theory", xlim=(0, None))
 
 
-def _draw_tails(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_tails(ax: Axes, dataset: xarray.Dataset) -> None:
     log10 = dataset.log_gradient.isel(factor=-1) / curves.NATS
     for index, name in enumerate(dataset.cell.values):
         ordered = np.sort(log10.sel(cell=name).values)
@@ -97,7 +92,7 @@ def _draw_tails(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(loc="upper right")
 
 
-def _draw_norms(ax: "Axes", data: "xarray.Dataset") -> None:
+def _draw_norms(ax: Axes, data: xarray.Dataset) -> None:
     looks = zip(("#0072B2", "#000000", "#D55E00"), ("--", "-", "-."), strict=True)
     for (color, linestyle), factor in zip(itertools.cycle(looks), data.factor.values, strict=False):
         look = {"color": color, "linestyle": linestyle, "label": f"{factor:g}"}
@@ -105,7 +100,7 @@ def _draw_norms(ax: "Axes", data: "xarray.Dataset") -> None:
     ax.set_xlim(0, data.sizes["lag"] - 1)
 
 
-def _draw_line(ax: "Axes", data: "xarray.Dataset") -> None:
+def _draw_line(ax: Axes, data: xarray.Dataset) -> None:
     for run, color in zip(data.loss.values, ("#000000", "#0072B2", "#D55E00"), strict=False):
         ax.plot(data.place, run, color=color, lw=0.7)
     ax.set_xlim(data.place[0], data.place[-1])

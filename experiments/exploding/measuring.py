@@ -3,22 +3,18 @@
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import curves, fields, runs
 
 from exploding.networks import NETS, scaled
-from gradflow import Cell, flow, study
+from gradflow import Cell, Params, flow, study
 from gradflow.cells import resolve
 from gradflow.devices import map_runs
-
-if TYPE_CHECKING:
-    import xarray
-
-    from gradflow import Params
 
 
 @dataclass(frozen=True)
@@ -33,36 +29,35 @@ class Config(study.Config):
     input_size: int = fields.input_size(16)
     input_std: float = fields.input_std(0.1)
     num_steps: int = fields.num_steps(200)
-    burn_in: int = study.field(50, help="First steps that no exponent includes.", positive=True)
-    num_gains: int = study.field(40, help="Gains of the sweep.", positive=True)
-    min_gain: float = study.field(0.2, help="The smallest gain of the sweep.", positive=True)
-    max_gain: float = study.field(3.0, help="The largest gain of the sweep.", positive=True)
-    sizes: tuple[int, ...] = study.field(
-        (100, 200, 400, 800), help="Hidden units N of the extrapolation.", positive=True
+    burn_in: int = fields.positive(50, help="First steps that no exponent includes.")
+    num_gains: int = fields.positive(40, help="Gains of the sweep.")
+    min_gain: float = fields.positive(0.2, help="The smallest gain of the sweep.")
+    max_gain: float = fields.positive(3.0, help="The largest gain of the sweep.")
+    sizes: tuple[int, ...] = fields.positive(
+        (100, 200, 400, 800), help="Hidden units N of the extrapolation."
     )
-    num_ratios: int = study.field(
-        25, help="Gains of the sweep at each size, 0.7 to 1.9 of the critical one.", positive=True
+    num_ratios: int = fields.positive(
+        25, help="Gains of the sweep at each size, 0.7 to 1.9 of the critical one."
     )
-    factors: tuple[float, ...] = study.field(
+    factors: tuple[float, ...] = fields.positive(
         (0.8, 1.0, 1.5),
         help="Gains as multiples of the theory's critical gain, for all but the sweep.",
-        positive=True,
     )
-    num_draws: int = study.field(
-        200, help="Initialisations for the distribution of gradient norms.", positive=True
+    num_draws: int = fields.positive(
+        200, help="Initialisations for the distribution of gradient norms."
     )
-    num_points: int = study.field(201, help="Points on the line in parameter space.", positive=True)
-    line_width: float = study.field(
-        0.05, help="Half the length of the line, relative to ‖W_h‖.", positive=True
+    num_points: int = fields.positive(201, help="Points on the line in parameter space.")
+    line_width: float = fields.positive(
+        0.05, help="Half the length of the line, relative to ‖W_h‖."
     )
 
 
 def exponents_by_gain(
-    cell: Cell, gains: jax.Array, params: "Params", inputs: jax.Array, burn_in: int
+    cell: Cell, gains: jax.Array, params: Params, inputs: jax.Array, burn_in: int
 ) -> jax.Array:
     """Measures the largest exponent of a `scaled` cell, (runs, gains), by one tangent vector."""
 
-    def one(params: "Params", x: jax.Array, gain: jax.Array) -> jax.Array:
+    def one(params: Params, x: jax.Array, gain: jax.Array) -> jax.Array:
         # With a QR decomposition at every step, no run waits for another one's interval.
         kind: Any = {"num_exponents": 1, "burn_in": burn_in, "qr_every": 1}
         params = {"cell": params, "gain": gain}
@@ -72,16 +67,14 @@ def exponents_by_gain(
     return map_runs(lambda params, x: over_gains(params, x, gains))(params, inputs)
 
 
-def _initialised(config: Config, cell: Cell, number: int) -> tuple["Params", jax.Array]:
+def _initialised(config: Config, cell: Cell, number: int) -> tuple[Params, jax.Array]:
     """Parameters and inputs (number, T, input) of so many runs."""
     inputs = runs.inputs(config, spec=f"gaussian(std={config.input_std!r})", num_sequences=number)
     return runs.initialise(cell, runs.keys(config, number)), inputs
 
 
-def measure(config: Config, name: str) -> "xarray.Dataset":
+def measure(config: Config, name: str) -> xarray.Dataset:
     """Measures exponents by gain, norms and gradients of one network of `hidden_size` units."""
-    import xarray
-
     net, cell = NETS[name], scaled(name, config.input_size, config.hidden_size)
     gains = np.linspace(config.min_gain, config.max_gain, config.num_gains)
     critical = net.critical(config.input_std)
@@ -111,10 +104,8 @@ def measure(config: Config, name: str) -> "xarray.Dataset":
     )
 
 
-def measure_size(config: Config, name: str, size: int) -> "xarray.Dataset":
+def measure_size(config: Config, name: str, size: int) -> xarray.Dataset:
     """Measures the exponent near the theory's critical gain in a network of this size."""
-    import xarray
-
     cell, ratios = scaled(name, config.input_size, size), np.linspace(0.7, 1.9, config.num_ratios)
     gains = jnp.asarray(NETS[name].critical(config.input_std) * ratios)
     sweep = jax.jit(partial(exponents_by_gain, cell, gains, burn_in=config.burn_in))
@@ -126,22 +117,20 @@ def measure_size(config: Config, name: str, size: int) -> "xarray.Dataset":
     )
 
 
-def _log_norms(cell: Cell, gains: np.ndarray, params: "Params", inputs: jax.Array) -> np.ndarray:
+def _log_norms(cell: Cell, gains: np.ndarray, params: Params, inputs: jax.Array) -> np.ndarray:
     """Measures log ‖∂h_T/∂h_k‖ in the Frobenius norm, (gains, runs, lags)."""
 
-    def one(params: "Params", x: jax.Array, gain: jax.Array) -> jax.Array:
+    def one(params: Params, x: jax.Array, gain: jax.Array) -> jax.Array:
         return flow.log_norms(cell, {"cell": params, "gain": gain}, x, norm="frobenius")
 
     measure = jax.jit(map_runs(one))  # compiled once for all gains
     return np.stack([measure(params, inputs, jnp.full(len(inputs), gain)) for gain in gains])
 
 
-def _log_gradients(
-    cell: Cell, gains: np.ndarray, params: "Params", inputs: jax.Array
-) -> np.ndarray:
+def _log_gradients(cell: Cell, gains: np.ndarray, params: Params, inputs: jax.Array) -> np.ndarray:
     """Measures log ‖∂L/∂h_0‖ for L = Σ_i (h_T)_i/√n, (gains, draws)."""
 
-    def one(params: "Params", x: jax.Array, gain: jax.Array) -> jax.Array:
+    def one(params: Params, x: jax.Array, gain: jax.Array) -> jax.Array:
         def loss(outputs: jax.Array) -> jax.Array:
             return jnp.sum(outputs[-1]) / math.sqrt(outputs.shape[-1])
 
@@ -152,10 +141,8 @@ def _log_gradients(
     return runs.measure(measure, params, inputs).T
 
 
-def measure_line(config: Config) -> "xarray.Dataset":
+def measure_line(config: Config) -> xarray.Dataset:
     """Measures the loss of the tanh network, and its slope, on a line through W_h."""
-    import xarray
-
     cell = resolve(NETS["tanh"].spec)(config.input_size, config.hidden_size)
     gains = NETS["tanh"].critical(config.input_std) * np.asarray(config.factors)
     places = np.linspace(-config.line_width, config.line_width, config.num_points)
@@ -163,7 +150,7 @@ def measure_line(config: Config) -> "xarray.Dataset":
     other = jax.vmap(partial(runs.stream, number=0))(runs.keys(config))
     directions = runs.initialise(cell, other)["W_h"]
 
-    def one(params: "Params", D: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def one(params: Params, D: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         D = D * jnp.linalg.norm(params["W_h"]) / jnp.linalg.norm(D)
         on_line = partial(_losses_on_line, cell, params, D, x, jnp.asarray(places))
         return jax.lax.map(on_line, jnp.asarray(gains))
@@ -177,7 +164,7 @@ def measure_line(config: Config) -> "xarray.Dataset":
 
 
 def _losses_on_line(
-    cell: Cell, params: "Params", D: jax.Array, x: jax.Array, places: jax.Array, gain: jax.Array
+    cell: Cell, params: Params, D: jax.Array, x: jax.Array, places: jax.Array, gain: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The loss ½ mean (h_T - ½)² at W_h = gain (W + place D), and its slope, by place."""
 

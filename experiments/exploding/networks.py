@@ -63,7 +63,7 @@ def scaled(name: str, input_size: int, hidden_size: int) -> Cell:
     """
     cell, kept = resolve(NETS[name].spec)(input_size, hidden_size), NETS[name].kept
 
-    def step(params: "Params", carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+    def step(params: Params, carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
         inner, gain, h = params["cell"], params["gain"], cell.hidden(carry)
         larger = carry._replace(h=gain * h) if hasattr(carry, "_replace") else gain * h
         carry, output = cell.step(inner, larger, x)

@@ -1,15 +1,12 @@
 """What the sweeps came to: critical gains, tails, roughness, and the claims about them."""
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
-from _kit import curves, decisions
+import xarray
+from _kit import curves, decisions, rates
 
 from gradflow import statistics, study
-
-if TYPE_CHECKING:
-    import xarray
 
 TOLERANCE = 0.1
 """The relative distance to the theory up to which a measured critical gain counts as equal."""
@@ -21,17 +18,6 @@ HEAVY = 2.0
 
 ROUGH = 10.0
 """The factor over the roughness below the critical gain from which on a line counts as rough."""
-
-
-def crossing(gains: np.ndarray, exponents: np.ndarray) -> float:
-    """Finds the first gain at which the exponent exceeds 0, between points of the sweep; or NaN."""
-    above = np.flatnonzero(exponents > 0)
-    if not len(above) or above[0] == 0:
-        return math.nan
-    low, high = exponents[above[0] - 1 : above[0] + 1]
-    part = -low / (high - low) if np.isfinite(low) else 1.0
-    before, after = gains[above[0] - 1 : above[0] + 1]
-    return float(before + part * (after - before))
 
 
 def log_excess(log_norms: np.ndarray) -> float:
@@ -51,14 +37,14 @@ def roughness(slopes: np.ndarray) -> np.ndarray:
     return np.log10(steepness.max(axis=-1) / np.median(steepness, axis=-1))
 
 
-def critical_gains(data: "xarray.Dataset") -> np.ndarray:
+def critical_gains(data: xarray.Dataset) -> np.ndarray:
     """Finds the measured critical gain of each run of one network at each size, (run, size)."""
     gains = float(data.critical) * data.ratio.values
     exponents = data.sized_exponent.transpose("run", "size", "ratio").values
-    return np.array([[crossing(gains, of_size) for of_size in run] for run in exponents])
+    return np.array([[rates.crossing(gains, of_size) for of_size in run] for run in exponents])
 
 
-def extrapolated(data: "xarray.Dataset") -> np.ndarray:
+def extrapolated(data: xarray.Dataset) -> np.ndarray:
     """Extrapolates each run's critical gain to infinitely many units, by a line through 1/N."""
     found, sizes = critical_gains(data), data["size"].values
     if len(sizes) == 1:
@@ -67,23 +53,23 @@ def extrapolated(data: "xarray.Dataset") -> np.ndarray:
     return np.array([np.polyfit(1 / sizes, run, 1)[1] for run in found])
 
 
-def critical_gain_of(data: "xarray.Dataset") -> statistics.Estimate:
+def critical_gain_of(data: xarray.Dataset) -> statistics.Estimate:
     """Estimates the measured critical gain of one network of infinitely many units."""
     return statistics.estimate(extrapolated(data))
 
 
-def tail_of(data: "xarray.Dataset") -> statistics.Estimate:
+def tail_of(data: xarray.Dataset) -> statistics.Estimate:
     """Estimates log10 of mean over median of one network's gradient norms at the last factor."""
     return statistics.estimate(data.log_gradient.isel(factor=-1).values, log_excess)
 
 
-def roughening(dataset: "xarray.Dataset") -> statistics.Estimate:
+def roughening(dataset: xarray.Dataset) -> statistics.Estimate:
     """Estimates how much larger log10 of the roughness is at the last factor than at the first."""
     found = roughness(dataset.slope.values)
     return statistics.estimate(found[:, -1] - found[:, 0])
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """The critical gain and the tail of each network, and the roughness of the loss."""
     cells = {str(name): dataset.sel(cell=name) for name in dataset.cell.values}
     return [
@@ -93,46 +79,42 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     ]
 
 
-def _critical_claim(name: str, data: "xarray.Dataset") -> study.Claim:
+def _critical_claim(name: str, data: xarray.Dataset) -> study.Claim:
     theory, found = float(data.critical), critical_gain_of(data)
     sizes, by_size = data["size"].values, critical_gains(data)
-    measured = [
-        study.Measured.of("extrapolated", found),
-        study.Measured("theory", theory),
-        *(
-            study.Measured.of(f"at {size} units", statistics.estimate(gains))
-            for size, gains in zip(sizes, by_size.T, strict=True)
-        ),
-    ]
+    at_sizes = {
+        f"at {size} units": statistics.estimate(gains)
+        for size, gains in zip(sizes, by_size.T, strict=True)
+    }
     return study.claim(
         f"critical-gain-{name}",
         f"The gradient of the {name} network explodes from the gain that theory gives, for many "
         "units.",
         decisions.within(found.map(lambda gain: gain / theory), 1 - TOLERANCE, 1 + TOLERANCE),
-        measured=measured,
+        measured={"extrapolated": found, "theory": theory, **at_sizes},
         criterion="the 95 % interval of the gain, extrapolated by a line through 1/N, lies within "
         f"{TOLERANCE:.0%} of the theory's",
     )
 
 
-def _tail_claim(name: str, data: "xarray.Dataset") -> study.Claim:
+def _tail_claim(name: str, data: xarray.Dataset) -> study.Claim:
     return study.claim(
         f"heavy-tail-{name}",
         f"Above its critical gain the gradient norms of the {name} network are heavy-tailed.",
         decisions.above(excess := tail_of(data), math.log10(HEAVY)),
-        measured=study.Measured.of("log10 of mean over median", excess),
+        measured={"log10 of mean over median": excess},
         criterion=f"the mean over initialisations is more than {HEAVY:g} times the median, by the "
         "95 % interval",
     )
 
 
-def _rough_claim(dataset: "xarray.Dataset") -> study.Claim:
+def _rough_claim(dataset: xarray.Dataset) -> study.Claim:
     change = roughening(dataset)
     return study.claim(
         "rough-loss",
         "Above the critical gain the loss along a line in parameter space is rough.",
         decisions.above(change, math.log10(ROUGH)),
-        measured=study.Measured.of("log10 of the roughness over that below", change),
+        measured={"log10 of the roughness over that below": change},
         criterion=f"steepest over median slope is more than {ROUGH:g} times that below the "
         "critical gain, by the 95 % interval",
     )

@@ -26,9 +26,9 @@ field).
 Takes about a minute on two cores at the defaults.
 """
 
-from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+
+import xarray
 
 from exploding.figure import figure
 from exploding.measuring import Config, measure, measure_line, measure_size
@@ -37,14 +37,9 @@ from exploding.results import claims, critical_gain_of, critical_gains, rougheni
 from gradflow import study
 from gradflow.spec import check_name
 
-if TYPE_CHECKING:
-    import xarray
 
-
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures each cell; dimensions cell, run, gain or factor, and lag, draw or place."""
-    import xarray
-
     for name in config.cells:
         check_name("network of this study", name, NETS)
     if config.burn_in >= config.num_steps:
@@ -62,9 +57,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return xarray.merge([cells, sized, line], join="exact", compat="no_conflicts")
 
 
-def _sizes(config: Config, name: str, once: study.Once) -> "xarray.Dataset":
-    import xarray
-
+def _sizes(config: Config, name: str, once: study.Once) -> xarray.Dataset:
     parts = [
         once(f"cell={name},size={size}", partial(measure_size, config, name, size))
         for size in study.progress(config.sizes, f"{name}, sizes")
@@ -72,7 +65,7 @@ def _sizes(config: Config, name: str, once: study.Once) -> "xarray.Dataset":
     return xarray.concat(parts, dim="size")
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """The critical gain and the tail of each network, and the roughness of the loss."""
     rows = [_row(str(name), dataset.sel(cell=name)) for name in dataset.cell.values]
     first, last = dataset.factor.values[[0, -1]]
@@ -83,7 +76,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     )
 
 
-def _row(name: str, data: "xarray.Dataset") -> dict[str, str]:
+def _row(name: str, data: xarray.Dataset) -> dict[str, str]:
     excess = tail_of(data)
     by_size = zip(data["size"].values, critical_gains(data).mean(axis=0), strict=True)
     return {
@@ -119,8 +112,3 @@ EXPERIMENT = study.Experiment(
     },
     doc=__doc__,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study; returns the exit code."""
-    return study.main(EXPERIMENT, argv)

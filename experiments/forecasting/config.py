@@ -22,24 +22,20 @@ class Config(study.Config):
     series: str | None = study.field(
         None, help="PATH:COLUMN of a CSV file, in place of data; a number where columns lack names."
     )
-    period: int | None = study.field(None, help="Steps in a season of --series.", positive=True)
+    period: int | None = fields.positive(None, help="Steps in a season of --series.")
     models: str | None = study.field(
         None,
         help="naive, seasonal, linear, arima, dense, deep_rnn, deep_lstm, deep_gru, conv_gru, "
         "conv_deep_gru, batch_norm or any cell, separated by commas; by default the table's.",
     )
     hidden_size: int = fields.hidden_size(20)
-    num_steps: int = study.field(50, help="Steps of a window.", positive=True)
-    num_windows: int = study.field(
-        7000, help="The largest number of training windows.", positive=True
+    num_steps: int = fields.positive(50, help="Steps of a window.")
+    num_windows: int = fields.positive(7000, help="The largest number of training windows.")
+    batch_size: int | None = fields.positive(
+        None, help="Windows per update; by default 64, or the published 32."
     )
-    batch_size: int | None = study.field(
-        None, help="Windows per update; by default 64, or the published 32.", positive=True
-    )
-    num_epochs: int | None = study.field(
-        None,
-        help="Epochs; by default 8, or the published 20; 30 and 100 for a real series.",
-        positive=True,
+    num_epochs: int | None = fields.positive(
+        None, help="Epochs; by default 8, or the published 20; 30 and 100 for a real series."
     )
     learning_rate: float | None = study.field(
         None,
@@ -52,7 +48,7 @@ class Config(study.Config):
         False, help="Whether log returns are forecast too; always so for bitcoin."
     )
     probe: str = probes.flag()
-    probe_every: int = study.field(1, help="Epochs between two probings.", positive=True)
+    probe_every: int = fields.positive(1, help="Epochs between two probings.")
 
     @property
     def is_real(self) -> bool:

@@ -1,8 +1,9 @@
 """The figure of the study: of generated series, or of a real one."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray
 from _kit import curves, outcomes, probes
 
 from forecasting.generated import COLUMNS, EXAMPLES
@@ -12,11 +13,7 @@ from forecasting.reach import curves_of
 from forecasting.results import best, published_for
 from gradflow import study
 from gradflow.flow.summary import HORIZON
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from gradflow.study.figure import Axes, Figure
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
@@ -28,13 +25,11 @@ SHOWN = 12
 """Test origins of a real series that are drawn, one behind the other."""
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Forecasts over the truth, the models' errors, the flow through the networks, the probes."""
-    from matplotlib.figure import Figure
-
     data = dataset if dataset.attrs["kind"] == "generated" else dataset.isel(view=0)
     heights = (2.6, 3.8, *(probes.ROW_HEIGHT for _ in probes.rows(data)))
-    fig = Figure(figsize=(7.2, sum(heights)))
+    fig = study.figure.empty(7.2, sum(heights))
     parts: Any = fig.subfigures(len(heights), 1, height_ratios=heights)
     upper, lower, *rest = parts
     _draw_probes(rest, data)
@@ -51,7 +46,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _draw_examples(panels: Any, dataset: "xarray.Dataset") -> None:
+def _draw_examples(panels: Any, dataset: xarray.Dataset) -> None:
     model, column = best(dataset)
     data = dataset.sel(model=model)
     steps = dataset.sizes["step"]
@@ -73,7 +68,7 @@ def _draw_examples(panels: Any, dataset: "xarray.Dataset") -> None:
     panels[1].legend(loc="upper left", fontsize=7, handlelength=1.5)
 
 
-def _draw_errors(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_errors(ax: Axes, dataset: xarray.Dataset) -> None:
     names = [str(name) for name in dataset.model.values]
     for index, column in enumerate(COLUMNS):
         values = dataset.mse.sel(column=column)
@@ -87,13 +82,10 @@ def _draw_errors(ax: "Axes", dataset: "xarray.Dataset") -> None:
         ax.plot(published, place, MARKERS[index], mfc="none", mec="0.4", ms=7, mew=0.7)
     ax.set(xscale="log", xlabel="mean squared error (dimensionless)")
     ax.set_title("Errors: one step and ten; open: published")
-    ax.set_yticks(np.arange(len(names)), [name.replace("_", " ") for name in names])
-    ax.invert_yaxis()
-    below = {"loc": "upper center", "bbox_to_anchor": (0.4, -0.13), "ncols": 3}
-    ax.legend(fontsize=7, handlelength=1.2, **below)
+    _name_rows(ax, names, ncols=3)
 
 
-def _draw_origins(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_origins(ax: Axes, dataset: xarray.Dataset) -> None:
     over_all = {name: ratios(dataset, name)[1] for name in map(str, dataset.model.values)}
     model = min(over_all, key=lambda name: over_all[name].value)
     data = dataset.dropna("origin", how="all", subset=["truth"])
@@ -119,7 +111,7 @@ def _draw_origins(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(fontsize=7, loc="upper left", ncols=2)
 
 
-def _draw_ratios(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_ratios(ax: Axes, dataset: xarray.Dataset) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     names = [str(name) for name in dataset.model.values if str(name) != "naive"]
@@ -138,13 +130,18 @@ def _draw_ratios(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_title("Errors on the test; 95 % over blocks of origins")
-    ax.set_yticks(np.arange(len(names)), [name.replace("_", " ") for name in names])
+    _name_rows(ax, names, ncols=2)
+
+
+def _name_rows(ax: Axes, models: list[str], ncols: int) -> None:
+    """Names the rows, from the top down, with the legend below them."""
+    ax.set_yticks(np.arange(len(models)), [name.replace("_", " ") for name in models])
     ax.invert_yaxis()
-    below = {"loc": "upper center", "bbox_to_anchor": (0.4, -0.13), "ncols": 2}
+    below = {"loc": "upper center", "bbox_to_anchor": (0.4, -0.13), "ncols": ncols}
     ax.legend(fontsize=7, handlelength=1.2, **below)
 
 
-def _draw_flow(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_flow(ax: Axes, dataset: xarray.Dataset) -> None:
     for index, (name, (lag, norms)) in enumerate(_measured(dataset).items()):
         look = {**study.figure.cell_style(name, index), "label": name.replace("_", " ")}
         study.figure.band(ax, lag, norms / curves.NATS, 0, **look)
@@ -159,13 +156,13 @@ def _draw_flow(ax: "Axes", dataset: "xarray.Dataset") -> None:
         ax.text(0.5, 0.5, note, ha="center", transform=ax.transAxes)
 
 
-def _measured(dataset: "xarray.Dataset") -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _measured(dataset: xarray.Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The lags and the curves of each recurrent network."""
     names = map(str, dataset.model.values)
     return {name: found for name in names if (found := curves_of(dataset, name))}
 
 
-def _draw_probes(parts: Any, dataset: "xarray.Dataset") -> None:
+def _draw_probes(parts: Any, dataset: xarray.Dataset) -> None:
     """The maps of each network, one row a probe."""
     networks = {name.replace("_", "\n"): dataset.sel(model=name) for name in _measured(dataset)}
     if len(parts):

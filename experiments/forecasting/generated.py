@@ -2,30 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray
 
+from forecasting import measuring
 from forecasting.config import Config
 from forecasting.forecasters import Forecaster
-from forecasting.measuring import (
-    AHEAD,
-    WINDOWS,
-    Folder,
-    coverage,
-    fit,
-    interval,
-    log_norms,
-    plan_of,
-    record,
-    save_cell,
-)
+from forecasting.measuring import AHEAD, WINDOWS, Folder
 from forecasting.training import TASKS, Forecasting, Plan
 from gradflow import study
 from gradflow.tasks import forecasting as f
-
-if TYPE_CHECKING:
-    import xarray
 
 COLUMNS = ("one", "iterated", "direct", "seq2seq", "own")
 """How a network forecasts: own is the seq2seq network that runs autoregressively."""
@@ -45,12 +32,8 @@ def generated(num_steps: int) -> dict[str, f.Split]:
     return sets
 
 
-def run_generated(
-    config: Config, nets: dict[str, Forecaster], once: study.Once
-) -> "xarray.Dataset":
+def run_generated(config: Config, nets: dict[str, Forecaster], once: study.Once) -> xarray.Dataset:
     """Forecasts the generated series by every model; dimensions model, column, seed."""
-    import xarray
-
     data = generated(config.num_steps)
     parts = []
     for name in study.progress(config.names, "models"):
@@ -70,7 +53,7 @@ def _measure_generated(
     net: Forecaster | None,
     data: dict[str, f.Split],
     folder: Folder,
-) -> "xarray.Dataset":
+) -> xarray.Dataset:
     """Forecasts in each way that a model can, and measures the flow through it."""
     ways, norms, measured = _ways(config, name, net, data, folder)
     errors = np.full((len(COLUMNS), config.num_seeds), np.nan)
@@ -85,8 +68,8 @@ def _measure_generated(
             (ways[column](p), p.targets[:, -1].astype(float)) for p in (part.valid, part.test)
         )
         errors[index] = np.mean((valid - y) ** 2, axis=(1, 2))
-        offset, ahead = interval(valid, y), y.shape[1]
-        covered[index] = coverage(test, y_test, offset)
+        offset, ahead = measuring.interval(valid, y), y.shape[1]
+        covered[index] = measuring.coverage(test, y_test, offset)
         forecasts[index, :, :ahead], offsets[index, :, :ahead] = test[0, :EXAMPLES], offset
     own = {
         "mse": (("model", "column", "seed"), errors[None]),
@@ -94,7 +77,7 @@ def _measure_generated(
         "forecast": (("model", "column", "example", "lead"), forecasts[None]),
         "offset": (("model", "column", "end", "lead"), offsets[None]),
     }
-    found = record(config, name, net, norms, measured, own)
+    found = measuring.record(config, name, net, norms, measured, own)
     return found.assign_coords(column=list(COLUMNS))
 
 
@@ -111,7 +94,9 @@ def _ways(
     trained, along = {}, {}
     for group, plan in _groups(config, name, net):
         training = Forecasting(net, {task: data[task] for task in group}, plan)
-        fitted, found = fit(config, training, folder, f"model={name},tasks={'+'.join(group)}")
+        fitted, found = measuring.fit(
+            config, training, folder, f"model={name},tasks={'+'.join(group)}"
+        )
         along |= found
         trained |= {task: (training, params) for task, params in fitted.items()}
 
@@ -125,8 +110,8 @@ def _ways(
         ways["own"] = way("seq2seq", iterated=True)
         params = trained["seq2seq"][1]
         place = folder(f"model={name}")
-        save_cell(config, name, net, params, place and study.params_folder(place))
-        return ways, log_norms(net, params, data["seq2seq"].test.inputs[:WINDOWS]), along
+        measuring.save_cell(config, name, net, params, place and study.params_folder(place))
+        return ways, measuring.log_norms(net, params, data["seq2seq"].test.inputs[:WINDOWS]), along
     return ways, np.full((1, 1), np.nan), along
 
 
@@ -134,12 +119,12 @@ def _groups(config: Config, name: str, net: Forecaster) -> Iterator[tuple[tuple[
     """The tasks that are trained side by side, and their plan."""
     tasks = TASKS if net.cell is not None else TASKS[:2]
     if not config.published or config.learning_rate is not None:
-        yield tasks, plan_of(config)
+        yield tasks, measuring.plan_of(config)
         return
-    yield TASKS[:2], plan_of(config, learning_rate=0.001, falls=False)
+    yield TASKS[:2], measuring.plan_of(config, learning_rate=0.001, falls=False)
     if net.cell is not None:
         rate = 0.01 if name in ("rnn", "deep_rnn", "batch_norm") else 0.001
-        yield TASKS[2:], plan_of(config, learning_rate=rate, falls=False)
+        yield TASKS[2:], measuring.plan_of(config, learning_rate=rate, falls=False)
 
 
 def _plain_ways(

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import probes
 
 from forecasting.config import Config
@@ -18,9 +19,6 @@ from gradflow.interop import save_params
 from gradflow.spec import parse_spec
 from gradflow.study.config import sanitise
 from gradflow.train.probes import Subject, prober
-
-if TYPE_CHECKING:
-    import xarray
 
 Folder = Callable[[str], Path | None]
 
@@ -161,10 +159,8 @@ def record(
     norms: np.ndarray,
     measured: dict[str, np.ndarray],
     own: dict[str, Any],
-) -> "xarray.Dataset":
+) -> xarray.Dataset:
     """Makes the record of one model: its own variables, the flow through it, and its probes."""
-    import xarray
-
     lag = (1 if net is None else net.stride) * np.arange(norms.shape[1])
     variables, times = _probed(config, measured)
     return xarray.Dataset(
@@ -185,14 +181,11 @@ def record(
 
 def _probed(config: Config, measured: dict[str, np.ndarray]) -> tuple[dict, dict]:
     """The probes as variables of the record of one model, and their coordinates."""
-    if not measured:
-        return {}, {}
     each = {name: np.moveaxis(values, 0, 1)[None] for name, values in measured.items()}
-    found = probes.variables(each, ("model", "seed", "probe_epoch"), axis="lag")
-    # Without s_0, for the reason given in `log_norms`.
-    cut = {k: (d, v[..., :-1] if d[-1] == "lag" else v) for k, (d, v) in found.items()}
     epochs = np.arange(0, config.epochs + 1, config.probe_every)
-    return cut, {"probe_epoch": epochs, **probes.coordinates(measured)}
+    found, at = probes.record(each, ("model", "seed", "probe_epoch"), epochs, axis="lag")
+    # Without s_0, for the reason given in `log_norms`.
+    return {k: (d, v[..., :-1] if d[-1] == "lag" else v) for k, (d, v) in found.items()}, at
 
 
 def save_cell(config: Config, name: str, net: Forecaster, params: Any, folder: Path | None) -> None:

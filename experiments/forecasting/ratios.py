@@ -1,17 +1,14 @@
 """What the models came to on a real series, and the claims about them."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray
 from _kit import decisions
 
 from forecasting.measuring import AHEAD
 from forecasting.reach import further_is_better, horizon
 from gradflow import statistics, study
-
-if TYPE_CHECKING:
-    import xarray
 
 BLOCK = 4 * AHEAD
 """Origins in a block of the bootstrap."""
@@ -28,7 +25,7 @@ PUBLISHED_BITCOIN = (
 
 
 def ratios(
-    dataset: "xarray.Dataset", name: str, *, to: str = "naive"
+    dataset: xarray.Dataset, name: str, *, to: str = "naive"
 ) -> tuple[statistics.Estimate, statistics.Estimate]:
     """Computes the squared error over that of another model, at one step and over all steps."""
     data = dataset.square.dropna("origin", how="all")
@@ -41,7 +38,7 @@ def ratios(
     return ratio([1]), ratio(list(data.lead.values))
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """The table of each view, and which models are better than the baselines."""
     views = [_summary_view(dataset.sel(view=view)) for view in dataset.view.values]
     lines = [f"{dataset.attrs['series']}, intervals by blocks of {BLOCK} origins", *views]
@@ -50,13 +47,13 @@ def summary(dataset: "xarray.Dataset") -> str:
     return "\n\n".join(lines)
 
 
-def _summary_view(data: "xarray.Dataset") -> str:
+def _summary_view(data: xarray.Dataset) -> str:
     rows = [_row(data, name) for name in _models(data)]
     unit = str(data.unit.values)
     return "\n".join([f"RMSE one step ahead, in {unit}", study.table(rows), *_better(data)])
 
 
-def _row(data: "xarray.Dataset", name: str) -> dict[str, str]:
+def _row(data: xarray.Dataset, name: str) -> dict[str, str]:
     (one, all_steps), own, view = ratios(data, name), data.sel(model=name), str(data.view.values)
     as_price = {"as price": f"{price_error(data, name):.5g}"} if view == "returns" else {}
     return {
@@ -72,11 +69,11 @@ def _row(data: "xarray.Dataset", name: str) -> dict[str, str]:
     }
 
 
-def _models(data: "xarray.Dataset") -> list[str]:
+def _models(data: xarray.Dataset) -> list[str]:
     return [str(name) for name in data.model.values]
 
 
-def _better(data: "xarray.Dataset") -> Iterator[str]:
+def _better(data: xarray.Dataset) -> Iterator[str]:
     """The models whose interval lies below 1, for each baseline and number of steps."""
     names = _models(data)
     for other in (name for name in BASELINES if name in names):
@@ -86,21 +83,21 @@ def _better(data: "xarray.Dataset") -> Iterator[str]:
             yield f"Better than {BASELINES[other]} {when}: {', '.join(better) or 'none'}."
 
 
-def price_error(data: "xarray.Dataset", name: str) -> float:
+def price_error(data: xarray.Dataset, name: str) -> float:
     """Computes the RMSE, in prices, of the first seed's next price, from its next return."""
     found = data.forecast.sel(model=name, lead=1).dropna("origin")
     at, prices = found.origin.values, data.value.values
     return float(np.sqrt(np.mean((prices[at] * np.exp(found.values / 100) - prices[at + 1]) ** 2)))
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether some model beats the baselines, and whether further reach forecasts better."""
     return [
         claim for view in dataset.view.values for claim in _claims_of_view(dataset.sel(view=view))
     ]
 
 
-def _claims_of_view(data: "xarray.Dataset") -> Iterator[study.Claim]:
+def _claims_of_view(data: xarray.Dataset) -> Iterator[study.Claim]:
     names, view = _models(data), str(data.view.values)
     baselines = [name for name in BASELINES if name in names]
     found = {
@@ -119,7 +116,7 @@ def _claims_of_view(data: "xarray.Dataset") -> Iterator[study.Claim]:
 
 
 def _beaten(
-    data: "xarray.Dataset",
+    data: xarray.Dataset,
     baselines: list[str],
     found: dict[str, list[statistics.Estimate]],
     when: str,
@@ -135,10 +132,10 @@ def _beaten(
         decisions.identifier("beats-baselines", view, when),
         f"On {data.attrs['series']} ({view}) some model beats {against} {when}.",
         None if fails is None else not fails,
-        measured=[
-            study.Measured.of(f"squared error of {best} over {BASELINES[name]}", ratio)
+        measured={
+            f"squared error of {best} over {BASELINES[name]}": ratio
             for name, ratio in zip(baselines, found[best], strict=True)
-        ],
+        },
         criterion="the 95 % intervals, by block bootstrap, of one model's ratios lie below 1",
     )
 

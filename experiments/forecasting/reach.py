@@ -1,24 +1,21 @@
 """How far the gradient of the trained networks reaches, and whether further is better."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray
 from _kit import rates
 
 from gradflow import flow, study
 
-if TYPE_CHECKING:
-    import xarray
 
-
-def curves_of(dataset: "xarray.Dataset", name: str) -> tuple[np.ndarray, np.ndarray] | None:
+def curves_of(dataset: xarray.Dataset, name: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Gives the lags and the curves of a model; None for one without a gradient."""
     data = dataset.log_norm.sel(model=name).dropna("lag", how="all").dropna("curve", how="all")
     return (data.lag.values, data.values) if data.size else None
 
 
-def horizon(dataset: "xarray.Dataset", name: str) -> tuple[float, str]:
+def horizon(dataset: xarray.Dataset, name: str) -> tuple[float, str]:
     """Computes the lag at which the median norm is 1e-3, at most the longest one, and as text."""
     found = curves_of(dataset, name)
     if found is None:
@@ -48,11 +45,11 @@ def further_is_better(
         id,
         f"Networks whose gradient reaches further forecast better{where}.",
         rank < 0 if p < 0.05 else None,
-        measured=[
-            study.Measured("rank correlation of horizon and error", rank),
-            study.Measured("p by permutation", p),
-            study.Measured("networks", int(networks.sum())),
-        ],
+        measured={
+            "rank correlation of horizon and error": rank,
+            "p by permutation": p,
+            "networks": int(networks.sum()),
+        },
         criterion="the rank correlation of horizon and error is below 0 with p < 0.05",
     )
 

@@ -1,17 +1,15 @@
 """What the models came to on generated series, and the claims about them."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import xarray
 from _kit import decisions
 
 from forecasting.generated import COLUMNS
 from forecasting.reach import further_is_better, horizon
 from gradflow import statistics, study
-
-if TYPE_CHECKING:
-    import xarray
 
 NOTEBOOK = {
     ("naive", "one"): 0.020211,
@@ -56,29 +54,29 @@ LIMITS = (
 )  # fmt: skip
 
 
-def best(dataset: "xarray.Dataset") -> tuple[str, str]:
+def best(dataset: xarray.Dataset) -> tuple[str, str]:
     """Finds the model and the column with the lowest error over ten steps at once."""
     errors = dataset.mse.sel(column=["direct", "seq2seq"]).mean("seed")
     place = np.unravel_index(np.nanargmin(errors.values), errors.shape)
     return str(errors.model.values[place[0]]), str(errors.column.values[place[1]])
 
 
-def published_for(dataset: "xarray.Dataset", name: str, column: str) -> float | None:
+def published_for(dataset: xarray.Dataset, name: str, column: str) -> float | None:
     """Gives the error that the notebook prints, if the windows have its length."""
     return NOTEBOOK.get((name, column)) if _has_published_windows(dataset) else None
 
 
-def _has_published_windows(dataset: "xarray.Dataset") -> bool:
+def _has_published_windows(dataset: xarray.Dataset) -> bool:
     return dataset.sizes["step"] == 50
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """The table of all errors."""
     rows = [_row(dataset, str(name)) for name in dataset.model.values]
     return f"{study.table(rows)}\n(validation error, median over seeds; in brackets: published)"
 
 
-def _row(dataset: "xarray.Dataset", name: str) -> dict[str, str]:
+def _row(dataset: xarray.Dataset, name: str) -> dict[str, str]:
     errors = dataset.mse.sel(model=name).median("seed")
     found = {column: float(errors.sel(column=column)) for column in COLUMNS}
     last = "seq2seq" if np.isfinite(found["seq2seq"]) else "direct"
@@ -90,13 +88,13 @@ def _row(dataset: "xarray.Dataset", name: str) -> dict[str, str]:
     }
 
 
-def _shown(dataset: "xarray.Dataset", name: str, column: str, value: float) -> str:
+def _shown(dataset: xarray.Dataset, name: str, column: str, value: float) -> str:
     published = published_for(dataset, name, column)
     shown = f"{value:.{6 if name == 'naive' else 5}f}" if np.isfinite(value) else ""
     return f"{shown} ({published})" if published else shown
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Whether errors are as low as published, and what forecasts better than what."""
     names = [str(name) for name in dataset.model.values]
     horizons = np.array([horizon(dataset, name)[0] for name in names])
@@ -108,7 +106,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     ]
 
 
-def _naive(dataset: "xarray.Dataset") -> study.Claim:
+def _naive(dataset: xarray.Dataset) -> study.Claim:
     columns = {"one": "one step", "direct": "ten steps"}
     errors = dataset.mse.sel(model="naive").median("seed")
     found = {words: float(errors.sel(column=column)) for column, words in columns.items()}
@@ -124,7 +122,7 @@ def _naive(dataset: "xarray.Dataset") -> study.Claim:
     )
 
 
-def _low_errors(dataset: "xarray.Dataset") -> Iterator[study.Claim]:
+def _low_errors(dataset: xarray.Dataset) -> Iterator[study.Claim]:
     for limit in LIMITS:
         model, column = best(dataset) if limit.model is None else (limit.model, "one")
         if model not in dataset.model:
@@ -134,12 +132,12 @@ def _low_errors(dataset: "xarray.Dataset") -> Iterator[study.Claim]:
             limit.id,
             limit.statement,
             decisions.below(error, limit.below),
-            measured=study.Measured.of(f"squared error of {model} ({column})", error),
+            measured={f"squared error of {model} ({column})": error},
             criterion=f"the 95 % interval over seeds lies below {limit.below:g}",
         )
 
 
-def _at_once(dataset: "xarray.Dataset") -> Iterator[study.Claim]:
+def _at_once(dataset: xarray.Dataset) -> Iterator[study.Claim]:
     """Errors of autoregressive forecasts over those of ten at once: other networks, the same."""
     pairs = (
         ("at-once-other-networks", "iterated", "direct",
@@ -160,9 +158,9 @@ def _at_once(dataset: "xarray.Dataset") -> Iterator[study.Claim]:
             id,
             statement,
             decisions.above(ratio, 1),
-            measured=[
-                study.Measured.of("error autoregressive over at once, mean over models", ratio),
-                study.Measured("the least of a model", least),
-            ],
+            measured={
+                "error autoregressive over at once, mean over models": ratio,
+                "the least of a model": least,
+            },
             criterion="the 95 % interval over seeds of the ratio of the errors lies above 1",
         )

@@ -2,34 +2,22 @@
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import xarray
 
+from forecasting import measuring
 from forecasting.arima import arima
 from forecasting.config import Config
 from forecasting.forecasters import Forecaster
-from forecasting.measuring import (
-    AHEAD,
-    WINDOWS,
-    Folder,
-    coverage,
-    fit,
-    interval,
-    log_norms,
-    plan_of,
-    record,
-    save_cell,
-)
+from forecasting.measuring import AHEAD, WINDOWS, Folder
 from forecasting.training import Forecasting
 from gradflow import study
 from gradflow.data.published_series import PUBLISHED, read_published
 from gradflow.data.series import Series, read_series
 from gradflow.paths import user_path
 from gradflow.tasks import forecasting as f
-
-if TYPE_CHECKING:
-    import xarray
 
 
 class Real(NamedTuple):
@@ -107,10 +95,8 @@ class Scaled:
         self.parts = f.split_in_time(self.values, num_steps, AHEAD)
 
 
-def run_real(config: Config, nets: dict[str, Forecaster], once: study.Once) -> "xarray.Dataset":
+def run_real(config: Config, nets: dict[str, Forecaster], once: study.Once) -> xarray.Dataset:
     """Forecasts a real series by every model; dimensions view, model, origin, lead."""
-    import xarray
-
     found, parts = real(config), []
     for view, (values, unit) in views(config, found).items():
         data = Scaled(values, config.num_steps, view == "returns")
@@ -141,7 +127,7 @@ def _measure_real(
     period: int | None,
     folder: Folder,
     view: str,
-) -> "xarray.Dataset":
+) -> xarray.Dataset:
     """Forecasts from every origin, and measures the flow through the model."""
     norms, measured = np.full((1, 1), np.nan), {}
     if net is None:
@@ -150,17 +136,17 @@ def _measure_real(
         found, norms, measured = _trained(config, name, net, data, folder, view)
     targets = [part.targets[:, -1] for part in data.parts]
     train, valid, test = found
-    offset = interval(valid, targets[1])
+    offset = measuring.interval(valid, targets[1])
     squares = np.mean((test - targets[2]) ** 2, axis=0) * data.std**2
     on_train = np.sqrt(np.nanmean((train[..., 0] - targets[0][:, 0]) ** 2)) * data.std
     own = {
         "square": (("model", "origin", "lead"), squares[None]),
         "forecast": (("model", "origin", "lead"), (test[0] * data.std + data.mean)[None]),
         "offset": (("model", "end", "lead"), (offset * data.std)[None]),
-        "coverage": (("model",), [coverage(test, targets[2], offset)]),
+        "coverage": (("model",), [measuring.coverage(test, targets[2], offset)]),
         "rmse_train": (("model",), [on_train]),
     }
-    whole = record(config, name, net, norms, measured, own)
+    whole = measuring.record(config, name, net, norms, measured, own)
     return whole.assign_coords(origin=data.first + np.arange(len(squares)))
 
 
@@ -169,13 +155,13 @@ def _trained(
 ) -> tuple[list[np.ndarray], np.ndarray, dict[str, np.ndarray]]:
     """Trains a network: its forecasts on the three parts, the flow through it, its probes."""
     task = "seq2seq" if net.cell else "direct"
-    training = Forecasting(net, {task: data.parts}, plan_of(config))
-    fitted, measured = fit(config, training, folder, f"view={view},model={name},fit")
+    training = Forecasting(net, {task: data.parts}, measuring.plan_of(config))
+    fitted, measured = measuring.fit(config, training, folder, f"view={view},model={name},fit")
     params = fitted[task]
     place = folder(f"view={view},model={name}")
-    save_cell(config, name, net, params, place and study.params_folder(place) / view)
+    measuring.save_cell(config, name, net, params, place and study.params_folder(place) / view)
     inputs = data.parts.test.inputs
-    norms = log_norms(net, params, inputs[:: -(-len(inputs) // WINDOWS)])
+    norms = measuring.log_norms(net, params, inputs[:: -(-len(inputs) // WINDOWS)])
     return [training.forecast(params, part.inputs) for part in data.parts], norms, measured
 
 

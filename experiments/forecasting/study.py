@@ -30,9 +30,9 @@ Takes three to four minutes on two cores at the defaults. A killed run resumes f
 and with --full from its last epoch; params/ has the first seed's trained cells.
 """
 
-from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING
+
+import xarray
 
 from forecasting import ratios, results
 from forecasting.config import Config
@@ -42,11 +42,8 @@ from forecasting.measuring import PLAIN, make_net
 from forecasting.series import files, run_real
 from gradflow import study
 
-if TYPE_CHECKING:
-    import xarray
 
-
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Forecasts by every model; dimensions model, and column (generated) or view (real)."""
     names = config.names
     nets = {name: make_net(config, name) for name in names if name not in PLAIN}
@@ -55,17 +52,17 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return (run_real if config.is_real else run_generated)(config, nets, once)
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """The tables of the errors."""
     return _results(dataset).summary(dataset)
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """What holds on generated series, or on a real one."""
     return _results(dataset).claims(dataset)
 
 
-def _results(dataset: "xarray.Dataset") -> ModuleType:
+def _results(dataset: xarray.Dataset) -> ModuleType:
     return ratios if dataset.attrs["kind"] == "real" else results
 
 
@@ -99,8 +96,3 @@ EXPERIMENT = study.Experiment(
     full={"published": True},
     doc=__doc__,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study; returns the exit code."""
-    return study.main(EXPERIMENT, argv)

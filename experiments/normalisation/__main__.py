@@ -5,7 +5,8 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parents[1])  # the folder of the studies, which is imported from
 
-from normalisation.study import main  # noqa: E402
+from gradflow import study  # noqa: E402
+from normalisation import EXPERIMENT  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main())
+    study.main(EXPERIMENT)

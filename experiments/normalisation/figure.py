@@ -1,23 +1,18 @@
 """The figure of the study."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import xarray
 from _kit import curves, rates
 
 from gradflow import study
+from gradflow.study.figure import Axes, Figure
 from normalisation.measuring import INPUT_FACTORS
 
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Layer norm within the step and between layers, dropout, zoneout, and the γ of batch norm."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 5.6))
+    fig = study.figure.empty(7.0, 5.6)
     (within, between, dropout), (zoneout, batch, slopes) = fig.subplots(2, 3)
     cells = {
         "lstm": "lstm",
@@ -48,20 +43,20 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _draw_nets(ax: "Axes", dataset: "xarray.Dataset", labels: dict[str, str]) -> None:
+def _draw_nets(ax: Axes, dataset: xarray.Dataset, labels: dict[str, str]) -> None:
     for index, (net, label) in enumerate(labels.items()):
         look = study.figure.cell_style(net, index) | {"label": label}
         curves.draw_norms(ax, dataset.lag, dataset.log_norm.sel(net=net), **look)
     ax.legend(loc="lower left", fontsize=7, handlelength=2.2)
 
 
-def _draw_shades(ax: "Axes", lag: "xarray.DataArray", norms: list["xarray.DataArray"]) -> None:
+def _draw_shades(ax: Axes, lag: xarray.DataArray, norms: list[xarray.DataArray]) -> None:
     """Curves from dark to light, in the order given."""
     for curve, color in zip(norms, curves.shades(len(norms)), strict=True):
         curves.draw_norms(ax, lag, curve, color=color)
 
 
-def _draw_dropout(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_dropout(ax: Axes, dataset: xarray.Dataset) -> None:
     looks = {"variational": ("#0072B2", "-"), "per step": ("#D55E00", "--")}
     for kind, (color, linestyle) in looks.items():
         for index, rate in enumerate(dataset.dropout.values):
@@ -75,7 +70,7 @@ def _draw_dropout(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(loc="lower left", fontsize=7, handlelength=1.8, labelspacing=0.3)
 
 
-def _draw_slopes(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_slopes(ax: Axes, dataset: xarray.Dataset) -> None:
     found = rates.slopes(dataset.log_adjoint)
     looks = zip(INPUT_FACTORS, ("#0072B2", "#D55E00"), "so", strict=True)
     for at, (factor, color, marker) in enumerate(looks):

@@ -2,21 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import curves, fields, runs
 
-from gradflow import Cell, flow, study
+from gradflow import Cell, Params, flow, study
 from gradflow.cells import lstm
 from normalisation.networks import batch_normalised, batch_theory, dropped, zoned
-
-if TYPE_CHECKING:
-    import xarray
-
-    from gradflow import Params
 
 INPUT_FACTORS = (1.0, 0.1)
 """γ_x as a multiple of γ."""
@@ -28,14 +24,14 @@ class Config(study.Config):
 
     dropout: tuple[float, ...] = study.field((0.0, 0.25, 0.5), help="Rates of dropout.")
     zoneout: tuple[float, ...] = study.field((0.0, 0.1, 0.3, 0.5), help="Rates of zoneout.")
-    gammas: tuple[float, ...] = study.field(
-        (0.1, 0.2, 0.4, 0.7, 1.0, 1.5), help="γ, in ascending order.", positive=True
+    gammas: tuple[float, ...] = fields.positive(
+        (0.1, 0.2, 0.4, 0.7, 1.0, 1.5), help="γ, in ascending order."
     )
-    batch_size: int = study.field(32, help="Sequences that are normalised together.", positive=True)
+    batch_size: int = fields.positive(32, help="Sequences that are normalised together.")
     hidden_size: int = fields.hidden_size(64)
     input_size: int = fields.input_size(16)
     num_steps: int = fields.num_steps(100)
-    warm_up: int = study.field(50, help="Steps before those that are measured.", positive=True)
+    warm_up: int = fields.positive(50, help="Steps before those that are measured.")
 
 
 def warmed_inputs(config: Config, channels: int | None = None, stream: int = 0) -> jax.Array:
@@ -44,7 +40,7 @@ def warmed_inputs(config: Config, channels: int | None = None, stream: int = 0) 
     return runs.inputs(config, num_steps=num_steps, input_size=channels, stream=stream)
 
 
-def _warm(config: Config, cell: Cell, params: "Params", x: jax.Array) -> tuple[Any, jax.Array]:
+def _warm(config: Config, cell: Cell, params: Params, x: jax.Array) -> tuple[Any, jax.Array]:
     """The carry after the warm-up, and the inputs that are left."""
 
     def step(carry: Any, x: jax.Array) -> tuple[Any, None]:
@@ -55,7 +51,7 @@ def _warm(config: Config, cell: Cell, params: "Params", x: jax.Array) -> tuple[A
 
 
 def _log_norms(
-    config: Config, cell: Cell, params: "Params", x: jax.Array, source: str = "h"
+    config: Config, cell: Cell, params: Params, x: jax.Array, source: str = "h"
 ) -> jax.Array:
     carry, x = _warm(config, cell, params, x)
     return flow.log_norms(cell, params, x, source=source, carry=carry)
@@ -65,12 +61,10 @@ def _lag(config: Config) -> dict[str, Any]:
     return {"lag": curves.coordinates(config.num_steps)["lag"]}
 
 
-def measure_net(config: Config, name: str, cell: Cell) -> "xarray.Dataset":
-    import xarray
-
+def measure_net(config: Config, name: str, cell: Cell) -> xarray.Dataset:
     source = "0.h" if name.startswith("stack") else "h"
 
-    def one(params: "Params", x: jax.Array) -> jax.Array:
+    def one(params: Params, x: jax.Array) -> jax.Array:
         return _log_norms(config, cell, params, x, source)
 
     params = runs.initialise(cell, runs.keys(config))
@@ -86,7 +80,7 @@ def _by_rate(
 ) -> np.ndarray:
     """Log norms of a cell under each kind of noise, (kind, run, rate, lag), in one program."""
 
-    def one(params: "Params", x: jax.Array) -> jax.Array:
+    def one(params: Params, x: jax.Array) -> jax.Array:
         def at(rate: jax.Array) -> jax.Array:
             return _log_norms(config, cell, {"cell": params, "rate": rate}, x)
 
@@ -105,9 +99,7 @@ def _noise(config: Config, channels: int) -> jax.Array:
     return jax.vmap(lambda key: jax.random.uniform(runs.stream(key, 0), shape))(runs.keys(config))
 
 
-def measure_dropout(config: Config) -> "xarray.Dataset":
-    import xarray
-
+def measure_dropout(config: Config) -> xarray.Dataset:
     cell, u = (
         dropped(lstm(config.input_size, config.hidden_size)),
         _noise(config, config.hidden_size),
@@ -120,9 +112,7 @@ def measure_dropout(config: Config) -> "xarray.Dataset":
     )
 
 
-def measure_zoneout(config: Config) -> "xarray.Dataset":
-    import xarray
-
+def measure_zoneout(config: Config) -> xarray.Dataset:
     cell = zoned(lstm(config.input_size, config.hidden_size))
     (norms,) = _by_rate(config, cell, [_noise(config, 2 * config.hidden_size)], config.zoneout)
     return xarray.Dataset(
@@ -131,15 +121,13 @@ def measure_zoneout(config: Config) -> "xarray.Dataset":
     )
 
 
-def measure_batch(config: Config) -> "xarray.Dataset":
+def measure_batch(config: Config) -> xarray.Dataset:
     """log ‖∂L/∂h_k‖ of the batch-normalised network at each lag, for every γ and γ_x."""
-    import xarray
-
     cell = batch_normalised(config.input_size, config.hidden_size, config.batch_size)
     pairs = [(gamma, factor * gamma) for factor in INPUT_FACTORS for gamma in config.gammas]
     size, keys = config.batch_size * config.hidden_size, runs.keys(config)
 
-    def one(params: "Params", u: jax.Array, x: jax.Array) -> jax.Array:
+    def one(params: Params, u: jax.Array, x: jax.Array) -> jax.Array:
         def at(pair: jax.Array) -> jax.Array:
             of_pair = params | {"gamma": pair[0], "gamma_x": pair[1]}
             carry, rest = _warm(config, cell, of_pair, x)

@@ -20,7 +20,7 @@ EPS = 1e-5
 def normalised_input(cell: Cell) -> Cell:
     """Normalises the input of a cell over its entries."""
 
-    def step(params: "Params", carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+    def step(params: Params, carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
         return cell.step(params, carry, normalise(x, EPS))
 
     return cell._replace(step=step)
@@ -33,7 +33,7 @@ def dropped(cell: Cell) -> Cell:
     `gradflow.cells.dropout.with_dropout`; the inputs decide which masks repeat.
     """
 
-    def step(params: "Params", carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+    def step(params: Params, carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
         x, u = jnp.split(x, [x.size - carry.h.size])
         kept = (u >= params["rate"]) / (1 - params["rate"])
         return cell.step(params["cell"], carry._replace(h=kept * carry.h), x)
@@ -47,7 +47,7 @@ def zoned(cell: Cell) -> Cell:
     An entry of the carry with u < rate keeps its value, as in `gradflow.cells.dropout.zoneout`.
     """
 
-    def step(params: "Params", carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+    def step(params: Params, carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
         size = carry.h.size
         x, *us = jnp.split(x, [x.size - 2 * size, x.size - size])
         new, _ = cell.step(params["cell"], carry, x)
@@ -64,7 +64,7 @@ def batch_normalised(input_size: int, hidden_size: int, batch_size: int) -> Cell
     Its carry is H, of shape (batch, hidden), and its input X as one vector.
     """
 
-    def step(params: "Params", H: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, H: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         by_h = normalise(H @ params["W_h"].T, EPS, axis=0)
         by_x = normalise(x.reshape(batch_size, -1) @ params["W_x"].T, EPS, axis=0)
         H = jnp.tanh(params["gamma"] * by_h + params["gamma_x"] * by_x + params["b"])

@@ -30,11 +30,11 @@ arXiv:1606.01305.
 Takes about a minute on two cores at the defaults.
 """
 
-from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import xarray
 from _kit import decisions, rates
 
 from gradflow import statistics, study
@@ -48,17 +48,12 @@ from normalisation.measuring import (
 )
 from normalisation.networks import networks
 
-if TYPE_CHECKING:
-    import xarray
-
 SAME = 0.1
 """The relative change of a decay up to which it counts as unchanged."""
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures each network; dimensions net, or rate, or gamma, and run, lag."""
-    import xarray
-
     for name in ("dropout", "zoneout"):
         if not all(0 <= rate < 1 for rate in getattr(config, name)):
             raise ValueError(
@@ -109,7 +104,7 @@ class Change(NamedTuple):
         return decide(self.difference)
 
 
-def changes(dataset: "xarray.Dataset") -> list[Change]:
+def changes(dataset: xarray.Dataset) -> list[Change]:
     """All changes that are claimed to do something, with their slopes."""
     net = {str(name): rates.slopes(dataset.log_norm.sel(net=name)) for name in dataset.net.values}
     variational, per_step = rates.slopes(dataset.log_norm_dropout)[..., -1]
@@ -132,7 +127,7 @@ def changes(dataset: "xarray.Dataset") -> list[Change]:
     ]  # fmt: skip
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """What each change does to the log factor per step, paired by run, and the growth by γ."""
     rows = [
         {
@@ -147,7 +142,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     return f"{study.table(rows)}\n\n{study.table(by_gamma)}"
 
 
-def _gamma_row(dataset: "xarray.Dataset", at: int) -> dict[str, str]:
+def _gamma_row(dataset: xarray.Dataset, at: int) -> dict[str, str]:
     found, theory = rates.slopes(dataset.log_adjoint[:, at]), dataset.theory.values[at]
     return {
         "batch norm": f"gamma_x = {float(dataset.input_factor[at]):g} gamma",
@@ -161,7 +156,7 @@ def _gamma_row(dataset: "xarray.Dataset", at: int) -> dict[str, str]:
     }
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """What each change does to the decay of the gradient."""
     factors = dataset.input_factor.values
     return [*map(_claim, changes(dataset)), *(_gamma_claim(dataset, float(f)) for f in factors)]
@@ -174,23 +169,25 @@ def _claim(change: Change) -> study.Claim:
         change.id,
         change.statement,
         change.holds,
-        measured=study.Measured.of("difference", change.difference, "nats per step"),
+        measured={"difference": change.difference},
+        unit="nats per step",
         criterion=same
         if change.expected == "the same"
         else f"the 95 % interval of the paired difference in nats per step lies {side} 0",
     )
 
 
-def _gamma_claim(dataset: "xarray.Dataset", factor: float) -> study.Claim:
+def _gamma_claim(dataset: xarray.Dataset, factor: float) -> study.Claim:
     means = rates.slopes(dataset.log_adjoint.sel(input_factor=factor)).mean(axis=0)
     return study.claim(
         f"small-gamma-input-{factor:g}".replace(".", "-"),
         f"With γ_x = {factor:g} γ, a smaller γ of batch normalisation slows the decay.",
         bool((np.diff(means) < 0).all()),
-        measured=[
-            study.Measured(f"γ = {gamma:g}", float(mean), unit="nats per step")
+        measured={
+            f"γ = {gamma:g}": float(mean)
             for gamma, mean in zip(dataset.gamma.values, means, strict=True)
-        ],
+        },
+        unit="nats per step",
         criterion="the mean growth per step falls from each γ to the next",
     )
 
@@ -218,8 +215,3 @@ EXPERIMENT = study.Experiment(
     },
     doc=__doc__,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study; returns the exit code."""
-    return study.main(EXPERIMENT, argv)

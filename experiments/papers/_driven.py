@@ -1,23 +1,19 @@
 """The driven networks of Gonzalez 2025: s_{t+1} = W tanh(s_t) + u_t, without a diagonal in W."""
 
 from functools import cache
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import Cell
-
-if TYPE_CHECKING:
-    from gradflow import Params
+from gradflow import Cell, Params
 
 
 @cache
 def driven(units: int) -> Cell:
     """s_{t+1} = W tanh(s_t) + u_t; one value for each size, so that programs are compiled once."""
 
-    def step(params: "Params", s: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, s: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
         s = params["W_h"] @ jnp.tanh(s) + u
         return s, s
 

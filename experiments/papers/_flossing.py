@@ -5,21 +5,17 @@ Source: Engelken 2023, arXiv:2312.17306, and its code (RainerEngelken/GradientFl
 
 import functools
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import xarray
 
-from gradflow import Cell
+from gradflow import Cell, Params
 from gradflow.cells import resolve
 from gradflow.train import Descent, descend, resolve_regulariser
-
-if TYPE_CHECKING:
-    import xarray
-
-    from gradflow import Params
 
 BURN_IN = 15
 LEARNING_RATE = 1e-3
@@ -31,7 +27,7 @@ def net(units: int) -> Cell:
     spec = f"rnn(recurrent_init='normal(std={units**-0.5})', input_init='normal(std=1.0)')"
     cell = resolve(spec)(1, units)
 
-    def init(key: jax.Array) -> "Params":
+    def init(key: jax.Array) -> Params:
         params, k_bias = cell.init(key), jax.random.fold_in(key, 1)
         return {**params, "b": 0.1 * jax.random.uniform(k_bias, (units,))}
 
@@ -39,7 +35,7 @@ def net(units: int) -> Cell:
 
 
 @partial(jax.jit, static_argnums=0)
-def floss(config: Any, cells: "Params", keys: jax.Array) -> "tuple[Params, jax.Array]":
+def floss(config: Any, cells: Params, keys: jax.Array) -> tuple[Params, jax.Array]:
     """Flosses networks; returns their parameters, and √(mean λ_i²) at every epoch.
 
     Args:
@@ -51,16 +47,16 @@ def floss(config: Any, cells: "Params", keys: jax.Array) -> "tuple[Params, jax.A
     options = f"num_exponents={config.num_exponents}, burn_in={BURN_IN}"
     regulariser = resolve_regulariser(f"flossing({options})")
 
-    def gradient(params: "Params", key: jax.Array) -> "tuple[Params, jax.Array]":
+    def gradient(params: Params, key: jax.Array) -> tuple[Params, jax.Array]:
         inputs = jax.random.bernoulli(key, 0.5, (config.floss_steps, 1, 1)).astype(float)
 
-        def loss(params: "Params") -> jax.Array:
+        def loss(params: Params) -> jax.Array:
             return regulariser(cell, params, inputs, lambda outputs: jnp.zeros(()))
 
         value, slope = jax.value_and_grad(loss)(params)
         return slope, jnp.sqrt(value)
 
-    def one(params: "Params", key: jax.Array) -> "tuple[Params, jax.Array]":
+    def one(params: Params, key: jax.Array) -> tuple[Params, jax.Array]:
         each = jax.random.split(key, config.floss_epochs)
         (params, _), sizes = descend(gradient, adam, Descent.start(adam, params), each)
         return params, sizes
@@ -74,10 +70,8 @@ def keys_of(config: Any, stage: int) -> jax.Array:
     return jax.random.split(key, config.num_seeds)
 
 
-def before(config: Any) -> "xarray.Dataset":
+def before(config: Any) -> xarray.Dataset:
     """Initialises all networks and flosses them; dimensions when, seed, epoch."""
-    import xarray
-
     initial = jax.vmap(net(config.units).init)(keys_of(config, 0))
     flossed, sizes = floss(config, initial, keys_of(config, 1))
     dims = {"W_h": ("unit", "from"), "W_x": ("unit", "input"), "b": ("unit",)}

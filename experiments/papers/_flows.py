@@ -5,16 +5,13 @@ Source: Gonzalez et al. 2025, arXiv:2508.16817, Table 1, and its code, experimen
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import Cell
-
-if TYPE_CHECKING:
-    from gradflow import Params
+from gradflow import Cell, Params
 
 DT = 0.01
 """The Euler step, in the flow's units of time."""
@@ -85,7 +82,7 @@ FLOWS: dict[str, Flow] = {
 def flow_cell(name: str, dt: float = DT) -> Cell:
     """One Euler step of a flow; the input is ignored."""
 
-    def step(params: "Params", s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         s = s + dt * jnp.stack(FLOWS[name].slope(*s))
         return s, s
 
@@ -97,7 +94,7 @@ def observer_cell(name: str) -> Cell:
     """One Euler step of the observer, whose input is the state of the flow, used in part."""
     observed = np.isin(np.arange(3), FLOWS[name].observed)
 
-    def step(params: "Params", s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         z = jnp.where(observed, x, s)
         s = z + DT * (jnp.stack(FLOWS[name].slope(*z)) + params["C"] * (params["C"] @ (x - z)))
         return s, s

@@ -5,16 +5,12 @@ Source: Mikhaeil, Monfared, Durstewitz 2022 and its code (DurstewitzLab/ChaosRNN
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
-from gradflow import Cell, unroll
+from gradflow import Carry, Cell, Params, unroll
 from gradflow.cells import lstm, rnn
-
-if TYPE_CHECKING:
-    from gradflow import Carry, Params
 
 
 def plrnn(hidden_size: int) -> Cell:
@@ -25,12 +21,12 @@ def plrnn(hidden_size: int) -> Cell:
     """
     r = hidden_size**-0.5
 
-    def init(key: jax.Array) -> "Params":
+    def init(key: jax.Array) -> Params:
         k_AW, k_h = jax.random.split(key)
         sample = partial(jax.random.uniform, minval=-r, maxval=r)
         return {"AW": sample(k_AW, (hidden_size, hidden_size)), "h": sample(k_h, (hidden_size,))}
 
-    def step(params: "Params", z: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, z: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         del x  # it is empty
         A = jnp.diag(params["AW"])
         z = A * z + (params["AW"] - jnp.diag(A)) @ jax.nn.relu(z) + params["h"]
@@ -53,7 +49,7 @@ def forced(cell: Cell) -> Cell:
     is 0.
     """
 
-    def step(params: "Params", carry: "Carry", x: jax.Array) -> tuple["Carry", jax.Array]:
+    def step(params: Params, carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
         start = with_hidden(cell, x[:-1])
         carry = jax.tree.map(lambda new, old: jnp.where(x[-1] > 0, new, old), start, carry)
         return cell.step(params, carry, x[:0])
@@ -61,7 +57,7 @@ def forced(cell: Cell) -> Cell:
     return cell._replace(step=step)
 
 
-def with_hidden(cell: Cell, h: jax.Array) -> "Carry":
+def with_hidden(cell: Cell, h: jax.Array) -> Carry:
     """Gives the initial carry with this h."""
     carry = cell.initial_carry()
     return carry._replace(h=h) if hasattr(carry, "_replace") else h
@@ -72,7 +68,7 @@ def pseudo_inverse(B: jax.Array) -> jax.Array:
     return B.T @ jnp.linalg.inv(B @ B.T)
 
 
-def predictions(cell: Cell, params: "Params", xs: jax.Array, interval: jax.Array) -> jax.Array:
+def predictions(cell: Cell, params: Params, xs: jax.Array, interval: jax.Array) -> jax.Array:
     """Predicts x̂_1 ... x̂_T from x_0 ... x_{T-1}, (T, batch, 3), forcing every τ-th state."""
     flags = jnp.arange(len(xs)) % interval == 0
     states = xs @ pseudo_inverse(params["B"]).T
@@ -81,6 +77,6 @@ def predictions(cell: Cell, params: "Params", xs: jax.Array, interval: jax.Array
     return unroll(forced(cell), params["cell"], inputs).outputs @ params["B"].T
 
 
-def squared_error(cell: Cell, params: "Params", xs: jax.Array, interval: jax.Array) -> jax.Array:
+def squared_error(cell: Cell, params: Params, xs: jax.Array, interval: jax.Array) -> jax.Array:
     """Computes the mean of (x̂_t - x_t)² over t = 1 ... T, of sequences x_0 ... x_T."""
     return jnp.mean((predictions(cell, params, xs[:-1], interval) - xs[1:]) ** 2)

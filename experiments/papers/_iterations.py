@@ -2,15 +2,11 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
-from gradflow import Cell, unroll
-
-if TYPE_CHECKING:
-    from gradflow import Params
+from gradflow import Cell, Params, unroll
 
 TOLERANCE = 1e-10
 """Of ½ Σ_t ‖s_t - f(s_{t-1})‖² / T, in squared units of the state."""
@@ -18,7 +14,7 @@ TOLERANCE = 1e-10
 
 @partial(jax.jit, static_argnums=(0, 1))
 def count_iterations(
-    cell: Cell, moves: Callable, params: "Params", x: jax.Array, ends: tuple, lengths: jax.Array
+    cell: Cell, moves: Callable, params: Params, x: jax.Array, ends: tuple, lengths: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Counts the iterations that DEER needs for each length, and the largest error of its states.
 

@@ -9,18 +9,15 @@ Source: Zucchet, Orvieto 2024, arXiv:2405.21064, Fig. 3, and its code.
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import Cell
+from gradflow import Carry, Cell, Params
 from gradflow.cells import lru, rnn
 from gradflow.tasks import Batch, Task
-
-if TYPE_CHECKING:
-    from gradflow import Carry, Params
 
 TEACHER_UNITS = 10
 
@@ -28,7 +25,7 @@ TEACHER_UNITS = 10
 class Skip(NamedTuple):
     """A carry, and the last input."""
 
-    s: "Carry"
+    s: Carry
     x: jax.Array
 
 
@@ -38,7 +35,7 @@ def with_skip(cell: Cell) -> Cell:
     def hidden(carry: Skip) -> jax.Array:
         return jnp.concatenate([cell.hidden(carry.s), carry.x])
 
-    def step(params: "Params", carry: Skip, x: jax.Array) -> tuple[Skip, jax.Array]:
+    def step(params: Params, carry: Skip, x: jax.Array) -> tuple[Skip, jax.Array]:
         carry = Skip(cell.step(params, carry.s, x)[0], x)
         return carry, hidden(carry)
 
@@ -48,7 +45,7 @@ def with_skip(cell: Cell) -> Cell:
 def blocks(num_blocks: int) -> Cell:
     """h_t = A h_{t-1} + B x_t, where A has 2 x 2 blocks on its diagonal."""
 
-    def step(params: "Params", h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         moved = jnp.sum(params["W_h"] * h.reshape(-1, 1, 2), axis=-1)
         h = moved.ravel() + params["W_x"] @ x
         return h, h
@@ -60,7 +57,7 @@ def blocks(num_blocks: int) -> Cell:
 def complex_diagonal(units: int) -> Cell:
     """s_t = λ ∘ s_{t-1} + γ ∘ B x_t, with real and imaginary parts as rows; s is (2, units)."""
 
-    def step(params: "Params", s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         (a, b), (re, im) = params["lambda"], s
         enter = params.get("gamma", 1.0) * (params["W_x"] @ x)
         s = jnp.stack([a * re - b * im, b * re + a * im]) + enter
@@ -122,7 +119,7 @@ def response(teacher: Teacher, num_steps: int) -> np.ndarray:
     return g
 
 
-def initialise_student(name: str, units: int, nu_0: float, rng: np.random.Generator) -> "Params":
+def initialise_student(name: str, units: int, nu_0: float, rng: np.random.Generator) -> Params:
     """Initialises the parameters of a student as the authors' code does."""
     real = name in ("RNN", "block diagonal", "more neurons")
     n = 2 * units if name == "more neurons" else units

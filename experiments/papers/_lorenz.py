@@ -4,17 +4,14 @@ Source of the distances: Mikhaeil, Monfared, Durstewitz 2022 and its code (Durst
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import Cell, flow, unroll
+from gradflow import Cell, Params, flow, unroll
 from gradflow.tasks.flows import lorenz_slope, runge_kutta
-
-if TYPE_CHECKING:
-    from gradflow import Params
 
 DT, SUBSTEPS = 0.025, 5
 NUM_BINS, SPREAD, SMOOTHING = 10, 2.0, 1e-5
@@ -24,7 +21,7 @@ WINDOW, SIGMA = 500, 2
 def lorenz_cell() -> Cell:
     """The flow as a cell: one step is one sampling interval, by Runge-Kutta steps."""
 
-    def step(params: "Params", s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         del params, x  # the flow has neither
         dt = DT / SUBSTEPS
         s = jax.lax.fori_loop(0, SUBSTEPS, lambda _, s: runge_kutta(lorenz_slope, s, dt), s)

@@ -3,17 +3,12 @@
 Source: Mikhaeil, Monfared, Durstewitz 2022, theorems 1 and 2.
 """
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow import Cell, flow
+from gradflow import Cell, Params, flow
 from gradflow.cells import rnn
-
-if TYPE_CHECKING:
-    from gradflow import Params
 
 TENT = 1.8
 """The slope of the chaotic map."""
@@ -21,7 +16,7 @@ TENT = 1.8
 LAGS = 200
 
 
-def maps() -> list[tuple[Cell, "Params", jax.Array]]:
+def maps() -> list[tuple[Cell, Params, jax.Array]]:
     """Gives a tanh unit on its stable 2-cycle and a chaotic tent map: cell, parameters, state."""
     h = 0.5
     for _ in range(200):

@@ -12,13 +12,14 @@ import functools
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gradflow import Cell, Params
 from gradflow.cells import rnn
 from gradflow.devices import map_runs
 from gradflow.initializers import resolve_initializer
@@ -28,9 +29,6 @@ from gradflow.train.model import predict
 from gradflow.train.objective import batch_loss
 from gradflow.train.optimisers import rmsprop
 
-if TYPE_CHECKING:
-    from gradflow import Cell, Params
-
 RATE, GEODESIC_RATE, DECAY, CLIP = 1e-4, 1e-6, 1e-4, 100.0
 RECALLED = 10
 FREE = "none"
@@ -38,7 +36,7 @@ FREE = "none"
 
 
 @functools.cache
-def net(hidden_size: int) -> "Cell":
+def net(hidden_size: int) -> Cell:
     """Makes the linear RNN, which reads one number per step."""
     return rnn(1, hidden_size, activation="identity")
 
@@ -80,7 +78,7 @@ def of_last_step(task: Task) -> Task:
     return task._replace(sample=sample)
 
 
-def initialise(key: jax.Array, hidden_size: int) -> "Params":
+def initialise(key: jax.Array, hidden_size: int) -> Params:
     """Initialises uniform orthogonal U and V, all s = 1, and W_x ~ U(±0.01)."""
     k_U, k_V, k_x, k_out = jax.random.split(key, 4)
     orthogonal, glorot = map(resolve_initializer, ("orthogonal", "glorot"))
@@ -104,7 +102,7 @@ def spectrum(p: jax.Array, margin: Any) -> jax.Array:
     return jnp.where(is_free, jnp.maximum(1 + p, 0), bounded)
 
 
-def model(params: "Params", margin: Any) -> "Params":
+def model(params: Params, margin: Any) -> Params:
     """Computes the parameters of the linear RNN, with W = U S Vᵀ."""
     W_h = (params["U"] * spectrum(params["p"], margin)) @ params["V"].T
     cell = {"W_h": W_h, "W_x": params["W_x"], "b": params["b"]}
@@ -130,7 +128,7 @@ def rescaling(margin: jax.Array) -> jax.Array:
 class Evaluation(NamedTuple):
     """The network at an update, and its loss and accuracy on fresh sequences."""
 
-    net: "Params"
+    net: Params
     loss: jax.Array
     accuracy: jax.Array
 
@@ -142,7 +140,7 @@ def trainer(
     cell, number = net(hidden_size), len(schedule.evaluations)
     clip = optax.clip_by_global_norm(CLIP)
 
-    def objective(params: "Params", margin: jax.Array, batch: Batch) -> jax.Array:
+    def objective(params: Params, margin: jax.Array, batch: Batch) -> jax.Array:
         found = model(params, margin)
         loss = batch_loss(task.loss, predict(cell, found, batch.inputs), batch)
         decayed = found["cell"]["W_h"], found["cell"]["W_x"], found["readout"]["W"]
@@ -164,7 +162,7 @@ def trainer(
         bases = {n: geodesic(params[n], slope[n], GEODESIC_RATE) for n in ("U", "V")}
         return moved._replace(params=moved.params | bases), None
 
-    def evaluate(margin: jax.Array, key: jax.Array, params: "Params") -> Evaluation:
+    def evaluate(margin: jax.Array, key: jax.Array, params: Params) -> Evaluation:
         found, batch = model(params, margin), task.sample(key, batch_size)
         predictions = predict(cell, found, batch.inputs)
         correct = jnp.argmax(predictions, axis=-1) == batch.targets
@@ -175,7 +173,7 @@ def trainer(
         k_init, k_eval, k_train = jax.random.split(key, 3)
         first = initialise(k_init, hidden_size)
 
-        def chunk(descent: Descent, key: jax.Array) -> tuple[Descent, "Params"]:
+        def chunk(descent: Descent, key: jax.Array) -> tuple[Descent, Params]:
             keys = jax.random.split(key, schedule.eval_every)
             descent, _ = jax.lax.scan(partial(update, margin), descent, keys)
             return descent, descent.params

@@ -3,13 +3,11 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import xarray
 
 from gradflow import study
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
+from gradflow.study.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Paper(study.Experiment):
     """
 
     citation: str = ""
-    figures: "Mapping[str, Callable[[xarray.Dataset], Figure]]" = dataclasses.field(
+    figures: Mapping[str, Callable[[xarray.Dataset], Figure]] = dataclasses.field(
         default_factory=dict
     )
     traps: Sequence[str] = ()

@@ -2,40 +2,16 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from _kit import runs
+import xarray
 from _kit.trained import curves, events, last_finite
 
 from gradflow import study
-from gradflow.train import Progress, Runs, Schedule, Training, begin, fit, fresh_sequences
-
-if TYPE_CHECKING:
-    import xarray
-
-
-def cached(
-    once: study.Once, name: str, train: Callable[..., "xarray.Dataset"], *arguments: Any
-) -> "xarray.Dataset":
-    """Trains as one cached work item, whose checkpoints are in a folder of its own.
-
-    Args:
-      once: The result cache.
-      name: The name of the work item.
-      train: (*arguments, folder) -> the record, where folder() makes the folder.
-      *arguments: What ``train`` takes before the folder.
-    """
-    return once(name, partial(train, *arguments, partial(once.folder, name)))
-
-
-def begin_seeds(training: Training, config: study.Config, learning_rate: float) -> Runs:
-    """Initialises one run for each seed."""
-    return begin(training, runs.keys(config), jnp.full(config.num_seeds, learning_rate))
+from gradflow.train import Progress, Runs, Schedule, Training, fit, fresh_sequences
 
 
 def trained(
@@ -46,7 +22,7 @@ def trained(
     folder: Path | None,
     identity: Mapping[str, Any],
     enough: Callable[[Progress], bool] = lambda progress: False,
-) -> "tuple[xarray.Dataset, Any]":
+) -> tuple[xarray.Dataset, Any]:
     """Trains runs to the end, or until ``enough``; returns metrics and the trained parameters.
 
     Args:
@@ -60,8 +36,6 @@ def trained(
     Returns:
       The metrics, with dimensions seed and update, and the parameters of all seeds.
     """
-    import xarray
-
     source = fresh_sequences(training, runs)
     steps = fit(source, schedule, folder=folder, identity=identity)
     with contextlib.closing(steps):
@@ -82,12 +56,12 @@ def all_below(bound: float, progress: Progress) -> bool:
     return bool(np.all(np.any(progress.metrics["loss"] < bound, axis=0)))
 
 
-def last(data: "xarray.DataArray") -> np.ndarray:
+def last(data: xarray.DataArray) -> np.ndarray:
     """Gives the last finite value of each run along ``update``."""
     return last_finite(data.transpose(..., "update").values)
 
 
-def first_below(loss: "xarray.DataArray", bound: float) -> np.ndarray:
+def first_below(loss: xarray.DataArray, bound: float) -> np.ndarray:
     """Finds the first update at which each run's loss is below a bound; infinity if none is."""
     below = loss.transpose(..., "update").values < bound
     at = loss["update"].values[np.argmax(below, axis=-1)]

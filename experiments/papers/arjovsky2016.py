@@ -17,23 +17,21 @@ Takes about a minute on two cores.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import curves, fields, runs
 from _paper import Paper
 
 from gradflow import flow, study
 from gradflow.cells import resolve
 from gradflow.spec import check_name
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
+from gradflow.study.figure import Figure
 from gradflow.tasks.inputs import make_inputs
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
 
 G = "recurrent_init='glorot', input_init='glorot'"
 NETS = {
@@ -73,13 +71,11 @@ class Config(study.Config):
     num_seeds: int = fields.num_seeds(5)
 
 
-def measure(config: Config, name: str) -> "xarray.Dataset":
+def measure(config: Config, name: str) -> xarray.Dataset:
     """Measures log ‖∂C/∂h_k‖ of one network, relative to its value at lag 1.
 
     The result is the root mean square over sequences, for every seed and every lag from 1 on.
     """
-    import xarray
-
     spec, source = NETS[name]
     cell = resolve(spec)(2, config.hidden_size)
     shape = {"num_sequences": config.num_seeds * config.num_sequences, "input_size": 2}
@@ -108,10 +104,8 @@ def measure(config: Config, name: str) -> "xarray.Dataset":
     )
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures every network; dimensions net, seed, lag."""
-    import xarray
-
     for name in config.nets:
         check_name("network", name, NETS)
     nets = study.progress(config.nets, "networks")
@@ -119,7 +113,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return xarray.concat(parts, dim="net").assign_coords(net=list(config.nets))
 
 
-def slopes(dataset: "xarray.Dataset") -> dict[str, np.ndarray]:
+def slopes(dataset: xarray.Dataset) -> dict[str, np.ndarray]:
     """Fits the slope of log10 of the norm per step, over 60 lags, for every network and seed."""
     data = dataset.log_norm.isel(lag=slice(0, LAGS + 1)) / curves.NATS
     values = data.transpose("lag", "net", "seed").values
@@ -127,7 +121,7 @@ def slopes(dataset: "xarray.Dataset") -> dict[str, np.ndarray]:
     return dict(zip(dataset.net.values, fits.reshape(values.shape[1:]), strict=True))
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The claims about the networks that were run."""
     slope = slopes(dataset)
     decided = [
@@ -138,18 +132,16 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     return [claim for make, nets in decided if nets <= set(slope) for claim in make(dataset, slope)]
 
 
-def about_identity(dataset: "xarray.Dataset", slope: dict[str, np.ndarray]) -> list[Claim]:
+def about_identity(dataset: xarray.Dataset, slope: dict[str, np.ndarray]) -> list[Claim]:
     """Networks whose step Jacobian is unitary, or is the identity on the active units."""
     return [
-        numbers(
+        derived(
             "fig4-urnn",
             "The uRNN's ‖∂C/∂h_t‖ is the same at every lag (largest |log ratio| to lag 1).",
             0,
             np.abs(dataset.log_norm.sel(net="urnn").values).max(),
             atol=1e-9,
-            kind="derived",
             source="the step Jacobian is unitary while the bias is zero",
-            exact=True,
         ),
         numbers(
             "fig4-irnn",
@@ -163,7 +155,7 @@ def about_identity(dataset: "xarray.Dataset", slope: dict[str, np.ndarray]) -> l
     ]
 
 
-def about_relu_and_tanh(dataset: "xarray.Dataset", slope: dict[str, np.ndarray]) -> list[Claim]:
+def about_relu_and_tanh(dataset: xarray.Dataset, slope: dict[str, np.ndarray]) -> list[Claim]:
     """Networks whose recurrent initialiser sets the slope."""
     last = dataset.log_norm.median("seed").sel(lag=100, method="nearest") / curves.NATS
     orthogonal = slope["tanh_orthogonal"]
@@ -201,7 +193,7 @@ def about_relu_and_tanh(dataset: "xarray.Dataset", slope: dict[str, np.ndarray])
     ]
 
 
-def about_forget_bias(dataset: "xarray.Dataset", slope: dict[str, np.ndarray]) -> list[Claim]:
+def about_forget_bias(dataset: xarray.Dataset, slope: dict[str, np.ndarray]) -> list[Claim]:
     """The LSTM and its forget bias."""
     del dataset  # the slopes are enough
     biases = [float(np.median(slope[f"lstm_{b}"])) for b in (0, 1, 2)]
@@ -218,11 +210,9 @@ def about_forget_bias(dataset: "xarray.Dataset", slope: dict[str, np.ndarray]) -
     ]
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """The norm against the time step, with T on the right as in the paper."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(5.2, 3.4))
+    fig = study.figure.empty(5.2, 3.4)
     ax = fig.subplots()
     steps = dataset.sizes["lag"]
     for net in map(str, dataset.net.values):

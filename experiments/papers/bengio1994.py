@@ -18,21 +18,18 @@ Takes about 5 seconds on two cores.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import curves, fields, runs
 from _paper import Paper
 
 from gradflow import flow, study, unroll
 from gradflow.cells import rnn
-from gradflow.study import Claim, numbers, statement
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
+from gradflow.study import Claim, derived, statement
+from gradflow.study.figure import Figure
 
 LAG = 20  # at which automatic differentiation is compared with the closed form
 
@@ -41,12 +38,12 @@ LAG = 20  # at which automatic differentiation is compared with the closed form
 class Config(study.Config):
     """The latches, and how long they run."""
 
-    w: tuple[float, ...] = study.field(
-        (1.1, 1.25, 1.5, 2.0, 3.0), help="Recurrent weights, above 1.", positive=True
+    w: tuple[float, ...] = fields.positive(
+        (1.1, 1.25, 1.5, 2.0, 3.0), help="Recurrent weights, above 1."
     )
     num_steps: int = fields.num_steps(100)
-    long_steps: int = study.field(
-        20000, help="Steps until the bit is read after a disturbance.", positive=True
+    long_steps: int = fields.positive(
+        20000, help="Steps until the bit is read after a disturbance."
     )
 
 
@@ -75,10 +72,8 @@ def tolerance(w: jax.Array, num_steps: int) -> jax.Array:
     return jnp.mean(jax.lax.fori_loop(0, 40, halve, jnp.stack([jnp.zeros(()), w])))
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures stable state, gradients and tolerance of each latch; dimensions w, lag."""
-    import xarray
-
     del once  # it takes seconds
 
     def one(w: jax.Array) -> dict[str, jax.Array]:
@@ -111,55 +106,49 @@ def slopes(w: np.ndarray) -> np.ndarray:
     return w * (1 - x**2)
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The closed forms, and the two statements of the paper."""
     return [*about_closed_forms(dataset), *about_latching(dataset)]
 
 
-def about_closed_forms(dataset: "xarray.Dataset") -> list[Claim]:
+def about_closed_forms(dataset: xarray.Dataset) -> list[Claim]:
     """Gradient and tolerance against their equations."""
     w = dataset.w.values
     slope, fold = slopes(w), np.sqrt(1 - 1 / w)
     return [
-        numbers(
+        derived(
             "latch-product",
             f"∂x_{LAG}/∂x_0 at x* by automatic differentiation is f'(x*)^{LAG}.",
             slope**LAG,
             dataset["product"].values,
             rtol=1e-5,
-            kind="derived",
             source=f"f'(x*)^{LAG}, with x* by Newton's method",
-            exact=True,
         ),
-        numbers(
+        derived(
             "latch-rate",
             "The log10 slope of |∂x_t/∂x_0| per step, by flow.log_norms, is log10 f'(x*).",
             np.log10(slope),
             -decay_of(dataset) / curves.NATS,
             atol=1e-9,
-            kind="derived",
             source="log10 f'(x*)",
-            exact=True,
         ),
-        numbers(
+        derived(
             "latch-tolerance",
             "The largest constant disturbance that the bit survives is the fold of the map.",
             w * fold - np.arctanh(fold),
             dataset.tolerance.values,
             atol=1e-5,
-            kind="derived",
             source="w x_f - artanh x_f with w (1 - x_f²) = 1",
-            exact=True,
         ),
     ]
 
 
-def decay_of(dataset: "xarray.Dataset") -> np.ndarray:
+def decay_of(dataset: xarray.Dataset) -> np.ndarray:
     """The mean decay of log |∂x_t/∂x_0| in nats per step, for each latch."""
     return -np.diff(dataset.log_norm.values, axis=1).mean(axis=1)
 
 
-def about_latching(dataset: "xarray.Dataset") -> list[Claim]:
+def about_latching(dataset: xarray.Dataset) -> list[Claim]:
     """Robust storage against the gradient."""
     slope, found, decay = slopes(dataset.w.values), dataset.tolerance.values, decay_of(dataset)
     spread = np.ptp(np.diff(dataset.log_norm.values), axis=1).max()
@@ -190,11 +179,9 @@ def about_latching(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """The gradient against the lag, and its decay rate against the tolerance."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 2.8))
+    fig = study.figure.empty(7.0, 2.8)
     left, right = fig.subplots(1, 2)
     log10 = dataset.log_norm / curves.NATS
     rates = -log10.diff("lag").mean("lag")

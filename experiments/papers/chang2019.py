@@ -18,23 +18,18 @@ Takes about 5 seconds on two cores.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import curves, fields
 from _paper import Paper
 
-from gradflow import Cell, study, unroll
+from gradflow import Cell, Params, study, unroll
 from gradflow.cells import rnn
-from gradflow.study import Claim, numbers, statement
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
+from gradflow.study import Claim, derived, numbers, statement
+from gradflow.study.figure import Figure
 
 EPS = 0.1
 STARTS = ((0.0, 0.5), (-0.5, -0.5), (0.5, -0.75))
@@ -57,8 +52,8 @@ class Config(study.Config):
     """How long the networks run."""
 
     num_steps: int = fields.num_steps(50)
-    long_steps: int = study.field(
-        5000, help="Steps after which a vanilla network must have shrunk to zero.", positive=True
+    long_steps: int = fields.positive(
+        5000, help="Steps after which a vanilla network must have shrunk to zero."
     )
 
 
@@ -77,22 +72,20 @@ def vanilla_weights(seed: int) -> dict[str, np.ndarray]:
 def feedback() -> Cell:
     """h_t = h_{t-1} + eps tanh(W h_{t-1}), with any W."""
 
-    def step(params: "Params", h: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, h: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
         h = h + EPS * jnp.tanh(params["W_h"] @ h)
         return h, h
 
     return Cell(lambda key: {"W_h": jnp.eye(2)}, step, lambda: jnp.zeros(2))
 
 
-def path(cell: Cell, num_steps: int, params: "Params", start: jax.Array) -> jax.Array:
+def path(cell: Cell, num_steps: int, params: Params, start: jax.Array) -> jax.Array:
     """h_0 ... h_T."""
     return unroll(cell, params, jnp.zeros((num_steps, 0)), carry=start).carries
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Runs every network from every start; dimensions net, start, time, unit, and field."""
-    import xarray
-
     del once  # it takes seconds
     vanilla = vanilla_weights(config.seed)
     paths, ends = [], []
@@ -128,7 +121,7 @@ def loop(num_steps: int) -> np.ndarray:
     return np.linalg.norm(h[..., 0], axis=-1)
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The printed eigenvalues, the closed forms, and what the panels show."""
     return [
         *about_eigenvalues(dataset),
@@ -138,7 +131,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_eigenvalues(dataset: "xarray.Dataset") -> list[Claim]:
+def about_eigenvalues(dataset: xarray.Dataset) -> list[Claim]:
     """The eigenvalues of W, and the radius of Proposition 2."""
     found = (np.linalg.eigvals(dataset.jacobian.values) - 1) / EPS
     found = np.stack([v[np.lexsort((v.imag, v.real))] for v in found])
@@ -154,40 +147,36 @@ def about_eigenvalues(dataset: "xarray.Dataset") -> list[Claim]:
             exact=True,
             digits=3,
         ),
-        numbers(
+        derived(
             "fig1-radius",
             "|1 + eps λ| of Proposition 2 at 0 follows from the printed eigenvalues.",
             [1.2, 0.8, 1.04**0.5, 1.010225**0.5],
             np.abs(1 + EPS * found).max(axis=1),
             atol=1e-6,
-            kind="derived",
             source="|1 + eps λ| of the printed eigenvalues",
-            exact=True,
         ),
     ]
 
 
-def sizes(dataset: "xarray.Dataset") -> np.ndarray:
+def sizes(dataset: xarray.Dataset) -> np.ndarray:
     """‖h_t‖, of shape (net, start, time)."""
     return np.linalg.norm(dataset.path.values, axis=-1)
 
 
-def norms_of_feedback(dataset: "xarray.Dataset") -> Claim:
+def norms_of_feedback(dataset: xarray.Dataset) -> Claim:
     """The norms at the end against an independent implementation."""
-    return numbers(
+    return derived(
         "fig1-norms",
         f"‖h_{dataset.sizes['time'] - 1}‖ of the feedback networks equals that of a NumPy loop.",
         loop(dataset.sizes["time"] - 1),
         sizes(dataset)[-4:, :, -1],
         atol=1e-10,
-        kind="derived",
         source="the paper's equation in a NumPy loop",
-        exact=True,
         digits=3,
     )
 
 
-def about_panels(dataset: "xarray.Dataset") -> list[Claim]:
+def about_panels(dataset: xarray.Dataset) -> list[Claim]:
     """Vanilla networks against feedback networks."""
     size = sizes(dataset)
     ends = dataset.end.sel(net=["identity", "orthogonal 1", "orthogonal 2"]).values
@@ -215,7 +204,7 @@ def about_panels(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_imaginary(dataset: "xarray.Dataset") -> list[Claim]:
+def about_imaginary(dataset: xarray.Dataset) -> list[Claim]:
     """The networks with imaginary eigenvalues, without and with diffusion."""
     size = sizes(dataset)
     grown = size[-2, :, -1] / size[-2, :, 0]
@@ -245,11 +234,9 @@ def about_imaginary(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Eight panels, (a) to (h), as in the paper."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 3.8))
+    fig = study.figure.empty(7.0, 3.8)
     axes = fig.subplots(2, 4, sharex=True, sharey=True)
     for letter, ax, net in zip("abcdefgh", axes.flat, map(str, dataset.net.values), strict=True):
         for start, color in enumerate(curves.SHADES[1:4]):

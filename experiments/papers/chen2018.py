@@ -16,22 +16,19 @@ Takes about 15 seconds on two cores.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import curves, fields, runs
 from _paper import Paper
 from _quadrature import moments
 
 from gradflow import study
 from gradflow.initializers.meanfield import critical_gain
-from gradflow.study import Claim, numbers, statement
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
+from gradflow.study import Claim, derived, numbers, statement
+from gradflow.study.figure import Figure
 
 BIASES = (0.0, 0.1, 0.2, 0.5, 1.0)
 POINTS = ((0.0, 0.9), (0.0, 1.5), (0.1, 1.0), (0.2, 1.3), (0.5, 1.5), (1.0, 2.0))
@@ -43,9 +40,7 @@ class Config(study.Config):
     """The size of the simulated network."""
 
     hidden_size: int = fields.hidden_size(1000)
-    num_steps: int = study.field(
-        45, help="Time steps, of which the last third is measured.", positive=True
-    )
+    num_steps: int = fields.positive(45, help="Time steps, of which the last third is measured.")
     num_seeds: int = fields.num_seeds(2)
 
 
@@ -97,10 +92,8 @@ def simulate(key: jax.Array, at: jax.Array, width: int, num_steps: int) -> tuple
     return jnp.mean(one_step[settled:]), jnp.mean(growth[settled:])
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Computes the critical line by two quadratures, and χ by quadrature and by simulation."""
-    import xarray
-
     del once  # it takes seconds
     keys, n, T = runs.keys(config), config.hidden_size, config.num_steps
     measure = jax.jit(lambda at: jax.lax.map(lambda key: simulate(key, at, n, T), keys))
@@ -119,38 +112,34 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The critical line, and what χ predicts for wide networks."""
     return [*about_line(dataset), *about_growth(dataset)]
 
 
-def about_line(dataset: "xarray.Dataset") -> list[Claim]:
+def about_line(dataset: xarray.Dataset) -> list[Claim]:
     """The library's critical line against closed form and quadrature."""
     return [
-        numbers(
+        derived(
             "line-zero",
             "Without biases the critical σ_w is 1.",
             1.0,
             dataset.gain.values[0],
             atol=1e-6,
-            kind="derived",
             source="at q = 0 tanh is linear, so that χ = σ_w²",
-            exact=True,
         ),
-        numbers(
+        derived(
             "line-rest",
             "The library's critical σ_w at σ_b = 0.1, 0.2, 0.5, 1 solves χ = 1.",
             dataset.hermite.values[1:],
             dataset.gain.values[1:],
             atol=1e-3,
-            kind="derived",
             source="χ = 1 by Gauss-Hermite quadrature",
-            exact=True,
         ),
     ]
 
 
-def about_growth(dataset: "xarray.Dataset") -> list[Claim]:
+def about_growth(dataset: xarray.Dataset) -> list[Claim]:
     """χ in wide networks, and its two sides."""
     chi = dataset.chi.values
     one_step, growth = (dataset[name].mean("seed").values for name in ("one_step", "growth"))
@@ -187,11 +176,9 @@ def about_growth(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """The critical line, and the simulated factor per step against χ."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 2.8))
+    fig = study.figure.empty(7.0, 2.8)
     left, right = fig.subplots(1, 2)
     blue, orange, green = curves.SHADES[1:4]
     left.plot(dataset.line, dataset.line_bias**2, color=blue)

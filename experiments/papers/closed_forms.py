@@ -16,24 +16,19 @@ Takes about half a minute on two cores.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import fields, runs
 from _paper import Paper
 from jax.scipy.special import digamma
 
-from gradflow import Cell, flow, study
+from gradflow import Cell, Params, flow, study
 from gradflow.cells import gru, rnn
-from gradflow.study import Claim, numbers, statement
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
+from gradflow.study import Claim, derived, numbers, statement
+from gradflow.study.figure import Figure
 
 GAINS = (0.5, 0.9, 1.0, 1.1, 1.5)
 LAGS = (10, 50, 100)
@@ -48,8 +43,8 @@ class Config(study.Config):
 
     hidden_size: int = fields.hidden_size(100)
     num_seeds: int = fields.num_seeds(10)
-    size: int = study.field(64, help="Size N of the Gaussian matrices.", positive=True)
-    num_steps: int = study.field(2000, help="Matrices of the product.", positive=True)
+    size: int = fields.positive(64, help="Size N of the Gaussian matrices.")
+    num_steps: int = fields.positive(2000, help="Matrices of the product.")
 
 
 def norms(config: Config, activation: str, law: str, gains: tuple[float, ...]) -> np.ndarray:
@@ -98,7 +93,7 @@ def products(config: Config) -> tuple[np.ndarray, np.ndarray]:
     """Computes the exponents of a product of Gaussian matrices, by QR and by the formula."""
     N = config.size
 
-    def step(params: "Params", h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         h = jnp.reshape(x, (N, N)) @ h
         return h, h
 
@@ -110,10 +105,8 @@ def products(config: Config) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(measure(matrices)), np.asarray(formula)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures the norms at every gain, the GRUs at rest, and the spectrum of the product."""
-    import xarray
-
     del once  # it takes seconds
     over_gains = [norms(config, phi, "normal(gain=1.0)", GAINS) for phi in NETS.values()]
     rests = np.array([gru_at_rest(radius) for radius in RADII])
@@ -130,12 +123,12 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )  # fmt: skip
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The critical gains, the GRU at rest, and the spectrum of Gaussian products."""
     return [about_gains(dataset), *about_gru(dataset), about_products(dataset)]
 
 
-def about_gains(dataset: "xarray.Dataset") -> Claim:
+def about_gains(dataset: xarray.Dataset) -> Claim:
     """The gains between which the Jacobian changes from vanishing to exploding."""
     end = dataset.log_norm.mean("seed").sel(lag=100)
     tanh, relu = (np.sign(end.sel(net=net).values) for net in ("tanh", "relu"))
@@ -157,34 +150,30 @@ def about_gains(dataset: "xarray.Dataset") -> Claim:
     )
 
 
-def about_gru(dataset: "xarray.Dataset") -> list[Claim]:
+def about_gru(dataset: xarray.Dataset) -> list[Claim]:
     """The GRU at rest."""
     return [
-        numbers(
+        derived(
             "gru-jacobian",
             "The GRU's step Jacobian at h = 0 is I/2 + W/4 (measured: the largest distance).",
             0,
             dataset.distance.values.max(),
             atol=1e-12,
-            kind="derived",
             source="z = r = 1/2",
-            exact=True,
         ),
-        numbers(
+        derived(
             "gru-critical",
             "‖∂h_200/∂h_0‖ of a GRU at rest grows by a factor 1/2 + radius/4 per step, here for a "
             "symmetric W of radius 1.9, 2, 2.1, 3.",
             0.5 + dataset.radius.values / 4,
             dataset.growth.values,
             rtol=1e-9,
-            kind="derived",
             source="1/2 + radius/4, which passes 1 at 2, the bound of Kanai 2017",
-            exact=True,
         ),
     ]
 
 
-def about_products(dataset: "xarray.Dataset") -> Claim:
+def about_products(dataset: xarray.Dataset) -> Claim:
     """The spectrum of Gaussian products."""
     measured, formula = dataset.exponent.values
     return numbers(
@@ -199,11 +188,9 @@ def about_products(dataset: "xarray.Dataset") -> Claim:
     )
 
 
-def figure_gain(dataset: "xarray.Dataset") -> "Figure":
+def figure_gain(dataset: xarray.Dataset) -> Figure:
     """The norm against the lag for each gain, a panel for each activation."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.6, 2.6))
+    fig = study.figure.empty(7.6, 2.6)
     axes = fig.subplots(1, len(NETS))
     shades = ("#0072B2", "#56B4E9", "#000000", "#E69F00", "#D55E00")
     for ax, net in zip(axes, NETS, strict=True):
@@ -217,11 +204,9 @@ def figure_gain(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def figure_gru(dataset: "xarray.Dataset") -> "Figure":
+def figure_gru(dataset: xarray.Dataset) -> Figure:
     """The factor per step of a GRU's Jacobian at rest against the radius of W."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(3.6, 2.8))
+    fig = study.figure.empty(3.6, 2.8)
     ax = fig.subplots()
     radius = np.linspace(1.8, 3.1, 50)
     ax.plot(radius, 0.5 + radius / 4, color="0.6", label="1/2 + radius/4")
@@ -235,11 +220,9 @@ def figure_gru(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def figure_products(dataset: "xarray.Dataset") -> "Figure":
+def figure_products(dataset: xarray.Dataset) -> Figure:
     """The exponents of a product of Gaussian matrices, measured and by the formula."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(3.6, 2.8))
+    fig = study.figure.empty(3.6, 2.8)
     ax = fig.subplots()
     measured, formula = dataset.exponent.values
     index = np.arange(1, len(formula) + 1)

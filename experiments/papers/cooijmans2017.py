@@ -16,22 +16,19 @@ Takes about 3 seconds on two cores.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _kit import curves
+import xarray
+from _kit import curves, fields
 from _paper import Paper
 from _quadrature import moments
 
 from gradflow import study
 from gradflow.cells import rnn
-from gradflow.study import Claim, numbers, statement
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
+from gradflow.study import Claim, derived, statement
+from gradflow.study.figure import Figure
 
 MARKS = (0.1, 0.25, 0.5, 0.75, 1.0)
 """The standard deviations s at which the mean is compared with the quadrature."""
@@ -44,7 +41,7 @@ QUANTILES = (1.15034938, 0.31863936)
 class Config(study.Config):
     """The grid of inputs."""
 
-    points: int = study.field(20001, help="Inputs for each standard deviation.", positive=True)
+    points: int = fields.positive(20001, help="Inputs for each standard deviation.")
 
 
 def slopes(deviation: jax.Array, z: jax.Array, weights: jax.Array) -> jax.Array:
@@ -60,10 +57,8 @@ def slopes(deviation: jax.Array, z: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.concatenate([(found @ weights)[None], quartiles])
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures the derivative at every standard deviation from 0 to 1; dimension s."""
-    import xarray
-
     del once  # it takes a second
     z = np.linspace(-10, 10, config.points)
     density = np.exp(-(z**2) / 2)
@@ -81,19 +76,17 @@ def reference(s: float) -> float:
     return 1 - moments(s**2)[0]
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The values of the curve, and its shape."""
     mean = dataset["mean"].values
     return [
-        numbers(
+        derived(
             "fig1b-values",
             "E tanh'(x) = 1 - E tanh(x)² at s = 0.1, 0.25, 0.5, 0.75, 1.",
             [reference(s) for s in MARKS],
             dataset["mean"].sel(s=list(MARKS), method="nearest").values,
             atol=1e-3,
-            kind="derived",
             source="1 - E tanh² by Gauss-Hermite quadrature",
-            exact=True,
         ),
         statement(
             "fig1b-falls",
@@ -108,11 +101,9 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """The derivative of tanh against the standard deviation of its input."""
-    from matplotlib.figure import Figure
-
-    fig = Figure()
+    fig = study.figure.empty()
     ax = fig.subplots()
     blue = curves.SHADES[1]
     ax.fill_between(dataset.s, dataset.low, dataset.high, color=blue, alpha=0.2, lw=0)

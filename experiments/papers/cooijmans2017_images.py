@@ -23,26 +23,22 @@ Takes about ten seconds on two cores; about 40 with MNIST.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import curves, fields, runs
 from _paper import Paper
 
-from gradflow import Cell, flow, statistics, study
+from gradflow import Cell, Params, flow, statistics, study
 from gradflow.cells.layer_norm import normalise
 from gradflow.data.idx import mnist_files
 from gradflow.initializers import orthogonal
 from gradflow.study import Claim, Measured, statement
+from gradflow.study.figure import Figure
 from gradflow.tasks.image_tasks import Sequences, digit_sequences, mnist_sequences
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
 
 EPS = 1e-5
 NUM_CLASSES = 10
@@ -55,14 +51,12 @@ class Config(study.Config):
 
     data: Literal["digits", "mnist"] = study.field("digits", help="The images.")
     data_dir: str | None = study.field(None, help="Folder of MNIST's official files.")
-    gammas: tuple[float, ...] = study.field(
-        (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
-        help="Values of γ, in ascending order.",
-        positive=True,
+    gammas: tuple[float, ...] = fields.positive(
+        (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), help="Values of γ, in ascending order."
     )
     hidden_size: int = fields.hidden_size(100)
-    batch_size: int = study.field(100, help="Images in the batch.", positive=True)
-    noise: float = study.field(0.1, help="Standard deviation of h_0.", positive=True)
+    batch_size: int = fields.positive(100, help="Images in the batch.")
+    noise: float = fields.positive(0.1, help="Standard deviation of h_0.")
     num_seeds: int = fields.num_seeds(5)
 
 
@@ -72,11 +66,11 @@ def batch_normalised(hidden_size: int, batch_size: int) -> Cell:
     Its carry has the shape (batch, hidden), and x_t holds one pixel of each image.
     """
 
-    def init(key: jax.Array) -> "Params":
+    def init(key: jax.Array) -> Params:
         W_x = orthogonal()(key, (hidden_size, 1), jnp.zeros(()).dtype)
         return {"W_h": jnp.eye(hidden_size), "W_x": W_x, "gamma": jnp.ones(())}
 
-    def step(params: "Params", H: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, H: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         z = H @ params["W_h"].T + x[:, None] * params["W_x"][:, 0]
         H = jnp.tanh(params["gamma"] * normalise(z, EPS, axis=0))
         return H, H.ravel()
@@ -135,14 +129,12 @@ def by_perturbation(cell: Cell, run: dict[str, Any], gamma: jax.Array) -> jax.Ar
     return jnp.mean(jnp.linalg.norm(jax.grad(loss)(zeros), axis=-1), axis=-1)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures every seed and γ; dimensions seed, gamma, time.
 
     Raises:
       ValueError: If the values of γ are not in ascending order.
     """
-    import xarray
-
     del once  # it takes seconds
     if list(config.gammas) != sorted(set(config.gammas)):
         raise ValueError(
@@ -172,18 +164,18 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def orders_lost(dataset: "xarray.Dataset") -> np.ndarray:
+def orders_lost(dataset: xarray.Dataset) -> np.ndarray:
     """Computes the orders of magnitude from ‖∂L/∂h_T‖ down to ‖∂L/∂h_1‖; (seed, gamma)."""
     norms = dataset.norm.transpose("seed", "gamma", "time").values
     return np.log10(norms[..., -1] / norms[..., 0])
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The gradient by a second route, and how it depends on γ."""
     return [by_two_routes(dataset), *about_gamma(dataset)]
 
 
-def by_two_routes(dataset: "xarray.Dataset") -> Claim:
+def by_two_routes(dataset: xarray.Dataset) -> Claim:
     """The adjoint against a perturbation of every state."""
     off = np.abs(dataset.norm.isel(seed=0) / dataset.by_perturbation - 1).max().item()
     return statement(
@@ -199,7 +191,7 @@ def by_two_routes(dataset: "xarray.Dataset") -> Claim:
     )
 
 
-def about_gamma(dataset: "xarray.Dataset") -> list[Claim]:
+def about_gamma(dataset: xarray.Dataset) -> list[Claim]:
     """The orders of magnitude that the gradient loses, by γ."""
     lost, gammas = orders_lost(dataset), dataset.gamma.values
     at = "orders of magnitude lost at γ = "
@@ -230,11 +222,9 @@ def about_gamma(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """The norm against t on a log axis, one line for each γ."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(4.6, 3.2))
+    fig = study.figure.empty(4.6, 3.2)
     ax = fig.subplots()
     gammas = dataset.gamma.values
     for gamma, color in zip(gammas, curves.shades(len(gammas)), strict=True):

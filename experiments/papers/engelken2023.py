@@ -18,24 +18,19 @@ Takes about half a minute on one core.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import xarray
 from _kit import curves, fields
 from _paper import Paper
 
-from gradflow import Cell, flow, study
-from gradflow.study import Claim, numbers, statement
+from gradflow import Cell, Params, flow, study
+from gradflow.study import Claim, derived, statement
+from gradflow.study.figure import Figure
 from gradflow.train import Descent, descend
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
 
 BURN_IN = 15
 LEARNING_RATE = 1e-3
@@ -49,23 +44,19 @@ ABSTRACT = (
 class Config(study.Config):
     """The network, the number of exponents, and the length of the training."""
 
-    units: int = study.field(80, help="Units N.", positive=True)
-    num_steps: int = study.field(
-        55, help="Time steps of an epoch, including the burn-in.", positive=True
+    units: int = fields.positive(80, help="Units N.")
+    num_steps: int = fields.positive(55, help="Time steps of an epoch, including the burn-in.")
+    num_exponents: tuple[int, ...] = fields.positive(
+        (1, 16, 75), help="Numbers k of exponents that are flossed, one network for each."
     )
-    num_exponents: tuple[int, ...] = study.field(
-        (1, 16, 75),
-        help="Numbers k of exponents that are flossed, one network for each.",
-        positive=True,
-    )
-    epochs: int = study.field(500, help="Epochs of flossing.", positive=True)
+    epochs: int = fields.positive(500, help="Epochs of flossing.")
     num_seeds: int = fields.num_seeds(1)
 
 
 def driven(units: int) -> Cell:
     """x_t = J tanh(x_{t-1}) + b + w s_t, initialised with gain 1."""
 
-    def init(key: jax.Array) -> "Params":
+    def init(key: jax.Array) -> Params:
         k_J, k_b, k_w = jax.random.split(key, 3)
         return {
             "W_h": jax.random.normal(k_J, (units, units)) / jnp.sqrt(units),
@@ -73,7 +64,7 @@ def driven(units: int) -> Cell:
             "b": 0.1 * jax.random.uniform(k_b, (units,)),
         }
 
-    def step(params: "Params", x: jax.Array, s: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, x: jax.Array, s: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = params["W_h"] @ jnp.tanh(x) + params["b"] + params["W_x"] @ s
         return x, x
 
@@ -85,22 +76,20 @@ def signal(key: jax.Array, num_steps: int) -> jax.Array:
     return jax.random.bernoulli(key, 0.5, (num_steps, 1)).astype(float)
 
 
-def floss(config: Config, k: int, seed: int) -> "xarray.Dataset":
+def floss(config: Config, k: int, seed: int) -> xarray.Dataset:
     """Flosses one network: exponents at every epoch, singular values before and after."""
-    import xarray
-
     cell, adam = driven(config.units), optax.adam(LEARNING_RATE)
     key = jax.random.fold_in(jax.random.key(config.seed), seed)
     k_params, k_inputs, k_measure = jax.random.split(key, 3)
     first = cell.init(k_params)
 
-    def loss(params: "Params", inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def loss(params: Params, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         found = flow.lyapunov_exponents(
             cell, params, inputs, num_exponents=k, burn_in=BURN_IN
         ).exponents
         return jnp.mean(found**2), found
 
-    def gradient(params: "Params", key: jax.Array) -> "tuple[Params, jax.Array]":
+    def gradient(params: Params, key: jax.Array) -> tuple[Params, jax.Array]:
         return jax.grad(loss, has_aux=True)(params, signal(key, config.num_steps))
 
     keys = jax.random.split(k_inputs, config.epochs)
@@ -142,11 +131,10 @@ def sums(config: Config) -> np.ndarray:
     return np.array([np.sum(found), np.linalg.slogdet(J)[1] + np.mean(slopes[BURN_IN:])])
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Flosses every k and seed; dimensions count, seed, epoch, index, when."""
-    import xarray
 
-    def seeds(k: int) -> "xarray.Dataset":
+    def seeds(k: int) -> xarray.Dataset:
         parts = [once(f"k={k}-{s}", partial(floss, config, k, s)) for s in range(config.num_seeds)]
         return xarray.concat(parts, dim="seed")
 
@@ -156,13 +144,13 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def condition(dataset: "xarray.Dataset", k: int) -> np.ndarray:
+def condition(dataset: xarray.Dataset, k: int) -> np.ndarray:
     """Computes log10 σ_1/σ_k of the long-term Jacobian, the median over seeds; (when,)."""
     logs = dataset.log_singular.sel(count=k).transpose("when", "index", "seed").values
     return np.median(logs[:, 0] - logs[:, k - 1], axis=-1) / curves.NATS
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The claims about the values of k that were run."""
     counts = dataset["count"].values
     return [
@@ -173,22 +161,20 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def sum_of_exponents(dataset: "xarray.Dataset") -> Claim:
+def sum_of_exponents(dataset: xarray.Dataset) -> Claim:
     """The exponents at initialisation against the determinant."""
-    return numbers(
+    return derived(
         "flossing-sum",
         "The exponents of a network at initialisation sum to the mean log |det| of its steps.",
         dataset.sums.values[1],
         dataset.sums.values[0],
         rtol=1e-6,
-        kind="derived",
         source="log |det J| + mean Σ log(1 - tanh²(x)), in NumPy",
-        exact=True,
         digits=8,
     )
 
 
-def about_condition(dataset: "xarray.Dataset", k: int, fall: int) -> Claim:
+def about_condition(dataset: xarray.Dataset, k: int, fall: int) -> Claim:
     """The condition number among the first k singular values."""
     before, after = condition(dataset, k)
     return statement(
@@ -202,7 +188,7 @@ def about_condition(dataset: "xarray.Dataset", k: int, fall: int) -> Claim:
     )
 
 
-def about_exponents(dataset: "xarray.Dataset") -> Claim:
+def about_exponents(dataset: xarray.Dataset) -> Claim:
     """The exponents that are flossed, k = 16."""
     exponents = dataset.exponents.sel(count=16)
     first = np.nanmax(np.abs(exponents.isel(epoch=0).values))
@@ -218,7 +204,7 @@ def about_exponents(dataset: "xarray.Dataset") -> Claim:
     )
 
 
-def about_norm(dataset: "xarray.Dataset") -> Claim:
+def about_norm(dataset: xarray.Dataset) -> Claim:
     """The norm of the long-term Jacobian, k = 1."""
     log10 = dataset.log_singular.sel(count=1).isel(index=0).median("seed").values / curves.NATS
     return statement(
@@ -232,12 +218,10 @@ def about_norm(dataset: "xarray.Dataset") -> Claim:
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Exponents against the epoch, and the Jacobian's singular values before and after."""
-    from matplotlib.figure import Figure
-
     counts = dataset["count"].values
-    fig = Figure(figsize=(2.4 * len(counts) + 0.8, 4.6))
+    fig = study.figure.empty(2.4 * len(counts) + 0.8, 4.6)
     tops, bottoms = fig.subplots(2, len(counts), squeeze=False, sharey="row")
     black, blue, orange = curves.SHADES[:3]
     for top, bottom, k in zip(tops, bottoms, counts, strict=True):

@@ -26,32 +26,22 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _flossing import LEARNING_RATE, before, floss, keys_of, net
 from _kit import fields
+from _kit.trained import begin, setup, unit
 from _paper import Paper
 
 from gradflow import study
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, statement
+from gradflow.study.figure import Figure
 from gradflow.tasks import Batch, Task, resolve_task
-from gradflow.train import (
-    Runs,
-    Schedule,
-    Training,
-    begin,
-    fit,
-    fresh_sequences,
-    resolve_clipping,
-    resolve_optimiser,
-)
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
+from gradflow.train import Runs, Schedule, Training, fit, fresh_sequences
 
 LEARNT, GUESSED = 0.9, 0.6
 """The accuracies from which a task counts as learnt, and below which as guessed."""
@@ -69,19 +59,13 @@ STYLES = {
 class Config(study.Config):
     """The tasks, the network, the flossing, and the training."""
 
-    copy_delays: tuple[int, ...] = study.field(
-        (10, 20, 30), help="Delays d of copy, in steps.", positive=True
-    )
-    xor_delays: tuple[int, ...] = study.field(
-        (5, 10, 15), help="Delays d of xor, in steps.", positive=True
-    )
-    units: int = study.field(32, help="Units N.", positive=True)
-    num_steps: int = study.field(100, help="Time steps T of a sequence.", positive=True)
-    num_exponents: int = study.field(
-        24, help="Number k of exponents that are flossed.", positive=True
-    )
-    floss_steps: int = study.field(55, help="Time steps of an epoch of flossing.", positive=True)
-    floss_epochs: int = study.field(100, help="Epochs of one flossing.", positive=True)
+    copy_delays: tuple[int, ...] = fields.positive((10, 20, 30), help="Delays d of copy, in steps.")
+    xor_delays: tuple[int, ...] = fields.positive((5, 10, 15), help="Delays d of xor, in steps.")
+    units: int = fields.positive(32, help="Units N.")
+    num_steps: int = fields.positive(100, help="Time steps T of a sequence.")
+    num_exponents: int = fields.positive(24, help="Number k of exponents that are flossed.")
+    floss_steps: int = fields.positive(55, help="Time steps of an epoch of flossing.")
+    floss_epochs: int = fields.positive(100, help="Epochs of one flossing.")
     floss_at: tuple[int, ...] = study.field((100, 200), help="Updates at which to floss again.")
     num_updates: int = fields.num_updates(1200)
     eval_every: int = fields.eval_every(50)
@@ -102,10 +86,9 @@ def task_of(problem: str, delay: int, num_steps: int) -> Task:
     return resolve_task(spec)._replace(correct=bits_right, success=LEARNT)
 
 
-def start(config: Config, training: Training, nets: "xarray.Dataset") -> Runs:
+def start(config: Config, training: Training, nets: xarray.Dataset) -> Runs:
     """Begins the runs in the order of methods, then seeds; the methods share keys and readouts."""
-    keys = jnp.tile(keys_of(config, 0), len(METHODS))
-    runs = begin(training, keys, jnp.full(len(keys), LEARNING_RATE))
+    runs = begin(training, keys_of(config, 0), [(LEARNING_RATE,)] * len(METHODS))
     cells = {name: jnp.asarray(nets[name].values) for name in runs.params["cell"]}
     rows = jax.tree.map(lambda leaf: jnp.concatenate([leaf[0], leaf[1], leaf[1]]), cells)
     return runs._replace(params={**runs.params, "cell": rows})
@@ -121,19 +104,12 @@ def again(config: Config, runs: Runs, stage: int) -> Runs:
 
 
 def train(
-    config: Config, problem: str, delay: int, nets: "xarray.Dataset", folder: Path | None
-) -> "xarray.Dataset":
+    config: Config, problem: str, delay: int, nets: xarray.Dataset, folder: Path | None
+) -> xarray.Dataset:
     """Trains all networks by the three methods on one task; dimensions update, flossed, seed."""
-    import xarray
-
-    training = Training(
-        net(config.units),
-        task_of(problem, delay, config.num_steps),
-        resolve_optimiser("adam"),
-        clipping=resolve_clipping("global_norm(threshold=0.03)"),
-        batch_size=16,
-        eval_size=config.eval_size,
-    )
+    cell, task = net(config.units), task_of(problem, delay, config.num_steps)
+    clipping = "global_norm(threshold=0.03)"
+    training = setup(config, cell, task, clipping=clipping, batch_size=16)
     runs, parts = start(config, training, nets), []
     for stage, (first, end) in enumerate(pairwise((0, *config.floss_at, config.num_updates))):
         if stage:
@@ -172,18 +148,12 @@ def points(config: Config) -> list[tuple[str, int]]:
     return [(problem, delay) for problem in PROBLEMS for delay in delays[problem]]
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains on every task and delay; dimensions point, flossed, seed, update, epoch."""
-    import xarray
-
     nets = once("before", partial(before, config))
-
-    def unit(problem: str, delay: int) -> "xarray.Dataset":
-        name = f"{problem}-{delay}"
-        return once(name, lambda: train(config, problem, delay, nets, once.folder(name)))
-
     chosen = points(config)
-    found = xarray.concat([unit(*point) for point in chosen], dim="point")
+    parts = [unit(once, f"{name}-{d}", train, config, name, d, nets) for name, d in chosen]
+    found = xarray.concat(parts, dim="point")
     names = {"flossed": list(METHODS), "problem": ("point", [problem for problem, _ in chosen])}
     delays = ("point", [delay for _, delay in chosen], {"units": "steps"})
     return found.assign_coords({**names, "delay": delays}).assign(
@@ -191,24 +161,22 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def ends(dataset: "xarray.Dataset", problem: str) -> "xarray.DataArray":
+def ends(dataset: xarray.Dataset, problem: str) -> xarray.DataArray:
     """Computes the median accuracy over seeds at the last update; (delay, flossed)."""
     chosen = dataset.accuracy.isel(point=dataset.problem.values == problem, update=-1)
     return chosen.median("seed").swap_dims(point="delay").transpose("delay", "flossed")
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The targets, the exponents, and the tasks that were run."""
     first, last = dataset["size"].values[:, 0], dataset["size"].values[:, -1]
     found = [
-        numbers(
+        derived(
             "tasks-parity",
             "The targets are the parities of the delayed bits (fraction of them).",
             1,
             float(dataset.parities),
-            kind="derived",
             source="the authors' definition of the tasks, in NumPy",
-            exact=True,
         ),
         statement(
             "tasks-size",
@@ -226,7 +194,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     return found
 
 
-def about(dataset: "xarray.Dataset", problem: str) -> list[Claim]:
+def about(dataset: xarray.Dataset, problem: str) -> list[Claim]:
     """The effect of flossing on one task."""
     accuracy = ends(dataset, problem)
     none, first, both = accuracy.values.T
@@ -257,12 +225,10 @@ def about(dataset: "xarray.Dataset", problem: str) -> list[Claim]:
     ]
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Accuracy of each task against the update, at one delay, and at the end against the delay."""
-    from matplotlib.figure import Figure
-
     problems = [name for name in PROBLEMS if name in dataset.problem.values]
-    fig = Figure(figsize=(7.4, 0.5 + 2.5 * len(problems)))
+    fig = study.figure.empty(7.4, 0.5 + 2.5 * len(problems))
     rows = fig.subplots(len(problems), 2, squeeze=False, sharey=True)
     for (left, right), problem in zip(rows, problems, strict=True):
         data = dataset.isel(point=dataset.problem.values == problem)
@@ -283,7 +249,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def shown_delay(dataset: "xarray.Dataset", problem: str) -> int:
+def shown_delay(dataset: xarray.Dataset, problem: str) -> int:
     """Finds the delay at which flossing gains the most accuracy."""
     accuracy = ends(dataset, problem)
     gain = accuracy.max("flossed") - accuracy.sel(flossed="none")

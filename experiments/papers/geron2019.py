@@ -12,14 +12,16 @@ Source: Géron 2019, Hands-On Machine Learning, 2nd ed., chapter 15, and its not
 Takes about a minute on two cores.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import xarray
 from _kit import curves, fields, runs
 from _paper import Paper
 
@@ -27,15 +29,10 @@ from gradflow import study, unroll
 from gradflow.cells import rnn
 from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
+from gradflow.study.figure import Figure
 from gradflow.tasks import forecasting
 from gradflow.tasks.forecasting import least_squares, two_sines
 from gradflow.train import Descent, descend
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import xarray
-    from matplotlib.figure import Figure
 
 STEPS = 50
 TRAIN, VALID = slice(0, 7000), slice(7000, 9000)
@@ -68,7 +65,7 @@ class Config(study.Config):
     models: tuple[str, ...] = study.field(
         tuple(MODELS), help="Names of the models that are trained."
     )
-    epochs: int = study.field(20, help="Epochs of 7,000 series.", positive=True)
+    epochs: int = fields.positive(20, help="Epochs of 7,000 series.")
     num_seeds: int = fields.num_seeds(3)
 
 
@@ -78,7 +75,7 @@ def glorot(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
     return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
-Model = tuple["Callable[[jax.Array], Any]", "Callable[[Any, jax.Array], jax.Array]"]
+Model = tuple[Callable[[jax.Array], Any], Callable[[Any, jax.Array], jax.Array]]
 """key -> parameters, and (parameters, series (B, T)) -> forecast (B, steps ahead)."""
 
 
@@ -157,10 +154,8 @@ def split(series: np.ndarray) -> tuple[np.ndarray, ...]:
     return x[TRAIN], y[TRAIN], x[VALID], y[VALID]
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures naive, least-squares and trained models; dimensions model, seed, ahead, time."""
-    import xarray
-
     for name in config.models:
         check_name("model", name, MODELS)
     one, ten = two_sines(10000, STEPS + 1), two_sines(10000, STEPS + 10)
@@ -171,7 +166,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
         "linear_ten": (linear(10), ten),
     }
 
-    def fit(name: str) -> "xarray.Dataset":
+    def fit(name: str) -> xarray.Dataset:
         model, series = models[name]
         data = tuple(map(jnp.asarray, split(series)))
         many = jax.jit(jax.vmap(partial(train, model, MODELS[name].rate, config.epochs, data)))
@@ -187,7 +182,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     ).assign_coords(ahead=list(NAIVE))
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The naive forecasts, and the models that were trained."""
     medians = {
         str(name): float(dataset.trained.sel(model=name).median()) for name in dataset.model.values
@@ -200,7 +195,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def naive_forecast(dataset: "xarray.Dataset", name: str, ahead: int, atol: float) -> Claim:
+def naive_forecast(dataset: xarray.Dataset, name: str, ahead: int, atol: float) -> Claim:
     """The error of repeating the last value."""
     return numbers(
         f"table-{name}",
@@ -214,7 +209,7 @@ def naive_forecast(dataset: "xarray.Dataset", name: str, ahead: int, atol: float
     )
 
 
-def error_of_model(dataset: "xarray.Dataset", name: str, median: float) -> Claim:
+def error_of_model(dataset: xarray.Dataset, name: str, median: float) -> Claim:
     """The error of a trained model."""
     ahead = 10 if "ten" in name else 1
     return numbers(
@@ -228,7 +223,7 @@ def error_of_model(dataset: "xarray.Dataset", name: str, median: float) -> Claim
     )
 
 
-def least_squares_is_better(dataset: "xarray.Dataset", trained: float) -> Claim:
+def least_squares_is_better(dataset: xarray.Dataset, trained: float) -> Claim:
     """The linear model after training against the optimum."""
     optimum = dataset.optimum.values[0]
     return statement(
@@ -243,7 +238,7 @@ def least_squares_is_better(dataset: "xarray.Dataset", trained: float) -> Claim:
     )
 
 
-def order(dataset: "xarray.Dataset", medians: dict[str, float]) -> Claim:
+def order(dataset: xarray.Dataset, medians: dict[str, float]) -> Claim:
     """The order of the models."""
     deep, linear, one_unit = (medians[name] for name in ("deep", "linear", "one_unit"))
     return statement(
@@ -257,11 +252,9 @@ def order(dataset: "xarray.Dataset", medians: dict[str, float]) -> Claim:
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """One series, and the measured and published validation errors."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 2.6))
+    fig = study.figure.empty(7.0, 2.6)
     left, right = fig.subplots(1, 2)
     blue, orange = curves.SHADES[1:3]
     time = np.arange(dataset.sizes["time"])

@@ -18,23 +18,20 @@ Takes about a minute on two cores.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _driven import driven, sample
 from _iterations import count_iterations
-from _kit import curves, fields
+from _kit import curves, fields, rates
 from _paper import Paper
 
 from gradflow import flow, study
 from gradflow.study import Claim, numbers, statement
+from gradflow.study.figure import Figure
 from gradflow.unroll.affine import linearised_scan
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
 
 BURN_IN = 100
 
@@ -43,15 +40,13 @@ BURN_IN = 100
 class Config(study.Config):
     """The networks and the gains."""
 
-    units: int = study.field(100, help="Units D.", positive=True)
+    units: int = fields.positive(100, help="Units D.")
     num_steps: int = fields.num_steps(1000)
-    num_gains: int = study.field(
-        26, help="Number of gains g, evenly spaced from 0.5 to 2.", positive=True
+    num_gains: int = fields.positive(26, help="Number of gains g, evenly spaced from 0.5 to 2.")
+    deer_gains: tuple[float, ...] = fields.positive(
+        (0.5, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0), help="Gains at which DEER runs."
     )
-    deer_gains: tuple[float, ...] = study.field(
-        (0.5, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0), help="Gains at which DEER runs.", positive=True
-    )
-    deer_seeds: int = study.field(3, help="Seeds for which DEER runs.", positive=True)
+    deer_seeds: int = fields.positive(3, help="Seeds for which DEER runs.")
 
 
 def sampled(config: Config, seed: int, num_steps: int) -> tuple[np.ndarray, ...]:
@@ -94,10 +89,8 @@ def deer(W: jax.Array, u: jax.Array, s_0: jax.Array) -> tuple[jax.Array, jax.Arr
     return counts[0], error
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures exponents by two routes, and DEER; dimensions gain, seed, deer_gain, deer_seed."""
-    import xarray
-
     gains = np.linspace(0.5, 2, config.num_gains)
     networks = [sampled(config, s, config.num_steps + BURN_IN) for s in range(config.num_seeds)]
     W, u, s_0 = (np.stack(parts) for parts in zip(*networks, strict=True))
@@ -121,9 +114,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     ])  # fmt: skip
 
 
-def _solve(config: Config, gain: float) -> "xarray.Dataset":
-    import xarray
-
+def _solve(config: Config, gain: float) -> xarray.Dataset:
     found = []
     for seed in range(config.deer_seeds):
         W, u, s_0 = sampled(config, seed, config.num_steps)
@@ -140,22 +131,17 @@ def _solve(config: Config, gain: float) -> "xarray.Dataset":
     )
 
 
-def crossing(dataset: "xarray.Dataset") -> float:
+def crossing(dataset: xarray.Dataset) -> float:
     """Finds the gain at which the median exponent passes zero, by linear interpolation."""
-    median = dataset.exponent.median("seed").values
-    at = int(np.argmax(median > 0))
-    if median[at] <= 0 or at == 0:
-        return float("nan")
-    fraction = -median[at - 1] / (median[at] - median[at - 1])
-    return float(dataset.gain[at - 1] + fraction * (dataset.gain[at] - dataset.gain[at - 1]))
+    return rates.crossing(dataset.gain.values, dataset.exponent.median("seed").values)
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The exponents, and the iterations of DEER."""
     return [*about_exponents(dataset), *about_iterations(dataset)]
 
 
-def about_exponents(dataset: "xarray.Dataset") -> list[Claim]:
+def about_exponents(dataset: xarray.Dataset) -> list[Claim]:
     """The largest exponent against the gain."""
     median = dataset.exponent.median("seed")
     return [
@@ -189,7 +175,7 @@ def about_exponents(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_iterations(dataset: "xarray.Dataset") -> list[Claim]:
+def about_iterations(dataset: xarray.Dataset) -> list[Claim]:
     """The iterations and the errors of DEER against the exponent."""
     T = dataset.attrs["num_steps"]
     medians = dataset.iterations.median("deer_seed").values
@@ -242,11 +228,9 @@ def about_iterations(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def figure_lle(dataset: "xarray.Dataset") -> "Figure":
+def figure_lle(dataset: xarray.Dataset) -> Figure:
     """The exponent against the gain: median, minimum and maximum over seeds."""
-    from matplotlib.figure import Figure
-
-    fig = Figure()
+    fig = study.figure.empty()
     ax = fig.subplots()
     blue = curves.SHADES[1]
     data = dataset.exponent
@@ -260,11 +244,9 @@ def figure_lle(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def figure_2(dataset: "xarray.Dataset") -> "Figure":
+def figure_2(dataset: xarray.Dataset) -> Figure:
     """Iterations of DEER against the exponent, coloured by the error of its states."""
-    from matplotlib.figure import Figure
-
-    fig = Figure()
+    fig = study.figure.empty()
     ax = fig.subplots()
     worst = np.log10(np.maximum(dataset.state_error.values, 1e-16))
     points = ax.scatter(dataset.deer_exponent, dataset.iterations, c=worst, s=14, cmap="viridis_r")

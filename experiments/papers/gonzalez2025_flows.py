@@ -26,11 +26,11 @@ Takes about three minutes on one core.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _flows import DT, FLOWS, flow_cell, observer_cell
 from _iterations import count_iterations
 from _kit import curves, fields
@@ -38,13 +38,10 @@ from _paper import Paper
 
 from gradflow import flow, study, unroll
 from gradflow.spec import check_name
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
+from gradflow.study.figure import Figure
 from gradflow.unroll.affine import affine_scan, by_entries
 from gradflow.unroll.newton import solve_in_parallel
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
 
 CODE = "the authors' code, experiments/tab1.py"
 SECOND = "Table 1 (read through a second source)"
@@ -55,12 +52,10 @@ class Config(study.Config):
     """The flows, and how long they run."""
 
     seed: int = study.field(42, help="The first seed; 42 is the authors'.")
-    num_seeds: int = study.field(
-        5, help="Seeds of C and of the guess, for observers.", positive=True
-    )
+    num_seeds: int = fields.positive(5, help="Seeds of C and of the guess, for observers.")
     flows: tuple[str, ...] = study.field(tuple(FLOWS), help="Names of the flows.")
     num_steps: int = fields.num_steps(10000)
-    flow_seeds: int = study.field(1, help="Seeds of the guess, for flows.", positive=True)
+    flow_seeds: int = fields.positive(1, help="Seeds of the guess, for flows.")
 
 
 def moves_in_parallel(step: Callable, old: jax.Array, x: jax.Array, r: jax.Array) -> jax.Array:
@@ -74,7 +69,7 @@ def moves_in_parallel(step: Callable, old: jax.Array, x: jax.Array, r: jax.Array
     return affine_scan(jacobians, r[..., None], product=by_entries)[..., 0]
 
 
-def solve_flow(config: Config, name: str) -> "xarray.Dataset":
+def solve_flow(config: Config, name: str) -> xarray.Dataset:
     """Measures a flow: iterations and error by seed of the guess, and its exponents."""
     T, cell = config.num_steps, flow_cell(name)
     params, x, s_0 = {"C": jnp.zeros(3)}, jnp.zeros((T, 0)), jnp.array(FLOWS[name].start)
@@ -103,7 +98,7 @@ def sampled(config: Config, seed: int) -> tuple[jax.Array, jax.Array]:
     return jax.random.normal(keys[0], (3,)), jax.random.normal(keys[2], (config.num_steps, 3))
 
 
-def solve_observer(config: Config, name: str) -> "xarray.Dataset":
+def solve_observer(config: Config, name: str) -> xarray.Dataset:
     """Measures the flow's observer, by this script's DEER and by the library's."""
     T, cell = config.num_steps, observer_cell(name)
     s_0 = jnp.array(FLOWS[name].start)
@@ -126,21 +121,17 @@ def solve_observer(config: Config, name: str) -> "xarray.Dataset":
     return as_dataset({n: ("seed", column) for n, column in zip(names, columns, strict=True)})
 
 
-def as_dataset(variables: Mapping[str, tuple]) -> "xarray.Dataset":
+def as_dataset(variables: Mapping[str, tuple]) -> xarray.Dataset:
     """Collects variables as NumPy arrays in a dataset."""
-    import xarray
-
     return xarray.Dataset({name: (dims, np.asarray(v)) for name, (dims, v) in variables.items()})
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures all flows and their observers; dimensions flow, seed.
 
     Raises:
       ValueError: If a flow is unknown.
     """
-    import xarray
-
     for name in config.flows:
         check_name("flow", name, FLOWS)
     rows = [
@@ -154,12 +145,12 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return found.assign_attrs(num_steps=config.num_steps)
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """Iterations, exponents and states of flows and observers."""
     return [*about_iterations(dataset), *about_exponents(dataset), states_of_observers(dataset)]
 
 
-def about_iterations(dataset: "xarray.Dataset") -> list[Claim]:
+def about_iterations(dataset: xarray.Dataset) -> list[Claim]:
     """The iterations of DEER, as Table 1 counts them."""
     T = dataset.attrs["num_steps"]
     flows = dataset.iterations.median("flow_seed")
@@ -189,7 +180,7 @@ def about_iterations(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_exponents(dataset: "xarray.Dataset") -> list[Claim]:
+def about_exponents(dataset: xarray.Dataset) -> list[Claim]:
     """The Lyapunov exponents of flows and observers."""
     largest, stable = dataset.exponents.isel(order=0), dataset.observer_exponent.median("seed")
     off = np.abs(dataset.exponents.sum("order") - dataset.volume)
@@ -207,20 +198,18 @@ def about_exponents(dataset: "xarray.Dataset") -> list[Claim]:
             criterion="above 0 for every flow, its median over seeds below 0 for every observer",
             holds=(largest > 0).all() and (stable < 0).all(),
         ),
-        numbers(
+        derived(
             "table1-volume",
             "The exponents of a flow sum to the mean log |det J| (largest relative difference).",
             0,
             float(off.max()),
             atol=1e-6,
-            kind="derived",
             source="they are equal in exact arithmetic",
-            exact=True,
         ),
     ]
 
 
-def states_of_observers(dataset: "xarray.Dataset") -> Claim:
+def states_of_observers(dataset: xarray.Dataset) -> Claim:
     """The states that DEER finds against those of a scan."""
     agree = (dataset.observer_error < 1e-3).all() and (dataset.apart < 1e-6).all()
     return statement(
@@ -238,11 +227,9 @@ def states_of_observers(dataset: "xarray.Dataset") -> Claim:
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Table 1 as a figure: exponents and iterations of each flow and its observer."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 3.0))
+    fig = study.figure.empty(7.0, 3.0)
     left, right = fig.subplots(1, 2, sharey=True)
     blue, orange = curves.SHADES[1:3]
     rows = np.arange(len(dataset["flow"]))
@@ -267,7 +254,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     right.set(xscale="log", xlim=(1, 2 * T), xlabel=f"iterations of DEER (dotted: T = {T})")
     left.set_title("Predictability")
     right.set_title("Iterations: median, minimum to maximum")
-    fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    study.figure.legend_above(fig, left)
     return fig
 
 

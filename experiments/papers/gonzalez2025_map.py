@@ -19,10 +19,10 @@ Takes about ten seconds on one core.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _driven import driven, sample
 from _iterations import count_iterations
 from _kit import curves, fields
@@ -31,12 +31,8 @@ from jax.scipy.special import logsumexp
 
 from gradflow import flow, study
 from gradflow.study import Claim, statement
+from gradflow.study.figure import Axes, Figure
 from gradflow.unroll.affine import linearised_scan
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -44,13 +40,13 @@ class Config(study.Config):
     """The networks, and how long they run."""
 
     num_seeds: int = fields.num_seeds(3)
-    units: int = study.field(100, help="Units D.", positive=True)
-    gains: tuple[float, ...] = study.field(
-        (0.5, 0.65, 0.8, 0.95, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2.0), help="Gains g.", positive=True
+    units: int = fields.positive(100, help="Units D.")
+    gains: tuple[float, ...] = fields.positive(
+        (0.5, 0.65, 0.8, 0.95, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2.0), help="Gains g."
     )
-    num_steps: int = study.field(500, help="Largest length T.", positive=True)
-    num_lengths: int = study.field(
-        12, help="Number of lengths from 10 to T, evenly spaced in log T.", positive=True
+    num_steps: int = fields.positive(500, help="Largest length T.")
+    num_lengths: int = fields.positive(
+        12, help="Number of lengths from 10 to T, evenly spaced in log T."
     )
 
 
@@ -60,10 +56,8 @@ def lengths_of(config: Config) -> np.ndarray:
     return np.unique(np.geomspace(min(10, T), T, config.num_lengths).round().astype(int))
 
 
-def solve(config: Config, gain: float) -> "xarray.Dataset":
+def solve(config: Config, gain: float) -> xarray.Dataset:
     """Measures the networks of one gain: iterations by seed and length, exponents by seed."""
-    import xarray
-
     D, T, lengths = config.units, config.num_steps, lengths_of(config)
     counts, exponents = [], []
     for seed in range(config.num_seeds):
@@ -84,10 +78,8 @@ def solve(config: Config, gain: float) -> "xarray.Dataset":
     )
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures all gains; dimensions gain, seed, length."""
-    import xarray
-
     parts = [
         once(f"gain={gain:g}", partial(solve, config, gain))
         for gain in study.progress(config.gains, "gains")
@@ -100,7 +92,7 @@ def theory(exponent: np.ndarray, length: int) -> np.ndarray:
     return 2 * np.asarray(logsumexp(np.asarray(exponent)[..., None] * np.arange(length), axis=-1))
 
 
-def map_of(dataset: "xarray.Dataset") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def map_of(dataset: xarray.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Computes exponents in ascending order, and iterations and theory by (exponent, length)."""
     exponents = dataset.exponent.median("seed").values
     order = np.argsort(exponents)
@@ -109,7 +101,7 @@ def map_of(dataset: "xarray.Dataset") -> tuple[np.ndarray, np.ndarray, np.ndarra
     return exponents[order], counts[order], np.stack(predicted, axis=1)
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The iterations on both sides of zero exponent, and the theory."""
     from scipy.stats import spearmanr
 
@@ -165,13 +157,11 @@ def growth(lengths: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.polyfit(np.log(lengths[long]), np.log(counts[:, long].T), 1)[0]
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Fig. 2: theory, iterations, and iterations at the largest length."""
-    from matplotlib.figure import Figure
-
     exponents, counts, predicted = map_of(dataset)
     lengths = dataset.length.values
-    fig = Figure(figsize=(7.0, 2.6))
+    fig = study.figure.empty(7.0, 2.6)
     axes = fig.subplots(1, 3)
     blue = curves.SHADES[1]
     for ax, values, title in ((axes[0], predicted, "Theory"), (axes[1], counts, "Iterations")):
@@ -187,7 +177,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
 
 
 def _heat(
-    fig: "Figure", ax: "Axes", exponents: np.ndarray, lengths: np.ndarray, values: np.ndarray
+    fig: Figure, ax: Axes, exponents: np.ndarray, lengths: np.ndarray, values: np.ndarray
 ) -> None:
     mesh = ax.pcolormesh(exponents, lengths, values.T, shading="gouraud", cmap="cividis")
     fig.colorbar(mesh, ax=ax)

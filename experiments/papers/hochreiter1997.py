@@ -20,26 +20,25 @@ Takes about a minute on two cores, and some minutes more with adding. --full inc
 
 import math
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _kit import fields
+import xarray
+from _kit import fields, runs
+from _kit.trained import begin, setup, unit
 from _paper import Paper
-from _training import begin_seeds, last, trained
+from _training import last, trained
 
 from gradflow import study
 from gradflow.cells import resolve
 from gradflow.spec import check_name
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
+from gradflow.study.figure import Figure
 from gradflow.tasks import Batch, Task, resolve_task
-from gradflow.train import Schedule, Training, resolve_clipping, resolve_optimiser
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
+from gradflow.train import Schedule
 
 LAST_WEIGHT = 100.0
 
@@ -103,13 +102,11 @@ class Config(study.Config):
     problem: tuple[str, ...] = study.field(
         ("noise-free", "order"), help="Problems: noise-free, order, adding."
     )
-    num_steps: int = study.field(
-        100, help="Time steps T, which are p in the noise-free problem.", positive=True
+    num_steps: int = fields.positive(
+        100, help="Time steps T, which are p in the noise-free problem."
     )
-    budget: float = study.field(
-        1.0, help="Factor that multiplies the updates of each problem.", positive=True
-    )
-    evaluations: int = study.field(40, help="Most evaluations of a run.", positive=True)
+    budget: float = fields.positive(1.0, help="Factor that multiplies the updates of each problem.")
+    evaluations: int = fields.positive(40, help="Most evaluations of a run.")
     eval_size: int = fields.eval_size(1000)
     num_seeds: int = fields.num_seeds(5)
     precision: Literal["float64", "float32"] = study.field("float32", help="Precision of the run.")
@@ -141,48 +138,44 @@ def task_of(problem: str, num_steps: int) -> Task:
     return resolve_task(f"{name}(num_steps={num_steps})")
 
 
-def train(config: Config, problem: str, net: str, folder: Any) -> "xarray.Dataset":
+def train(config: Config, problem: str, net: str, folder: Path | None) -> xarray.Dataset:
     """Trains all seeds of one network on one problem; dimensions seed, evaluation.
 
     The problems are evaluated after different numbers of updates.
     """
     chosen, task = PROBLEMS[problem], task_of(problem, config.num_steps)
     spec, units = chosen.nets[net]
-    training = Training(
+    training = setup(
+        config,
         resolve(spec)(task.input_size, units),
         task,
-        resolve_optimiser("adam"),
-        clipping=resolve_clipping("global_norm(threshold=1.0)"),
+        clipping="global_norm(threshold=1.0)",
         batch_size=chosen.batch_size,
-        eval_size=config.eval_size,
     )
     every = max(1, int(chosen.num_updates * config.budget) // config.evaluations)
-    begun = begin_seeds(training, config, chosen.learning_rate)
+    begun = begin(training, runs.keys(config), [(chosen.learning_rate,)])
     schedule = Schedule(every * config.evaluations, every)
     identity = {"problem": problem, "net": net, "steps": config.num_steps, "every": every}
-    found, _ = trained(training, begun, schedule, folder=folder(), identity=identity)
+    found, _ = trained(training, begun, schedule, folder=folder, identity=identity)
     sequences = ("evaluation", found["update"].values * chosen.batch_size)
     names = {"update": "evaluation"}
     found = found[["accuracy", "solved_at"]].drop_vars("update").rename_dims(names)
     return found.assign(sequences=sequences, solved_at=found.solved_at * chosen.batch_size)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains every network on every problem; dimensions problem, net, seed, evaluation.
 
     Raises:
       ValueError: If a problem is unknown.
     """
-    import xarray
-
-    def unit(problem: str, net: str) -> "xarray.Dataset":
-        name = f"{problem}-{net}"
-        return once(name, partial(train, config, problem, net, partial(once.folder, name)))
-
     for problem in config.problem:
         check_name("problem", problem, PROBLEMS)
     nets = ("lstm", "tanh")
-    parts = [xarray.concat([unit(p, n) for n in nets], dim="net") for p in config.problem]
+    parts = [
+        xarray.concat([unit(once, f"{p}-{n}", train, config, p, n) for n in nets], dim="net")
+        for p in config.problem
+    ]
     found = xarray.concat(parts, dim="problem")
     found = found.assign_coords(problem=list(config.problem), net=list(nets))
     return found.assign(variance=("way", variances(config)))
@@ -196,28 +189,26 @@ def variances(config: Config) -> list[float]:
     return [float(jnp.mean((target - 0.5) ** 2)), task.baseline]
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The baseline of adding, and the problems that were run."""
     problems = [str(problem) for problem in dataset.problem.values]
     found = [about(dataset.sel(problem=problem), problem) for problem in problems]
     return [baseline_of_adding(dataset), *(claim for each in found for claim in each)]
 
 
-def baseline_of_adding(dataset: "xarray.Dataset") -> Claim:
+def baseline_of_adding(dataset: xarray.Dataset) -> Claim:
     """The error of the best constant answer."""
-    return numbers(
+    return derived(
         "battery-baseline",
         "The answer 0.5 to adding has the mean square error (2 - P)/48.",
         dataset.variance.values[1],
         dataset.variance.values[0],
         atol=0.002,
-        kind="derived",
         source="(2 - P)/48, where P is the probability that the first pair is marked",
-        exact=True,
     )
 
 
-def about(data: "xarray.Dataset", problem: str) -> list[Claim]:
+def about(data: xarray.Dataset, problem: str) -> list[Claim]:
     """The networks on one problem."""
     most = float(data.sequences.max())
     # With fewer sequences the run cannot decide how many an LSTM needs.
@@ -234,12 +225,12 @@ def source_of(problem: str) -> str:
     return f"{PROBLEMS[problem].table} (read through a re-implementation)"
 
 
-def median_solved_at(data: "xarray.Dataset") -> float:
+def median_solved_at(data: xarray.Dataset) -> float:
     """The median number of sequences after which an LSTM has solved a problem."""
     return float(np.median(data.solved_at.sel(net="lstm").fillna(np.inf)))
 
 
-def lstm_solves(data: "xarray.Dataset", problem: str, most: float) -> Claim:
+def lstm_solves(data: xarray.Dataset, problem: str, most: float) -> Claim:
     """The fraction of LSTMs that solve a problem."""
     median = median_solved_at(data)
     seen = f"{median:.0f} sequences" if np.isfinite(median) else f"over {most:.0f} sequences"
@@ -253,7 +244,7 @@ def lstm_solves(data: "xarray.Dataset", problem: str, most: float) -> Claim:
     )
 
 
-def tanh_fails(data: "xarray.Dataset", problem: str) -> Claim:
+def tanh_fails(data: xarray.Dataset, problem: str) -> Claim:
     """The fraction of tanh RNNs that solve a problem, and their accuracy."""
     solved = float(data.solved_at.sel(net="tanh").notnull().mean("seed"))
     accuracy = float(np.median(last(data.accuracy.sel(net="tanh").rename(evaluation="update"))))
@@ -283,7 +274,7 @@ def tanh_fails(data: "xarray.Dataset", problem: str) -> Claim:
     )
 
 
-def sequences_needed(data: "xarray.Dataset", problem: str, most: float) -> Claim:
+def sequences_needed(data: xarray.Dataset, problem: str, most: float) -> Claim:
     """The sequences that an LSTM needs, against the paper's number."""
     median, published = median_solved_at(data), PROBLEMS[problem].published
     return statement(
@@ -297,12 +288,10 @@ def sequences_needed(data: "xarray.Dataset", problem: str, most: float) -> Claim
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Accuracy against the sequences seen, one panel for each problem."""
-    from matplotlib.figure import Figure
-
     problems = [str(problem) for problem in dataset.problem.values]
-    fig = Figure(figsize=(1.2 + 2.3 * len(problems), 2.8))
+    fig = study.figure.empty(1.2 + 2.3 * len(problems), 2.8)
     axes = fig.subplots(1, len(problems), squeeze=False, sharey=True)[0]
     for ax, problem in zip(axes, problems, strict=True):
         data = dataset.sel(problem=problem)

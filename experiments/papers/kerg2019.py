@@ -19,11 +19,11 @@ Takes about 10 seconds on two cores.
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import fields
 from _paper import Paper
 from jax.scipy.linalg import solve_triangular
@@ -31,11 +31,8 @@ from jax.scipy.linalg import solve_triangular
 from gradflow import flow, study, unroll
 from gradflow.cells import rnn
 from gradflow.devices import map_runs
-from gradflow.study import Claim, numbers, statement
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
+from gradflow.study import Claim, derived, numbers, statement
+from gradflow.study.figure import Figure
 
 UNITS = 100
 MEMORY_STEPS = 150
@@ -52,7 +49,7 @@ TABLE_6 = np.array(
 class Config(study.Config):
     """The number of initial states and of steps."""
 
-    num_starts: int = study.field(1000, help="Initial states on the unit sphere.", positive=True)
+    num_starts: int = fields.positive(1000, help="Initial states on the unit sphere.")
     num_steps: int = fields.num_steps(125)
 
 
@@ -78,10 +75,8 @@ def fisher_memory(matrix: jax.Array) -> jax.Array:
     return jnp.sum(solve_triangular(root, e.T, lower=True) ** 2, axis=0)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures the transients from random states, ‖Θ^t‖_F by `flow`, and the Fisher memory."""
-    import xarray
-
     del once  # it takes seconds
     cell = rnn(1, UNITS, activation="identity")
     sampled = jax.random.normal(jax.random.key(config.seed), (config.num_starts, UNITS))
@@ -132,12 +127,12 @@ def powers(num_steps: int) -> np.ndarray:
     return logs
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The Fisher memory of Table 6, and the transients of Fig. 1."""
     return [*about_memory(dataset), *about_transients(dataset)]
 
 
-def about_memory(dataset: "xarray.Dataset") -> list[Claim]:
+def about_memory(dataset: xarray.Dataset) -> list[Claim]:
     """J_tot of each network of the table, and of all of them against a normal network."""
     memory = dataset.memory.sum("lag").values
     weights = zip(np.ndindex(2, 2, 3), product(DIAGONALS, BETAS, ALPHAS), strict=True)
@@ -173,7 +168,7 @@ def about_memory(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_transients(dataset: "xarray.Dataset") -> list[Claim]:
+def about_transients(dataset: xarray.Dataset) -> list[Claim]:
     """‖Θ^t‖_F against NumPy and against sampled states, and the growth of the transients."""
     longest = min(UNITS, dataset.sizes["time"])
     ends = dataset.log_frobenius.values[:, :, UNITS:]
@@ -181,15 +176,13 @@ def about_transients(dataset: "xarray.Dataset") -> list[Claim]:
     rms = np.exp(dataset.log_frobenius.values[:, :, :UNITS]) / np.sqrt(UNITS)
     sampled = np.sqrt(dataset.mean_square.values[:, :, :UNITS])
     return [
-        numbers(
+        derived(
             "fig1-frobenius",
             "The flow measures log ‖Θ^t‖_F, here at t = 0, 25, 50, 75, 99 and alpha = 1.05.",
             powers(longest)[:, -1, [0, 25, 50, 75, 99]],
             dataset.log_frobenius.values[:, -1, [0, 25, 50, 75, 99]],
             atol=1e-9,
-            kind="derived",
             source="powers of Θ in NumPy",
-            exact=True,
         ),
         numbers(
             "fig1-transients",
@@ -215,11 +208,9 @@ def about_transients(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """The transients on the left, the Fisher memory on the right."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 3.0))
+    fig = study.figure.empty(7.0, 3.0)
     left, right = fig.subplots(1, 2)
     colors = ("#0072B2", "#D55E00", "#009E73")
     for beta, look in zip(dataset.beta.values, ("-", "--"), strict=True):
@@ -245,11 +236,9 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def figure_table(dataset: "xarray.Dataset") -> "Figure":
+def figure_table(dataset: xarray.Dataset) -> Figure:
     """J_tot of Table 6, as published and as measured."""
-    from matplotlib.figure import Figure
-
-    fig = Figure()
+    fig = study.figure.empty()
     ax = fig.subplots()
     memory = dataset.memory.sum("lag").values
     shapes = ("o", "s", "^", "D")

@@ -28,32 +28,29 @@ last evaluation.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _kit import curves, fields
+import xarray
+from _kit import curves, fields, runs
+from _kit.trained import begin, unit
 from _paper import Paper
-from _training import begin_seeds, cached, first_below, trained
+from _training import first_below, trained
 
-from gradflow import Cell, flow, study
+from gradflow import Cell, Params, flow, study
 from gradflow.cells import resolve, rnn
 from gradflow.cells.orthogonal import modrelu
 from gradflow.spec import check_name
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
+from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import Task, resolve_task
 from gradflow.train import Schedule, Training
 from gradflow.train.optimisers import Optimiser, rmsprop
 from gradflow.train.prober import Prober
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
 
 BELOW = 0.5
 """The fraction of the baseline below which a network counts as using its memory."""
@@ -70,7 +67,7 @@ def modrelu_rnn(input_size: int, hidden_size: int) -> Cell:
     """h_t = modReLU(W_h h_{t-1} + W_x x_t, b), W_h initialised as orthogonal, b = 0."""
     plain = rnn(input_size, hidden_size, recurrent_init="orthogonal", input_init="glorot")
 
-    def step(params: "Params", h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         h = modrelu(params["W_h"] @ h + params["W_x"] @ x, params["b"])
         return h, h
 
@@ -102,7 +99,7 @@ class Net(NamedTuple):
 def _rmsprop(net: Net, learning_rate: Any) -> optax.GradientTransformationExtraArgs:
     factor = net.slow_rate / net.rate
 
-    def slowed(updates: "Params", _: Any) -> "Params":
+    def slowed(updates: Params, _: Any) -> Params:
         cell = {k: factor * v if k in net.slow else v for k, v in updates["cell"].items()}
         return {**updates, "cell": cell}
 
@@ -125,7 +122,7 @@ class Config(study.Config):
     nets: tuple[str, ...] = study.field(
         ("RNN", "RNN-orth", "LSTM"), help="Networks: RNN, RNN-orth, expRNN, nnRNN, LSTM."
     )
-    lengths: tuple[int, ...] = study.field((200,), help="Numbers T of blanks.", positive=True)
+    lengths: tuple[int, ...] = fields.positive((200,), help="Numbers T of blanks.")
     hidden_size: int = fields.hidden_size(128)
     batch_size: int = fields.batch_size(10)
     num_updates: int = fields.num_updates(2500)
@@ -140,42 +137,40 @@ def copy(length: int) -> Task:
     return resolve_task(f"copy(lag={length})")
 
 
-def reach(cell: Cell, params: "Params", inputs: jax.Array) -> dict[str, jax.Array]:
+def reach(cell: Cell, params: Params, inputs: jax.Array) -> dict[str, jax.Array]:
     """Computes log ‖∂s_T/∂s_k‖ of the whole carry for every lag T - k of one sequence."""
     return {"log_norm": flow.log_norms(cell, params, inputs)}
 
 
-def train(config: Config, name: str, length: int, folder: Any) -> "xarray.Dataset":
+def train(config: Config, name: str, length: int, folder: Path | None) -> xarray.Dataset:
     """Trains all seeds of one network; measures its gradients before and after."""
     net, task = NETS[name], copy(length)
     cell = net.make(task.input_size, config.hidden_size)
     training = Training(
         cell, task, net.optimiser(), batch_size=config.batch_size, eval_size=config.eval_size
     )
-    runs = begin_seeds(training, config, net.rate)
-    start = jax.device_get(runs.params["cell"])
+    begun = begin(training, runs.keys(config), [(net.rate,)])
+    start = jax.device_get(begun.params["cell"])
     schedule = Schedule(config.num_updates, config.eval_every, early_stop=False)
     identity = {"net": name, "length": length, "updates": config.num_updates}
-    found, end = trained(training, runs, schedule, folder=folder(), identity=identity)
+    found, end = trained(training, begun, schedule, folder=folder, identity=identity)
     inputs = task.sample(jax.random.key(config.seed + 1), PROBED).inputs
     prober = Prober(partial(reach, cell), jnp.swapaxes(inputs, 0, 1))
     norms = [prober(params)["log_norm"] for params in (start, end["cell"])]
     return found.assign(log_norm=(("when", "seed", "lag"), np.stack(norms)))
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains every network at every length; dimensions length, net, seed, update or lag."""
-    import xarray
-
     for name in config.nets:
         check_name("network", name, NETS)
 
-    def unit(name: str, length: int) -> "xarray.Dataset":
-        found = cached(once, f"{name}-{length}", train, config, name, length)
+    def trained_at(name: str, length: int) -> xarray.Dataset:
+        found = unit(once, f"{name}-{length}", train, config, name, length)
         return found.assign_coords(lag=np.arange(found.sizes["lag"]))
 
     at = [
-        xarray.concat([unit(name, length) for name in config.nets], dim="net")
+        xarray.concat([trained_at(name, length) for name in config.nets], dim="net")
         for length in config.lengths
     ]
     return (
@@ -185,7 +180,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The baseline, the gradients at initialisation, and which networks use their memory."""
     names = [str(name) for name in dataset.net.values]
     isometries = [name for name in names if name in ("RNN-orth", "expRNN")]
@@ -200,34 +195,30 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
 
 def baselines() -> Claim:
     """The memoryless baselines of the task."""
-    return numbers(
+    return derived(
         "fig2-line",
         "The memoryless baseline is 10 log 8/(T + 20), here at T = 100, 200, 300, 500, 1000, 2000.",
         [0.1733, 0.0945, 0.0650, 0.0400, 0.0204, 0.0103],
         [copy(T).baseline for T in (100, 200, 300, 500, 1000, 2000)],
         atol=5e-5,
-        kind="derived",
         source="Arjovsky 2016, section 4.1: 10 log 8/(T + 20)",
-        exact=True,
     )
 
 
-def about_start(dataset: "xarray.Dataset", isometries: list[str]) -> Claim:
+def about_start(dataset: xarray.Dataset, isometries: list[str]) -> Claim:
     """The gradients of the orthogonal networks at initialisation."""
-    return numbers(
+    return derived(
         "fig2-birth",
         f"At initialisation ‖∂s_T/∂s_k‖ of {' and '.join(isometries)} is 1 at every lag "
         "(measured: the log norm furthest from 0).",
         0,
         float(abs(dataset.log_norm.sel(net=isometries, when="start")).max()),
         atol=1e-4,
-        kind="derived",
         source="modReLU is the identity at b = 0; the matrix is initialised in float32",
-        exact=True,
     )
 
 
-def _falls(data: "xarray.Dataset", name: str) -> Claim:
+def _falls(data: xarray.Dataset, name: str) -> Claim:
     length, fraction = int(data.length), data.loss.sel(net=name) / data.baseline
     at = float(np.median(first_below(fraction, BELOW)))
     return statement(
@@ -245,7 +236,7 @@ def _falls(data: "xarray.Dataset", name: str) -> Claim:
     )
 
 
-def _stays(data: "xarray.Dataset", name: str) -> Claim:
+def _stays(data: xarray.Dataset, name: str) -> Claim:
     return numbers(
         f"fig2-{name}-{int(data.length)}",
         f"The loss of {name} at T = {int(data.length)} stays at the memoryless baseline.",
@@ -265,12 +256,10 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Losses, and gradients against the lag before and after training; one row per length."""
-    from matplotlib.figure import Figure
-
     lengths = dataset.length.values
-    fig = Figure(figsize=(8.4, 0.4 + 2.5 * len(lengths)))
+    fig = study.figure.empty(8.4, 0.4 + 2.5 * len(lengths))
     for row, length in zip(fig.subplots(len(lengths), 3, squeeze=False), lengths, strict=True):
         data = dataset.sel(length=length)
         _draw_losses(row[0], data)
@@ -286,7 +275,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _draw_losses(ax: "Axes", data: "xarray.Dataset") -> None:
+def _draw_losses(ax: Axes, data: xarray.Dataset) -> None:
     _draw(ax, data["update"], data.loss)
     baseline = float(data.baseline)
     ax.axhline(baseline, color="0.4", lw=0.8)
@@ -296,7 +285,7 @@ def _draw_losses(ax: "Axes", data: "xarray.Dataset") -> None:
     ax.set_title(f"copy memory, T = {int(data.length)}")
 
 
-def _draw(ax: "Axes", x: Any, values: "xarray.DataArray") -> None:
+def _draw(ax: Axes, x: Any, values: xarray.DataArray) -> None:
     for name in map(str, values.net.values):
         look = {**LOOKS[name], "markevery": 0.2, "markersize": 3, "label": name}
         study.figure.band(ax, x, values.sel(net=name), "seed", **look)

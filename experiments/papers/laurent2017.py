@@ -16,11 +16,11 @@ Takes about 30 seconds on two cores.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import fields, runs
 from _paper import Paper
 
@@ -28,10 +28,7 @@ from gradflow import flow, study, unroll
 from gradflow.cells import LSTMCarry, cfn, gru_reset_before, lstm
 from gradflow.devices import map_runs
 from gradflow.study import Claim, numbers, statement
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
+from gradflow.study.figure import Figure
 
 A_Z, A_R, R = ((0, 1), (1, 1)), ((0, 1), (1, 0)), ((-5, -8), (8, 5))
 A_IF, A_O, A_G = ((-10, -10), (10, 10)), ((10, -10), (10, -10)), ((10, -80), (80, -10))
@@ -47,11 +44,9 @@ class Config(study.Config):
     """The length and the number of the trajectories."""
 
     num_steps: int = fields.num_steps(20000)
-    num_starts: int = study.field(3, help="Initial states of the exponents.", positive=True)
-    num_near: int = study.field(
-        2000, help="Initial states within 1e-7 of one point.", positive=True
-    )
-    num_cfn: int = study.field(200, help="Chaos-free networks.", positive=True)
+    num_starts: int = fields.positive(3, help="Initial states of the exponents.")
+    num_near: int = fields.positive(2000, help="Initial states within 1e-7 of one point.")
+    num_cfn: int = fields.positive(200, help="Chaos-free networks.")
 
 
 def cells() -> dict:
@@ -67,19 +62,15 @@ def cells() -> dict:
     return {"gru": (gru_reset_before(0, 2), gru), "lstm": (lstm(0, 2), gates)}
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures trajectories, exponents and diverging pairs; and where chaos-free networks end."""
-    import xarray
-
     starts = np.random.default_rng(config.seed).uniform(size=(config.num_starts, 4))
     parts = [once(f"net={net}", lambda net=net: _measure(config, net, starts)) for net in NETS]
     data = xarray.concat(parts, dim="net")
     return data.assign(cfn=(("cfn_net",), _chaos_free(config))).assign_coords(net=list(NETS))
 
 
-def _measure(config: Config, net: str, starts: np.ndarray) -> "xarray.Dataset":
-    import xarray
-
+def _measure(config: Config, net: str, starts: np.ndarray) -> xarray.Dataset:
     cell, params = cells()[net]
     inputs = jnp.zeros((config.num_steps, 0))
 
@@ -167,7 +158,7 @@ def _chaos_free(config: Config) -> np.ndarray:
     return np.asarray(jax.jit(map_runs(last))(keys))
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The chaos of both networks, and the chaos-free network."""
     return [
         *about_gated(dataset, "gru", "ac"),
@@ -176,7 +167,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_gated(dataset: "xarray.Dataset", net: str, panels: str) -> list[Claim]:
+def about_gated(dataset: xarray.Dataset, net: str, panels: str) -> list[Claim]:
     """The exponent of a network, its attractor, and how its trajectories diverge."""
     data, name = dataset.sel(net=net), net.upper()
     covered = np.ptp(data.near.values, axis=0) / np.ptp(data.path.values, axis=0)
@@ -225,7 +216,7 @@ def about_gated(dataset: "xarray.Dataset", net: str, panels: str) -> list[Claim]
     ]
 
 
-def about_cfn(dataset: "xarray.Dataset") -> Claim:
+def about_cfn(dataset: xarray.Dataset) -> Claim:
     """The chaos-free network."""
     largest = float(dataset.cfn.max())
     return statement(
@@ -240,11 +231,9 @@ def about_cfn(dataset: "xarray.Dataset") -> Claim:
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """The attractors above, the diverging pairs below, as in the paper."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 5.0))
+    fig = study.figure.empty(7.0, 5.0)
     axes = fig.subplots(2, 2)
     for column, net in enumerate(NETS):
         data, (top, bottom) = dataset.sel(net=net), axes[:, column]

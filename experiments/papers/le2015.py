@@ -17,25 +17,25 @@ Takes about four minutes on two cores. A killed run resumes from its last evalua
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _kit import fields
+import xarray
+from _kit import fields, runs
+from _kit.trained import begin, setup, unit
 from _paper import Paper
-from _training import begin_seeds, cached, first_below, last, trained
+from _training import first_below, last, trained
 
 from gradflow import study
 from gradflow.cells import resolve
 from gradflow.spec import check_name
 from gradflow.study import Claim, numbers, statement
+from gradflow.study.figure import Figure
 from gradflow.tasks import resolve_task
-from gradflow.train import Progress, Schedule, Training, resolve_clipping, resolve_optimiser
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
+from gradflow.train import Progress, Schedule
 
 G = "recurrent_init='glorot', input_init='glorot'"
 CELLS = {
@@ -71,21 +71,16 @@ class Config(study.Config):
     precision: Literal["float64", "float32"] = fields.training_precision()
 
 
-def train(config: Config, name: str, folder: Any) -> "xarray.Dataset":
+def train(config: Config, name: str, folder: Path | None) -> xarray.Dataset:
     """Trains all seeds of one cell."""
     task = resolve_task(f"adding(num_steps={config.num_steps})")
-    training = Training(
-        resolve(CELLS[name])(task.input_size, config.hidden_size),
-        task,
-        resolve_optimiser("adam"),
-        clipping=resolve_clipping("global_norm(threshold=1.0)"),
-        eval_size=config.eval_size,
-    )
-    runs = begin_seeds(training, config, LEARNING_RATE)
+    cell = resolve(CELLS[name])(task.input_size, config.hidden_size)
+    training = setup(config, cell, task, clipping="global_norm(threshold=1.0)")
+    begun = begin(training, runs.keys(config), [(LEARNING_RATE,)])
     schedule = Schedule(config.num_updates, config.eval_every, early_stop=False)
     identity = {"cell": name, "steps": config.num_steps, "updates": config.num_updates}
-    options = {"folder": folder(), "identity": identity, "enough": all_solved}
-    return trained(training, runs, schedule, **options)[0]
+    options = {"folder": folder, "identity": identity, "enough": all_solved}
+    return trained(training, begun, schedule, **options)[0]
 
 
 def all_solved(progress: Progress) -> bool:
@@ -94,24 +89,22 @@ def all_solved(progress: Progress) -> bool:
     return bool(np.all(loss[np.isfinite(loss).any(axis=1)][-1] < SOLVED))
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains every cell; dimensions cell, seed, update."""
-    import xarray
-
     for name in config.cell:
         check_name("cell", name, CELLS)
     task = resolve_task(f"adding(num_steps={config.num_steps})")
     batch = task.sample(jax.random.key(config.seed), 20000)
     target = jnp.sum(batch.targets[..., 0] * batch.weights, axis=0)
     found = xarray.concat(
-        [cached(once, name, train, config, name) for name in config.cell], dim="cell"
+        [unit(once, name, train, config, name) for name in config.cell], dim="cell"
     )
     return found.assign_coords(cell=list(config.cell)).assign(
         baseline=((), float(jnp.mean((target - 1) ** 2))), num_steps=((), config.num_steps)
     )
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The error of the constant answer, and which of the cells solve the problem."""
     baseline = numbers(
         "adding-baseline",
@@ -125,7 +118,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     return [baseline, *(about(dataset.loss, name) for name in BOUNDS if name in dataset.cell)]
 
 
-def about(losses: "xarray.DataArray", name: str) -> Claim:
+def about(losses: xarray.DataArray, name: str) -> Claim:
     """Whether a cell solves the problem."""
     (words, low, high), loss = BOUNDS[name], losses.sel(cell=name)
     median = float(np.median(last(loss)))
@@ -143,11 +136,9 @@ def about(losses: "xarray.DataArray", name: str) -> Claim:
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """The test error against the update, and the error of the constant answer."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(5.2, 3.4))
+    fig = study.figure.empty(5.2, 3.4)
     ax = fig.subplots()
     for index, cell in enumerate(map(str, dataset.cell.values)):
         look = study.figure.cell_style("rnn" if cell == "tanh" else cell, index)

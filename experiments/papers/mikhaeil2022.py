@@ -28,29 +28,25 @@ run resumes from its last checkpoint.
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import xarray
 from _forcing import CELLS, pseudo_inverse, squared_error, with_hidden
-from _kit import curves, fields
+from _kit import curves, fields, trained
 from _lorenz import DT, exponents, orbit, spectral_distance, state_space_distance
 from _maps import rates, theorems
 from _paper import Paper
-from _training import cached
 
-from gradflow import Cell, study, unroll
+from gradflow import Cell, Params, study, unroll
 from gradflow.spec import check_name
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
+from gradflow.study.figure import Figure
 from gradflow.train import Descent, Schedule, Source, descend, fit
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
 
 VOLUME = -41 / 3
 """The divergence of the Lorenz flow, -(σ + 1 + β)."""
@@ -65,19 +61,17 @@ class Config(study.Config):
     """The RNNs, the intervals of forcing, and the size of training and evaluation."""
 
     cells: tuple[str, ...] = study.field(("plrnn", "rnn", "lstm"), help="RNNs: plrnn, rnn, lstm.")
-    intervals: tuple[int, ...] = study.field(
-        (5, 10, 30, 60, 150), help="τ in steps, ascending.", positive=True
+    intervals: tuple[int, ...] = fields.positive(
+        (5, 10, 30, 60, 150), help="τ in steps, ascending."
     )
     hidden_size: int = fields.hidden_size(20)
     num_steps: int = fields.num_steps(150)
     batch_size: int = fields.batch_size(16)
-    num_updates: int = study.field(3000, help="Updates.", positive=True)
-    chunk: int = study.field(500, help="Updates between two checkpoints.", positive=True)
-    learning_rate: float = study.field(3e-3, help="Learning rate of Adam.", positive=True)
-    num_data: int = study.field(20000, help="Samples of the flow.", positive=True)
-    num_generated: int = study.field(
-        10000, help="Time steps of an autoregressive run.", positive=True
-    )
+    num_updates: int = fields.positive(3000, help="Updates.")
+    chunk: int = fields.positive(500, help="Updates between two checkpoints.")
+    learning_rate: float = fields.positive(3e-3, help="Learning rate of Adam.")
+    num_data: int = fields.positive(20000, help="Samples of the flow.")
+    num_generated: int = fields.positive(10000, help="Time steps of an autoregressive run.")
     num_seeds: int = fields.num_seeds(3)
     precision: Literal["float64", "float32"] = fields.training_precision()
 
@@ -103,9 +97,9 @@ def gradient(
     series: jax.Array,
     interval: jax.Array,
     is_unforced: jax.Array,
-    params: "Params",
+    params: Params,
     update: jax.Array,
-) -> "tuple[Params, None]":
+) -> tuple[Params, None]:
     """Computes the gradient on the batch of an update, rescaled to norm 1 without forcing."""
     key = jax.random.fold_in(jax.random.key(config.seed), update)
     latest = len(series) - config.num_steps - 1
@@ -117,7 +111,7 @@ def gradient(
     return jax.tree.map(lambda g: scale * g, slope), None
 
 
-def train(config: Config, cell: Cell, data: np.ndarray, folder: Any) -> "Params":
+def train(config: Config, cell: Cell, data: np.ndarray, folder: Path | None) -> Params:
     """Trains all seeds of one cell together, at every τ and without forcing."""
     settings = [*config.intervals, config.num_steps]
     interval = jnp.repeat(jnp.array(settings), config.num_seeds)
@@ -148,10 +142,10 @@ def train(config: Config, cell: Cell, data: np.ndarray, folder: Any) -> "Params"
     return last.state[0].params
 
 
-def free_runs(config: Config, cell: Cell, params: "Params", data: np.ndarray) -> np.ndarray:
+def free_runs(config: Config, cell: Cell, params: Params, data: np.ndarray) -> np.ndarray:
     """Runs each RNN autoregressively from the first sample; drops the first tenth of the steps."""
 
-    def one(params: "Params") -> jax.Array:
+    def one(params: Params) -> jax.Array:
         h = pseudo_inverse(params["B"]) @ jnp.asarray(data[0], params["B"].dtype)
         free = jnp.zeros((config.num_generated, 0), h.dtype)
         return unroll(cell, params["cell"], free, carry=with_hidden(cell, h)).outputs
@@ -160,12 +154,10 @@ def free_runs(config: Config, cell: Cell, params: "Params", data: np.ndarray) ->
     return np.asarray(outputs, np.float64)[:, config.num_generated // 10 :]
 
 
-def learn(config: Config, name: str, data: np.ndarray, folder: Any) -> "xarray.Dataset":
+def learn(config: Config, name: str, data: np.ndarray, folder: Path | None) -> xarray.Dataset:
     """Trains one cell and measures its autoregressive runs; dimensions setting, seed."""
-    import xarray
-
     cell = CELLS[name](config.hidden_size)
-    params = train(config, cell, data, folder())
+    params = train(config, cell, data, folder)
     generated = free_runs(config, cell, params, data)
     shape = (len(config.intervals) + 1, config.num_seeds)
     return xarray.Dataset(
@@ -179,16 +171,14 @@ def learn(config: Config, name: str, data: np.ndarray, folder: Any) -> "xarray.D
     )
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains every cell at every τ; measures the flow's exponents and the maps of the theorems."""
-    import xarray
-
     _check(config)
     with jax.enable_x64(True):
         data = orbit(config.num_data)
         measured, growth = exponents(config.num_data), theorems()
     data = (data - data.mean(axis=0)) / data.std(axis=0)
-    parts = [cached(once, name, learn, config, name, data) for name in config.cells]
+    parts = [trained.unit(once, name, learn, config, name, data) for name in config.cells]
     halves = data[: len(data) // 2], data[len(data) // 2 :]
     coords = {
         "setting": [*map(str, config.intervals), UNFORCED],
@@ -228,12 +218,12 @@ def _check(config: Config) -> None:
         )
 
 
-def predictable(dataset: "xarray.Dataset") -> float:
+def predictable(dataset: xarray.Dataset) -> float:
     """Computes τ_pred = ln 2 / λ_max in steps."""
     return float(np.log(2) / dataset.exponents[0] / DT)
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The exponents of the flow, the theorems, and the best τ of each cell."""
     return [
         *about_flow(dataset),
@@ -242,18 +232,16 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_flow(dataset: "xarray.Dataset") -> list[Claim]:
+def about_flow(dataset: xarray.Dataset) -> list[Claim]:
     """The exponents of the Lorenz flow."""
     return [
-        numbers(
+        derived(
             "fig1a-volume",
             "The exponents of the Lorenz flow, per time unit, sum to the divergence of the flow.",
             VOLUME,
             float(dataset.exponents.sum()),
             rtol=1e-4,
-            kind="derived",
             source="the divergence of the flow, -(σ + 1 + β)",
-            exact=True,
             digits=6,
         ),
         numbers(
@@ -269,7 +257,7 @@ def about_flow(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_map(data: "xarray.Dataset") -> Claim:
+def about_map(data: xarray.Dataset) -> Claim:
     """The rate at which the Jacobian of a map vanishes or explodes."""
     name, lags = str(data["map"].values), data.sizes["lag"] - 1
     norms, half = data.growth.values, lags // 2
@@ -277,19 +265,17 @@ def about_map(data: "xarray.Dataset") -> Claim:
         "cycle": ("vanishes on a stable cycle", 1),
         "chaos": ("explodes in chaos", 2),
     }[name]
-    return numbers(
+    return derived(
         f"fig1a-{name}",
         f"∂h_T/∂h_t {where}, at the rate of the largest exponent (nats per step).",
         float(data.rate),
         (norms[-1] - norms[half]) / (lags - half),
         atol=0.01,
-        kind="derived",
         source=f"the exponent in closed form, by theorem {theorem}",
-        exact=True,
     )
 
 
-def _learnt(data: "xarray.Dataset", tau: float) -> Claim:
+def _learnt(data: xarray.Dataset, tau: float) -> Claim:
     """Whether D_stsp is least near τ_pred, and below that without forcing."""
     name, intervals = str(data.cell.values), data.interval.values
     medians = data.state_space_distance.median("seed").values
@@ -319,11 +305,9 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Both distances against τ, dashed without forcing; and the maps of the theorems."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(8.4, 2.9))
+    fig = study.figure.empty(8.4, 2.9)
     left, middle, right = fig.subplots(1, 3)
     labels = {"state_space_distance": r"$D_{stsp}$ (nats)", "spectral_distance": r"$D_H$"}
     for ax, (name, label) in zip((left, middle), labels.items(), strict=True):
@@ -347,8 +331,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     right.set(xlabel="lag T − t (steps)", title="Theorems 1 and 2")
     right.set_ylabel(curves.norm_label("h", "h", earlier="t"))
     right.legend()
-    handles, names = left.get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside upper center", ncols=len(names))
+    study.figure.legend_above(fig, left)
     return fig
 
 

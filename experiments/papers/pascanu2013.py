@@ -17,25 +17,20 @@ Takes about 15 seconds on two cores.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import xarray
 from _kit import fields, runs
 from _paper import Paper
 
-from gradflow import Cell, flow, study, unroll
+from gradflow import Cell, Params, flow, study, unroll
 from gradflow.cells import rnn
 from gradflow.devices import map_runs
-from gradflow.study import Claim, numbers, statement
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
+from gradflow.study import Claim, derived, statement
+from gradflow.study.figure import Figure
 
 FOLD_W = 5.0
 START = 0.5
@@ -56,16 +51,16 @@ SHOWN = np.array([[5, 6.5], [-3.4, -2.4]])
 class Config(study.Config):
     """The grid of the surface, and the time in which the states settle."""
 
-    num_steps: int = study.field(50, help="Time steps of the model of Fig. 6.", positive=True)
-    grid: int = study.field(1201, help="Points along each axis of w and b.", positive=True)
-    settle: int = study.field(5000, help="Time steps until a state has settled.", positive=True)
+    num_steps: int = fields.positive(50, help="Time steps of the model of Fig. 6.")
+    grid: int = fields.positive(1201, help="Points along each axis of w and b.")
+    settle: int = fields.positive(5000, help="Time steps until a state has settled.")
     hidden_size: int = fields.hidden_size(50)
 
 
 def one_unit() -> Cell:
     """x_t = w σ(x_{t-1}) + b, with the carry x and the output σ(x)."""
 
-    def step(params: "Params", x: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(params: Params, x: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = params["w"] * jax.nn.sigmoid(x) + params["b"]
         return x, jax.nn.sigmoid(x)
 
@@ -154,10 +149,8 @@ def bound_gap(config: Config, activation: str, gamma: float) -> float:
     return float(jnp.max(jax.jit(map_runs(gap))(runs.keys(config))))
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Computes the surface with its wall and two descents, the settled states, and the bound."""
-    import xarray
-
     del once  # it takes seconds
     T = config.num_steps
     w, b = np.linspace(4, 7, config.grid), np.linspace(-4, -1, config.grid)
@@ -193,7 +186,7 @@ def _both(theta: np.ndarray, num_steps: int, updates: int) -> np.ndarray:
     return np.stack([descend(theta, num_steps, clip, updates) for clip in (False, True)])
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The bifurcations of Fig. 3, the wall and the steps of Fig. 6, and the bound of section 2."""
     return [
         *about_folds(dataset),
@@ -213,7 +206,7 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_folds(dataset: "xarray.Dataset") -> list[Claim]:
+def about_folds(dataset: xarray.Dataset) -> list[Claim]:
     """The two bifurcations of Fig. 3."""
     size = 0.5 * (1 + np.array([-1, 1]) * np.sqrt(1 - 4 / FOLD_W))  # σ(x) with w σ(1 - σ) = 1
     fold = np.log(size / (1 - size)) - FOLD_W * size
@@ -222,16 +215,14 @@ def about_folds(dataset: "xarray.Dataset") -> list[Claim]:
     inside = (b > low + FOLD_MARGIN) & (b < high - FOLD_MARGIN)
     outside = (b < low - FOLD_MARGIN) | (b > high + FOLD_MARGIN)
     return [
-        numbers(
+        derived(
             "fig3-folds",
             "At w = 5 the two folds are where the map's slope at a fixed point is 1 (measured: b).",
             fold,
             dataset.fold.values,
             atol=1e-5,
-            kind="derived",
             source="roots of w σ(x)(1 - σ(x)) = 1; the paper prints none",
             digits=7,
-            exact=True,
         ),
         statement(
             "fig3-bistable",
@@ -246,20 +237,18 @@ def about_folds(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_wall(dataset: "xarray.Dataset") -> list[Claim]:
+def about_wall(dataset: xarray.Dataset) -> list[Claim]:
     """The wall of Fig. 6."""
     gradient = dataset.gradient.values
     sigma = 1 / (1 + np.exp(-START))
     return [
-        numbers(
+        derived(
             "fig6-wall",
             "The wall is where x_0 is the unstable fixed point (b at w = 5, 5.5, 6, 6.5).",
             START - sigma * dataset.wall_w.values,
             dataset.wall.values,
             atol=1e-3,
             digits=6,
-            exact=True,
-            kind="derived",
             source="x_0 is the unstable fixed point, b = 0.5 - w σ(0.5)",
         ),
         statement(
@@ -275,7 +264,7 @@ def about_wall(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_steps(dataset: "xarray.Dataset") -> list[Claim]:
+def about_steps(dataset: xarray.Dataset) -> list[Claim]:
     """One step from the wall, plain and clipped."""
     moved = np.linalg.norm(np.diff(dataset.throw.values, axis=1)[:, 0], axis=-1)
     return [
@@ -289,25 +278,22 @@ def about_steps(dataset: "xarray.Dataset") -> list[Claim]:
             holds=moved[0] > 1,
             picture=True,
         ),
-        numbers(
+        derived(
             "fig6-clip",
             "The length of the clipped step is the learning rate times the threshold.",
             LEARNING_RATE * THRESHOLD,
             moved[1],
             rtol=1e-9,
-            kind="derived",
             source="Algorithm 1",
-            exact=True,
         ),
     ]
 
 
-def figure_6(dataset: "xarray.Dataset") -> "Figure":
+def figure_6(dataset: xarray.Dataset) -> Figure:
     """The surface of Fig. 6, with a plain descent (solid) and a clipped one (dashed)."""
-    from matplotlib.figure import Figure
     from mpl_toolkits.mplot3d import Axes3D
 
-    fig = Figure(figsize=(5.0, 4.0))
+    fig = study.figure.empty(5.0, 4.0)
     ax = fig.add_subplot(projection="3d", computed_zorder=False)
     assert isinstance(ax, Axes3D)
     w, b = np.meshgrid(dataset.w, dataset.b, indexing="ij")
@@ -345,11 +331,9 @@ def _cut(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     return start + min(1.0, float(times.min())) * way
 
 
-def figure_3(dataset: "xarray.Dataset") -> "Figure":
+def figure_3(dataset: xarray.Dataset) -> Figure:
     """The state at which the unit settles, against b."""
-    from matplotlib.figure import Figure
-
-    fig = Figure()
+    fig = study.figure.empty()
     ax = fig.subplots()
     for start, color in zip(dataset.settled.values.T, ("#0072B2", "#D55E00"), strict=True):
         ax.plot(dataset.fold_b, start, ".", color=color, ms=2)

@@ -21,32 +21,25 @@ its last evaluation.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
 import numpy as np
-from _kit import fields
+import xarray
+from _kit import fields, runs
+from _kit.trained import begin, setup, unit
 from _paper import Paper
-from _training import begin_seeds, cached, trained
+from _training import trained
 
 from gradflow import Cell, study, unroll
 from gradflow.cells import resolve
 from gradflow.spec import check_name
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, numbers, statement
+from gradflow.study.figure import Figure
 from gradflow.tasks import resolve_task
-from gradflow.train import (
-    Runs,
-    Schedule,
-    Training,
-    resolve_clipping,
-    resolve_optimiser,
-    resolve_regulariser,
-)
+from gradflow.train import Runs, Schedule, Training
 from gradflow.train.omega import preserve_norm
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
 
 INITS = {
     "basic": ("tanh", "normal(std=0.1)", 0.1),
@@ -77,7 +70,7 @@ LOOKS = {  # MSGD is a broad line, because that of MSGD-C often lies on it
 class Config(study.Config):
     """The lengths, the initial laws, the methods, and the size of the training."""
 
-    lengths: tuple[int, ...] = study.field((20, 50), help="Sequence lengths T.", positive=True)
+    lengths: tuple[int, ...] = fields.positive((20, 50), help="Sequence lengths T.")
     init: tuple[str, ...] = study.field(("basic",), help="Initial laws: basic, smart, sigmoid.")
     method: tuple[str, ...] = study.field(THREE, help="Methods: MSGD, MSGD-C, MSGD-CR, MSGD-R.")
     hidden_size: int = fields.hidden_size(50)
@@ -99,31 +92,27 @@ def start(
     training: Training, config: study.Config, *, std: float, learning_rate: float = LEARNING_RATE
 ) -> Runs:
     """Initialises the runs, with a readout from the paper's law."""
-    begun = begin_seeds(training, config, learning_rate)
+    begun = begin(training, runs.keys(config), [(learning_rate,)])
     k_readout = jax.random.fold_in(jax.random.key(config.seed), 1)
     readout = begun.params["readout"]
     W = std * jax.random.normal(k_readout, readout["W"].shape, readout["W"].dtype)
     return begun._replace(params={**begun.params, "readout": {**readout, "W": W}})
 
 
-def train(config: Config, init: str, method: str, length: int, folder: Any) -> "xarray.Dataset":
+def train(
+    config: Config, init: str, method: str, length: int, folder: Path | None
+) -> xarray.Dataset:
     """Trains one point of the figure: all seeds of a law, a method and a length."""
     task = resolve_task(f"temporal_order(num_steps={length})")
     clipping, regulariser = METHODS[method]
-    training = Training(
-        cell_of(init, task.input_size, config.hidden_size),
-        task,
-        resolve_optimiser("sgd"),
-        clipping=resolve_clipping(clipping),
-        regulariser=resolve_regulariser(regulariser) if regulariser else None,
-        batch_size=20,
-        eval_size=config.eval_size,
-    )
+    cell = cell_of(init, task.input_size, config.hidden_size)
+    given = {"clipping": clipping, "regulariser": regulariser, "batch_size": 20}
+    training = setup(config, cell, task, optimiser="sgd", **given)
     begun = start(training, config, std=INITS[init][2])
     radius_at_start = radius(begun.params)
     schedule = Schedule(config.num_updates, config.eval_every)
     identity = {"init": init, "method": method, "length": length, "updates": config.num_updates}
-    found, params = trained(training, begun, schedule, folder=folder(), identity=identity)
+    found, params = trained(training, begun, schedule, folder=folder, identity=identity)
     return found.assign(radius_at_start=("seed", radius_at_start), radius=("seed", radius(params)))
 
 
@@ -134,17 +123,15 @@ def radius(params: Any) -> np.ndarray:
     return np.where(dead, np.nan, np.abs(np.linalg.eigvals(np.nan_to_num(W))).max(axis=-1))
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains every law, method and length; dimensions init, method, length, seed, update."""
-    import xarray
-
     for name, known in (("init", INITS), ("method", METHODS)):
         for value in getattr(config, name):
             check_name(name, value, known)
 
-    def row(init: str, method: str) -> "xarray.Dataset":
+    def row(init: str, method: str) -> xarray.Dataset:
         parts = [
-            cached(once, f"{init}-{method}-{T}", train, config, init, method, T)
+            unit(once, f"{init}-{method}-{T}", train, config, init, method, T)
             for T in config.lengths
         ]
         return xarray.concat(parts, dim="length")
@@ -178,17 +165,17 @@ def omegas(seed: int) -> tuple[float, float]:
     return float(found), float(np.mean(terms))
 
 
-def rates(dataset: "xarray.Dataset") -> "xarray.DataArray":
+def rates(dataset: xarray.Dataset) -> xarray.DataArray:
     """Computes the success rate: the fraction of seeds with under 1 % errors at an evaluation."""
     return dataset.solved_at.notnull().mean("seed")
 
 
-def updates_shown(solved_at: "xarray.DataArray") -> str:
+def updates_shown(solved_at: xarray.DataArray) -> str:
     """Writes after how many updates each seed succeeded; - for one that did not."""
     return " / ".join("-" if np.isnan(at) else f"{at:.0f}" for at in solved_at.values)
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """Ω, the smart initialisation, and the success rates of what was run."""
     inits, lengths = dataset.init.values, dataset.length.values
     found = [about_omega(dataset), *([about_radius(dataset)] if "smart" in inits else [])]
@@ -201,22 +188,20 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     return found
 
 
-def about_omega(dataset: "xarray.Dataset") -> Claim:
+def about_omega(dataset: xarray.Dataset) -> Claim:
     """The library's Ω."""
-    return numbers(
+    return derived(
         "fig7-omega",
         "The library's Ω is eq. 9, written out as explicit products (measured: their ratio).",
         1,
         dataset.omega.values[0] / dataset.omega.values[1],
         atol=1e-4,
-        kind="derived",
         source="eq. 9, with the mean over steps of the authors' code",
-        exact=True,
         digits=7,
     )
 
 
-def about_radius(dataset: "xarray.Dataset") -> Claim:
+def about_radius(dataset: xarray.Dataset) -> Claim:
     """The initial W_h of the smart panel."""
     return numbers(
         "fig7-radius",
@@ -229,7 +214,7 @@ def about_radius(dataset: "xarray.Dataset") -> Claim:
     )
 
 
-def about_length(dataset: "xarray.Dataset", init: str, length: int) -> list[Claim]:
+def about_length(dataset: xarray.Dataset, init: str, length: int) -> list[Claim]:
     """Which methods learn one length, from one initial law."""
     data = dataset.sel(init=init, length=length)
     # By a dictionary, because `method` is an argument of sel itself.
@@ -270,7 +255,7 @@ def about_length(dataset: "xarray.Dataset", init: str, length: int) -> list[Clai
     return found
 
 
-def about_lengths(dataset: "xarray.Dataset") -> Claim:
+def about_lengths(dataset: xarray.Dataset) -> Claim:
     """How the success rates fall with the length."""
     rate = rates(dataset).sel(init="basic")
     short, long = (
@@ -290,12 +275,10 @@ def about_lengths(dataset: "xarray.Dataset") -> Claim:
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Above: success rate against length, as in Fig. 7. Below: the gradient norm in training."""
-    from matplotlib.figure import Figure
-
     panels = dataset.sizes["init"]
-    fig = Figure(figsize=(1.6 + 3.0 * panels, 4.8))
+    fig = study.figure.empty(1.6 + 3.0 * panels, 4.8)
     tops, bottoms = fig.subplots(2, panels, squeeze=False)
     rate, longest = rates(dataset), int(dataset.length.max())
     for index, init in enumerate(dataset.init.values):

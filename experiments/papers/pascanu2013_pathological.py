@@ -23,36 +23,28 @@ evaluation.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import fields
+from _kit.trained import setup, unit
 from _paper import Paper
 from _pathological import ORDER, PROBLEMS, Problem, random_order
-from _training import cached, trained
+from _training import trained
 from pascanu2013_order import rates, start, updates_shown
 
-from gradflow import Cell, study
+from gradflow import Cell, Params, study
 from gradflow.cells import resolve
 from gradflow.spec import check_name
-from gradflow.study import Claim, numbers
+from gradflow.study import Claim, derived, numbers
+from gradflow.study.figure import Figure
 from gradflow.tasks import Task, resolve_task
-from gradflow.train import (
-    Schedule,
-    Training,
-    resolve_clipping,
-    resolve_optimiser,
-    resolve_regulariser,
-)
+from gradflow.train import Schedule, Training
 from gradflow.train.model import predict
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
 
 STD = 0.1
 """Standard deviation of all initial weights ("basic tanh")."""
@@ -72,21 +64,16 @@ class Config(study.Config):
     problem: tuple[str, ...] = study.field(
         tuple(PROBLEMS), help="Tasks: " + ", ".join(PROBLEMS) + "."
     )
-    length: int = study.field(20, help="T, or the blanks of memorisation.", positive=True)
+    length: int = fields.positive(20, help="T, or the blanks of memorisation.")
     num_updates: int = fields.num_updates(10000)
-    shortest: int = study.field(20, help="Smallest of the random lengths.", positive=True)
-    longest: int = study.field(50, help="Largest of the random lengths.", positive=True)
-    order_updates: int = study.field(
-        10000, help="Most updates of a run on random lengths.", positive=True
-    )
-    tried: tuple[int, ...] = study.field(
+    shortest: int = fields.positive(20, help="Smallest of the random lengths.")
+    longest: int = fields.positive(50, help="Largest of the random lengths.")
+    order_updates: int = fields.positive(10000, help="Most updates of a run on random lengths.")
+    tried: tuple[int, ...] = fields.positive(
         (50, 100, 150, 200, 250, 500, 1000, 2000, 3000, 5000),
         help="Lengths at which the trained RNNs are tested.",
-        positive=True,
     )
-    hidden_size: int = study.field(
-        50, help="Hidden units; the permutation has twice as many.", positive=True
-    )
+    hidden_size: int = fields.positive(50, help="Hidden units; the permutation has twice as many.")
     eval_every: int = fields.eval_every(500)
     eval_size: int = fields.eval_size(1000)
     num_seeds: int = fields.num_seeds(5)
@@ -101,19 +88,19 @@ def rnn_of(problem: Problem, config: Config, input_size: int) -> Cell:
 
 def training_of(problem: Problem, task: Task, config: Config) -> Training:
     """Sets up MSGD-CR on a task."""
-    return Training(
+    return setup(
+        config,
         rnn_of(problem, config, task.input_size),
         task,
-        resolve_optimiser("sgd"),
-        clipping=resolve_clipping(f"global_norm(threshold={problem.threshold})"),
-        regulariser=resolve_regulariser(f"omega(weight={problem.omega})"),
+        optimiser="sgd",
+        clipping=f"global_norm(threshold={problem.threshold})",
+        regulariser=f"omega(weight={problem.omega})",
         batch_size=20,
-        eval_size=config.eval_size,
     )
 
 
 def errors(
-    training: Training, task: Task, params: "Params", keys: jax.Array, size: int
+    training: Training, task: Task, params: Params, keys: jax.Array, size: int
 ) -> np.ndarray:
     """Computes the fraction of wrong sequences of every run, (seed,).
 
@@ -125,7 +112,7 @@ def errors(
       size: The sequences of a chunk.
     """
 
-    def one_run(params: "Params") -> jax.Array:
+    def one_run(params: Params) -> jax.Array:
         def chunk(key: jax.Array) -> jax.Array:
             batch = task.fresh(key, size)
             right = task.correct(predict(training.cell, params, batch.inputs), batch)
@@ -136,7 +123,7 @@ def errors(
     return np.asarray(jax.jit(partial(jax.lax.map, one_run))(params))
 
 
-def tried(training: Training, task: Task, params: "Params", config: Config) -> np.ndarray:
+def tried(training: Training, task: Task, params: Params, config: Config) -> np.ndarray:
     """Computes `errors` over ``eval_size`` sequences, of which a hundred are in memory at once."""
     chunks = -(-config.eval_size // 100)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 2), chunks)
@@ -144,18 +131,23 @@ def tried(training: Training, task: Task, params: "Params", config: Config) -> n
 
 
 def learn(
-    config: Config, problem: Problem, task: Task, num_updates: int, identity: dict, folder: Any
-) -> "tuple[Training, xarray.Dataset, Params]":
+    config: Config,
+    problem: Problem,
+    task: Task,
+    num_updates: int,
+    identity: dict,
+    folder: Path | None,
+) -> tuple[Training, xarray.Dataset, Params]:
     """Trains all seeds on a task; returns accuracy and success, and the trained parameters."""
     training = training_of(problem, task, config)
     schedule = Schedule(num_updates, config.eval_every)
     begun = start(training, config, std=STD, learning_rate=problem.learning_rate)
     identity = {**identity, "updates": num_updates}
-    found, params = trained(training, begun, schedule, folder=folder(), identity=identity)
+    found, params = trained(training, begun, schedule, folder=folder, identity=identity)
     return training, found[["accuracy", "solved_at"]], params
 
 
-def train(config: Config, name: str, folder: Any) -> "xarray.Dataset":
+def train(config: Config, name: str, folder: Path | None) -> xarray.Dataset:
     """Trains all seeds on one task; those of a sum or product are tested at 2.5 T as well."""
     problem, identity = PROBLEMS[name], {"problem": name, "length": config.length}
     task = resolve_task(problem.spec.format(config.length))
@@ -167,7 +159,7 @@ def train(config: Config, name: str, folder: Any) -> "xarray.Dataset":
     return found.assign(longer=("seed", longer))
 
 
-def generalise(config: Config, folder: Any) -> "xarray.Dataset":
+def generalise(config: Config, folder: Path | None) -> xarray.Dataset:
     """Trains all seeds on temporal order of random lengths; tests them at other lengths."""
     task = random_order(config.shortest, config.longest)
     identity = {"lengths": [config.shortest, config.longest]}
@@ -183,14 +175,12 @@ def generalise(config: Config, folder: Any) -> "xarray.Dataset":
     return found.assign(wrong=(("tried", "seed"), np.stack(wrong))).assign_coords(tried=lengths)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains on every task and on random lengths; dimensions problem, seed, update, tried."""
-    import xarray
-
     for name in config.problem:
         check_name("problem", name, PROBLEMS)
-    order = cached(once, "order", generalise, config)
-    parts = [cached(once, name, train, config, name) for name in config.problem]
+    order = unit(once, "order", generalise, config)
+    parts = [unit(once, name, train, config, name) for name in config.problem]
     found = xarray.concat(parts, dim="problem").assign_coords(problem=list(config.problem))
     shortest, longest = config.shortest, config.longest
     return found.merge(order).assign(
@@ -212,7 +202,7 @@ def guessed(config: Config) -> np.ndarray:
     return np.array(found)
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The best constant answers, the tasks that were run, and other lengths."""
     rate, problems = rates(dataset), [str(name) for name in dataset.problem.values]
     marked = [name for name in ("addition", "multiplication") if name in problems]
@@ -224,22 +214,20 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_guess(dataset: "xarray.Dataset") -> Claim:
+def about_guess(dataset: xarray.Dataset) -> Claim:
     """The accuracy of the best constant answers."""
     product = [z - z * np.log(z) for z in (0.05, 0.45)]  # P(xy < z)
-    return numbers(
+    return derived(
         "pathological-guess",
         "The best constant answer is correct for 64 % of the sums and 61 % of the products.",
         [1 - 0.6**2, product[1] - product[0]],
         dataset.guessed.values,
         atol=0.015,
-        kind="derived",
         source="P(|x + y - 1| < 0.4) and P(0.05 < xy < 0.45) for x, y ~ U(0, 1)",
-        exact=True,
     )
 
 
-def about(data: "xarray.Dataset", name: str, rate: "xarray.DataArray") -> Claim:
+def about(data: xarray.Dataset, name: str, rate: xarray.DataArray) -> Claim:
     """Whether MSGD-CR learns a task."""
     problem, length = PROBLEMS[name], int(data.length)
     where = f"{length} blanks" if "lag" in problem.spec else f"T = {length}"
@@ -260,7 +248,7 @@ def about(data: "xarray.Dataset", name: str, rate: "xarray.DataArray") -> Claim:
     )
 
 
-def about_longer(errors: "xarray.DataArray") -> Claim:
+def about_longer(errors: xarray.DataArray) -> Claim:
     """Sums and products of sequences longer than those trained on."""
     return numbers(
         "pathological-longer",
@@ -273,7 +261,7 @@ def about_longer(errors: "xarray.DataArray") -> Claim:
     )
 
 
-def about_lengths(dataset: "xarray.Dataset") -> list[Claim]:
+def about_lengths(dataset: xarray.Dataset) -> list[Claim]:
     """How an RNN trained on random lengths does at others."""
     shortest, longest = dataset.trained_on.values
     solved = dataset.order_solved_at.notnull()
@@ -310,11 +298,9 @@ def about_lengths(dataset: "xarray.Dataset") -> list[Claim]:
     return found
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Left: errors against the update for each task. Right: errors at lengths not trained on."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(9.4, 3.0))
+    fig = study.figure.empty(9.4, 3.0)
     left, right = fig.subplots(1, 2)
     for name in dataset.problem.values:
         data, color = dataset.sel(problem=name), COLORS[str(name)]

@@ -17,9 +17,10 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import _ledger
+import xarray
 from _digest import code_digest
 from _page import page, picture
 from _paper import Paper
@@ -32,9 +33,6 @@ from gradflow.study import Claim
 from gradflow.study.figure import render
 from gradflow.study.process import run_process
 from gradflow.study.provenance import versions
-
-if TYPE_CHECKING:
-    import xarray
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -109,7 +107,7 @@ def choose(known: dict[str, Paper], figures: Sequence[str]) -> dict[str, Paper]:
 
 def reproduce(
     name: str, paper: Paper, code: str, request: Request, places: Places
-) -> tuple[_ledger.Entry, "xarray.Dataset"] | None:
+) -> tuple[_ledger.Entry, xarray.Dataset] | None:
     """Runs one paper, or finds the finished run of this code. Returns None if it fails."""
     workdir = places.runs / name / f"{request.size}-{code}"
     # A paper without a long form is as large as the paper from the start.
@@ -149,7 +147,7 @@ def commit_of(environment: dict[str, Any]) -> str:
     return commit[:9] + (" with changes" if environment.get("git_dirty") else "")
 
 
-def draw(name: str, paper: Paper, dataset: "xarray.Dataset", folder: Path) -> None:
+def draw(name: str, paper: Paper, dataset: xarray.Dataset, folder: Path) -> None:
     """Writes the picture of each figure of a paper."""
     for figure, make in paper.figures.items():
         with study.figure.style():
@@ -179,7 +177,7 @@ def keep(
     name: str,
     paper: Paper,
     entry: _ledger.Entry,
-    dataset: "xarray.Dataset",
+    dataset: xarray.Dataset,
     request: Request,
     places: Places,
 ) -> list[str]:

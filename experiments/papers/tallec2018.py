@@ -20,29 +20,25 @@ resumes from its last evaluation.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _kit import fields
+import xarray
+from _kit import fields, runs
+from _kit.trained import begin, setup, unit
 from _paper import Paper
-from _training import all_below, begin_seeds, cached, first_below, trained
+from _training import all_below, first_below, trained
 
-from gradflow import study
+from gradflow import Cell, study
 from gradflow.cells import resolve
 from gradflow.initializers import resolve_bias
-from gradflow.study import Claim, numbers, statement
-from gradflow.tasks import resolve_task
-from gradflow.train import Progress, Schedule, Training, resolve_optimiser
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from gradflow import Cell
-    from gradflow.tasks import Task
+from gradflow.study import Claim, derived, statement
+from gradflow.study.figure import Axes, Figure
+from gradflow.tasks import Task, resolve_task
+from gradflow.train import Progress, Schedule
 
 REACHED = 0.05
 LEARNING_RATE = 1e-3
@@ -55,7 +51,7 @@ FACTORS = {200: ("much", 1 / 0.6, "much faster"), 750: ("several times", 3.5, "7
 class Config(study.Config):
     """The lengths, the size, and the training."""
 
-    lengths: tuple[int, ...] = study.field((200,), help="Sequence lengths T.", positive=True)
+    lengths: tuple[int, ...] = fields.positive((200,), help="Sequence lengths T.")
     hidden_size: int = fields.hidden_size(40)
     batch_size: int = fields.batch_size(20)
     num_updates: int = fields.num_updates(8000)
@@ -65,14 +61,14 @@ class Config(study.Config):
     precision: Literal["float64", "float32"] = fields.training_precision()
 
 
-def lstm(init: str, max_lag: int, hidden_size: int, input_size: int = 2) -> "Cell":
+def lstm(init: str, max_lag: int, hidden_size: int, input_size: int = 2) -> Cell:
     """Makes the LSTM, with chrono initialisation for T_max = max_lag or a forget bias of 1."""
     bias = f"'chrono(max_lag={max_lag})'" if init == "chrono" else "1.0"
     spec = f"lstm(forget_bias={bias}, recurrent_init='glorot', input_init='glorot')"
     return resolve(spec)(input_size, hidden_size)
 
 
-def train(config: Config, init: str, length: int, folder: Any) -> "xarray.Dataset":
+def train(config: Config, init: str, length: int, folder: Path | None) -> xarray.Dataset:
     """Trains all seeds of one initialisation at one length until each has been below the bound."""
     cell = lstm(init, length, config.hidden_size)
     identity = {"init": init, "length": length, "updates": config.num_updates}
@@ -83,24 +79,18 @@ def train(config: Config, init: str, length: int, folder: Any) -> "xarray.Datase
 
 def train_lstm(
     config: Config,
-    cell: "Cell",
-    task: "Task",
+    cell: Cell,
+    task: Task,
     identity: dict[str, Any],
-    folder: Any,
+    folder: Path | None,
     enough: Callable[[Progress], bool],
-) -> "xarray.Dataset":
+) -> xarray.Dataset:
     """Trains all seeds of one LSTM by the paper's RMSprop."""
-    training = Training(
-        cell,
-        task,
-        resolve_optimiser("rmsprop(decay=0.9)"),
-        batch_size=config.batch_size,
-        eval_size=config.eval_size,
-    )
-    runs = begin_seeds(training, config, LEARNING_RATE)
+    training = setup(config, cell, task, optimiser="rmsprop(decay=0.9)")
+    begun = begin(training, runs.keys(config), [(LEARNING_RATE,)])
     schedule = Schedule(config.num_updates, config.eval_every, early_stop=False)
-    options = {"folder": folder(), "identity": identity, "enough": enough}
-    return trained(training, runs, schedule, **options)[0]
+    options = {"folder": folder, "identity": identity, "enough": enough}
+    return trained(training, begun, schedule, **options)[0]
 
 
 def mean_memory(config: study.Config, max_lag: int) -> float:
@@ -109,12 +99,11 @@ def mean_memory(config: study.Config, max_lag: int) -> float:
     return float(jnp.mean(jnp.exp(biases(jax.random.key(config.seed), (100000,), float))))
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains with both initialisations at every length; dimensions init, length, seed, update."""
-    import xarray
 
-    def over_lengths(init: str) -> "xarray.Dataset":
-        parts = [cached(once, f"{init}-{T}", train, config, init, T) for T in config.lengths]
+    def over_lengths(init: str) -> xarray.Dataset:
+        parts = [unit(once, f"{init}-{T}", train, config, init, T) for T in config.lengths]
         return xarray.concat(parts, dim="length")
 
     return (
@@ -124,7 +113,7 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """Chrono's law, and by how much sooner it learns each length."""
     lengths = [length for length in FACTORS if length in dataset.length]
     law = about_law("fig2-law", 200, float(dataset.mean_memory))
@@ -133,19 +122,17 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
 
 def about_law(id: str, max_lag: int, mean: float) -> Claim:
     """The mean of chrono's law."""
-    return numbers(
+    return derived(
         id,
         f"Chrono's law for T_max = {max_lag} has a mean exp(b_f) of T_max/2.",
         max_lag / 2,
         mean,
         rtol=0.01,
-        kind="derived",
         source="section 2.2: b_f ~ log U(1, T_max - 1), whose mean is T_max/2",
-        exact=True,
     )
 
 
-def about(loss: "xarray.DataArray", length: int) -> Claim:
+def about(loss: xarray.DataArray, length: int) -> Claim:
     """How much sooner chrono reaches the bound."""
     (words, factor, published), limit = FACTORS[length], float(loss["update"].max())
     medians = np.median(first_below(loss, REACHED), axis=-1)
@@ -168,7 +155,7 @@ def about(loss: "xarray.DataArray", length: int) -> Claim:
     )
 
 
-def draw_losses(ax: "Axes", loss: "xarray.DataArray") -> None:
+def draw_losses(ax: Axes, loss: xarray.DataArray) -> None:
     """Draws the losses of both initialisations against the update: standard blue, chrono red."""
     looks = {
         "standard": {"color": "#0072B2", "linestyle": "--", "label": "forget bias 1"},
@@ -180,12 +167,10 @@ def draw_losses(ax: "Axes", loss: "xarray.DataArray") -> None:
     ax.set(xlabel="updates (thousands)", yscale="log")
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """The test error against the update, a panel for each length."""
-    from matplotlib.figure import Figure
-
     lengths = dataset.length.values
-    fig = Figure(figsize=(1.2 + 3.4 * len(lengths), 3.2))
+    fig = study.figure.empty(1.2 + 3.4 * len(lengths), 3.2)
     axes = fig.subplots(1, len(lengths), squeeze=False)[0]
     for ax, length in zip(axes, lengths, strict=True):
         draw_losses(ax, dataset.loss.sel(length=length))

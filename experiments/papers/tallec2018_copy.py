@@ -22,23 +22,22 @@ two seeds and 30,000 updates. A killed run resumes from its last evaluation.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
 
 import numpy as np
+import xarray
 from _kit import fields
+from _kit.trained import unit
 from _paper import Paper
-from _training import all_below, cached, first_below
+from _training import all_below, first_below
 from tallec2018 import INITS, about_law, draw_losses, lstm, mean_memory, train_lstm
 from tallec2018 import Config as AddingConfig
 
 from gradflow import study
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, statement
+from gradflow.study.figure import Figure
 from gradflow.tasks import Task, resolve_task
 from gradflow.train import Progress
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
 
 BELOW = 0.5
 AT_BASELINE = 0.9
@@ -52,8 +51,8 @@ PUBLISHED = (500, 2000)
 class Config(AddingConfig):
     """The lengths, the size, and the training."""
 
-    lengths: tuple[int, ...] = study.field((50,), help="Numbers T of blanks.", positive=True)
-    num_recalled: int = study.field(5, help="Symbols to repeat, of eight kinds.", positive=True)
+    lengths: tuple[int, ...] = fields.positive((50,), help="Numbers T of blanks.")
+    num_recalled: int = fields.positive(5, help="Symbols to repeat, of eight kinds.")
     hidden_size: int = fields.hidden_size(64)
     num_updates: int = fields.num_updates(16000)
     eval_size: int = fields.eval_size(200)
@@ -65,8 +64,13 @@ def copy(length: int, num_recalled: int) -> Task:
 
 
 def train(
-    config: Config, init: str, length: int, folder: Any, *, enough: Callable[[Progress], bool]
-) -> "xarray.Dataset":
+    config: Config,
+    init: str,
+    length: int,
+    folder: Path | None,
+    *,
+    enough: Callable[[Progress], bool],
+) -> xarray.Dataset:
     """Trains all seeds of one initialisation at one length until it is enough."""
     task = copy(length, config.num_recalled)
     cell = lstm(init, 3 * length // 2, config.hidden_size, task.input_size)
@@ -74,24 +78,23 @@ def train(
     return train_lstm(config, cell, task, identity, folder, enough)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains with both initialisations at every length; dimensions init, length, seed, update.
 
     The chrono networks train first, until every seed is below half of the baseline or the budget
     ends; the others train for as many updates.
     """
-    import xarray
 
-    def unit(init: str, length: int, enough: Callable[[Progress], bool]) -> "xarray.Dataset":
+    def trained(init: str, length: int, enough: Callable[[Progress], bool]) -> xarray.Dataset:
         work = partial(train, enough=enough)
-        return cached(once, f"{init}-{length}", work, config, init, length)
+        return unit(once, f"{init}-{length}", work, config, init, length)
 
-    def pair(length: int) -> "xarray.Dataset":
+    def pair(length: int) -> xarray.Dataset:
         bound = BELOW * copy(length, config.num_recalled).baseline
-        chrono = unit("chrono", length, partial(all_below, bound))
+        chrono = trained("chrono", length, partial(all_below, bound))
         reached = chrono.loss.notnull().any("seed")
         stop = int(chrono["update"].values[reached.values].max())
-        standard = unit("standard", length, lambda progress: progress.update >= stop)
+        standard = trained("standard", length, lambda progress: progress.update >= stop)
         return xarray.concat([standard, chrono], dim="init")
 
     return (
@@ -105,25 +108,23 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The baseline, chrono's law, and each length that was run."""
     return [
-        numbers(
+        derived(
             "fig1-line",
             "The memoryless baseline is 10 log 8/(T + 20), here at T = 500 and 2000.",
             [0.0400, 0.0103],
             [copy(T, 10).baseline for T in PUBLISHED],
             atol=5e-5,
-            kind="derived",
             source="Fig. 1, and section 4: 10 log 8/(T + 20)",
-            exact=True,
         ),
         about_law("fig1-law", 150, float(dataset.mean_memory)),
         *(_copied(dataset.sel(length=length)) for length in dataset.length.values),
     ]
 
 
-def _copied(data: "xarray.Dataset") -> Claim:
+def _copied(data: xarray.Dataset) -> Claim:
     length, baseline = int(data.length), float(data.baseline)
     chrono, standard = (data.loss.sel(init=init) / baseline for init in ("chrono", "standard"))
     at = float(np.median(first_below(chrono, BELOW)))
@@ -150,12 +151,10 @@ def _copied(data: "xarray.Dataset") -> Claim:
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """The loss against the update, a panel for each length."""
-    from matplotlib.figure import Figure
-
     lengths = dataset.length.values
-    fig = Figure(figsize=(1.4 + 3.4 * len(lengths), 3.2))
+    fig = study.figure.empty(1.4 + 3.4 * len(lengths), 3.2)
     axes = fig.subplots(1, len(lengths), squeeze=False)[0]
     for ax, length in zip(axes, lengths, strict=True):
         draw_losses(ax, dataset.loss.sel(length=length))

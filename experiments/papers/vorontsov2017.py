@@ -23,24 +23,21 @@ updates.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import curves, fields
 from _margins import FREE, RECALLED, Evaluation, margin_of, net, of_last_step, scalar_copy, trainer
 from _paper import Paper
 
 from gradflow import study
-from gradflow.study import Claim, numbers, statement
+from gradflow.study import Claim, derived, statement
+from gradflow.study.figure import Axes, Figure
 from gradflow.train import Schedule
 from gradflow.train.probes import Probing, probe
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 UPDATES = 1000
 """The updates of the paper's Fig. 3."""
@@ -59,16 +56,14 @@ class Config(study.Config):
     lag: int = study.field(200, help="T of the copy memory; its sequences have T + 20 steps.")
     hidden_size: int = fields.hidden_size(128)
     batch_size: int = fields.batch_size(50)
-    num_updates: int = study.field(1000, help="Updates.", positive=True)
+    num_updates: int = fields.positive(1000, help="Updates.")
     eval_every: int = fields.eval_every(20)
     num_seeds: int = fields.num_seeds(1)
     precision: Literal["float64", "float32"] = fields.training_precision()
 
 
-def measure(config: Config, train: Callable[..., Evaluation], name: str) -> "xarray.Dataset":
+def measure(config: Config, train: Callable[..., Evaluation], name: str) -> xarray.Dataset:
     """Trains all seeds at one margin and measures their gradients: seed, update, step."""
-    import xarray
-
     k_train, k_probe = jax.random.split(jax.random.key(config.seed))
     keys = jax.random.split(k_train, config.num_seeds)
     found = jax.device_get(train(keys, jnp.full(config.num_seeds, margin_of(name))))
@@ -91,10 +86,8 @@ def measure(config: Config, train: Callable[..., Evaluation], name: str) -> "xar
     )
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains at every margin; dimensions margin, seed, update, step or index."""
-    import xarray
-
     for name in config.margins:
         margin_of(name)
     task, schedule = scalar_copy(config.lag), Schedule(config.num_updates, config.eval_every)
@@ -104,14 +97,14 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     return xarray.concat(parts, dim="margin").assign_coords(margin=list(config.margins))
 
 
-def spreads(dataset: "xarray.Dataset") -> "xarray.DataArray":
+def spreads(dataset: xarray.Dataset) -> xarray.DataArray:
     """Computes log10 of the largest over the smallest norm of all t, median over seeds."""
     logs = dataset.log_norm.sel(update=slice(0, UPDATES))
     spread = (logs.max("step") - logs.min("step")).median("seed") / curves.NATS
     return spread.transpose("margin", "update")
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The bound of the margin, the gradient at each of them, and what changes with the margin."""
     data = dataset.isel(margin=np.argsort([margin_of(str(m)) for m in dataset.margin.values]))
     margins = [margin_of(str(name)) for name in data.margin.values]
@@ -123,38 +116,34 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_bound(data: "xarray.Dataset", margins: list[float]) -> Claim:
+def about_bound(data: xarray.Dataset, margins: list[float]) -> Claim:
     """The singular values against their margin."""
     excess = (abs(data.singular - 1).max(["seed", "update", "index"]) - margins).max()
-    return numbers(
+    return derived(
         "fig4-bound",
         "No singular value of W leaves its margin at any update (measured: the largest excess).",
         0,
         max(0.0, float(excess)),
         atol=1e-3,
-        kind="derived",
         source="section 2: s is within 1 ± m; the tolerance is for U and V in float32",
-        exact=True,
     )
 
 
-def about_orthogonal(data: "xarray.Dataset") -> Claim:
+def about_orthogonal(data: xarray.Dataset) -> Claim:
     """The network whose W stays orthogonal."""
-    return numbers(
+    return derived(
         "fig3-orthogonal",
         "At m = 0 the norm of the gradient is the same at all steps (measured: largest over "
         "smallest, at any update).",
         1,
         10 ** float(spreads(data).isel(margin=0).max()),
         atol=0.01,
-        kind="derived",
         source="Fig. 3, the first panel: constant; an orthogonal W keeps every norm",
-        exact=True,
         digits=8,
     )
 
 
-def about_decay(data: "xarray.Dataset", name: str) -> Claim:
+def about_decay(data: xarray.Dataset, name: str) -> Claim:
     """A network whose gradient does not stay flat."""
     widest = 10 ** float(spreads(data).sel(margin=name).max())
     where = "Without a margin" if name == FREE else f"At margin {name}"
@@ -170,7 +159,7 @@ def about_decay(data: "xarray.Dataset", name: str) -> Claim:
     )
 
 
-def about_order(data: "xarray.Dataset", margins: list[float]) -> list[Claim]:
+def about_order(data: xarray.Dataset, margins: list[float]) -> list[Claim]:
     """What changes with the margin, from the smallest to none."""
     uneven = spreads(data) > np.log10(FLAT)
     until = np.where(uneven.any("update"), uneven.idxmax("update"), np.inf)
@@ -213,15 +202,14 @@ def about_order(data: "xarray.Dataset", margins: list[float]) -> list[Claim]:
     ]
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Fig. 3: the gradient norm over update and step, a panel for each margin."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
 
     names = [str(name) for name in dataset.margin.values]
     rows, columns = min(3, len(names)), -(-len(names) // 3)
-    fig = Figure(figsize=(1.2 + 2.6 * columns, 0.5 + 1.45 * rows))
+    fig = study.figure.empty(1.2 + 2.6 * columns, 0.5 + 1.45 * rows)
     panels = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).T.ravel()
     logs = dataset.log_norm.median("seed").transpose("margin", "step", "update") / curves.NATS
     logs = logs - logs.max("step")
@@ -240,7 +228,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def draw_lines(ax: "Axes", values: "xarray.DataArray", label: str) -> None:
+def draw_lines(ax: Axes, values: xarray.DataArray, label: str) -> None:
     """Draws a line for each margin against the update, from dark to light."""
     shades = curves.shades(values.sizes["margin"])
     for name, shade, marker in zip(values.margin.values, shades, "osv^DP*X<>", strict=False):
@@ -249,11 +237,9 @@ def draw_lines(ax: "Axes", values: "xarray.DataArray", label: str) -> None:
     ax.set(xlabel="update", ylabel=label)
 
 
-def figure_of_accuracy(dataset: "xarray.Dataset") -> "Figure":
+def figure_of_accuracy(dataset: xarray.Dataset) -> Figure:
     """Fig. 1 at one T: the accuracy on the ten symbols against the update."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(4.6, 2.8))
+    fig = study.figure.empty(4.6, 2.8)
     ax = fig.subplots()
     draw_lines(ax, dataset.accuracy, "accuracy")
     ax.axhline(1 / 8, color="black", lw=0.8, ls=(0, (1, 1)), label="chance")
@@ -262,11 +248,9 @@ def figure_of_accuracy(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def figure_of_spectrum(dataset: "xarray.Dataset") -> "Figure":
+def figure_of_spectrum(dataset: xarray.Dataset) -> Figure:
     """Fig. 4: mean and standard deviation of the singular values of W against the update."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(6.4, 2.6))
+    fig = study.figure.empty(6.4, 2.6)
     left, right = fig.subplots(1, 2, sharex=True)
     draw_lines(left, dataset.singular.mean("index"), "mean of the singular values of W")
     draw_lines(right, dataset.singular.std("index"), "standard deviation of the singular values")

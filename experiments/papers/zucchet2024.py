@@ -18,22 +18,19 @@ Takes about 15 seconds on two cores.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
+from _kit import fields
 from _paper import Paper
 from numpy.typing import ArrayLike
 
 from gradflow import study, unroll
 from gradflow.cells import rnn
-from gradflow.study import Claim, numbers, statement
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from gradflow.study import Claim, derived, numbers, statement
+from gradflow.study.figure import Axes, Figure
 
 RHOS = (0.0, 0.9, 0.99, 0.999, 1.0)
 TEACHERS = (0.36, 0.68, 0.84, 0.92, 0.96, 0.98, 0.99)
@@ -44,9 +41,9 @@ CODE = "the authors' code, figures/1D-case.ipynb"
 class Config(study.Config):
     """The points along λ, and the size of the simulation."""
 
-    points: int = study.field(81, help="Values of λ, even in log10(1 - λ).", positive=True)
-    chains: int = study.field(20000, help="Sequences of the simulation.", positive=True)
-    num_steps: int = study.field(400, help="Time steps of each sequence.", positive=True)
+    points: int = fields.positive(81, help="Values of λ, even in log10(1 - λ).")
+    chains: int = fields.positive(20000, help="Sequences of the simulation.")
+    num_steps: int = fields.positive(400, help="Time steps of each sequence.")
 
 
 def var_h(lam: ArrayLike, rho: ArrayLike) -> np.ndarray:
@@ -129,10 +126,8 @@ def simulate(config: Config, lam: float, rho: float) -> tuple[np.ndarray, np.nda
     return np.asarray(h), np.asarray(dh)
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Computes variances over λ and ρ, losses over λ and the angle, and one point by simulation."""
-    import xarray
-
     del once  # it takes seconds
     gap = np.logspace(0, -4, config.points)
     lam = 1 - gap
@@ -159,39 +154,37 @@ def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
     )  # fmt: skip
 
 
-def slope(dataset: "xarray.Dataset", rho: float) -> float:
+def slope(dataset: xarray.Dataset, rho: float) -> float:
     """Fits the slope of log Var dh/dλ against log 1/(1 - λ) for λ of 0.99 and more."""
     data = dataset.var_dh.sel(rho=rho)
     near = data.lam >= 0.99 - 1e-9
     return float(np.polyfit(-np.log(1 - data.lam[near]), np.log(data[near]), 1)[0])
 
 
-def normalised(dataset: "xarray.Dataset") -> "xarray.DataArray":
+def normalised(dataset: xarray.Dataset) -> xarray.DataArray:
     """Computes Var d(γh)/dν = γ² (λ log λ)² Var dh/dλ: γ = √(1 - λ²) fixed, λ = exp(-exp ν)."""
     lam = dataset.lam.where(dataset.lam > 0)
     return dataset.var_dh * (1 - lam**2) * (lam * np.log(lam)) ** 2
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The formulas of the variances and of the loss, and the effect of normalisation."""
     return [*about_variances(dataset), *about_loss(dataset), about_normalisation(dataset)]
 
 
-def about_variances(dataset: "xarray.Dataset") -> list[Claim]:
+def about_variances(dataset: xarray.Dataset) -> list[Claim]:
     """Var h and Var dh/dλ, and how fast the second grows."""
     lam, rho = dataset.lam.values[None], dataset.rho.values[:, None]
     return [
         *(
-            numbers(
+            derived(
                 f"fig1-{name}",
                 f"{words} is that of the formula at every λ and ρ (measured: the largest relative "
                 "distance).",
                 0,
                 np.max(np.abs(dataset[name].values / formula(lam, rho) - 1)),
                 atol=1e-6,
-                kind="derived",
                 source=CODE + " (formula)",
-                exact=True,
             )
             for name, words, formula in (("var_h", "Var h", var_h), ("var_dh", "Var dh/dλ", var_dh))
         ),
@@ -214,16 +207,14 @@ def about_variances(dataset: "xarray.Dataset") -> list[Claim]:
             source=CODE + " (formula)",
         ),
         *(
-            numbers(
+            derived(
                 f"fig1-slope{rho}",
                 f"Var dh/dλ at ρ = {rho} grows as 1/(1 - λ) to the power {power:g} (measured: the "
                 "log-log slope).",
                 power,
                 slope(dataset, rho),
                 atol=0.05,
-                kind="derived",
                 source=source,
-                exact=True,
             )
             for rho, power, source in (
                 (0, 3.0, "(1 - λ²)³ of the formula"),
@@ -233,7 +224,7 @@ def about_variances(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_loss(dataset: "xarray.Dataset") -> list[Claim]:
+def about_loss(dataset: xarray.Dataset) -> list[Claim]:
     """The loss over λ and over the angle."""
     teachers = dataset.teacher.values[:, None]
     turned = teachers * np.exp(1j * dataset.angle.values)[None]
@@ -244,22 +235,20 @@ def about_loss(dataset: "xarray.Dataset") -> list[Claim]:
          loss(turned, teachers)),
     )  # fmt: skip
     return [
-        numbers(
+        derived(
             f"fig1-{name}",
             f"The loss over {over} is that of the formula (measured: the largest distance, "
             "relative to its size).",
             0,
             (np.abs(found - formula) / (1 + formula)).max(),
             atol=1e-6,
-            kind="derived",
             source=CODE + " (formula)",
-            exact=True,
         )
         for name, over, found, formula in cases
     ]
 
 
-def about_normalisation(dataset: "xarray.Dataset") -> Claim:
+def about_normalisation(dataset: xarray.Dataset) -> Claim:
     """The sensitivity with normalisation and reparametrisation."""
     near = [
         normalised(dataset).sel(rho=rho).where(dataset.lam >= 0.9).dropna("lam")
@@ -284,11 +273,9 @@ def about_normalisation(dataset: "xarray.Dataset") -> Claim:
     )
 
 
-def figure_1(dataset: "xarray.Dataset") -> "Figure":
+def figure_1(dataset: xarray.Dataset) -> Figure:
     """Panels A (variances), B (loss over λ) and C (loss over the angle)."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 2.7))
+    fig = study.figure.empty(7.0, 2.7)
     left, middle, right = fig.subplots(1, 3)
     _variances(left, dataset, dataset.var_dh, dataset.var_h)
     left.set(title="A  variance of dh/dλ", ylim=(1e-1, 1e17))
@@ -304,11 +291,9 @@ def figure_1(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def figure_2(dataset: "xarray.Dataset") -> "Figure":
+def figure_2(dataset: xarray.Dataset) -> Figure:
     """The variances with normalisation and the exponential parametrisation."""
-    from matplotlib.figure import Figure
-
-    fig = Figure()
+    fig = study.figure.empty()
     ax = fig.subplots()
     _variances(ax, dataset, normalised(dataset), dataset.var_h * (1 - dataset.lam**2))
     ax.set(title="Variance of d(γh)/dν, λ = exp(−exp ν)")
@@ -316,7 +301,7 @@ def figure_2(dataset: "xarray.Dataset") -> "Figure":
 
 
 def _variances(
-    ax: "Axes", dataset: "xarray.Dataset", sensitivity: "xarray.DataArray", size: "xarray.DataArray"
+    ax: Axes, dataset: xarray.Dataset, sensitivity: xarray.DataArray, size: xarray.DataArray
 ) -> None:
     x = -np.log10(1 - dataset.lam)
     for index, rho in enumerate(dataset.rho.values):

@@ -20,19 +20,17 @@ Takes about 10 seconds on two cores.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
+from _kit import fields
 from _paper import Paper
 
 from gradflow import study
-from gradflow.study import Claim, numbers, statement
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.figure import Figure
+from gradflow.study import Claim, derived, statement
+from gradflow.study.figure import Figure
 
 STEPS = 4000
 MODULI = (0.36, 0.68, 0.84, 0.92, 0.96, 0.98, 0.99)
@@ -50,7 +48,7 @@ WAYS: dict[str, Callable[[jax.Array], tuple[jax.Array, jax.Array]]] = {
 class Config(study.Config):
     """The grid of the loss landscapes."""
 
-    grid: int = study.field(81, help="Points along each axis of a landscape.", positive=True)
+    grid: int = fields.positive(81, help="Points along each axis of a landscape.")
 
 
 def optimum(way: str, modulus: float) -> jax.Array:
@@ -83,10 +81,8 @@ def measure(config: Config, way: str) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([hessian(p, p) for p in optima]), np.asarray(around(away, away))
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Computes Hessians and loss landscapes of the three parametrisations."""
-    import xarray
-
     del once  # it takes seconds
     found = [measure(config, way) for way in WAYS]
     return xarray.Dataset(
@@ -109,14 +105,14 @@ def closed_forms() -> np.ndarray:
     return np.einsum("wim,ij->wmij", np.stack(diagonals), np.eye(2))
 
 
-def slopes(dataset: "xarray.Dataset") -> np.ndarray:
+def slopes(dataset: xarray.Dataset) -> np.ndarray:
     """Fits the slope of log H_11 against log 1/(1 - ν) over the last three moduli, (way,)."""
     last = dataset.hessian.isel(row=0, column=0, modulus=slice(-3, None))
     x = -np.log(1 - last.modulus.values)
     return np.polyfit(x, np.log(last.transpose("modulus", "way").values), 1)[0]
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The Hessian against its closed form, and how its curvature grows."""
     exact = closed_forms()
     size = np.abs(exact).max(axis=(-2, -1), keepdims=True)
@@ -124,27 +120,23 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     curved = dataset.hessian.isel(row=0, column=0)
     grown = (curved.isel(modulus=-1) / curved.isel(modulus=0)).values
     return [
-        numbers(
+        derived(
             "fig6-hessian",
             "H is that of the closed form (measured: the largest distance of an entry, relative "
             "to the largest entry).",
             0,
             apart.max(),
             atol=1e-6,
-            kind="derived",
             source="S diag(...), see the docstring; the paper's is a picture",
-            exact=True,
         ),
-        numbers(
+        derived(
             "fig6-slopes",
             "H_11 grows as 1/(1 - ν) to the power 3 in Cartesian and polar parameters, and to the "
             "power 1 in exponential ones (measured: the log-log slopes).",
             [3.0, 3.0, 1.0],
             slopes(dataset),
             atol=0.1,
-            kind="derived",
             source="S grows as (1 - ν)⁻³, (ν log ν)² falls as (1 - ν)²",
-            exact=True,
         ),
         statement(
             "fig6-loss",
@@ -160,11 +152,9 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """The loss around the teacher in each parametrisation, and the curvature by its modulus."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 4.6))
+    fig = study.figure.empty(7.0, 4.6)
     top, bottom = fig.subfigures(2, 1, height_ratios=(1.1, 1), squeeze=False)[:, 0]
     axes = top.subplots(1, 3, sharey=True)
     names = {"Cartesian": ("a", "b"), "polar": ("ν", "θ"), "exponential": ("ω", "θ")}

@@ -25,32 +25,30 @@ Takes about eight minutes on two cores; the sizes of the paper, with --full, nee
 killed run resumes from its last evaluation.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import xarray
 from _kit import fields, runs
+from _kit.trained import begin, unit
 from _linear_systems import factor, initialise_student, response, sample_teacher, student, task_of
 from _paper import Paper
-from _training import cached, last, trained
+from _training import last, trained
 
-from gradflow import study
+from gradflow import Params, study
 from gradflow.spec import check_name
-from gradflow.study import Claim, numbers, statement
-from gradflow.train import Runs, Schedule, Training, begin
+from gradflow.study import Claim, derived, numbers, statement
+from gradflow.study.figure import Axes, Figure
+from gradflow.train import Runs, Schedule, Training
 from gradflow.train.optimisers import Optimiser
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from gradflow import Params
 
 LEAST_RATE = 1e-7
 RATES: dict[str, tuple[float, ...]] = {
@@ -88,14 +86,14 @@ LOOKS = {
 class Config(study.Config):
     """The teachers, the students, and the size of the training."""
 
-    nus: tuple[float, ...] = study.field((0.36, 0.99), help="ν_0 of panel A.", positive=True)
+    nus: tuple[float, ...] = fields.positive((0.36, 0.99), help="ν_0 of panel A.")
     ablated: tuple[str, ...] = study.field(("block diagonal",), help="Further students, panel B.")
-    units: int = study.field(64, help="Hidden units; twice as many of more neurons.", positive=True)
+    units: int = fields.positive(64, help="Hidden units; twice as many of more neurons.")
     num_steps: int = fields.num_steps(300)
     batch_size: int = study.field(16, help="Sequences in an update; 0 for infinitely many.")
-    num_rates: int = study.field(2, help="Learning rates, the middle ones first.", positive=True)
-    num_updates: int = study.field(4000, help="Updates.", positive=True)
-    num_evaluations: int = study.field(20, help="Points on a learning curve.", positive=True)
+    num_rates: int = fields.positive(2, help="Learning rates, the middle ones first.")
+    num_updates: int = fields.positive(4000, help="Updates.")
+    num_evaluations: int = fields.positive(20, help="Points on a learning curve.")
     num_seeds: int = fields.num_seeds(3)
     precision: Literal["float64", "float32"] = fields.training_precision()
 
@@ -103,7 +101,7 @@ class Config(study.Config):
 def adam(num_updates: int, scale: float, rate: Any) -> optax.GradientTransformation:
     """Makes Adam on the paper's loss with a cosine schedule to 1e-7; biases stay at zero."""
 
-    def is_bias(params: "Params") -> Any:
+    def is_bias(params: Params) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "b", params)
 
     schedule = optax.cosine_decay_schedule(rate, num_updates, LEAST_RATE / rate)
@@ -111,7 +109,7 @@ def adam(num_updates: int, scale: float, rate: Any) -> optax.GradientTransformat
     return optax.chain(optax.scale(scale), optax.adam(schedule), stop)
 
 
-def train(config: Config, name: str, nu_0: float, folder: Any) -> "xarray.Dataset":
+def train(config: Config, name: str, nu_0: float, folder: Path | None) -> xarray.Dataset:
     """Trains one student of one teacher, at all learning rates and seeds together."""
     infinite, T = config.batch_size == 0, config.num_steps
     teacher, _ = sample_teacher(config.seed, nu_0)
@@ -123,12 +121,12 @@ def train(config: Config, name: str, nu_0: float, folder: Any) -> "xarray.Datase
         batch_size=config.batch_size or 1,
         eval_size=config.batch_size or 1,
     )
-    rates = jnp.asarray(RATES[name][: config.num_rates])
+    rates = RATES[name][: config.num_rates]
     begun = initialise(config, name, nu_0, training, rates)
     every = config.num_updates // config.num_evaluations
     schedule = Schedule(config.num_updates, every, early_stop=False)
     identity = {"student": name, "nu_0": nu_0, "updates": config.num_updates}
-    found, _ = trained(training, begun, schedule, folder=folder(), identity=identity)
+    found, _ = trained(training, begun, schedule, folder=folder, identity=identity)
     loss = scale * found.train_loss.values.reshape(len(rates), config.num_seeds, -1)
     # Padded to the largest number of rates, so that all students share one array.
     empty = np.full((config.num_rates - len(rates), *loss.shape[1:]), np.nan)
@@ -137,11 +135,10 @@ def train(config: Config, name: str, nu_0: float, folder: Any) -> "xarray.Datase
 
 
 def initialise(
-    config: Config, name: str, nu_0: float, training: Training, rates: jax.Array
+    config: Config, name: str, nu_0: float, training: Training, rates: Sequence[float]
 ) -> Runs:
     """Initialises the runs, for each learning rate with the same parameters by seed."""
-    keys = jnp.tile(runs.keys(config), len(rates))
-    begun = begin(training, keys, jnp.repeat(rates, config.num_seeds))
+    begun = begin(training, runs.keys(config), [(rate,) for rate in rates])
     rngs = [np.random.default_rng([config.seed, seed]) for seed in range(config.num_seeds)]
     sampled = [initialise_student(name, config.units, nu_0, rng) for rng in rngs] * len(rates)
     params = jax.tree.map(
@@ -172,12 +169,10 @@ def cases(config: Config) -> list[tuple[str, float]]:
     return pairs + [(name, max(config.nus)) for name in config.ablated]
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains all cases; dimensions case, rate, seed, update."""
-    import xarray
-
     pairs = cases(config)
-    parts = [cached(once, f"{name}-{nu:g}", train, config, name, nu) for name, nu in pairs]
+    parts = [unit(once, f"{name}-{nu:g}", train, config, name, nu) for name, nu in pairs]
     names, nus = zip(*pairs, strict=True)
     rates = np.full((len(names), config.num_rates), np.nan)
     for row, name in zip(rates, names, strict=True):
@@ -199,13 +194,11 @@ def moduli_error(config: Config) -> float:
     return np.abs(np.sort(found) - np.sort(wanted)).max()
 
 
-def finals(dataset: "xarray.Dataset") -> "xarray.Dataset":
+def finals(dataset: xarray.Dataset) -> xarray.Dataset:
     """Computes the last loss of each case at its best rate: mean over seeds and standard error.
 
     The best rate is that of the least mean; a rate at which a run diverged is never the best.
     """
-    import xarray
-
     # The last evaluation averages the updates since the one before.
     loss = last(dataset.loss)  # (case, rate, seed)
     loss = np.where(np.isfinite(dataset.loss.isel(update=-1)), loss, np.inf)
@@ -228,7 +221,7 @@ Losses = dict[tuple[str, float], float]
 """The final losses by student and ν_0."""
 
 
-def claims(dataset: "xarray.Dataset") -> list[Claim]:
+def claims(dataset: xarray.Dataset) -> list[Claim]:
     """The teachers' eigenvalues, and which students learn them."""
     end = finals(dataset)
     low, high = float(end.nu_0.min()), float(end.nu_0.max())
@@ -244,18 +237,16 @@ def claims(dataset: "xarray.Dataset") -> list[Claim]:
     ]
 
 
-def about_teachers(dataset: "xarray.Dataset") -> Claim:
+def about_teachers(dataset: xarray.Dataset) -> Claim:
     """The eigenvalues of the teachers."""
-    return numbers(
+    return derived(
         "fig3-moduli",
         "The teachers' eigenvalues have the moduli ν_0 + (1 - ν_0) tanh|l| (measured: the largest "
         "distance).",
         0,
         float(dataset.moduli_error),
         atol=1e-9,
-        kind="derived",
         source="the authors' code, source/dataloaders/regression.py (formula)",
-        exact=True,
     )
 
 
@@ -331,12 +322,10 @@ def about_losses(losses: Losses, high: float) -> Claim:
     )
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Fig. 3: A, final loss against ν_0; B, all students at the largest; learning curves."""
-    from matplotlib.figure import Figure
-
     end = finals(dataset)
-    fig = Figure(figsize=(7.0, 2.8))
+    fig = study.figure.empty(7.0, 2.8)
     left, middle, right = fig.subplots(1, 3)
     _draw_losses(left, end)
     _draw_students(middle, end)
@@ -344,7 +333,7 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _draw_losses(ax: "Axes", end: "xarray.Dataset") -> None:
+def _draw_losses(ax: Axes, end: xarray.Dataset) -> None:
     nus = sorted(set(end.nu_0.values))
     for name, marker in (("RNN", "s"), ("LRU", "o")):
         data, color, known = end.sel(case=end.student == name), LOOKS[name]["color"], PRINTED[name]
@@ -359,7 +348,7 @@ def _draw_losses(ax: "Axes", end: "xarray.Dataset") -> None:
     ax.legend()
 
 
-def _draw_students(ax: "Axes", end: "xarray.Dataset") -> None:
+def _draw_students(ax: Axes, end: xarray.Dataset) -> None:
     high = float(end.nu_0.max())
     at_high = end.sel(case=end.nu_0 == high)
     means = dict(zip(map(str, at_high.student.values), at_high["mean"].values, strict=True))
@@ -372,7 +361,7 @@ def _draw_students(ax: "Axes", end: "xarray.Dataset") -> None:
     ax.invert_yaxis()
 
 
-def _draw_curves(ax: "Axes", dataset: "xarray.Dataset", end: "xarray.Dataset") -> None:
+def _draw_curves(ax: Axes, dataset: xarray.Dataset, end: xarray.Dataset) -> None:
     for case in np.flatnonzero(end.nu_0.values == end.nu_0.values.max()):
         name = str(end.student.values[case])
         rates = dataset.learning_rate.values[case]

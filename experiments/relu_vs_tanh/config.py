@@ -25,19 +25,18 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(32)
     input_size: int = fields.input_size(4)
     num_steps: int = fields.num_steps(100)
-    input_stds: tuple[float, ...] = study.field(
+    input_stds: tuple[float, ...] = fields.positive(
         (0.01, 0.03, 0.1, 0.3, 1.0),
         help="Standard deviations of the inputs at which rates are measured; all else is at the "
         "last one.",
-        positive=True,
     )
-    num_gains: int = study.field(60, help="Gains of the sweep.", positive=True)
-    max_gain: float = study.field(3.0, help="Largest gain; the sweep begins at 0.", positive=True)
+    num_gains: int = fields.positive(60, help="Gains of the sweep.")
+    max_gain: float = fields.positive(3.0, help="Largest gain; the sweep begins at 0.")
     task: str = fields.task("adding(num_steps=50)")
     learning_rates: tuple[float, ...] = fields.learning_rates()
     num_updates: int = fields.num_updates(1000)
     eval_every: int = fields.eval_every(50)
-    batch_size: int = fields.batch_size()
+    batch_size: int = fields.batch_size(32)
 
     @property
     def schedule(self) -> Schedule:

@@ -2,17 +2,14 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray
 from _kit import curves, gain_sweep, outcomes, rates
 
 from gradflow import study
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from gradflow.study.figure import Axes, Figure
 
 INIT_LINES = ("-", "--", ":", "-.", (0, (8, 2)))
 """The line styles of the initialisers, in their order."""
@@ -21,11 +18,9 @@ COMPARED = ("tanh", "relu")
 """The activations that the panel about the scale of the inputs compares."""
 
 
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Rates by initialiser, activation and scale of the inputs; live paths; the sweep; losses."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(7.0, 7.8))
+    fig = study.figure.empty(7.0, 7.8)
     top, middle, bottom = fig.subfigures(3, 1, height_ratios=(3, 2.6, 2.6), squeeze=False)[:, 0]
     left, right = top.subplots(1, 2, width_ratios=(3, 2))
     _draw_heat(left, dataset)
@@ -38,23 +33,23 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     sweep.annotate("√2", (math.sqrt(2), 1.07), ha="center", fontsize=7)
     sweep.set_xlabel(f"gain of {_init(dataset)} $W_h$")
     _draw_losses(losses, dataset)
-    fig.legend(*state.get_legend_handles_labels(), loc="outside upper center", ncols=6)
+    study.figure.legend_above(fig, state, ncols=6)
     return fig
 
 
-def _init(dataset: "xarray.Dataset") -> str:
+def _init(dataset: xarray.Dataset) -> str:
     """The initialiser that is swept and trained."""
     return str(dataset.init.values[0])
 
 
-def _looks(dataset: "xarray.Dataset | xarray.DataArray") -> Iterator[tuple[str, dict[str, Any]]]:
+def _looks(dataset: xarray.Dataset | xarray.DataArray) -> Iterator[tuple[str, dict[str, Any]]]:
     names = [str(name) for name in dataset.activation.values]
     for index, name in enumerate(names):
         marks = 0.025 * index, 0.15  # fractions of the panel, so that no two markers coincide
         yield name, {**study.figure.series_style(index), "label": name, "markevery": marks}
 
 
-def _draw_heat(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_heat(ax: Axes, dataset: xarray.Dataset) -> None:
     """The rate of each pair, and the fraction of its runs that are exactly 0 at the last lag."""
     norms = dataset.log_norm.transpose("init", "activation", "run", "lag")
     values = rates.slopes(norms).mean(axis=-1)
@@ -75,7 +70,7 @@ def _draw_heat(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.figure.colorbar(image, ax=ax, label="nats per step")
 
 
-def _draw_scales(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_scales(ax: Axes, dataset: xarray.Dataset) -> None:
     """The rates of tanh and ReLU against the inputs' deviation, from the first two initialisers."""
     looks = dict(_looks(dataset))
     for line, init in zip(INIT_LINES, map(str, dataset.init.values[:2]), strict=False):
@@ -89,7 +84,7 @@ def _draw_scales(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(fontsize=6.5)
 
 
-def _draw_state(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_state(ax: Axes, dataset: xarray.Dataset) -> None:
     for name, look in _looks(dataset):
         sizes = dataset.log_size.sel(init=_init(dataset), activation=name)
         study.figure.band(ax, dataset.step, sizes / curves.NATS, "run", **look)
@@ -97,7 +92,7 @@ def _draw_state(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.set_ylabel(r"$\log_{10}$ RMS of $h_t$")
 
 
-def _draw_live(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_live(ax: Axes, dataset: xarray.Dataset) -> None:
     """The paths of the activation that has the fewest live ones, by initialiser."""
     fewest = dataset.log_live.isel(lag=-1).mean(["init", "run"]).argmin("activation")
     data = dataset.isel(activation=int(fewest))
@@ -110,7 +105,7 @@ def _draw_live(ax: "Axes", dataset: "xarray.Dataset") -> None:
     ax.legend(fontsize=6.5, loc="lower left")
 
 
-def _draw_losses(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_losses(ax: Axes, dataset: xarray.Dataset) -> None:
     task, baseline = str(dataset.attrs["task"]).partition("(")[0], dataset.attrs["baseline"]
     for name, look in _looks(dataset):
         loss = dataset.loss.sel(activation=name)

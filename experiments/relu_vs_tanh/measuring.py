@@ -2,31 +2,25 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _kit import curves, gain_sweep, rates, runs, trained, tuning
 
-from gradflow import flow, unroll
+from gradflow import Params, flow, unroll
+from gradflow.cell import Key
 from gradflow.cells import rnn
 from gradflow.cells.rnn import switched_rnn, with_each_activation
 from gradflow.numerics.exact_slopes import exact_slopes
 from gradflow.spec import split_specs
 from gradflow.tasks import Task
-from gradflow.train import Training, resolve_clipping, resolve_optimiser
 from relu_vs_tanh.config import Config
 from relu_vs_tanh.paths import log_live_paths
 
-if TYPE_CHECKING:
-    import xarray
 
-    from gradflow import Params
-    from gradflow.cell import Key
-
-
-def initialise(config: Config, keys: "Key", input_size: int) -> "Params":
+def initialise(config: Config, keys: Key, input_size: int) -> Params:
     """Initialises `switched_rnn` from each initialiser and key, (initialiser, run, ...).
 
     The activation is the first one: phi is 0.
@@ -39,10 +33,8 @@ def initialise(config: Config, keys: "Key", input_size: int) -> "Params":
     return {"phi": jnp.zeros(net["b"].shape[:2], net["b"].dtype), "net": net}
 
 
-def measure(config: Config) -> "xarray.Dataset":
+def measure(config: Config) -> xarray.Dataset:
     """Norms, live paths and sizes of the state of every initialiser with every activation."""
-    import xarray
-
     dims, shape, params, inputs = _measured(config)
     found = runs.measure(partial(_of_run, config), params, config.input_stds[-1] * inputs)
     norms, live, sizes = (values.reshape(*shape, -1) for values in found)
@@ -56,14 +48,12 @@ def measure(config: Config) -> "xarray.Dataset":
     )
 
 
-def measure_scales(config: Config) -> "xarray.Dataset":
+def measure_scales(config: Config) -> xarray.Dataset:
     """The rate of the norm of every network at each scale of its inputs."""
-    import xarray
-
     dims, shape, params, inputs = _measured(config)
     cell = switched_rnn(config.activations, config.input_size, config.hidden_size)
 
-    def of_run(params: "Params", x: jax.Array) -> jax.Array:
+    def of_run(params: Params, x: jax.Array) -> jax.Array:
         stds = jnp.asarray(config.input_stds, x.dtype)
         return jax.lax.map(lambda std: flow.log_norms(cell, params, std * x), stds)
 
@@ -78,7 +68,7 @@ def _names(config: Config) -> dict[str, list[str]]:
     return {"activation": list(config.activations), "init": split_specs(config.inits)}
 
 
-def _measured(config: Config) -> tuple[tuple[str, ...], tuple[int, ...], "Params", jax.Array]:
+def _measured(config: Config) -> tuple[tuple[str, ...], tuple[int, ...], Params, jax.Array]:
     """All networks, one after the other, with their dimensions, and inputs of deviation 1."""
     networks = initialise(config, runs.keys(config), config.input_size)
     shape = len(config.activations), *networks["phi"].shape
@@ -86,7 +76,7 @@ def _measured(config: Config) -> tuple[tuple[str, ...], tuple[int, ...], "Params
     return ("activation", "init", "run"), shape, with_each_activation(networks, shape[0]), inputs
 
 
-def _of_run(config: Config, params: "Params", x: jax.Array) -> tuple[jax.Array, ...]:
+def _of_run(config: Config, params: Params, x: jax.Array) -> tuple[jax.Array, ...]:
     """The norms, the live paths and the sizes of the state of one network on one sequence."""
     cell = switched_rnn(config.activations, config.input_size, config.hidden_size)
     # JAX's slopes of saturated units round to 0, which would count them as dead.
@@ -104,10 +94,8 @@ def _of_run(config: Config, params: "Params", x: jax.Array) -> tuple[jax.Array, 
     return flow.log_norms(cell, params, x), live, gain_sweep.log_rms(outputs)
 
 
-def sweep(config: Config) -> "xarray.Dataset":
+def sweep(config: Config) -> xarray.Dataset:
     """Sizes of the state, and ‖∂h_T/∂h_0‖, of the first initialiser at each gain."""
-    import xarray
-
     cell = switched_rnn(config.activations, config.input_size, config.hidden_size)
     gains = np.linspace(0, config.max_gain, config.num_gains + 1)[1:]
     networks = initialise(config, runs.keys(config), config.input_size)
@@ -125,17 +113,10 @@ def sweep(config: Config) -> "xarray.Dataset":
     )
 
 
-def train(config: Config, task: Task, folder: Path | None) -> "xarray.Dataset":
+def train(config: Config, task: Task, folder: Path | None) -> xarray.Dataset:
     """Trains the first initialiser with every activation at its own learning rate."""
-    import xarray
-
-    training = Training(
-        switched_rnn(config.activations, task.input_size, config.hidden_size),
-        task,
-        resolve_optimiser("adam"),
-        clipping=resolve_clipping("global_norm(threshold=1)"),
-        batch_size=config.batch_size,
-    )
+    cell = switched_rnn(config.activations, task.input_size, config.hidden_size)
+    training = trained.setup(config, cell, task, clipping="global_norm(threshold=1)")
     grid, number = config.learning_rates, len(config.activations)
     test, validation = tuning.keys(config)
     cells = [_first(config, keys, task.input_size) for keys in (test, validation)]
@@ -168,7 +149,7 @@ def train(config: Config, task: Task, folder: Path | None) -> "xarray.Dataset":
     )
 
 
-def _first(config: Config, keys: "Key", input_size: int) -> "Params":
+def _first(config: Config, keys: Key, input_size: int) -> Params:
     """The first initialiser with every activation, (activation x run, ...), in float32."""
     first = jax.tree.map(lambda leaf: leaf[:1], initialise(config, keys, input_size))
     networks = with_each_activation(first, len(config.activations))

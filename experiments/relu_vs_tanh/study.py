@@ -30,11 +30,10 @@ Takes some two minutes on two cores at the defaults, and half an hour, by estima
 """
 
 import math
-from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray
 from _kit import curves, decisions, gain_sweep, rates, trained, tuning
 
 from gradflow import statistics, study
@@ -45,24 +44,19 @@ from relu_vs_tanh.config import Config
 from relu_vs_tanh.figure import figure
 from relu_vs_tanh.measuring import measure, measure_scales, sweep, train
 
-if TYPE_CHECKING:
-    import xarray
-
 TOLERANCE = 0.1
 """The relative distance from √2 up to which the gain from which ReLU blows up counts as equal."""
 
 
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Measures, sweeps and trains; dimensions activation, init, run, and lag, gain or update."""
-    import xarray
-
     _check(config)
     task = resolve_task(config.task)
     parts = [
         once("flow", partial(measure, config)),
         once("scales", partial(measure_scales, config)),
         once("gains", partial(sweep, config)),
-        trained.unit(once, "training", partial(train, config, task)),
+        trained.unit(once, "training", train, config, task),
     ]
     return xarray.merge(parts, join="exact", compat="no_conflicts", combine_attrs="no_conflicts")
 
@@ -82,7 +76,7 @@ def _check(config: Config) -> None:
     _ = config.schedule  # numbers that do not divide are reported before anything is measured
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """Rate, dead paths, blow-up and loss of each activation."""
     rows = [
         _row(dataset.sel(activation=a, init=i)) for i in dataset.init for a in dataset.activation
@@ -91,19 +85,20 @@ def summary(dataset: "xarray.Dataset") -> str:
     return "\n".join([study.table(rows), "", study.table(gains), tuning.note(dataset)])
 
 
-def _row(data: "xarray.Dataset") -> dict[str, str]:
+def _row(data: xarray.Dataset) -> dict[str, str]:
     live, size = data.log_live.isel(lag=-1).values, data.log_size.isel(step=-1).values
+    slopes = rates.slopes(data.log_norm.transpose("run", "lag"))
     return {
         "W_h": str(data.init.values),
         "φ": str(data.activation.values),
-        "nats per step": f"{statistics.estimate(run_rates(data.log_norm)):z.3f}",
+        "nats per step": f"{statistics.estimate(slopes):z.3f}",
         "log10 live paths at T": f"{statistics.estimate(live / curves.NATS):z.1f}",
         "runs at -inf": f"{cut_fraction(data.log_norm):.0%}",
         "log10 RMS of h_T": f"{statistics.estimate(size / curves.NATS):z.2f}",
     }
 
 
-def _row_of_activation(data: "xarray.Dataset") -> dict[str, str]:
+def _row_of_activation(data: xarray.Dataset) -> dict[str, str]:
     return {
         "φ": str(data.activation.values),
         **gain_sweep.row(data),
@@ -112,17 +107,12 @@ def _row_of_activation(data: "xarray.Dataset") -> dict[str, str]:
     }
 
 
-def run_rates(log_norms: "xarray.DataArray") -> np.ndarray:
-    """Fits the rate of each run, in nats per step, up to the lag from which its norm is 0."""
-    return rates.slopes(log_norms.transpose("run", "lag"))
-
-
-def cut_fraction(log_norms: "xarray.DataArray") -> float:
+def cut_fraction(log_norms: xarray.DataArray) -> float:
     """Computes the fraction of runs whose gradient is exactly 0 at the longest lag."""
     return float(np.isneginf(log_norms.isel(lag=-1)).mean())
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """Which of tanh and ReLU keeps its gradient longer, and which blows up, if both are there."""
     if not {"tanh", "relu"} <= {str(name) for name in dataset.activation.values}:
         return []
@@ -135,7 +125,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     return [*(_kept(dataset, *one) for one in asked if one[1] in dataset.init), _blows_up(dataset)]
 
 
-def _kept(dataset: "xarray.Dataset", longer: str, init: str, stds: np.ndarray) -> study.Claim:
+def _kept(dataset: xarray.Dataset, longer: str, init: str, stds: np.ndarray) -> study.Claim:
     """Whether tanh or ReLU keeps its gradient longer at each of these scales of the inputs."""
     rate = dataset.rate.sel(init=init)
     more = rate.sel(activation="tanh") - rate.sel(activation="relu")
@@ -147,16 +137,17 @@ def _kept(dataset: "xarray.Dataset", longer: str, init: str, stds: np.ndarray) -
         f"Initialised {init}, with inputs of standard deviation {inputs}, {longer} keeps its "
         f"gradient longer than {other}.",
         decisions.every(map(side, found)),
-        measured=[
-            study.Measured.of(f"rate of tanh less that of ReLU at {std:g}", one, "nats per step")
+        measured={
+            f"rate of tanh less that of ReLU at {std:g}": one
             for std, one in zip(stds, found, strict=True)
-        ],
+        },
+        unit="nats per step",
         criterion="the 95 % interval of the difference in nats per step lies "
         f"{side.__name__} 0 at each of them",
     )
 
 
-def _blows_up(dataset: "xarray.Dataset") -> study.Claim:
+def _blows_up(dataset: xarray.Dataset) -> study.Claim:
     of_relu, of_tanh = (
         gain_sweep.blow_up(dataset.sel(activation=name)) for name in ("relu", "tanh")
     )
@@ -209,8 +200,3 @@ EXPERIMENT = study.Experiment(
     },
     doc=__doc__,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study; returns the exit code."""
-    return study.main(EXPERIMENT, argv)

@@ -24,18 +24,16 @@ class Config(study.Config):
     task: Literal["dates", "reversal"] = study.field(
         "reversal", help="The task: dates in ISO format, or reversed digits."
     )
-    num_formats: int = study.field(1, help="Formats of the dates, up to 3.", positive=True)
-    length: int = study.field(12, help="Digits that are reversed.", positive=True)
+    num_formats: int = fields.positive(1, help="Formats of the dates, up to 3.")
+    length: int = fields.positive(12, help="Digits that are reversed.")
     hidden_size: int = fields.hidden_size(64)
     batch_size: int = fields.batch_size(32)
     num_updates: int = fields.num_updates(1200)
-    num_evaluations: int = study.field(12, help="Evaluations after the first.", positive=True)
-    eval_size: int = study.field(256, help="Held-out sequences per evaluation.", positive=True)
-    num_probed: int = study.field(
-        8, help="Sequences on which the gradient flow is measured.", positive=True
-    )
+    num_evaluations: int = fields.num_evaluations(12)
+    eval_size: int = fields.positive(256, help="Held-out sequences per evaluation.")
+    num_probed: int = fields.positive(8, help="Sequences on which the gradient flow is measured.")
     learning_rates: tuple[float, ...] = fields.learning_rates()
-    clip: float = study.field(1.0, help="Largest global norm of a gradient.", positive=True)
+    clip: float = fields.clip(1.0)
     probe: str = probes.flag()
     probe_every: int | None = probes.every_flag()
 

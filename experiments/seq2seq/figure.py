@@ -1,28 +1,22 @@
 """The figure of the study."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray
 from _kit import curves, outcomes, probes
 
 from gradflow import study
 from gradflow.spec import parse_spec
+from gradflow.study.figure import Axes, Figure
 from seq2seq.results import STAGES
 
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-
-def figure(dataset: "xarray.Dataset") -> "Figure":
+def figure(dataset: xarray.Dataset) -> Figure:
     """Accuracy by update; the flow through both halves, before and after; examples; the probes."""
-    from matplotlib.figure import Figure
-
     maps = probes.rows(dataset)
     heights = (2.6, 2.6, 1.8, *(probes.ROW_HEIGHT for _ in maps))
-    fig = Figure(figsize=(7.0, sum(heights)))
+    fig = study.figure.empty(7.0, sum(heights))
     parts = fig.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     top, middle, bottom, *rest = parts
     left, right = top.subplots(1, 2)
@@ -36,13 +30,13 @@ def figure(dataset: "xarray.Dataset") -> "Figure":
     return fig
 
 
-def _looks(dataset: "xarray.Dataset") -> Iterator[tuple[str, "xarray.Dataset", dict]]:
+def _looks(dataset: xarray.Dataset) -> Iterator[tuple[str, xarray.Dataset, dict]]:
     for index, cell in enumerate(map(str, dataset.cell.values)):
         look = study.figure.cell_style(parse_spec(cell)[0], index) | {"label": cell}
         yield cell, dataset.sel(cell=cell), look
 
 
-def _draw_accuracy(left: "Axes", right: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_accuracy(left: Axes, right: Axes, dataset: xarray.Dataset) -> None:
     for _, data, look in _looks(dataset):
         study.figure.band(left, data["update"], 100 * data.sequences, "seed", **look)
         study.figure.band(right, data["update"], 100 * (1 - data.free), "seed", **look)
@@ -63,7 +57,7 @@ def _draw_accuracy(left: "Axes", right: "Axes", dataset: "xarray.Dataset") -> No
     )
 
 
-def _draw_flow(panels: "np.ndarray", dataset: "xarray.Dataset") -> None:
+def _draw_flow(panels: np.ndarray, dataset: xarray.Dataset) -> None:
     for ax, stage in zip(panels, STAGES, strict=True):
         for _, data, look in _looks(dataset):
             norms = data.log_adjoint.sel(stage=stage).median("sequence") / curves.NATS
@@ -73,7 +67,7 @@ def _draw_flow(panels: "np.ndarray", dataset: "xarray.Dataset") -> None:
     panels[0].set_ylabel(r"$\log_{10}\,\|\partial L/\partial s_k\|$")
 
 
-def _draw_examples(ax: "Axes", dataset: "xarray.Dataset") -> None:
+def _draw_examples(ax: Axes, dataset: xarray.Dataset) -> None:
     """A row for each example; a wrong output of the first seed of a cell has a cross behind it."""
     cells = [str(cell) for cell in dataset.cell.values]
     columns = ["source", "target", *(parse_spec(cell)[0] for cell in cells)]

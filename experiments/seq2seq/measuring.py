@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
+import xarray
 from _kit import probes, trained, tuning
 
-from gradflow import study
+from gradflow import Params, study
 from gradflow.devices import map_runs
 from gradflow.interop import save_params
 from gradflow.study.config import sanitise
@@ -21,18 +21,11 @@ from seq2seq.rewriter import Rewriter
 from seq2seq.strings import Pairs, Rewriting, spelled
 from seq2seq.training import METRICS, Encoding, Rewriters, log_adjoints
 
-if TYPE_CHECKING:
-    import xarray
-
-    from gradflow import Params
-
 
 def measure(
     config: Config, data: Rewriting, spec: str, net: Rewriter, folder: Path | None
-) -> "xarray.Dataset":
+) -> xarray.Dataset:
     """Trains the networks of one cell at their best rate, and measures them before and after."""
-    import xarray
-
     tried = _tried_losses(config, data, spec, net, folder)
     (rate,) = tuning.best(tried, config.learning_rates)
     init = jax.jit(jax.vmap(net.init))
@@ -51,7 +44,8 @@ def measure(
     probed = data.test.of_one_length(config.num_probed)
     num_encoder, num_decoder = probed.sources.shape[1], probed.targets.shape[1]
     found = {name: np.moveaxis(values, 0, 1) for name, values in last.probes.items()}
-    variables = probes.variables(found, ("seed", "probe_update"), axis="lag")
+    dims, schedule = ("seed", "probe_update"), config.schedule
+    variables, at = probes.record(found, dims, schedule.probings, axis="lag")
     return xarray.Dataset(
         {
             **{name: (("seed", "update"), last.metrics[name].T) for name in METRICS},
@@ -63,10 +57,9 @@ def measure(
         coords={
             "stage": list(STAGES),
             "step": np.arange(-num_encoder, num_decoder + 1),
-            "update": config.schedule.evaluations,
-            **({"probe_update": config.schedule.probings} if found else {}),
+            "update": schedule.evaluations,
             **({"lag": np.arange(num_encoder + 1)} if found else {}),
-            **probes.coordinates(found),
+            **at,
         },
     ).expand_dims(cell=[spec])
 
@@ -85,10 +78,10 @@ def _tried_losses(
     return last.metrics["loss"][-1].reshape(len(rates), len(keys)).astype(float)
 
 
-def _norms(net: Rewriter, pairs: Pairs, stages: "Iterable[Params]") -> tuple:
+def _norms(net: Rewriter, pairs: Pairs, stages: Iterable[Params]) -> tuple:
     """`log_adjoints` of every network and pair at each stage."""
 
-    def of_net(params: "Params") -> jax.Array:
+    def of_net(params: Params) -> jax.Array:
         return map_runs(lambda *pair: log_adjoints(net, params, Pairs(*pair)))(*pairs)
 
     with jax.enable_x64(True):
@@ -97,12 +90,12 @@ def _norms(net: Rewriter, pairs: Pairs, stages: "Iterable[Params]") -> tuple:
     return ("stage", "seed", "sequence", "step"), np.stack(norms)
 
 
-def _examples(net: Rewriter, data: Rewriting, params: "Params") -> dict[str, tuple]:
+def _examples(net: Rewriter, data: Rewriting, params: Params) -> dict[str, tuple]:
     """A few sources and targets, and the output of each network."""
     shown = data.test.at(np.arange(6))
 
     @jax.jit
-    def free(params: "Params", pairs: Pairs) -> jax.Array:
+    def free(params: Params, pairs: Pairs) -> jax.Array:
         num_steps = pairs.targets.shape[1]
         write = partial(net.free, lengths=pairs.lengths)
         return jax.vmap(lambda p: write(p, pairs.sources.T, num_steps))(params)
@@ -118,7 +111,7 @@ def _examples(net: Rewriter, data: Rewriting, params: "Params") -> dict[str, tup
     }
 
 
-def _save(folder: Path, spec: str, what: tuple[Rewriter, Config], params: "Params") -> None:
+def _save(folder: Path, spec: str, what: tuple[Rewriter, Config], params: Params) -> None:
     """Writes the encoder and the decoder of the first seed."""
     net, config = what
     for name, input_size in (("encoder", net.num_read), ("decoder", net.num_written)):

@@ -1,24 +1,20 @@
 """What the trained encoder-decoders came to, and the claims about them."""
 
-from typing import TYPE_CHECKING
-
+import xarray
 from _kit import curves, decisions
 
 from gradflow import study
 
-if TYPE_CHECKING:
-    import xarray
-
 STAGES = ("initialisation", "trained")
 
 
-def reaching(dataset: "xarray.Dataset") -> "xarray.DataArray":
+def reaching(dataset: xarray.Dataset) -> xarray.DataArray:
     """Computes log10 of ‖∂L/∂s_1‖ over ‖∂L/∂s_T‖ in the encoder, by cell, stage and seed."""
     first = dataset.log_adjoint.isel(step=1) - dataset.log_adjoint.sel(step=0)
     return first.median("sequence") / curves.NATS
 
 
-def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
+def claims(dataset: xarray.Dataset) -> list[study.Claim]:
     """What gated cells gain, what free-running costs, and what training does to the gradient."""
     cells = [str(cell) for cell in dataset.cell.values]
     others = [cell for cell in cells if cell != "rnn"] if "rnn" in cells else []
@@ -29,7 +25,7 @@ def claims(dataset: "xarray.Dataset") -> list[study.Claim]:
     ]
 
 
-def _gains(dataset: "xarray.Dataset", cell: str) -> study.Claim:
+def _gains(dataset: xarray.Dataset, cell: str) -> study.Claim:
     correct = dataset.sequences.isel(update=-1)
     return decisions.positive(
         decisions.identifier("more-sequences", cell),
@@ -39,7 +35,7 @@ def _gains(dataset: "xarray.Dataset", cell: str) -> study.Claim:
     )
 
 
-def _costs(dataset: "xarray.Dataset", cell: str) -> study.Claim:
+def _costs(dataset: xarray.Dataset, cell: str) -> study.Claim:
     data = dataset.sel(cell=cell)
     return decisions.positive(
         decisions.identifier("free-running-costs", cell),
@@ -49,7 +45,7 @@ def _costs(dataset: "xarray.Dataset", cell: str) -> study.Claim:
     )
 
 
-def _lifts(dataset: "xarray.Dataset", cell: str) -> study.Claim:
+def _lifts(dataset: xarray.Dataset, cell: str) -> study.Claim:
     before, after = (reaching(dataset.sel(cell=cell, stage=stage)).values for stage in STAGES)
     return decisions.positive(
         decisions.identifier("training-lifts", cell),

@@ -29,10 +29,7 @@ Takes about five minutes on two cores at the defaults. A killed run resumes from
 evaluation; params/ has the trained encoder and decoder of each cell.
 """
 
-from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING
-
+import xarray
 from _kit import cells, trained, tuning
 
 from gradflow import statistics, study
@@ -43,20 +40,15 @@ from seq2seq.results import STAGES, claims, reaching
 from seq2seq.rewriter import Rewriter
 from seq2seq.strings import Rewriting, dates, reversal
 
-if TYPE_CHECKING:
-    import xarray
 
-
-def run(config: Config, once: study.Once = study.call) -> "xarray.Dataset":
+def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains and measures each cell; dimensions cell, seed, update, stage, step, example."""
-    import xarray
-
     specs = cells.specs(config.cells)
     _ = config.schedule  # so that bad numbers are reported before any training
     data = dates(config.num_formats) if config.task == "dates" else reversal(config.length)
     nets = {spec: _net(spec, config, data) for spec in specs}  # all, before one is trained
     parts = [
-        trained.unit(once, f"cell={spec}", partial(measure, config, data, spec, net))
+        trained.unit(once, f"cell={spec}", measure, config, data, spec, net)
         for spec, net in nets.items()
     ]
     return xarray.concat(parts, dim="cell", join="outer", coords="minimal").assign_attrs(
@@ -70,7 +62,7 @@ def _net(spec: str, config: Config, data: Rewriting) -> Rewriter:
     return Rewriter(encoder, decoder, num_read, num_written)
 
 
-def summary(dataset: "xarray.Dataset") -> str:
+def summary(dataset: xarray.Dataset) -> str:
     """A table of the cells."""
     last = dataset.isel(update=-1)
     rows = [_row(last.sel(cell=cell)) for cell in dataset.cell.values]
@@ -78,7 +70,7 @@ def summary(dataset: "xarray.Dataset") -> str:
     return "\n".join([study.table(rows), flow, tuning.note(dataset)])
 
 
-def _row(data: "xarray.Dataset") -> dict[str, str]:
+def _row(data: xarray.Dataset) -> dict[str, str]:
     return {
         "cell": str(data.cell.values),
         "rate": tuning.text(data),
@@ -122,8 +114,3 @@ EXPERIMENT = study.Experiment(
     },
     doc=__doc__,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study; returns the exit code."""
-    return study.main(EXPERIMENT, argv)

@@ -15,7 +15,7 @@ from gradflow.study.claims import (
 )
 from gradflow.study.config import Config, field
 from gradflow.study.console import progress, table
-from gradflow.study.decide import claim, numbers, statement
+from gradflow.study.decide import claim, derived, numbers, statement
 from gradflow.study.experiment import Experiment, Once, Picture, call
 from gradflow.study.gallery import export
 from gradflow.study.record import params_folder, read_environment
@@ -34,6 +34,7 @@ __all__ = [
     "Verdict",
     "call",
     "claim",
+    "derived",
     "export",
     "field",
     "figure",

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from gradflow.statistics import Estimate
 from gradflow.study.claims import Claim, Kind, Measured, Reference, Verdict
 
 Numbers = Any
 """A number or an array of numbers, of NumPy, JAX, xarray or Python."""
 
-Measurable = Measured | Iterable[Measured] | Mapping[str, Numbers] | Numbers
-"""What the constructors take as measured: named numbers, or arrays, with or without names."""
+Measurable = Measured | Iterable[Measured] | Mapping[str, Estimate | Numbers] | Numbers
+"""What the constructors take as measured: estimates or arrays by name, named numbers, or arrays."""
 
 
 def claim(
@@ -25,6 +26,7 @@ def claim(
     *,
     measured: Measurable,
     criterion: str,
+    unit: str = "1",
     reason: str = "",
     exact: bool = False,
     digits: int = 4,
@@ -37,6 +39,7 @@ def claim(
       holds: Whether the criterion is met; None if the runs do not decide it.
       measured: The numbers that decide it.
       criterion: What counts as supported, in words.
+      unit: The unit of numbers that are given by name.
       reason: Why; the criterion itself if empty.
       exact: Whether it must hold at every size of the run.
       digits: The significant digits that the claim keeps of its numbers.
@@ -49,7 +52,7 @@ def claim(
         "not supported": f"it does not hold that {criterion}",
         "inconclusive": f"the runs do not decide whether {criterion}",
     }
-    kept = tuple(number.rounded(digits) for number in _named(measured))
+    kept = tuple(number.rounded(digits) for number in _named(measured, unit))
     return Claim(id, statement, kept, criterion, verdict, reason or why[verdict], exact=exact)
 
 
@@ -95,6 +98,14 @@ def numbers(
     )
 
 
+def derived(
+    id: str, statement: str, reference: Numbers, measured: Measurable, *, source: str, **how: Any
+) -> Claim:
+    """Compares numbers with what follows from a paper's equations, which holds at every size."""
+    given: dict[str, Any] = {"source": source, "kind": "derived", "exact": True, **how}
+    return numbers(id, statement, reference, measured, **given)
+
+
 def statement(
     id: str,
     statement: str,
@@ -127,12 +138,16 @@ def statement(
     )
 
 
-def _named(measured: Measurable) -> Iterator[Measured]:
+def _named(measured: Measurable, unit: str = "1") -> Iterator[Measured]:
     if isinstance(measured, Measured):
         yield measured
     elif isinstance(measured, Mapping):
         for name, values in measured.items():
-            yield from (Measured(str(name), float(one)) for one in np.ravel(np.asarray(values)))
+            if isinstance(values, Estimate):
+                yield Measured.of(str(name), values, unit)
+            else:
+                ones = np.ravel(np.asarray(values))
+                yield from (Measured(str(name), float(one), unit=unit) for one in ones)
     elif isinstance(measured, list | tuple) and any(isinstance(one, Measured) for one in measured):
         yield from (one for one in measured if isinstance(one, Measured))
     else:

@@ -19,8 +19,10 @@ from gradflow.paths import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
     from matplotlib.lines import Line2D
+else:  # names for annotations: Matplotlib takes half a second, and is imported when one draws
+    Axes = Figure = SubFigure = Line2D = Any
 
 STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
@@ -134,7 +136,14 @@ def style() -> Iterator[None]:
     matplotlib.interactive(is_interactive)
 
 
-def band(ax: "Axes", x: ArrayLike, values: Any, axis: int | str, **look: Any) -> "Line2D":
+def empty(width: float = 3.5, height: float = 2.6) -> Figure:
+    """Makes an empty figure of this size in inches, by default that of a column of a paper."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
+
+def band(ax: Axes, x: ArrayLike, values: Any, axis: int | str, **look: Any) -> Line2D:
     """Draws the median over one axis as a line, and from 10 to 90 % of it as a band.
 
     The line has a gap where the median is not finite, and the band where one of its ends is not:
@@ -170,7 +179,21 @@ def band(ax: "Axes", x: ArrayLike, values: Any, axis: int | str, **look: Any) ->
     return line
 
 
-def render(figure: "Figure", kind: str, metadata: Mapping[str, str]) -> bytes:
+def handle(**look: Any) -> Line2D:
+    """Makes a line that stands in a legend alone."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], **look)
+
+
+def legend_above(part: Figure | SubFigure, ax: Axes, **options: Any) -> None:
+    """Draws the legend of one panel above all panels, in one row where ``ncols`` is not given."""
+    handles, labels = ax.get_legend_handles_labels()
+    options = {"loc": "outside upper center", "ncols": len(labels), **options}
+    part.legend(handles, labels, **options)
+
+
+def render(figure: Figure, kind: str, metadata: Mapping[str, str]) -> bytes:
     """Writes a figure as ``pdf`` or ``png``; the same figure gives the same bytes at any time.
 
     The metadata's keys are those of the PDF standard, such as Title, Subject and Keywords.
@@ -181,7 +204,7 @@ def render(figure: "Figure", kind: str, metadata: Mapping[str, str]) -> bytes:
         return buffer.getvalue()
 
 
-def save(figure: "Figure", folder: Path, stem: str, metadata: Mapping[str, str]) -> None:
+def save(figure: Figure, folder: Path, stem: str, metadata: Mapping[str, str]) -> None:
     """Writes a figure as PNG and as PDF, each at once, in one layout.
 
     The layout is found once, as it takes longer than the drawing.

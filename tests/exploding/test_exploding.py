@@ -31,10 +31,6 @@ def initialised(cell, config, run, count=None):
     return params, 0.1 * inputs
 
 
-def test_a_run_draws_its_figure(folder):
-    assert (folder / "figure.png").stat().st_size > 10_000
-
-
 def test_an_orthogonal_linear_net_grows_by_the_gain():
     cell = networks.scaled("linear", 2, 5)
     init = rnn(2, 5, recurrent_init="orthogonal").init
@@ -150,14 +146,6 @@ def test_theory_of_the_gated_nets_is_their_jacobian_at_rest(name):
     assert net.exponent(0.7, 0.1) == pytest.approx(math.log(radius), abs=1e-12)
     assert net.exponent(net.critical(0.1), 0.1) == pytest.approx(0, abs=1e-12)
     assert math.isnan(net.exponent(net.critical(0.1) + 0.01, 0.1))
-
-
-def test_crossings_are_found_between_the_gains():
-    gains = np.array([1.0, 2.0, 3.0, 4.0])
-    assert results.crossing(gains, np.array([-2.0, -1.0, 3.0, 5.0])) == 2.25
-    assert results.crossing(gains, np.array([-np.inf, -np.inf, 3.0, -1.0])) == 3.0
-    assert math.isnan(results.crossing(gains, -gains))
-    assert math.isnan(results.crossing(gains, gains))
 
 
 def test_statistics_of_tails_and_slopes():

@@ -78,10 +78,6 @@ def test_each_task_weights_its_own_steps_of_the_loss():
         Forecasting(forecaster("rnn", 2, 3), {"two": data["one"]}, plan)
 
 
-def test_a_run_draws_its_figure(folder):
-    assert (folder / "figure.png").stat().st_size > 10_000
-
-
 def test_the_record_and_the_trained_cell(folder, dataset):
     assert dataset.mse.sel(model="rnn").notnull().all()
     assert dataset.mse.sel(model="dense", column="seq2seq").isnull().all()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gradflow.statistics import Estimate
-from gradflow.study import Measured, claim, from_record, numbers, statement, to_record
+from gradflow.study import Measured, claim, derived, from_record, numbers, statement, to_record
 from gradflow.study.store import to_json
 
 ROW = {"id": "fig1-a", "statement": "It is a number.", "source": "Table 1"}
@@ -98,6 +98,18 @@ def test_numbers_are_shown_by_name_with_interval_and_unit():
     assert dataclasses.replace(found, exact=True).line(quick=True) == found.line()
     published = numbers(**ROW, reference=1, measured=1)
     assert published.line().endswith("(measured: 1; published: 1)")
+
+
+def test_numbers_by_name_can_be_estimates_of_one_unit():
+    found = {"decay": Estimate(0.5, 0.25, 0.75), "lags": [1, 2]}
+    shown = claim("a", "It falls.", True, measured=found, criterion="it falls", unit="steps").shown
+    assert shown == "decay 0.5 [0.25, 0.75] steps; lags 1 steps / 2 steps"
+
+
+def test_a_derived_value_holds_at_every_size():
+    found = derived(**ROW, reference=1, measured=1.01, rtol=0.1)
+    assert found.exact and found.reference is not None and found.reference.kind == "derived"
+    assert found == numbers(**ROW, reference=1, measured=1.01, rtol=0.1, kind="derived", exact=True)
 
 
 def test_a_record_gives_the_claim_again():

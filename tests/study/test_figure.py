@@ -16,6 +16,9 @@ from gradflow.study.figure import (
     STYLE,
     band,
     cell_style,
+    empty,
+    handle,
+    legend_above,
     render,
     save,
     series_style,
@@ -60,6 +63,24 @@ def test_a_band_takes_the_axis_by_number_or_name():
     lines = [band(ax, np.arange(4), named, "seed"), band(ax, np.arange(4), values, 1)]
     np.testing.assert_array_equal(lines[0].get_ydata(), np.median(values, axis=1))
     np.testing.assert_array_equal(lines[0].get_ydata(), lines[1].get_ydata())
+
+
+def test_an_empty_figure_has_the_size_of_a_column():
+    assert tuple(empty().get_size_inches()) == STYLE["figure.figsize"]
+    assert empty(7.0, 2.0).get_size_inches().tolist() == [7.0, 2.0]
+
+
+def test_a_legend_above_has_the_lines_of_one_panel():
+    with style():
+        fig = empty(7.0, 2.0)
+        left, right = fig.subplots(1, 2)
+        for label in ("a", "b"):
+            left.plot([0], [1], label=label)
+        right.plot([0], [1], label="c")
+        legend_above(fig, left)
+    (legend,) = fig.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+    assert handle(label="d", color="red").get_label() == "d"
 
 
 def test_a_band_of_another_length_is_refused():

@@ -1,0 +1,5 @@
+"""The study of trainings; `study` is its main file."""
+
+from training.study import EXPERIMENT
+
+__all__ = ["EXPERIMENT"]
