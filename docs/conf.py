@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import inspect
+import os
 import re
 import struct
 import sys
@@ -61,7 +62,8 @@ default_role = "py:obj"
 # Blocks without a language are equations, commands and what commands print.
 highlight_language = "text"
 
-# The notebooks of the tutorials and the cookbook.
+# The notebooks of the tutorials and the cookbook. Progress bars do not belong into their outputs.
+os.environ["TQDM_DISABLE"] = "1"
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE / "_build" / "jupyter_cache" / SOURCES)
 nb_execution_timeout = 300
