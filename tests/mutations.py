@@ -56,18 +56,32 @@ BUGS = [
         "gates, c = advance(params, carry._replace(h=jax.lax.stop_gradient(carry.h)), x)",
     ),
     Bug(
+        "gates of combined matrices without the way through the pointwise rest",
+        "unroll/planner/rows.py",
+        "zip(direct, through, strict=True)",
+        "zip(map(jnp.zeros_like, direct), through, strict=True)",
+    ),
+    Bug(
+        "small factors of combined matrices without room",
+        "unroll/planner/rows.py",
+        "_product(leaves, _pushed(plan, side, lambda z: rest(at, z), z, W.T * room),",
+        "room * _product(leaves, _pushed(plan, side, lambda z: rest(at, z), z, W.T),",
+        ["tests/unroll/test_rows.py"],
+    ),
+    Bug(
         "product in the wrong order",
         "flow/trace.py",
-        "return pull_through(*self.at(index), rows)",
-        "return pull_through(*self.at(self.num_steps - 1 - index), rows)",
+        "        num_rows = len(jax.tree.leaves(rows.value)[0])",
+        "        num_rows, wrong = len(jax.tree.leaves(rows.value)[0]), self.num_steps - 1 - index\n"
+        "        s, x = jax.tree.map(lambda leaf: leaf[wrong], (self.before, self.xs))",
     ),
     Bug(
         "product of the blocks h to h",
         "flow/trace.py",
-        "        return pull_through(*self.at(index), rows)",
-        "        hidden, pulled = self.cell.hidden, pull_through(*self.at(index), rows)\n"
+        "        return rescale(pulled, rows.exponent - shift)",
+        "        hidden = self.cell.hidden\n"
         "        keep = lambda row: jax.vjp(hidden, row)[1](hidden(row))[0]\n"
-        "        return pulled._replace(value=jax.vmap(keep)(pulled.value))",
+        "        return rescale(jax.vmap(keep)(pulled), rows.exponent - shift)",
     ),
     Bug(
         "lag off by one",

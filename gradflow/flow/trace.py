@@ -1,9 +1,9 @@
 """The trajectory of a cell and its linearised steps, from which every measurement starts.
 
 No measurement forms J_t. Rows go through the step's VJP and columns through its JVP, all of
-them in one matrix product a weight; both keep the carry's own pytree, with the rows (columns)
-along a leading axis of every leaf. A product of many J_t is a `Scaled` value: rows with entries
-near 1 and a power of two.
+them in one matrix product a weight (many rows of a gated cell in fewer, by
+`gradflow.unroll.planner.rows`); both keep the carry's own pytree, with rows (columns) along a
+leading axis of every leaf. A product of many J_t is `Scaled`: entries near 1 and a power of two.
 """
 
 import functools
@@ -22,7 +22,7 @@ from gradflow.flow.interned import interned
 from gradflow.flow.real_carry import as_real, real_parts
 from gradflow.numerics.distributed import by_rows
 from gradflow.numerics.exact_slopes import exact_slopes
-from gradflow.numerics.scaling import Scaled, rescale, with_room
+from gradflow.numerics.scaling import Scaled, rescale, room, with_room
 from gradflow.padding import copying_step, fill_padding
 from gradflow.unroll import (
     Lengths,
@@ -34,6 +34,7 @@ from gradflow.unroll import (
     unroll,
     valid_steps,
 )
+from gradflow.unroll.planner import plan_for_rows, pull_by_plan
 
 Rows = PyTree[Float[Array, "_ ..."]]
 """Row vectors over the carry: the carry's pytree with a leading axis."""
@@ -116,8 +117,11 @@ class Trace:
         The trajectory comes from the cell's own step, as in training; the derivatives are those of
         `exact_slopes`, which saturation does not round to zero.
         """
-        step = self.cell.step if self.mask is None else copying_step(self.cell)
-        return exact_slopes(step)(params, s, x)[0]
+        return exact_slopes(self.primal_step())(params, s, x)[0]
+
+    def primal_step(self) -> Callable[..., tuple[Carry, Array]]:
+        """Returns the step as it runs, with a mask for (x_t, is_real): a padded one copies."""
+        return self.cell.step if self.mask is None else copying_step(self.cell)
 
     def at(self, index: Int[Array, ""]) -> tuple[Callable[[Carry], Carry], Carry]:
         """Returns step index + 1 as a function of the carry before it, and that carry."""
@@ -126,7 +130,14 @@ class Trace:
 
     def pull(self, index: Int[Array, ""], rows: Scaled) -> Scaled:
         """Computes rows · J_t with t = index + 1: one step back in time, for any number of rows."""
-        return pull_through(*self.at(index), rows)
+        s, x = jax.tree.map(lambda leaf: leaf[index], (self.before, self.xs))
+        num_rows = len(jax.tree.leaves(rows.value)[0])
+        plan = plan_for_rows(self.primal_step(), self.params, s, x, num_rows)
+        if plan is None:
+            return pull_through(*self.at(index), rows)
+        shift = room(rows.value)
+        pulled = by_rows(pull_by_plan(plan, self.params, s, x, rows.value, 2.0**shift))
+        return rescale(pulled, rows.exponent - shift)
 
     def pull_rows(self, index: Int[Array, ""], rows: Rows) -> Rows:
         """Computes the same without any rescaling."""

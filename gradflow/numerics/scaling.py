@@ -46,14 +46,18 @@ def with_room(value: PyTree) -> tuple[PyTree, int]:
     near 1 is below the normal numbers and the hardware flushes it to 0. An entry near 2^341 in
     float64, or 2^42 in float32, leaves room for it.
     """
-    dtype = jnp.result_type(*jax.tree.leaves(value))
-    shift = jnp.finfo(dtype).maxexp // 3
+    shift = room(value)
     return jax.tree.map(lambda leaf: leaf * 2.0**shift, value), shift
 
 
 def log_power(exponent: Int[Array, "*n"], dtype: jnp.dtype) -> Float[Array, "*n"]:
     """Computes log 2^exponent in a float type (an integer times a float is float64 under x64)."""
     return exponent.astype(dtype) * math.log(2)
+
+
+def room(value: PyTree) -> int:
+    """Returns the shift of `with_room`."""
+    return int(jnp.finfo(jnp.result_type(*jax.tree.leaves(value))).maxexp) // 3
 
 
 def log_scaled(value: Float[Array, "*n"], exponent: Int[Array, "*#n"]) -> Float[Array, "*n"]:

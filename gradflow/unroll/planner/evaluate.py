@@ -112,6 +112,12 @@ def multiplier(plan: Plan, weights: Weights) -> Multiply:
     return multiply
 
 
+def complete_already(side: Side, vector: Array, stacks: list[Stack]) -> list[Stack]:
+    """Adds nothing to stacks that contain the products with the carry already."""
+    del side, vector
+    return stacks
+
+
 def add_parts(product: Float[Array, "... sizes"], stacks: Sequence[Stack]) -> list[Stack]:
     """Adds to each stack its part of a product with the joined matrices."""
     parts = split(product, [stack.shape[-1] for stack in stacks])

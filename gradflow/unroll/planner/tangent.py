@@ -25,7 +25,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, PyTree
 
 from gradflow.cell import Carry, Params
-from gradflow.unroll.planner.evaluate import Stack, add_parts, multiplier, offset
+from gradflow.unroll.planner.evaluate import Stack, add_parts, complete_already, multiplier, offset
 from gradflow.unroll.planner.loop import (
     Leaves,
     Stacks,
@@ -143,7 +143,7 @@ def _changes(
     weights, xs = primals
 
     def vectors(before: Leaves, x: Leaves, stacks: Stacks) -> list[Array]:
-        multiply = _complete_already if stacks else multiplier(plan, weights)
+        multiply = complete_already if stacks else multiplier(plan, weights)
         evaluator = evaluator_of(plan, weights, before, x, stacks, multiply)
         return [evaluator.value(side.value) for side in plan.sides]
 
@@ -164,7 +164,7 @@ def _stacks_of(plan: Plan, weights: Weights, xs: Leaves, vectors: Leaves) -> Sta
 
     def offsets(x: Leaves) -> Stacks:
         nothing = [None for _ in plan.graph.carry]
-        evaluator = evaluator_of(plan, weights, nothing, x, {}, _complete_already)
+        evaluator = evaluator_of(plan, weights, nothing, x, {}, complete_already)
         return {
             b: offset(plan, weights, evaluator, b)
             for b, block in enumerate(plan.blocks)
@@ -191,12 +191,6 @@ def _at_all_times(function: Callable[..., Any], *sequences: Any) -> Any:
     flat = jax.tree.map(lambda leaf: leaf.reshape(steps * batch, *leaf.shape[2:]), sequences)
     results = function(*flat)
     return jax.tree.map(lambda leaf: leaf.reshape(steps, batch, *leaf.shape[1:]), results)
-
-
-def _complete_already(side: Side, vector: Array, stacks: list[Stack]) -> list[Stack]:
-    """Adds nothing to stacks that contain the products with the carry already."""
-    del side, vector
-    return stacks
 
 
 def _jvp(function: Callable[..., Any], primals: Any, tangents: Any) -> Any:
