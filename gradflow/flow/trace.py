@@ -20,7 +20,7 @@ from gradflow.cell import Carry, Cell, Params, whole_carry
 from gradflow.flow.closed_over import open_cell
 from gradflow.flow.interned import interned
 from gradflow.flow.real_carry import as_real, real_parts
-from gradflow.numerics.distributed import by_rows
+from gradflow.numerics.distributed import by_rows, is_distributed
 from gradflow.numerics.exact_slopes import exact_slopes
 from gradflow.numerics.scaling import Scaled, rescale, room, with_room
 from gradflow.padding import copying_step, fill_padding
@@ -133,10 +133,10 @@ class Trace:
         s, x = jax.tree.map(lambda leaf: leaf[index], (self.before, self.xs))
         num_rows = len(jax.tree.leaves(rows.value)[0])
         plan = plan_for_rows(self.primal_step(), self.params, s, x, num_rows)
-        if plan is None:
+        if plan is None or is_distributed():  # every device would form the combined matrices
             return pull_through(*self.at(index), rows)
         shift = room(rows.value)
-        pulled = by_rows(pull_by_plan(plan, self.params, s, x, rows.value, 2.0**shift))
+        pulled = pull_by_plan(plan, self.params, s, x, rows.value, 2.0**shift)
         return rescale(pulled, rows.exponent - shift)
 
     def pull_rows(self, index: Int[Array, ""], rows: Rows) -> Rows:

@@ -37,6 +37,11 @@ def by_rows_over(devices: Sequence[Any]) -> Iterator[None]:
         yield
 
 
+def is_distributed() -> bool:
+    """Returns whether matrices are distributed here."""
+    return _ROWS in jax.sharding.get_abstract_mesh().axis_names
+
+
 def by_rows(rows: PyTree[Float[Array, "rows ..."]]) -> PyTree[Float[Array, "rows ..."]]:
     """Distributes the leading axis of each leaf, so that a device has an equal number of rows.
 
@@ -54,6 +59,6 @@ def by_columns(matrix: Float[Array, "rows columns"]) -> Float[Array, "rows colum
 
 
 def _laid_out(tree: PyTree, spec: PartitionSpec) -> PyTree:
-    if _ROWS not in jax.sharding.get_abstract_mesh().axis_names:
+    if not is_distributed():
         return tree
     return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, spec), tree)

@@ -41,8 +41,8 @@ def off(measure, *problem, devices=DEVICES, **options):
         differences.append(np.abs(a - b)[np.isfinite(b)].max(initial=0))
     return float(max(differences))
 
-def memory(measure, number):
-    cell = rnn(3, 64)
+def memory(cell, measure, number):
+    cell = cell(3, 64)
     given = jax.eval_shape(cell.init, jax.random.key(0)), jax.ShapeDtypeStruct((T, 3), float)
     lower = jax.jit(partial(measure, cell)).lower
     program = flow.over_devices(lower, devices=DEVICES[:number])(*given).compile()
@@ -72,8 +72,8 @@ print(json.dumps({
 """
 
 MEMORY = """
-measures = frobenius, flow.log_norms, flow.lyapunov_exponents
-print(json.dumps([[memory(measure, number) for number in (1, 2, 4)] for measure in measures]))
+measures = (lstm, frobenius), (lstm, flow.log_norms), (rnn, flow.lyapunov_exponents)
+print(json.dumps([[memory(*measure, number) for number in (1, 2, 4)] for measure in measures]))
 """
 
 
