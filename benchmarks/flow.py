@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
+from contestants import bare_products
 from timing import medians, print_head, print_row, set_up, with_torch
 from torch_lstm import torch_log_norms
 
 from gradflow import flow
-from gradflow.cell import Params
 from gradflow.cells import lstm, rnn
 from gradflow.devices import map_runs
 
@@ -30,20 +30,6 @@ _NUM_STEPS = flags.DEFINE_list("num_steps", ["200", "1000"], "Lengths T of the s
 _BATCH = flags.DEFINE_integer("batch", 16, "Sequences of the batched call.", lower_bound=1)
 _TORCH = flags.DEFINE_boolean("torch", True, "Measure PyTorch too if it is installed.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed runs of each.", lower_bound=1)
-
-
-def bare_products(params: Params, num_steps: int) -> Callable[[], jax.Array]:
-    """M ← M W_h^i + M W_h^f + M W_h^g + M W_h^o, once per step."""
-    weights = [params[gate]["W_h"] / 4 for gate in "ifgo"]
-
-    @jax.jit
-    def run(rows: jax.Array) -> jax.Array:
-        def step(_: int, rows: jax.Array) -> jax.Array:
-            return sum((rows @ weight for weight in weights), jnp.zeros_like(rows))
-
-        return jax.lax.fori_loop(0, num_steps, step, rows)
-
-    return partial(run, jnp.eye(len(weights[0])))
 
 
 def contestants(num_steps: int) -> dict[str, Callable]:

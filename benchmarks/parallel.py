@@ -2,7 +2,7 @@
 
 The states and the gradient of a loss of the outputs by the parameters, one sequence in float64 if
 nothing else is asked for; milliseconds, medians of alternating runs in one process. The lengths of
-chunks are those of `gradflow.unroll.methods.CHUNK`.
+chunks are those of `gradflow.unroll.rules`.
 
     python benchmarks/parallel.py
     python benchmarks/parallel.py --cells='mingru;lru' --hidden_sizes=16,256,4096 \\
@@ -21,7 +21,8 @@ from timing import medians, print_head, print_row, set_up
 
 from gradflow.cell import Cell
 from gradflow.cells import resolve
-from gradflow.unroll import methods, unroll
+from gradflow.unroll import unroll
+from gradflow.unroll.rules import RULES, rules
 
 INPUT_SIZE = 8
 
@@ -46,7 +47,8 @@ def contestants(
         return jnp.sum(jnp.sin(outputs(params, inputs)))
 
     name = f"{method} {chunk}" if chunk else method
-    with mock.patch.object(methods, "CHUNK", chunk):
+    chunked = {jax.default_backend(): rules()._replace(chunk=chunk)}
+    with mock.patch.dict(RULES, chunked):
         return {
             f"{name}{suffix}": partial(jax.jit(run).lower(params, inputs).compile(), params, inputs)
             for suffix, run in (("", outputs), (", gradient", jax.grad(loss)))

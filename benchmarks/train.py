@@ -17,16 +17,15 @@ printed, which needs no idle machine.
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from absl import app, flags
+from contestants import Shape, compiled, flax_gradient, gradient, torch_run
 from timing import answer, medians_of_processes, print_head, print_row, set_up, with_torch
 
-from gradflow.cells import CELLS
-from gradflow.devices import sum_over_batch
-from gradflow.unroll import methods, unroll
+from gradflow.unroll.rules import RULES, rules
 
 SHAPES = "32x200x64x128,32x96x128x512,16x1024x64x256,128x96x64x128,1x1000x32x64,16x784x1x128"
 
@@ -35,75 +34,12 @@ _SHAPES = flags.DEFINE_list("shapes", SHAPES, "Each as batch x T x input x hidde
 _PEERS = flags.DEFINE_list(
     "peers",
     ["auto", "scan", "flax", "torch"],
-    "Contestants: auto, scan, plan, plan and the steps of a segment such as plan8, flax, torch.",
+    "Contestants: auto, scan, joined, plan, plan and the steps of a segment such as plan8, flax, "
+    "torch.",
 )
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Timed runs of each.", lower_bound=1)
 _MEMORY = flags.DEFINE_boolean("memory", False, "Print temporary memory instead of times.")
 _WORKER = flags.DEFINE_string("worker", None, "Run as this contestant; used by the script itself.")
-
-
-class Shape(NamedTuple):
-    """Sizes of a cell and its batch."""
-
-    batch: int
-    num_steps: int
-    input_size: int
-    hidden_size: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Shape":
-        """Parses ``batch x T x input x hidden``, without blanks."""
-        return cls(*map(int, text.split("x")))
-
-    @property
-    def inputs(self) -> tuple[int, int, int]:
-        """The shape of the inputs."""
-        return self.num_steps, self.batch, self.input_size
-
-
-def gradient(name: str, shape: Shape, method: str, remat: str = "none") -> tuple[Any, Any]:
-    """The jitted gradient of our cell, distributed over all devices, and its arguments."""
-    cell = CELLS[name](shape.input_size, shape.hidden_size)
-    arguments = cell.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), shape.inputs)
-    size = shape.num_steps * shape.batch * shape.hidden_size
-
-    def of_share(params: Any, inputs: jax.Array) -> tuple[Any, tuple[()]]:
-        def loss(params: Any) -> jax.Array:
-            h = unroll(cell, params, inputs, method=method, remat=remat).outputs
-            return jnp.sum(h**2) / size
-
-        return jax.grad(loss)(params), ()
-
-    return jax.jit(lambda params, inputs: sum_over_batch(of_share, params, inputs)[0]), arguments
-
-
-def flax_gradient(name: str, shape: Shape) -> tuple[Any, Any]:
-    """The same with Flax Linen's cell."""
-    from flax import linen as nn
-
-    kinds = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell, "rnn": nn.SimpleCell}
-    model = nn.RNN(kinds[name](shape.hidden_size), time_major=True)
-    inputs = jax.random.normal(jax.random.key(1), shape.inputs)
-    params = model.init(jax.random.key(0), inputs)
-
-    def loss(params: Any, inputs: jax.Array) -> jax.Array:
-        return jnp.mean(jnp.square(jnp.asarray(model.apply(params, inputs))))
-
-    return jax.jit(jax.grad(loss)), (params, inputs)
-
-
-def torch_run(name: str, shape: Shape) -> Callable[[], None]:
-    """The same with PyTorch's layer."""
-    import torch  # pyright: ignore[reportMissingImports]
-
-    kinds = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
-    model, inputs = kinds[name](shape.input_size, shape.hidden_size), torch.randn(shape.inputs)
-
-    def run() -> None:
-        model.zero_grad()
-        (model(inputs)[0] ** 2).mean().backward()
-
-    return run
 
 
 def run_of(peer: str, name: str, shape: Shape) -> Callable[[], Any]:
@@ -114,12 +50,10 @@ def run_of(peer: str, name: str, shape: Shape) -> Callable[[], Any]:
         jitted, arguments = flax_gradient(name, shape)
     else:
         if peer.removeprefix("plan").isdigit():
-            methods.SEGMENT = int(peer.removeprefix("plan"))
+            backend, steps = jax.default_backend(), int(peer.removeprefix("plan"))
+            RULES[backend] = rules()._replace(segment=steps)
         jitted, arguments = gradient(name, shape, "planned" if peer.startswith("plan") else peer)
-    compiled = jitted.lower(*arguments).compile()
-    # Without this, every run would move its arguments to the devices again.
-    placed = jax.device_put(arguments, compiled.input_shardings[0])
-    return lambda: jax.block_until_ready(compiled(*placed))
+    return compiled(jitted, arguments)
 
 
 def measured(name: str, shape: str, peers: Sequence[str]) -> dict[str, float]:

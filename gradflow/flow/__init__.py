@@ -26,8 +26,9 @@ loss, losses
 The cell, the parameters and the inputs come first, in this order; all others are given by keyword.
 
 The functions compute in the precision of their arguments, float32 where JAX's x64 is off, as it is
-by default; `measure` computes in float64 whatever the settings. Of float32 a log norm keeps 1e-4
-nats, and a singular value far below the largest is lost.
+by default; `measure` computes in float64 whatever the settings. Products are computed in full
+precision, also on accelerators. In float32 log norms, adjoints, components and exponents are within
+1e-4 nats of float64, and singular values within 1e-3, where the trajectory is not chaotic.
 
 Where the entries of a carry fall into blocks that do not influence each other (`structure`), each
 block is measured by itself: the same numbers, for a fraction of the work. Exponents at a finite
@@ -59,6 +60,7 @@ from gradflow.flow.measurement import Measurement, Variable
 from gradflow.flow.nonfinite import first_nonfinite_step
 from gradflow.flow.norm_map import log_norm_map, norm_map_certificate
 from gradflow.flow.norms import log_norms, norm_certificate
+from gradflow.flow.over_devices import over_devices
 from gradflow.flow.spectrum import (
     effective_rank,
     leading_singular_values,
@@ -104,6 +106,7 @@ __all__ = [
     "measure",
     "norm_certificate",
     "norm_map_certificate",
+    "over_devices",
     "saturation",
     "steps_by_path",
     "summary",

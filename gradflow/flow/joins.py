@@ -21,7 +21,8 @@ def joined_norms(norm: str, parts: Sequence[Part]) -> NormCertificate:
     if norm != "frobenius":
         return NormCertificate(*(jnp.max(leaf, axis=0) for leaf in (lower, upper, stage)))
     counts = np.concatenate([np.full(len(part.found.lower), part.members) for part in parts])
-    squares = 2 * lower + np.log(counts).reshape(-1, *(1,) * (lower.ndim - 1))
+    log_counts = np.log(counts).reshape(-1, *(1,) * (lower.ndim - 1))
+    squares = 2 * lower + log_counts.astype(lower.dtype)
     log_norms = jax.nn.logsumexp(squares, axis=0) / 2
     return NormCertificate(log_norms, log_norms, jnp.max(stage, axis=0))
 

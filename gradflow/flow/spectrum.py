@@ -188,8 +188,9 @@ def _leading(
         product = jax.lax.fori_loop(*span, back, product)
         matrix = blocks.cut_scaled(trace, product)
         values = singular_values(matrix.value)
-        units = 256 + 8 * span[1] + 4 * carry_size * jnp.sqrt(span[1])
-        error = units.astype(values.dtype) * jnp.finfo(values.dtype).eps
+        lag = span[1].astype(values.dtype)
+        units = 256 + 8 * lag + 4 * carry_size * jnp.sqrt(lag)
+        error = units * jnp.finfo(values.dtype).eps
         lost = values <= error * values[0]
         kept = jnp.where(lost & (values[0] > 0), jnp.nan, values)
         return product, log_scaled(kept, matrix.exponent)

@@ -22,7 +22,7 @@ from gradflow.flow.structure import Places
 from gradflow.flow.trace import Trace, as_matrix
 from gradflow.numerics.certificate import DIRECT, NormCertificate
 from gradflow.numerics.lanczos import Matrices, generic_vector, log_spectral_norms
-from gradflow.numerics.scaling import Scaled, log_scaled, rescale, scaled
+from gradflow.numerics.scaling import Scaled, log_power, log_scaled, rescale, scaled
 
 FEWEST, MOST = 8, 32
 """Steps along a tile's side: few mean more pulling to borders, many more products to form."""
@@ -183,7 +183,7 @@ def _norms_of_products(
     exponents = a_exponents[:, None] + b_exponents
     if norm == "frobenius":
         products = jax.lax.map(partial(_log_frobenius, a), b).T
-        return _certain(products + exponents * math.log(2)), vectors
+        return _certain(products + log_power(exponents, products.dtype)), vectors
     # tr (A B)(A B)ᵀ = ⟨Aᵀ A, B Bᵀ⟩: no product need be formed for it. It may cancel.
     trace = jnp.einsum("tcd,kcd->tk", later.grams, earlier.grams)
     squares = [jnp.trace(side.grams, axis1=1, axis2=2) for side in (later, earlier)]
@@ -209,7 +209,7 @@ def _certain(log_norms: Array) -> NormCertificate:
 
 
 def _shifted(norms: NormCertificate, exponents: Int[Array, "t k"]) -> NormCertificate:
-    shift = exponents * math.log(2)
+    shift = log_power(exponents, norms.lower.dtype)
     return norms._replace(lower=norms.lower + shift, upper=norms.upper + shift)
 
 

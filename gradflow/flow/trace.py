@@ -2,9 +2,8 @@
 
 No measurement forms J_t. Rows go through the step's VJP and columns through its JVP, all of
 them in one matrix product a weight (many rows of a gated cell in fewer, by
-`gradflow.unroll.planner.rows`); both keep the carry's own pytree, with the rows (columns) along a
-leading axis of every leaf. A product of many J_t is a `Scaled` value: rows with entries
-near 1 and a power of two.
+`gradflow.unroll.planner.rows`); both keep the carry's own pytree, with rows (columns) along a
+leading axis of every leaf. A product of many J_t is `Scaled`: entries near 1 and a power of two.
 """
 
 import functools
@@ -21,6 +20,7 @@ from gradflow.cell import Carry, Cell, Params, whole_carry
 from gradflow.flow.closed_over import open_cell
 from gradflow.flow.interned import interned
 from gradflow.flow.real_carry import as_real, real_parts
+from gradflow.numerics.distributed import by_rows, is_distributed
 from gradflow.numerics.exact_slopes import exact_slopes
 from gradflow.numerics.scaling import Scaled, rescale, room, with_room
 from gradflow.padding import copying_step, fill_padding
@@ -133,7 +133,7 @@ class Trace:
         s, x = jax.tree.map(lambda leaf: leaf[index], (self.before, self.xs))
         num_rows = len(jax.tree.leaves(rows.value)[0])
         plan = plan_for_rows(self.primal_step(), self.params, s, x, num_rows)
-        if plan is None:
+        if plan is None or is_distributed():  # every device would form the combined matrices
             return pull_through(*self.at(index), rows)
         shift = room(rows.value)
         pulled = pull_by_plan(plan, self.params, s, x, rows.value, 2.0**shift)
@@ -146,13 +146,13 @@ class Trace:
     def push_columns(self, index: Int[Array, ""], columns: Rows) -> Rows:
         """Computes J_t · columns with t = index + 1: one step on in time, without rescaling."""
         function, s = self.at(index)
-        return jax.vmap(jax.linearize(function, s)[1])(columns)
+        return by_rows(jax.vmap(jax.linearize(function, s)[1])(columns))
 
     def unit_rows(self, select: Select) -> Rows:
         """Returns the rows of the identity on a block's entries: ∂block(s)/∂s."""
         size = jax.eval_shape(select, self.last).shape[0]
         dtype = jnp.result_type(*jax.tree.leaves(self.last))
-        return _pull(select, self.last, jnp.eye(size, dtype=dtype))
+        return _pull(select, self.last, by_rows(jnp.eye(size, dtype=dtype)))
 
     def as_rows(self, matrix: Float[Array, "rows carry"]) -> Rows:
         """Returns the rows of a matrix as the carry's own pytree."""
@@ -183,7 +183,7 @@ def pull_through(function: Callable[[Any], Any], at: Any, rows: Scaled) -> Scale
 
 def _pull(function: Callable[[Any], Any], at: Any, rows: Rows) -> Rows:
     _, vjp = jax.vjp(function, at)
-    return jax.vmap(lambda row: vjp(row)[0])(rows)
+    return by_rows(jax.vmap(lambda row: vjp(row)[0])(rows))
 
 
 def trace_of(

@@ -6,7 +6,6 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.nn import initializers as jax_initializers
 from jaxtyping import Array, Float
 
@@ -14,6 +13,7 @@ from gradflow.cell import Key
 from gradflow.checks import check_integer, check_number
 from gradflow.initializers.meanfield import critical_gain
 from gradflow.numerics.lapack import qr
+from gradflow.numerics.radius import spectral_radius
 
 Initializer: TypeAlias = Callable[[Key, tuple[int, int], Any], Array]
 """(key, shape, dtype) -> an array of shape (outputs, inputs)."""
@@ -126,14 +126,7 @@ def _with_spectral_radius(matrix: Float[Array, "n m"], radius: float) -> Float[A
             f"Expected a square matrix for a spectral radius, got shape {matrix.shape}. Use radius "
             "for recurrent weights, and gain or std for input weights."
         )
-    # JAX has eigenvalues of a nonsymmetric matrix on CPU only, so NumPy computes them on the host.
-    measured = jax.pure_callback(
-        lambda m: np.abs(np.linalg.eigvals(m)).max().astype(m.dtype),
-        jax.ShapeDtypeStruct((), matrix.dtype),
-        matrix,
-        vmap_method="sequential",
-    )
-    return matrix * (radius / measured)
+    return matrix * (radius / spectral_radius(matrix))
 
 
 def critical(

@@ -95,7 +95,7 @@ def generic_vector(size: int, dtype: jnp.dtype) -> Float[Array, " rows"]:
     """Returns a unit vector with entries of about the same size, the same at every call."""
     key_sign, key_size = jax.random.split(jax.random.key(0))
     sizes = jax.random.uniform(key_size, (size,), dtype, 0.5, 1.5)
-    vector = jax.random.rademacher(key_sign, (size,), dtype) * sizes
+    vector = jnp.where(jax.random.bernoulli(key_sign, dtype.type(0.5), (size,)), sizes, -sizes)
     return vector / jnp.linalg.norm(vector)
 
 

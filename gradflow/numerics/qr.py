@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from gradflow.numerics.distributed import by_columns, by_rows
+
 PANEL = 32
 """Rows that are made orthonormal at once; between panels there are only products of matrices."""
 
@@ -77,6 +79,7 @@ def log_frame(
     if len(unit) == 1:  # by itself it depends on none, and a decomposition costs more than a step
         size = jnp.linalg.norm(unit, axis=1)
         return unit / jnp.where(size > 0, size, 1)[:, None], jnp.log(size) + jnp.log(largest)
+    unit = by_columns(unit)
     frame, diagonal = _orthonormalise(unit)
     suspect = jnp.finfo(matrix.dtype).eps ** 0.75 * jnp.linalg.norm(unit, axis=1)
     ended = jnp.cumsum(largest[::-1])[::-1] == 0  # no more rows but zeros
@@ -86,7 +89,7 @@ def log_frame(
         lambda _: _carefully(unit),
         (frame, diagonal, jnp.all((diagonal > suspect) | ended)),
     )
-    return frame, jnp.log(diagonal) + jnp.log(largest)
+    return by_rows(frame), jnp.log(diagonal) + jnp.log(largest)
 
 
 @log_frame.defjvp

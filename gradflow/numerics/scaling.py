@@ -20,7 +20,7 @@ class Scaled(NamedTuple):
 
     def log_scale(self) -> Float[Array, "*n"]:
         """Returns the natural logarithm of 2^exponent."""
-        return self.exponent * math.log(2)
+        return log_power(self.exponent, jnp.result_type(*jax.tree.leaves(self.value)))
 
 
 def scaled(value: PyTree) -> Scaled:
@@ -50,6 +50,11 @@ def with_room(value: PyTree) -> tuple[PyTree, int]:
     return jax.tree.map(lambda leaf: leaf * 2.0**shift, value), shift
 
 
+def log_power(exponent: Int[Array, "*n"], dtype: jnp.dtype) -> Float[Array, "*n"]:
+    """Computes log 2^exponent in a float type (an integer times a float is float64 under x64)."""
+    return exponent.astype(dtype) * math.log(2)
+
+
 def room(value: PyTree) -> int:
     """Returns the shift of `with_room`."""
     return int(jnp.finfo(jnp.result_type(*jax.tree.leaves(value))).maxexp) // 3
@@ -57,7 +62,7 @@ def room(value: PyTree) -> int:
 
 def log_scaled(value: Float[Array, "*n"], exponent: Int[Array, "*#n"]) -> Float[Array, "*n"]:
     """Computes log(2^exponent · value); -inf for an exact zero."""
-    return jnp.log(value) + exponent * math.log(2)
+    return jnp.log(value) + log_power(exponent, value.dtype)
 
 
 def log_norm(array: Float[Array, "..."], order: int | None = None) -> Float[Array, ""]:

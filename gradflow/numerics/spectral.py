@@ -24,6 +24,7 @@ from gradflow.numerics.certificate import (
     is_below,
     tolerance_of,
 )
+from gradflow.numerics.distributed import by_columns
 from gradflow.numerics.lapack import eigh, qr
 
 SMALL = 32
@@ -103,6 +104,8 @@ def spectral_norm(
     if matrix.shape[0] <= SMALL:
         norm = by_decomposition(matrix)
         return NormCertificate(norm, norm, jnp.asarray(DIRECT, jnp.int32)), tracked
+    # Over several devices: from columns, every product below is one sum over the devices.
+    matrix = by_columns(matrix)
     margin = 1 + 2 * tolerance_of(matrix.dtype)
     trace = jnp.sum(matrix**2)
     ritz, cycles = _search(matrix, trace, tracked, margin)
@@ -205,4 +208,4 @@ def _decide(matrix: Array, state: _Decided, is_paused: Array, margin: float) -> 
 
 def _late(matrix: Array, state: Array) -> Array:
     """The matrix behind a barrier, so that XLA does not move its products out of the loop."""
-    return jax.lax.optimization_barrier((matrix, state))[0]
+    return by_columns(jax.lax.optimization_barrier((matrix, state))[0])

@@ -77,11 +77,18 @@ def truncated_gradient(
     def one(stream: Stream, window: Any) -> tuple[Stream, WindowGradient]:
         return window_gradient(losses, cell, params, stream, window, k2=k2)
 
+    # The sum is carried along: stacked, the gradients would take memory for each window.
+    def add(state: tuple[Stream, WindowGradient], window: Any) -> tuple[Any, None]:
+        stream, found = one(state[0], window)
+        return (stream, jax.tree.map(jnp.add, state[1], found)), None
+
     def cut(leaf: Array) -> Array:
         return leaf[:whole].reshape(-1, k1, *leaf.shape[1:])
 
-    _, windows = jax.lax.scan(one, stream, jax.tree.map(cut, (inputs, extra)))
-    total = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), windows)
+    windows = jax.tree.map(cut, (inputs, extra))
+    first = jax.tree.map(lambda leaf: leaf[0], windows)
+    zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, stream, first)[1])
+    (_, total), _ = jax.lax.scan(add, (stream, zero), windows)
     if whole == len(inputs):
         return total
     rest = jax.tree.map(lambda leaf: leaf[whole:], (inputs, extra))

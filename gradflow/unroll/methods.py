@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, PyTree
 
 from gradflow.cell import Carry, Cell, Params, StepFn
 from gradflow.unroll.parallel import recurrence_of, run_in_parallel
-from gradflow.unroll.planner import plan_of, run_plan
+from gradflow.unroll.planner import plan_of, run_joined, run_plan
+from gradflow.unroll.rules import rules
 
 CarriesAndOutputs = tuple[PyTree[Float[Array, "steps ..."]], Float[Array, "steps ..."]]
 """The carries s_1 ... s_T and the outputs h_1 ... h_T."""
@@ -20,24 +21,8 @@ CarriesAndOutputs = tuple[PyTree[Float[Array, "steps ..."]], Float[Array, "steps
 Runner = Callable[[Carry, Any], CarriesAndOutputs]
 """Runs a cell from s_0 over the inputs of its step at each time."""
 
-METHODS = ("auto", "scan", "planned", "parallel")
+METHODS = ("auto", "scan", "joined", "planned", "parallel")
 REMATS = ("none", "step", "sqrt")
-
-MAX_PLANNED_BATCH = 63
-"""Largest batch that ``auto`` plans; from 64 sequences on, the plain scan was as fast on CPU.
-
-This and `SEGMENT` were measured by benchmarks/train.py on two CPU cores.
-"""
-
-CHUNK = 128
-"""Steps that a parallel run takes at once, which bounds its memory.
-
-On two CPU cores chunks of 32 took less time (benchmarks/parallel.py). An accelerator, which was not
-measured, needs time for each chunk rather than for each step, and so prefers longer ones.
-"""
-
-SEGMENT = 32
-"""Steps after which a planned run forms the gradients of matrices, which bounds their memory."""
 
 
 def runner_of(
@@ -46,9 +31,10 @@ def runner_of(
     """Makes the runner that a method of `gradflow.unroll` selects for these shapes."""
     run = None
     num_steps, *batch = jax.tree.leaves(xs)[0].shape[: 1 + batched]
-    is_small_batch = batched and batch[0] <= MAX_PLANNED_BATCH
-    if num_steps and (method == "planned" or (method == "auto" and is_small_batch)):
-        run = _planned(step, params, carry, xs, batched=batched, remat=remat)
+    if method == "auto":
+        method = rules().method_of(batch[0]) if batched else "scan"
+    if num_steps and method in ("joined", "planned"):
+        run = _by_plan(step, params, carry, xs, batched=batched, method=method, remat=remat)
     if run is None:
         run = partial(_scan, jax.vmap(step, in_axes=(None, 0, 0)) if batched else step, params)
         run = partial(run, remat == "step")
@@ -86,7 +72,7 @@ def parallel_runner(
     run = jax.vmap(run, in_axes=(0, 1), out_axes=1) if batched else run
     if remat != "none":
         run = jax.checkpoint(run, prevent_cse=False)
-    return partial(_in_segments, run, math.isqrt(len(inputs)) if remat == "sqrt" else CHUNK)
+    return partial(_in_segments, run, math.isqrt(len(inputs)) if remat == "sqrt" else rules().chunk)
 
 
 def _scan(step: Callable, params: Params, remat: bool, carry: Carry, xs: Any) -> CarriesAndOutputs:
@@ -97,8 +83,8 @@ def _scan(step: Callable, params: Params, remat: bool, carry: Carry, xs: Any) ->
     return jax.lax.scan(jax.checkpoint(body, prevent_cse=False) if remat else body, carry, xs)[1]
 
 
-def _planned(
-    step: StepFn, params: Params, carry: Carry, xs: Any, *, batched: bool, remat: str
+def _by_plan(
+    step: StepFn, params: Params, carry: Carry, xs: Any, *, batched: bool, method: str, remat: str
 ) -> Runner | None:
     """The runner of the step's plan, or None where there is no plan."""
     plan = plan_of(step, params, _examples(carry, batched), _examples(xs, 1 + batched))
@@ -106,9 +92,12 @@ def _planned(
         log = logging.getLogger("gradflow")
         log.debug("The cell is run by a plain scan and not by a plan: %s.", plan.unfit)
         return None
-    run = partial(run_plan, plan, remat != "step", params)
-    if remat != "sqrt":  # its own segments bound the memory already
-        run = partial(_in_segments, run, SEGMENT)
+    if method == "joined":
+        run = partial(run_joined, plan, remat == "step", params)
+    else:
+        run = partial(run_plan, plan, remat != "step", params)
+        if remat != "sqrt":  # its own segments bound the memory already
+            run = partial(_in_segments, run, rules().segment)
     return run if batched else partial(_one, run)
 
 

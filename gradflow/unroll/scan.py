@@ -45,15 +45,15 @@ def unroll(
       carry: s_0; by default ``cell.initial_carry()``. With a batch, each leaf has B in front.
       lengths: Number of real steps of each sequence; the steps after them are padding.
       mask: True where a step is real; the general form of ``lengths``.
-      method: ``scan`` is `jax.lax.scan` of the step and nothing else. ``planned`` rewrites the
+      method: ``scan`` is `jax.lax.scan` of the step and nothing else. ``joined`` rewrites the
         step (`gradflow.unroll.planner`): matrix products with the same vector are joined into
-        one, and the gradients of matrices are formed after the loop. The numbers are the same to
-        rounding. A step that cannot be rewritten is scanned, and the logger ``gradflow`` says why
-        at level debug. ``parallel`` takes 128 steps at a time, by an associative scan over the
-        Jacobians of a step that is affine in the carry, as the program of the step shows; a growth
-        beyond the largest float within these gives NaN. ``auto`` plans batches where that was
-        measured to be faster, and scans everything else: on two CPU cores ``parallel`` trained no
-        cell faster, and on accelerators it has not been measured.
+        one. ``planned`` also forms the gradients of matrices after the loop. The numbers are the
+        same to rounding. A step that cannot be rewritten is scanned, and the logger ``gradflow``
+        says why at level debug. ``parallel`` takes 128 steps at a time, by an associative scan over
+        the Jacobians of a step that is affine in the carry, as the program of the step shows; a
+        growth beyond the largest float within these gives NaN. ``auto`` runs a batch as the table
+        `gradflow.unroll.rules` says for the backend (on CPU planned where that was measured to be
+        faster, on accelerators, not yet measured, joined), and scans a single sequence.
       remat: What reverse mode recomputes in the backward pass to save memory: ``none`` stores
         what it needs of every step, ``step`` the carries alone (``parallel``: one in 128), and
         ``sqrt`` every √T-th carry.

@@ -10,9 +10,9 @@ from jax.flatten_util import ravel_pytree
 
 from gradflow import Cell, unroll
 from gradflow.cells import CELLS, lru, mingru, resolve
-from gradflow.unroll import methods
 from gradflow.unroll.affine import affine_scan, by_entries
 from gradflow.unroll.parallel import recurrence_of
+from gradflow.unroll.rules import RULES
 
 T, B, INPUT, HIDDEN = 6, 2, 3, 4
 FAST_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -40,7 +40,7 @@ BLOCKS = {
 
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch):
-    monkeypatch.setattr(methods, "CHUNK", 3)
+    monkeypatch.setitem(RULES, "cpu", RULES["cpu"]._replace(chunk=3))
 
 
 def normal(shape, seed):

@@ -10,9 +10,9 @@ import pytest
 
 from gradflow import Cell, unroll
 from gradflow.cells import CELLS, gru, lstm, resolve
-from gradflow.unroll.methods import MAX_PLANNED_BATCH, SEGMENT
 from gradflow.unroll.planner import plan_of, run_plan
 from gradflow.unroll.planner.plan import weights_of
+from gradflow.unroll.rules import rules
 
 T, B, INPUT, HIDDEN = 6, 2, 3, 4
 LENGTHS = jnp.array([6, 3])
@@ -69,12 +69,12 @@ def assert_ways_agree(cell, derive, ways, *, batch=(B,)):
     assert_same(evaluate(lambda *a: [derive(cell, *a, **way) for way in ways], *arguments))
 
 
-SCANNED, PLANNED = {"method": "scan"}, {"method": "planned"}
+SCANNED, JOINED, PLANNED = ({"method": name} for name in ("scan", "joined", "planned"))
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_planned_gradients_equal_the_scan(name):
-    assert_ways_agree(CELLS[name](INPUT, HIDDEN), gradients, [SCANNED, PLANNED])
+    assert_ways_agree(CELLS[name](INPUT, HIDDEN), gradients, [SCANNED, JOINED, PLANNED])
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru_reset_before", "minlstm"])
@@ -203,8 +203,28 @@ def test_cell_with_an_empty_carry_is_scanned(caplog):
     np.testing.assert_allclose(outputs, inputs, rtol=1e-12)
 
 
+@pytest.mark.parametrize("remat", ["step", "sqrt"])
+def test_joined_gradients_with_recomputed_steps_equal_the_scan(remat):
+    assert_ways_agree(lstm(INPUT, HIDDEN), gradients, [SCANNED, JOINED | {"remat": remat}])
+
+
+def test_a_single_sequence_with_joined_products_equals_the_scan():
+    assert_ways_agree(gru(INPUT, HIDDEN), gradients, [SCANNED, JOINED], batch=())
+
+
+def test_joined_products_are_fewer_than_those_of_the_scan():
+    cell, x = lstm(INPUT, HIDDEN), jnp.zeros((T, B, INPUT))
+    count = lambda way: sum(  # noqa: E731
+        str(body).count("dot_general")
+        for body in inner_loops(
+            jax.make_jaxpr(lambda p: unroll(cell, p, x, **way))(params_of(cell))
+        )
+    )
+    assert (count(SCANNED), count(JOINED)) == (8, 2)
+
+
 def test_several_segments_and_a_remainder_equal_the_scan():
-    cell, steps = CELLS["gru"](INPUT, HIDDEN), 2 * SEGMENT + 3
+    cell, steps = CELLS["gru"](INPUT, HIDDEN), 2 * rules().segment + 3
     arguments = params_of(cell), normal((steps, B, INPUT), 1), start_of(cell)
     ways = SCANNED, PLANNED
     assert_same(evaluate(lambda *a: [gradients(cell, *a, **way) for way in ways], *arguments))
@@ -230,8 +250,20 @@ def test_auto_scans_a_single_sequence():
     assert str(run("auto")(params)) == str(run("scan")(params)) != str(run("planned")(params))
 
 
-def test_auto_plans_batches_up_to_the_limit():
-    for batch, way in ((MAX_PLANNED_BATCH, "planned"), (MAX_PLANNED_BATCH + 1, "scan")):
+@pytest.mark.parametrize(
+    ("backend", "small", "large"),
+    [
+        ("cpu", "planned", "scan"),
+        ("gpu", "joined", "joined"),
+        ("tpu", "joined", "joined"),
+        ("another", "joined", "joined"),
+    ],
+)
+def test_auto_follows_the_table_of_the_backend(monkeypatch, backend, small, large):
+    """On CPU a batch is planned up to a limit; elsewhere its products are joined, and no more."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    limit = rules().most_planned
+    for batch, way in ((max(limit, 1), small), (limit + 1, large)):
         x = jax.ShapeDtypeStruct((T, batch, INPUT), float)
         cell = lstm(INPUT, HIDDEN)
         params = jax.eval_shape(cell.init, jax.random.key(0))

@@ -185,7 +185,7 @@ def _try_stretch(problem: _Problem, room: int, state: _Stretch) -> _Stretch:
     # What was cut before this stretch stays cut, however short it is.
     alive = jnp.any(state.rows != 0, axis=1)
     span = jnp.max(growth, initial=0, where=alive) - jnp.min(growth, initial=0, where=alive)
-    most = (DIGITS - 1) * math.log(jnp.finfo(growth.dtype).eps)
+    most = jnp.asarray((DIGITS - 1) * math.log(jnp.finfo(growth.dtype).eps), growth.dtype)
     if options.qr_every in (None, 1) and len(growth) > 1:  # one row alone loses no digits to others
         # A loop of at most one turn, which under vmap is skipped where no sequence needs it. The
         # barrier keeps XLA from moving the work out of the loop, where it would always be done.

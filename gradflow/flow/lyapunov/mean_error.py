@@ -60,7 +60,8 @@ def standard_error_of_mean(
 
 def _spectrum_at_zero(centred: Array, index: Array, steps: Array) -> Array:
     """The mean of the periodogram at the lowest frequencies, but for the jump between the ends."""
-    angles = 2 * np.pi * jnp.arange(1, FREQUENCIES + 1)[:, None] * (index + 0.5) / steps
+    frequencies = jnp.arange(1, FREQUENCIES + 1, dtype=index.dtype)[:, None]
+    angles = 2 * np.pi * frequencies * (index + 0.5) / steps
     scale = jnp.sqrt(2 / steps)
     cosines, sines = (scale * (wave(angles) @ centred) for wave in (jnp.cos, jnp.sin))
     jump = jnp.sum(cosines, axis=0) ** 2 / FREQUENCIES

@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float, PyTree
 
+from gradflow.cell import Carry, Params
 from gradflow.unroll.planner.evaluate import Evaluator, Multiply, Stack, multiplier, offset
-from gradflow.unroll.planner.plan import Plan, Weights
+from gradflow.unroll.planner.plan import Plan, Weights, weights_of
 
 Leaves = Sequence[Any]
 """Leaves of a pytree, each with the batch in front, or time and the batch."""
@@ -17,10 +18,33 @@ Stacks = Mapping[int, Stack]
 """Stacks of affine maps by the number of their block."""
 
 
+def run_joined(
+    plan: Plan, remat: bool, params: Params, carry: Carry, xs: Any
+) -> tuple[PyTree[Float[Array, "steps batch ..."]], Float[Array, "steps batch hidden"]]:
+    """Computes the carries and outputs of a batch by a scan that JAX differentiates by itself.
+
+    A step's products are joined; the gradients of the matrices are summed step by step.
+
+    Args:
+      plan: The plan of one example's step.
+      remat: Whether the backward pass recomputes all of a step but its carry.
+      params: The parameters.
+      carry: s_0, with the batch in front of each leaf.
+      xs: The inputs of the step at each time, (T, B, ...) for each leaf.
+    """
+    leaves, tree = jax.tree.flatten(carry)
+    weights = weights_of(plan, params)
+    results, _ = forward(plan, False, weights, leaves, jax.tree.leaves(xs), remat=remat)
+    return trajectory_of(plan, tree, results)
+
+
 def forward(
-    plan: Plan, keep: bool, weights: Weights, carry: Leaves, xs: Leaves
+    plan: Plan, keep: bool, weights: Weights, carry: Leaves, xs: Leaves, *, remat: bool = False
 ) -> tuple[list[Array], Stacks]:
-    """Computes the results of every step, and returns all stacks if they are kept."""
+    """Computes the results of every step, and returns all stacks if they are kept.
+
+    With ``remat``, reverse mode through the loop stores its carries alone.
+    """
     multiply = multiplier(plan, weights)
 
     def body(s: list[Array], x: list[Array]) -> tuple[list[Array], Any]:
@@ -29,6 +53,7 @@ def forward(
         stacks = {b: evaluator.stack(b) for b in range(len(plan.blocks))} if keep else {}
         return new_carry(plan, results), (results, stacks)
 
+    body = jax.checkpoint(body, prevent_cse=False) if remat else body
     return jax.lax.scan(body, list(carry), list(xs))[1]
 
 
@@ -59,3 +84,11 @@ def new_carry(plan: Plan, results: Sequence[Array]) -> list[Array]:
     """Selects the leaves of the new carry from the results."""
     numbers = plan.graph.results[: len(plan.graph.carry)]
     return [results[plan.results.index(n)] for n in numbers]
+
+
+def trajectory_of(
+    plan: Plan, tree: Any, results: Sequence[Array]
+) -> tuple[PyTree[Float[Array, "steps batch ..."]], Float[Array, "steps batch hidden"]]:
+    """Returns the carries, with their structure, and the outputs from the results of all steps."""
+    *carries, outputs = (results[plan.results.index(n)] for n in plan.graph.results)
+    return jax.tree.unflatten(tree, carries), outputs

@@ -33,6 +33,7 @@ from gradflow.unroll.planner.loop import (
     forward,
     new_carry,
     results_of,
+    trajectory_of,
 )
 from gradflow.unroll.planner.plan import Plan, Weights, weights_of
 from gradflow.unroll.planner.products import Side
@@ -57,9 +58,9 @@ def run_plan(
 
     all_steps.defjvp(partial(_tangent, plan, keep), symbolic_zeros=True)
     leaves, tree = jax.tree.flatten(carry)
-    results = all_steps(weights_of(plan, params), leaves, jax.tree.leaves(xs))
-    *carries, outputs = (results[plan.results.index(n)] for n in plan.graph.results)
-    return jax.tree.unflatten(tree, carries), outputs
+    return trajectory_of(
+        plan, tree, all_steps(weights_of(plan, params), leaves, jax.tree.leaves(xs))
+    )
 
 
 def _tangent(
