@@ -27,6 +27,13 @@ def from_arrays(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), new)
 
 
+def on_host(tree: Any) -> Any:
+    """Returns the tree with NumPy's arrays in place of JAX's, and the data of keys."""
+    return jax.tree.map(
+        lambda leaf: np.asarray(_without_keys(leaf)) if isinstance(leaf, jax.Array) else leaf, tree
+    )
+
+
 def array_digest(arrays: Mapping[str, np.ndarray]) -> str:
     """Computes the SHA-256 of arrays with their names, types and shapes."""
     digest = hashlib.sha256()

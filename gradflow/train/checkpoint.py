@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
+
 from gradflow.paths import check_room
 from gradflow.train.arrays import array_digest, from_arrays, to_arrays
 
@@ -56,6 +58,10 @@ class Checkpoints:
             max_to_keep=NUM_KEPT,
             create=True,
             enable_async_checkpointing=False,
+            # Otherwise Orbax waits for all processes, of which one alone keeps checkpoints.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=jax.process_index(), active_processes={jax.process_index()}
+            ),
         )
         self.identity = dict(identity)
         for draft in folder.glob("*.orbax-checkpoint-tmp*"):  # of a process that was killed
