@@ -9,6 +9,7 @@ with the same values, and gets the whole result: a copy of it is on every device
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -64,8 +65,10 @@ def place_runs(function: Callable[[Any], Any], runs: PyTree) -> PyTree:
     placement = _placement(function, runs, in_sequence=True)
     if placement is None:
         return runs
+    if jax.process_count() > 1:  # where device_put takes no keys
+        return jax.jit(partial(_on_every_process, mesh=placement.mesh))(runs)
     is_even = _length(runs) % placement.mesh.size == 0
-    along = PartitionSpec(_RUNS) if is_even and jax.process_count() == 1 else PartitionSpec()
+    along = PartitionSpec(_RUNS) if is_even else PartitionSpec()
     return jax.device_put(runs, NamedSharding(placement.mesh, along))
 
 

@@ -52,17 +52,19 @@ def connected(options: Options) -> Iterator[None]:
     if options.verbosity < 1:
         _quieten()
     _connect(options)
+    # Runs before JAX's own handler, which waits for the other processes.
+    atexit.register(_leave)
     try:
         with contextlib.nullcontext() if processes.is_first() else _silence():
             yield
     except processes.FirstProcessError:
-        raise  # all processes know, and end together
-    except BaseException as error:
-        # Runs before JAX's own handler, which would wait for the other processes.
-        atexit.register(_leave)
+        atexit.unregister(_leave)  # all processes know, and end together
+        raise
+    except Exception as error:
         if any(trace in str(error) for trace in _TRACES):
             raise RuntimeError(LOST.format(who="")) from error
         raise
+    atexit.unregister(_leave)
 
 
 def _connect(options: Options) -> None:

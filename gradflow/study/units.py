@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from gradflow.processes import by_first, is_first
+from gradflow.processes import from_first, is_first
 from gradflow.study.config import digest, sanitise
 from gradflow.study.folder import PARTS, UNITS
 
@@ -60,16 +60,9 @@ class Units:
 
         It is the folder of the first process. What another writes goes to a temporary one.
         """
-        folder = self._made(name)
-        if not is_first():
-            folder = _temporary() / folder.relative_to(self.record.folder)
-            folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    @by_first
-    def _made(self, name: str) -> Path:
-        self.record.begin()
-        folder = self.record.folder / UNITS / self._stem(name)
+        from_first(self.record.begin)
+        folder = (self.record.folder if is_first() else _temporary()) / UNITS / self._stem(name)
+        from_first(partial(folder.mkdir, parents=True, exist_ok=True))
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

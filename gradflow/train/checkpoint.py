@@ -56,7 +56,7 @@ class Checkpoints:
 
         options = ocp.CheckpointManagerOptions(
             max_to_keep=NUM_KEPT,
-            create=True,
+            create=False,  # with active_processes, Orbax makes no folder
             enable_async_checkpointing=False,
             # Otherwise Orbax waits for all processes, of which one alone keeps checkpoints.
             multiprocessing_options=ocp.options.MultiprocessingOptions(
@@ -64,6 +64,7 @@ class Checkpoints:
             ),
         )
         self.identity = dict(identity)
+        folder.mkdir(parents=True, exist_ok=True)
         for draft in folder.glob("*.orbax-checkpoint-tmp*"):  # of a process that was killed
             shutil.rmtree(draft)
         logging.getLogger("absl").addFilter(_is_not_orbax)
