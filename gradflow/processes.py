@@ -15,7 +15,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-T, P = TypeVar("T"), ParamSpec("P")
+T = TypeVar("T")
+P = ParamSpec("P")
 
 _LIMIT = 2**30  # of the two numbers that a length is sent as: without x64, JAX has 32 bits
 

@@ -20,21 +20,16 @@ import jax
 
 from gradflow import processes
 from gradflow.study import abort_report
+from gradflow.study.abort_report import reason
 from gradflow.study.config import digest
 from gradflow.study.flags import Options
-from gradflow.study.process import RESUMES
 from gradflow.study.provenance import versions
 
-CONNECT_SECONDS = 120
-"""How long a process waits for the others at the start: the nodes of a job do not start at once."""
+CONNECT_SECONDS = 45
+"""How long a process waits for the others at the start; JAX gives up some seconds later."""
 
 HEARTBEAT_SECONDS = 20
 """How long a process may be silent before the others end; it sends several heartbeats meanwhile."""
-
-LOST = f"Another process of this run has ended or cannot be reached{{who}}. {RESUMES}"
-
-_TRACES = ("Gloo", "gloo", "coordination", "Connection closed", "NCCL", "heartbeat")
-"""What errors of collectives and of the coordination service have in their text."""
 
 
 @contextlib.contextmanager
@@ -61,8 +56,8 @@ def connected(options: Options) -> Iterator[None]:
         atexit.unregister(_leave)  # all processes know, and end together
         raise
     except Exception as error:
-        if any(trace in str(error) for trace in _TRACES):
-            raise RuntimeError(LOST.format(who="")) from error
+        if lost := isinstance(error, jax.errors.JaxRuntimeError) and reason(str(error)):
+            raise RuntimeError(lost) from error
         raise
     atexit.unregister(_leave)
 
@@ -76,8 +71,16 @@ def _connect(options: Options) -> None:
             initialization_timeout=CONNECT_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(error) from None
+    except ValueError:
+        raise ValueError(
+            "Expected a cluster that JAX recognises (Slurm, Open MPI, Kubernetes, a TPU pod), got "
+            "none. Add --coordinator, --num_processes and --process_id."
+        ) from None
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expected a free port for {options.coordinator or 'the coordinator'}, got: {error}. "
+            "Choose another one."
+        ) from None
 
 
 def check_agreement(about: Any) -> None:
@@ -131,13 +134,13 @@ def _silence() -> contextlib.redirect_stdout:
 def _quieten() -> None:
     """Hides what libraries print, and has an abort of this process reported in one line.
 
-    Gloo prints its connections; JAX aborts a process that has lost the others, with a dump. Python's
-    own output is not affected.
+    Gloo prints its connections, and JAX aborts a process that has lost the others with a dump.
+    Python's own output is not affected.
     """
     output, errors = os.dup(1), os.dup(2)
     sys.stdout, sys.stderr = (os.fdopen(fd, "w", buffering=1) for fd in (output, errors))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    program = [sys.executable, "-I", "-S", abort_report.__file__, LOST]
+    program = [sys.executable, "-I", "-S", abort_report.__file__]
     reporter = subprocess.Popen(program, stdin=subprocess.PIPE, stderr=errors)
     assert reporter.stdin is not None
     os.dup2(reporter.stdin.fileno(), 2)
