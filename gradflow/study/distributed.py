@@ -56,6 +56,8 @@ def connected(options: Options) -> Iterator[None]:
         atexit.unregister(_leave)  # all processes know, and end together
         raise
     except Exception as error:
+        if options.verbosity < 1:
+            _discard(2)  # JAX may abort this process before it has ended by its own error
         if lost := isinstance(error, jax.errors.JaxRuntimeError) and reason(str(error)):
             raise RuntimeError(lost) from error
         raise
@@ -101,7 +103,8 @@ def check_agreement(about: Any) -> None:
             f"{', '.join(str(counts[index]) for index in sorted(counts))}. Set "
             "--jax_num_cpu_devices, or make as many devices visible to each."
         )
-    for what, content in (("code", _code()), ("flags", digest(about).encode())):
+    whats = {"code": _code(), "flags or input files": digest(about).encode()}
+    for what, content in whats.items():
         if others := processes.differing(content):
             _refuse(
                 f"Expected the same {what} in every process, but process "
@@ -139,12 +142,18 @@ def _quieten() -> None:
     """
     output, errors = os.dup(1), os.dup(2)
     sys.stdout, sys.stderr = (os.fdopen(fd, "w", buffering=1) for fd in (output, errors))
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    _discard(1)
     program = [sys.executable, "-I", "-S", abort_report.__file__]
     reporter = subprocess.Popen(program, stdin=subprocess.PIPE, stderr=errors)
     assert reporter.stdin is not None
     os.dup2(reporter.stdin.fileno(), 2)
     reporter.stdin.close()
+
+
+def _discard(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _leave() -> None:

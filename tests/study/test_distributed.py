@@ -6,6 +6,8 @@ loopback interface; each has a device of its own.
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from together import EXPERIMENTS, TINY, alone, ended, killed, together
 
 from gradflow import study
+from gradflow.study import abort_report
 
 LOST = "error: Another process of this run has ended or cannot be reached."
 SLOW = "the processes of a training compile their programs on the same few cores"
@@ -71,7 +74,9 @@ np.testing.assert_allclose(gradient, np.cos(np.arange(3.0)), rtol=1e-6)
 """
 
 
-@pytest.mark.parametrize("number", (2, 4))
+@pytest.mark.parametrize(
+    "number", (2, pytest.param(4, marks=pytest.mark.slow(reason="four processes import JAX")))
+)
 def test_the_devices_of_all_processes_share_runs_and_batches(number, tmp_path):
     file = tmp_path / "program.py"
     file.write_text(PROGRAM)
@@ -165,7 +170,7 @@ def other_code(tmp_path: Path) -> Path:
 def test_what_differs_between_the_processes_is_refused(tmp_path):
     own = TINY, "--quick", f"--workdir={tmp_path / 'run'}"
     cases = (
-        ((*own, "--num_steps=4"), (1, 1), "has other flags than process 0"),
+        ((*own, "--num_steps=4"), (1, 1), "has other flags or input files than process 0"),
         ((other_code(tmp_path), *own[1:]), (1, 1), "has other code than process 0"),
         (own, (1, 2), "Expected as many devices in every process, got 1, 2."),
     )
@@ -224,6 +229,25 @@ def test_processes_that_do_not_find_each_other_say_so(ids, message, tmp_path):
     assert all(one.code != 0 and len(one.errors) == 1 for one in found), found
     assert any(message in one.errors[0] for one in found)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("F1201 client.h:80] Terminating process: tasks stopped sending heartbeats", LOST),
+        ("F1201 x.cc:1] Check failed: sum > 0", "error: JAX has aborted: F1201 x.cc:1] Check fa"),
+        ("W1201 gloo.cc:80] a peer is slow", ""),
+    ],
+)
+def test_an_abort_becomes_one_line_and_other_messages_none(text, message):
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", abort_report.__file__],
+        input=f"W1201 x.cc:1] first\n{text}\n*** stack trace: ***\n  @ 0x7f\n",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == (1 if message else 0)
 
 
 def test_a_run_that_no_cluster_has_started_says_what_to_add(tmp_path):
