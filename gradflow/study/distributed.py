@@ -58,13 +58,15 @@ def connected(options: Options) -> Iterator[None]:
     except Exception as error:
         if options.verbosity < 1:
             _discard(2)  # JAX may abort this process before it has ended by its own error
-        if lost := isinstance(error, jax.errors.JaxRuntimeError) and reason(str(error)):
+        if lost := reason(str(error)):
             raise RuntimeError(lost) from error
         raise
     atexit.unregister(_leave)
 
 
 def _connect(options: Options) -> None:
+    # Its handler of SIGTERM would replace the one that ends the process (`gradflow.study.process`).
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             options.coordinator,
@@ -113,9 +115,10 @@ def check_agreement(about: Any) -> None:
             )
 
 
-def _refuse(reason: str) -> NoReturn:
+def _refuse(message: str) -> NoReturn:
     """Raises what all processes know: the first one reports it."""
-    raise processes.FirstProcessError(reason) from ValueError(reason)
+    cause = ValueError(message) if processes.is_first() else None
+    raise processes.FirstProcessError(message) from cause
 
 
 def _code() -> bytes:
