@@ -1,9 +1,11 @@
 """Runs and batches shared by several processes, and the constants of the cost model of scaling.
 
 Each number of processes, with one device each, executes three programs: `flow.log_norms` of several
-runs, updates of several runs of a training, and updates of one run whose batch is shared. Two
-further columns are the constants of the model: the time of an all-reduce of one number, and the
-time that one of `--megabytes` takes for each megabyte. The prediction is that of docs/scaling.md.
+runs, updates of several runs of a training, and updates of one run whose batch is shared. Printed
+are medians of the wall time; of the CPU time of process 0; and what docs/scaling.md predicts for
+the latter from that of one process. More processes than cores cannot gain wall time, but the work
+of each must fall. Two further columns are the constants of the model: the wall time of an
+all-reduce of one number, and of one of `--megabytes` for each megabyte.
 
     python benchmarks/scaling.py --processes=1,2,4
 """
@@ -11,8 +13,10 @@ time that one of `--megabytes` takes for each megabyte. The prediction is that o
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,11 +25,10 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 from jax.sharding import NamedSharding, PartitionSpec
-from timing import medians, print_head, print_row, set_up
+from timing import print_head, print_row, set_up
 
 from gradflow import flow
 from gradflow.cells import resolve
-from gradflow.cores import num_cores
 from gradflow.devices import map_runs
 from gradflow.tasks import resolve_task
 from gradflow.train import Training, advance, begin, resolve_clipping, resolve_optimiser
@@ -97,12 +100,23 @@ def work() -> None:
         LATENCY: all_reduce(4),
         LARGE: all_reduce(_MEGABYTES.value * 10**6),
     }
-    found = medians(contestants, _REPEATS.value)
+    found = {name: medians(run) for name, run in contestants.items()}
     if own == "0":
         print(json.dumps(found))
 
 
-def measured(number: int) -> dict[str, float]:
+def medians(run: Callable[[], Any]) -> tuple[float, float]:
+    """Measures the median wall time and the median CPU time in seconds, after one warm-up run."""
+    times = []
+    for _ in range(_REPEATS.value + 1):
+        start = time.perf_counter(), time.process_time()
+        jax.block_until_ready(run())
+        times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    wall, cpu = (statistics.median(one) for one in zip(*times[1:], strict=True))
+    return wall, cpu
+
+
+def measured(number: int) -> dict[str, list[float]]:
     """Starts a number of processes, and returns the medians that the first one has measured."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -123,17 +137,6 @@ def measured(number: int) -> dict[str, float]:
     return json.loads(outputs[0].splitlines()[-1])
 
 
-def predicted(alone: Mapping[str, float], number: int, constants: Mapping[str, float]) -> list:
-    """Computes the three times of the model, from those of one process and its constants."""
-    waves = -(-_RUNS.value // number) / _RUNS.value * max(1, number / num_cores())
-    share = max(1 / number, 1 / num_cores())
-    return [
-        alone[MEASURED] * waves + constants[LATENCY],
-        alone[TRAINED] * waves + constants[LARGE],
-        alone[SHARED] * share + _UPDATES.value * constants[LATENCY],
-    ]
-
-
 def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     set_up(argv, x64=False)
@@ -141,17 +144,20 @@ def main(argv: Sequence[str]) -> None:
         work()
         return
     programs = MEASURED, TRAINED, SHARED
-    print_head("processes", *(f"{name}, s (model)" for name in programs), "latency, ms", "ms / MB")
-    alone: dict[str, float] = {}
+    print_head("processes", *(f"{name}, s: CPU (model)" for name in programs), "latency", "per MB")
+    alone = measured(1)
     for number in map(int, _PROCESSES.value):
-        found = measured(number)
-        alone = alone or {name: taken * number for name, taken in found.items()}
-        model = predicted(alone, number, found)
+        found = alone if number == 1 else measured(number)
+        waves = -(-_RUNS.value // number) / _RUNS.value
+        shares = {MEASURED: waves, TRAINED: waves, SHARED: 1 / number}
         print_row(
             number,
-            *(f"{found[name]:.3f} ({p:.3f})" for name, p in zip(programs, model, strict=True)),
-            f"{1e3 * found[LATENCY]:.2f}",
-            f"{1e3 * found[LARGE] / _MEGABYTES.value:.2f}",
+            *(
+                f"{found[name][0]:.2f}: {found[name][1]:.3f} ({alone[name][1] * share:.3f})"
+                for name, share in shares.items()
+            ),
+            f"{1e3 * found[LATENCY][0]:.2f} ms",
+            f"{1e3 * found[LARGE][0] / _MEGABYTES.value:.2f} ms",
         )
 
 

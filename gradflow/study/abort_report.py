@@ -26,7 +26,10 @@ REASONS = {
 }
 """What has happened, by a pattern in the text of an error; the first one that is found counts."""
 
-_FATAL = re.compile(r"^F\d{4} |Check failed|terminate called", re.MULTILINE)
+FATAL = "Python's error: "
+"""What a process writes before an error that is to be reported as an abort is."""
+
+_FATAL = re.compile(rf"^F\d{{4}} |Check failed|terminate called|{FATAL}", re.MULTILINE)
 
 
 def reason(text: str) -> str | None:

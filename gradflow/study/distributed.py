@@ -20,7 +20,7 @@ import jax
 
 from gradflow import processes
 from gradflow.study import abort_report
-from gradflow.study.abort_report import reason
+from gradflow.study.abort_report import FATAL, reason
 from gradflow.study.config import digest
 from gradflow.study.flags import Options
 from gradflow.study.provenance import versions
@@ -38,8 +38,9 @@ def connected(options: Options) -> Iterator[None]:
 
     Raises:
       ValueError: If the processes cannot be connected, or have different numbers of devices.
-      RuntimeError: If another process has ended within the block.
-      gradflow.processes.FirstProcessError: If the first one has failed where all of them know.
+      RuntimeError: If another process has ended within the block, with --verbosity.
+      gradflow.processes.FirstProcessError: If the first one has failed where all of them know, or
+        another process has ended, which is then reported already.
     """
     if not options.is_distributed:
         yield
@@ -56,9 +57,13 @@ def connected(options: Options) -> Iterator[None]:
         atexit.unregister(_leave)  # all processes know, and end together
         raise
     except Exception as error:
+        lost = reason(str(error))
         if options.verbosity < 1:
-            _discard(2)  # JAX may abort this process before it has ended by its own error
-        if lost := reason(str(error)):
+            if lost:  # JAX may abort this process at the same time: both are reported in one line
+                os.write(2, f"\n{FATAL}{error}\n".encode())
+                raise processes.FirstProcessError(lost) from None
+            _discard(2)  # an abort before this process has ended by its own error says nothing new
+        if lost:
             raise RuntimeError(lost) from error
         raise
     atexit.unregister(_leave)

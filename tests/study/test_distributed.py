@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from together import EXPERIMENTS, TINY, alone, ended, killed, together
+from together import EXPERIMENTS, SECONDS, TINY, alone, ended, killed, together
 
 from gradflow import study
 from gradflow.study import abort_report
@@ -127,7 +127,7 @@ def test_a_batch_that_four_processes_share_has_the_loss_of_one(tmp_path):
 
 def until(path: Path, pattern: str, started: list) -> None:
     """Waits until there is a file of that name, and the processes run."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + SECONDS
     while not list(path.glob(pattern)):
         assert time.monotonic() < deadline and all(one.poll() is None for one in started)
         time.sleep(0.02)
@@ -146,9 +146,7 @@ def test_after_the_kill_of_a_process_the_others_end_and_the_same_command_resumes
         with together([[*command, f"--workdir={run}"]] * 2) as started:
             until(run, pattern, started)
             killed(started[victim])
-            began = time.monotonic()
             other = ended(started[1 - victim])
-            assert time.monotonic() - began < 60
         assert other.code != 0 and other.out == ""
         assert len(other.errors) == 1 and other.errors[0].startswith(LOST), other.errors
         assert not (run / "DONE").exists()
