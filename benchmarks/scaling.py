@@ -88,9 +88,9 @@ def all_reduce(size: int) -> Callable[[], jax.Array]:
     return partial(jax.jit(partial(jnp.sum, axis=0), out_shardings=everywhere), zeros)
 
 
-def work() -> None:
+def work(worker: str) -> None:
     """Measures in a process of the benchmark; the first one prints the medians as JSON."""
-    address, number, own = _WORKER.value.split(",")
+    address, number, own = worker.split(",")
     if int(number) > 1:
         jax.distributed.initialize(address, int(number), int(own))
     contestants: dict[str, Callable[[], Any]] = {
@@ -141,7 +141,7 @@ def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     set_up(argv, x64=False)
     if _WORKER.value:
-        work()
+        work(_WORKER.value)
         return
     programs = MEASURED, TRAINED, SHARED
     print_head("processes", *(f"{name}, s: CPU (model)" for name in programs), "latency", "per MB")
