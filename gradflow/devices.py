@@ -1,11 +1,15 @@
-"""Computations over all local devices: independent runs of a function, and shares of one batch.
+"""Computations over all devices: independent runs of a function, and shares of one batch.
 
 `map_runs` maps a function over runs that know nothing of each other (seeds, gains, sequences that
 are measured); no device waits for another. `sum_over_batch` sums a function over the sequences of
 one batch, of which each device computes an equal share.
+
+The devices are those of all processes (`jax.distributed`). Every process then calls these functions
+with the same values, and gets the whole result: a copy of it is on every device.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +28,7 @@ _RUNS, _BATCH = "runs", "batch"
 
 
 def map_runs(function: Callable[..., Any], *, sequential: bool | None = None) -> Callable[..., Any]:
-    """Maps a function of one run over a leading axis of all its arguments, on all local devices.
+    """Maps a function of one run over a leading axis of all its arguments, on all devices.
 
     Each device takes an equal number of runs. Where the runs do not divide evenly, the first runs
     are repeated at the end and their results dropped. Inside a computation that is distributed
@@ -61,6 +65,8 @@ def place_runs(function: Callable[[Any], Any], runs: PyTree) -> PyTree:
     placement = _placement(function, runs, in_sequence=True)
     if placement is None:
         return runs
+    if jax.process_count() > 1:  # where device_put takes no keys
+        return jax.jit(partial(_on_every_process, mesh=placement.mesh))(runs)
     is_even = _length(runs) % placement.mesh.size == 0
     along = PartitionSpec(_RUNS) if is_even else PartitionSpec()
     return jax.device_put(runs, NamedSharding(placement.mesh, along))
@@ -105,7 +111,7 @@ def sum_over_batch(
         out_specs=(PartitionSpec(), PartitionSpec(_BATCH)),
         check_vma=False,
     )
-    return shared(params, batch)
+    return _on_every_process(shared(params, batch), mesh)
 
 
 def to_first_device(tree: PyTree) -> PyTree:
@@ -141,11 +147,13 @@ class _Placement(NamedTuple):
 
 def _placement(one_run: Callable[[Any], Any], runs: Any, in_sequence: bool) -> _Placement | None:
     """The distribution of the runs, or None if they stay on one device."""
-    devices = jax.local_devices()
+    devices = jax.devices()
     share = -(-_length(runs) // len(devices))
     if share == _length(runs) or jax.sharding.get_abstract_mesh().axis_names:
         return None
-    mesh = Mesh(np.array(devices[: -(-_length(runs) // share)]), (_RUNS,))
+    if jax.process_count() == 1:  # else the mesh must have devices of every process
+        devices = devices[: -(-_length(runs) // share)]
+    mesh = Mesh(np.array(devices), (_RUNS,))
     program = _distributed(one_run, mesh, in_sequence)
     if jax.default_backend() == "cpu":
         # The program is traced here as it is when it runs, so that JAX does not trace it again.
@@ -161,9 +169,15 @@ def _placement(one_run: Callable[[Any], Any], runs: Any, in_sequence: bool) -> _
 def _distributed(one_run: Callable[[Any], Any], mesh: Mesh, in_sequence: bool) -> Any:
     along = PartitionSpec(_RUNS)
     mapped = _mapped(one_run, in_sequence)
-    return jax.jit(
-        jax.shard_map(mapped, mesh=mesh, in_specs=along, out_specs=along, check_vma=False)
-    )
+    shared = jax.shard_map(mapped, mesh=mesh, in_specs=along, out_specs=along, check_vma=False)
+    return jax.jit(lambda runs: _on_every_process(shared(runs), mesh))
+
+
+def _on_every_process(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Copies a result to all devices, so that each of several processes can read all of it."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def _mapped(one_run: Callable[[Any], Any], in_sequence: bool) -> Callable[[Any], Any]:
@@ -191,13 +205,14 @@ def _batch_mesh(function: Callable, params: Any, batch: Any, axes: Any) -> Mesh 
         lambda axis, part: [leaf.shape[axis] for leaf in jax.tree.leaves(part)], axes, batch
     )
     (batch_size,) = set(jax.tree.leaves(sizes))
-    devices = jax.local_devices()
-    most = min(batch_size // MIN_SHARE, len(devices))
-    number = next((n for n in range(most, 1, -1) if batch_size % n == 0), 1)
-    if number == 1 or jax.sharding.get_abstract_mesh().axis_names:
+    processes, devices = jax.process_count(), jax.devices()
+    # As many devices of each process: one that had none could not take part.
+    most = min(batch_size // MIN_SHARE, len(devices)) // processes
+    number = next((n for n in range(most, 0, -1) if batch_size % (n * processes) == 0), 0)
+    if number * processes < 2 or jax.sharding.get_abstract_mesh().axis_names:
         return None
     if jax.default_backend() == "cpu" and has_batches(
         decomposed_shapes(jax.make_jaxpr(function)(params, batch).jaxpr)
     ):
         return None
-    return Mesh(np.array(devices[:number]), (_BATCH,))
+    return Mesh(np.array(devices).reshape(processes, -1)[:, :number].ravel(), (_BATCH,))

@@ -23,6 +23,8 @@ RUNNING = FOUNDATION | {"cells", "initializers", "unroll"}
 MAY_IMPORT = {
     "spec": {"checks"},
     "locks": set(),
+    "cores": set(),
+    "processes": set(),
     "cell": {"checks"},
     "paths": set(),
     "numerics": set(),
@@ -38,11 +40,11 @@ MAY_IMPORT = {
     "testing": FOUNDATION | {"structure"},
     "data": {"checks", "paths", "spec"},
     "tasks": FOUNDATION | {"data"},
-    "study": {"locks", "paths", "spec", "statistics"},
+    "study": {"cores", "locks", "paths", "processes", "spec", "statistics"},
     "flow": RUNNING | {"devices", "numerics", "padding", "statistics"},
     "interop": RUNNING,
     "models": RUNNING,
-    "train": RUNNING | {"devices", "flow", "locks", "numerics", "tasks"},
+    "train": RUNNING | {"devices", "flow", "locks", "numerics", "processes", "tasks"},
     "report": RUNNING | {"devices", "flow", "interop", "statistics", "study", "tasks", "train"},
     "__main__": {"cells", "flow", "report", "spec", "study"},
     "gradflow": FOUNDATION

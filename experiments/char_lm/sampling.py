@@ -14,6 +14,7 @@ from gradflow import study
 from gradflow.cells import resolve
 from gradflow.data.characters import encode
 from gradflow.paths import user_path
+from gradflow.processes import is_first
 from gradflow.spec import split_specs
 from gradflow.study.config import sanitise
 from gradflow.study.flags import parse
@@ -76,7 +77,7 @@ def train_and_write(experiment: study.Experiment, arguments: Sequence[str]) -> i
         print(f"error: {error}", file=sys.stderr)
         return 2
     code = study.main(experiment, rest)
-    if code or asked.sample is None:
+    if code or asked.sample is None or not is_first():
         return code
     request = parse(experiment, rest)
     options = request.options

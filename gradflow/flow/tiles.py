@@ -73,7 +73,7 @@ def norms_by_tiles(norm: str, blocks: Blocks | Places, trace: Trace) -> NormCert
         return jax.lax.fori_loop(0, block, tile, (border, vectors, _placed(empty, norms, start)))[2]
 
     if jax.default_backend() == "cpu":
-        order = _evenly(num_blocks, len(jax.local_devices()))
+        order = _evenly(num_blocks, len(jax.devices()))
         rows = map_runs(row_of_tiles)(jnp.asarray(order))
         rows = jax.tree.map(lambda leaf: leaf[np.argsort(order)], rows)
     else:

@@ -4,12 +4,17 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from gradflow.processes import is_first
+
 T = TypeVar("T")
 
 
 def progress(iterable: Iterable[T], description: str) -> Iterable[T]:
-    """Shows the progress of an iteration: a bar on a terminal, nothing in a pipe."""
-    if not sys.stderr.isatty():
+    """Shows the progress of an iteration: a bar on a terminal, nothing in a pipe.
+
+    Of several processes that run one program, the first one shows it.
+    """
+    if not sys.stderr.isatty() or not is_first():
         return iterable
     from tqdm import tqdm
 

@@ -31,9 +31,24 @@ class Options:
     compilation_cache_dir: str | None = field(
         None, help="Folder of compiled programs; in the user's cache if absent."
     )
+    distributed: bool = field(
+        False,
+        help="Run on the devices of all processes that run this command; Slurm, Open MPI, "
+        "Kubernetes and TPU pods are recognised.",
+    )
+    coordinator: str | None = field(
+        None, help="HOST:PORT at which process 0 can be reached, where they are not recognised."
+    )
+    num_processes: int | None = field(None, help="Number of processes, then.", positive=True)
+    process_id: int | None = field(None, help="Number of this process, from 0 on, then.")
     verbosity: int = field(0, help="Log level; from 1 on, errors show their traceback.")
     help: bool = field(False, help="Show this text.")
     helpshort: bool = field(False, help="Show this text.")
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether this process is to be one of several."""
+        return self.distributed or self.coordinator is not None
 
 
 class Request(NamedTuple):
@@ -145,11 +160,35 @@ def parse(experiment: Experiment, argv: Sequence[str], options: type[Options] = 
         raise flags.Error(f"{experiment.name} has no long form. Remove --full.")
     if chosen.full and chosen.quick:
         raise flags.Error("--quick is the small run and --full the long one. Remove one of them.")
+    _check_processes(chosen)
     return Request(
         {name: value for name, value in given.items() if name not in {*common, *names}},
         chosen,
         {name: value for name, value in given.items() if name in names},
     )
+
+
+def _check_processes(options: Options) -> None:
+    """Checks the flags of a run on several processes."""
+    names = ("coordinator", "num_processes", "process_id")
+    coordinator, number, own = (getattr(options, name) for name in names)
+    missing = [f"--{name}" for name in names if getattr(options, name) is None]
+    if options.replot and options.is_distributed:
+        raise flags.Error("--replot runs in one process. Remove the flags of several.")
+    if len(missing) == len(names):
+        return
+    if missing:
+        raise flags.Error(f"Expected --{', --'.join(names)} together. Add {', '.join(missing)}.")
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise flags.Error(
+            f"flag --coordinator={coordinator}: Expected HOST:PORT, for example node1:1234."
+        )
+    if own not in range(number):
+        raise flags.Error(
+            f"flag --process_id={own}: Expected an integer from 0 to {number - 1}, which is below "
+            "--num_processes."
+        )
 
 
 def help_text(experiment: Experiment, options: type[Options] = Options) -> str:

@@ -75,8 +75,8 @@ def memory() -> int:
     That of the machine is limited by its control group and by the process's own limits.
     """
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    devices = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.devices()]
-    return max(min([physical, *_limits()]), sum(devices))
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    return max(min([physical, *_limits()]), sum(one.get("bytes_limit", 0) for one in stats))
 
 
 def amount(number: float) -> str:

@@ -63,5 +63,6 @@ def _wait(read: int) -> None:
         pass
     for worker in multiprocessing.active_children():
         worker.kill()  # a forked one has inherited the handlers above
-    os.write(2, f"{ENDS[number]}. {RESUMES}\n".encode())
+    # Descriptor 2 is where libraries write to, which may be hidden (`gradflow.study.distributed`).
+    os.write(sys.stderr.fileno(), f"{ENDS[number]}. {RESUMES}\n".encode())
     os._exit(128 + number)

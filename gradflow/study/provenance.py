@@ -70,6 +70,7 @@ def machine() -> dict[str, Any]:
     return {
         "backend": jax.default_backend(),
         "num_devices": jax.device_count(),
+        "num_processes": jax.process_count(),
         "device_kind": jax.devices()[0].device_kind,
         "x64": jax.config.values["jax_enable_x64"],
         "matmul_precision": jax.config.values["jax_default_matmul_precision"],

@@ -12,16 +12,19 @@
     DONE          the mark of a finished run, last
 
 While a process writes to the folder, it holds the lock on it (`gradflow.locks`). Every file that is
-read again has a checksum.
+read again has a checksum. Of several processes that run one study, the first alone reads and writes
+the folder, and tells the others what it has read (`gradflow.processes`).
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradflow.locks import locked
 from gradflow.paths import write_bytes
+from gradflow.processes import by_first, from_first
 from gradflow.study.config import Config, digest, label
 from gradflow.study.folder import (
     CONFIG,
@@ -78,6 +81,7 @@ class Record:
     units: set[str] = field(default_factory=set)
     other_devices: set[int] = field(default_factory=set)
 
+    @by_first
     def check(self) -> None:
         """Checks before any work that the run can be recorded in the folder.
 
@@ -92,9 +96,21 @@ class Record:
         check_writable(self.folder)
 
     @property
+    @by_first
     def done(self) -> bool:
         """Whether the run is finished, and counts."""
         return not self.overwrite and (self.folder / DONE).exists()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the lock on the folder within the block.
+
+        Raises:
+          OSError: If another process holds it, or the folder cannot be written to.
+        """
+        with contextlib.ExitStack() as stack:
+            from_first(lambda: stack.enter_context(locked(self.folder)))
+            yield
 
     @property
     def once(self) -> "Units":
@@ -107,17 +123,24 @@ class Record:
 
     def keep(self, name: str, thunk: "Callable[[], xarray.Dataset]") -> "xarray.Dataset":
         """Gives the dataset in the file of that name, computed and stored unless it is there."""
-        path = self.folder / name
-        with contextlib.suppress(OSError):  # not there, or damaged: to be computed
-            if not self.overwrite:
-                stored = read_dataset(path)
-                self.reused += 1
-                return stored
-        dataset = thunk()
+        stored = self._stored(name)
+        if stored is not None:
+            self.reused += 1
+            return stored
+        return self._store(name, thunk())
+
+    @by_first
+    def _stored(self, name: str) -> "xarray.Dataset | None":
+        """Reads a dataset; None if it is not there, or damaged, and has to be computed."""
+        with contextlib.suppress(OSError):
+            return None if self.overwrite else read_dataset(self.folder / name)
+
+    @by_first
+    def _store(self, name: str, dataset: "xarray.Dataset") -> "xarray.Dataset":
         self.begin()
-        write_dataset(path, dataset)
+        write_dataset(self.folder / name, dataset)
         # A file may hold an array in another form: what is read is the same in every run.
-        return read_dataset(path)
+        return read_dataset(self.folder / name)
 
     def begin(self) -> None:
         """Writes which run this is, before anything else is written to the folder."""
@@ -127,11 +150,13 @@ class Record:
         if not (self.folder / CONFIG).exists():
             write_verified(self.folder / CONFIG, self.identity)
 
+    @by_first
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Writes where and how the result came about."""
         self.begin()
         write_verified(self.folder / ENVIRONMENT, environment)
 
+    @by_first
     def finish(self) -> None:
         """Marks the run as finished, and removes what only an unfinished one needs.
 

@@ -9,13 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
 from absl import flags
 
+from gradflow.cores import use_all_cores
 from gradflow.locks import locked
 from gradflow.paths import user_path, write_bytes
+from gradflow.processes import FirstProcessError, from_first
 from gradflow.study import provenance
 from gradflow.study.config import Config
+from gradflow.study.distributed import check_agreement, connected
 from gradflow.study.experiment import QUICK, Experiment, check_docstrings
 from gradflow.study.figure import save
 from gradflow.study.flags import Request, help_text, parse
@@ -23,9 +25,9 @@ from gradflow.study.memory import advice, check_memory, out_of_memory
 from gradflow.study.process import RESUMES, run_process
 from gradflow.study.record import RESULT, Record, default_workdir, read_environment
 from gradflow.study.settings import (
+    check_backend,
     compilation_cache,
     compile_sooner,
-    cores_as_devices,
     log_level,
     precision,
 )
@@ -77,6 +79,8 @@ def _main(experiment: Experiment, program: str, argv: Sequence[str]) -> int:
             _perform(experiment, request, command)
     except BrokenPipeError:  # nobody reads the output any more
         raise
+    except FirstProcessError as error:
+        return fail(error.__cause__, 1) if isinstance(error.__cause__, Exception) else 1
     except FAULTS as error:
         if request.options.verbosity > 0:
             traceback.print_exc()
@@ -101,15 +105,16 @@ def _perform(experiment: Experiment, request: Request, command: str) -> None:
         request.given, quick=request.options.quick, full=request.options.full
     )
     compile_sooner()
-    cores_as_devices()
+    use_all_cores()
     caching = compilation_cache(request.options.compilation_cache_dir)
-    with precision(config, **{**caching, **request.jax}):
+    with precision(config, **{**caching, **request.jax}), connected(request.options):
         if request.options.replot:
             _replot(experiment, _folder(experiment, config, request), command)
         else:
             identity = experiment.identity(config)
             record = Record(_folder(experiment, config, request, identity), identity)
             record.overwrite, record.quick = request.options.overwrite, request.options.quick
+            check_agreement([identity, record.overwrite, record.quick, request.jax])
             _run(experiment, config, record, command)
 
 
@@ -128,25 +133,16 @@ def _run(experiment: Experiment, config: Config, record: Record, command: str) -
     record.check()
     if record.done:
         print(f"{record.folder} is finished. --overwrite runs it again.")
-        dataset = _recorded(record.folder, "Run it again with --overwrite.")
+        fix = "Run it again with --overwrite."
+        dataset = from_first(lambda: _recorded(record.folder, fix))
     else:
-        _check_backend()
+        check_backend()
         check_memory(config)
-        with locked(record.folder):
+        with record.locked():
             record.check()  # again: another process may have used the folder until now
             dataset = _record(experiment, config, record, command)
         print(f"recorded in {record.folder}")
     print(experiment.report(dataset))
-
-
-def _check_backend() -> None:
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as error:  # the latter for --jax_platforms=cuda
-        reason = str(error) or f"it looked for {jax.config.values['jax_platforms']}"
-        raise ValueError(
-            f"JAX finds no device: {reason}. Choose others with --jax_platforms."
-        ) from None
 
 
 def _recorded(folder: Path, fix: str) -> "xarray.Dataset":
@@ -160,7 +156,7 @@ def _record(
     experiment: Experiment, config: Config, record: Record, command: str
 ) -> "xarray.Dataset":
     dataset = record.result(partial(_measure, experiment, config, record, command))
-    _save(experiment, dataset, record.folder, command)
+    from_first(lambda: _save(experiment, dataset, record.folder, command))
     record.finish()
     return dataset
 

@@ -26,13 +26,6 @@ QUICK_COMPILATION = (
 SOONER = "--xla_backend_optimization_level=2"
 """XLA's flag that halves the time of compiling, to programs that are as fast."""
 
-PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds=3600"
-"""XLA's flag by which CPU devices wait up to an hour for each other in a sum over a batch.
-
-By default XLA aborts the process after 40 s (and warns after 20 s). On a busy machine, one device's
-program can wait longer than that for a core while the other has finished its share.
-"""
-
 WORTH_KEEPING = 0.1
 """Seconds of compiling from which a program is kept."""
 
@@ -60,25 +53,19 @@ def precision(config: Config, **options: Any) -> Iterator[None]:
                 jax.config.update(name, value)
 
 
-def cores_as_devices() -> None:
-    """Makes a device of every core that this process may use: runs are distributed over devices.
+def check_backend() -> None:
+    """Lets JAX look for its devices.
 
-    One program uses all cores in large products alone. It has no effect where JAX has been told
-    a number of devices (``JAX_NUM_CPU_DEVICES``), or has looked for them already.
+    Raises:
+      ValueError: If it finds none.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_cpu_collective_call_terminate_timeout" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {PATIENCE}".strip()
-    is_set = "host_platform_device_count" in flags
-    if is_set or jax.config.values["jax_num_cpu_devices"] > 0:
-        return
-    with contextlib.suppress(RuntimeError):  # it has looked for them
-        jax.config.update("jax_num_cpu_devices", num_cores())
-
-
-def num_cores() -> int:
-    """Counts the cores that this process may use."""
-    return len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0))
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter for --jax_platforms=cuda
+        reason = str(error) or f"it looked for {jax.config.values['jax_platforms']}"
+        raise ValueError(
+            f"JAX finds no device: {reason}. Choose others with --jax_platforms."
+        ) from None
 
 
 def compile_sooner() -> None:

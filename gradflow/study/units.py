@@ -1,6 +1,10 @@
 """The units of work of a run with a record: each is computed once and stored."""
 
+import atexit
+import functools
 import logging
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from gradflow.processes import from_first, is_first
 from gradflow.study.config import digest, sanitise
 from gradflow.study.folder import PARTS, UNITS
 
@@ -51,15 +56,19 @@ class Units:
         return dataset
 
     def folder(self, name: str, /) -> Path:
-        """Makes the folder of a unit; it lasts until the run is overwritten."""
-        self.record.begin()
-        folder = self.record.folder / UNITS / self._stem(name)
+        """Makes the folder of a unit; it lasts until the run is overwritten.
+
+        It is the folder of the first process. What another writes goes to a temporary one.
+        """
+        from_first(self.record.begin)
+        folder = (self.record.folder if is_first() else _temporary()) / UNITS / self._stem(name)
+        from_first(partial(folder.mkdir, parents=True, exist_ok=True))
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def _report_devices(self, number: int) -> None:
         others = self.record.other_devices
-        if number != jax.device_count() and number not in others:
+        if number != jax.device_count() and number not in others and is_first():
             others.add(number)
             _LOG.warning(
                 "Stored units of %s were computed on %d device(s), and this process has %d: its "
@@ -71,6 +80,14 @@ class Units:
 
     def _stem(self, name: str) -> str:
         return f"{sanitise(name)}-{digest(self.record.identity, name)}"
+
+
+@functools.cache
+def _temporary() -> Path:
+    """A folder that is removed when this process ends."""
+    folder = tempfile.mkdtemp(prefix="gradflow-")
+    atexit.register(partial(shutil.rmtree, folder, ignore_errors=True))
+    return Path(folder)
 
 
 def _timed(thunk: "Callable[[], xarray.Dataset]") -> "xarray.Dataset":

@@ -27,6 +27,13 @@ def from_arrays(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), new)
 
 
+def on_host(tree: Any) -> Any:
+    """Returns the tree with NumPy's arrays in place of JAX's, and the data of keys."""
+    return jax.tree.map(
+        lambda leaf: np.asarray(_without_keys(leaf)) if isinstance(leaf, jax.Array) else leaf, tree
+    )
+
+
 def array_digest(arrays: Mapping[str, np.ndarray]) -> str:
     """Computes the SHA-256 of arrays with their names, types and shapes."""
     digest = hashlib.sha256()
@@ -59,7 +66,7 @@ def _of_kind(old: Any, new: np.ndarray | None) -> Any:
         return new
     # A copy: an array that shared the memory of the file's could not be donated to an update.
     array = jnp.array(new)
-    if _is_key(old):
-        array = jax.random.wrap_key_data(array, impl=jax.random.key_impl(old))
     # Arrays on a single device stay uncommitted, so that a program may still distribute them.
-    return jax.device_put(array, old.sharding) if len(old.sharding.device_set) > 1 else array
+    if len(old.sharding.device_set) > 1:
+        array = jax.device_put(array, old.sharding)
+    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(old)) if _is_key(old) else array

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
+
 from gradflow.paths import check_room
 from gradflow.train.arrays import array_digest, from_arrays, to_arrays
 
@@ -54,10 +56,15 @@ class Checkpoints:
 
         options = ocp.CheckpointManagerOptions(
             max_to_keep=NUM_KEPT,
-            create=True,
+            create=False,  # with active_processes, Orbax makes no folder
             enable_async_checkpointing=False,
+            # Otherwise Orbax waits for all processes, of which one alone keeps checkpoints.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=jax.process_index(), active_processes={jax.process_index()}
+            ),
         )
         self.identity = dict(identity)
+        folder.mkdir(parents=True, exist_ok=True)
         for draft in folder.glob("*.orbax-checkpoint-tmp*"):  # of a process that was killed
             shutil.rmtree(draft)
         logging.getLogger("absl").addFilter(_is_not_orbax)

@@ -7,7 +7,8 @@
     timings.jsonl   one line an evaluation: the seconds that it, and the updates before it, took
 
 A checkpoint has the checksum of the metrics up to it: a training never resumes with lines that are
-not those that it wrote.
+not those that it wrote. Of several processes that train together, the first one alone reads and
+writes the folder, and tells the others what it has read (`gradflow.processes`).
 """
 
 import contextlib
@@ -24,6 +25,8 @@ import jax
 import numpy as np
 
 from gradflow.locks import locked
+from gradflow.processes import by_first, from_first
+from gradflow.train.arrays import from_arrays, on_host, to_arrays
 from gradflow.train.checkpoint import Checkpoints
 
 _LOG = logging.getLogger(__name__)
@@ -62,9 +65,14 @@ class Keeper:
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder = folder
         self._checksum = hashlib.sha256()  # of the metrics
+        self._open = contextlib.ExitStack()
+        self._enter(json.loads(json.dumps(identity)))
+
+    @by_first
+    def _enter(self, identity: Mapping[str, Any]) -> None:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(locked(folder))
-            checkpoints = Checkpoints(folder / CHECKPOINTS, json.loads(json.dumps(identity)))
+            stack.enter_context(locked(self.folder))
+            checkpoints = Checkpoints(self.folder / CHECKPOINTS, identity)
             self._checkpoints = stack.enter_context(checkpoints)
             self._open = stack.pop_all()
 
@@ -85,11 +93,19 @@ class Keeper:
         Raises:
           ValueError: If the checkpoints are of another training; the message has the fields.
         """
+        kept = from_first(lambda: self._read(state))
+        # Only then JAX's arrays: placing them on the devices of all processes takes all processes.
+        return kept and kept._replace(state=from_arrays(kept.state, state))
+
+    def _read(self, state: Any) -> Kept | None:
+        """Reads the checkpoint, with the arrays of the state by number."""
         metrics = self.folder / METRICS
         there = metrics.read_bytes() if metrics.exists() else b""
 
+        host = on_host(state)
+
         def like(notes: Mapping[str, Any]) -> tuple[Any, Any]:
-            return state, {
+            return host, {
                 group: {name: np.empty(shape) for name, shape in shapes.items()}
                 for group, shapes in notes["logs"].items()
             }
@@ -108,12 +124,13 @@ class Keeper:
             else:
                 os.truncate(metrics, size)
                 _report_devices(notes.get("num_devices", jax.device_count()))
-                return Kept(restored.tree[0], restored.step, restored.tree[1])
+                return Kept(to_arrays(restored.tree[0]), restored.step, restored.tree[1])
             self._checkpoints.discard(restored.step, reason)
         metrics.write_bytes(b"")
         self._checksum = hashlib.sha256()
         return None
 
+    @by_first
     def keep(
         self,
         update: int,

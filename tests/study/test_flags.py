@@ -202,3 +202,32 @@ print(sorted(heavy), [name for name in flags.FLAGS if name.startswith("jax_") or
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "[] []\n"
+
+
+def by_hand(*replaced: str) -> tuple[str, ...]:
+    """The flags of one of two processes, some of them replaced."""
+    flags = "--coordinator=node1:1234", "--num_processes=2", "--process_id=1"
+    return *flags, *replaced
+
+
+def test_the_flags_of_several_processes_are_read():
+    for argv in (by_hand(), ("--distributed",), by_hand("--distributed")):
+        assert parse(tiny.EXPERIMENT, argv).options.is_distributed
+    assert not parse(tiny.EXPERIMENT, ()).options.is_distributed
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (by_hand()[:1], "together. Add --num_processes, --process_id[.]"),
+        (by_hand()[1:], "together. Add --coordinator[.]"),
+        (by_hand("--coordinator=node1"), "coordinator=node1: Expected HOST:PORT, for example"),
+        (by_hand("--coordinator=node1:70000"), "Expected HOST:PORT"),
+        (by_hand("--process_id=2"), "process_id=2: Expected an integer from 0 to 1, which is"),
+        (by_hand("--num_processes=0"), "num_processes=0: Expected a number above zero"),
+        (("--distributed", "--replot"), "replot runs in one process. Remove the flags of several"),
+    ],
+)
+def test_flags_of_several_processes_that_do_not_fit_are_refused(argv, message):
+    with pytest.raises(flags.Error, match=message):
+        parse(tiny.EXPERIMENT, argv)

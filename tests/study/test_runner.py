@@ -19,8 +19,9 @@ import xarray
 from absl import logging
 
 from gradflow import study
+from gradflow.cores import PATIENCE
 from gradflow.locks import LOCK, OWNER, locked
-from gradflow.study.settings import PATIENCE, SOONER
+from gradflow.study.settings import SOONER
 from gradflow.study.store import read_verified
 
 RECORD = {"config.json", "env.json", "result.nc", "figure.pdf", "figure.png", "DONE"}

@@ -5,13 +5,13 @@ import os
 import jax
 import pytest
 
+from gradflow.cores import PATIENCE, use_all_cores
 from gradflow.study import settings
 from gradflow.study.settings import (
     CACHE,
     compilation_cache,
     compile_quickly,
     compile_sooner,
-    cores_as_devices,
 )
 
 
@@ -74,13 +74,13 @@ def test_llvm_optimises_less_unless_it_has_been_told_how_much(monkeypatch):
 def test_cores_are_no_devices_where_jax_has_been_told_or_has_looked(monkeypatch):
     before = jax.devices()
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=")
-    cores_as_devices()
+    use_all_cores()
     assert jax.devices() == before
-    assert os.environ["XLA_FLAGS"] == f"--xla_dump_to= {settings.PATIENCE}"
+    assert os.environ["XLA_FLAGS"] == f"--xla_dump_to= {PATIENCE}"
     asked = []
     monkeypatch.setattr(jax.config, "update", lambda *option: asked.append(option))
-    cores_as_devices()
+    use_all_cores()
     assert asked == [("jax_num_cpu_devices", len(os.sched_getaffinity(0)))]
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3")
-    cores_as_devices()
+    use_all_cores()
     assert len(asked) == 1

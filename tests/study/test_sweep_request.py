@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from absl import flags
 from swept import EXPERIMENT
 
 from gradflow.study.sweep.request import read_sweep
@@ -70,3 +71,8 @@ def test_studies_are_found_by_name():
 def test_a_package_without_a_checkout_has_no_studies(tmp_path):
     with pytest.raises(ValueError, match="got an installed package alone. Run the command in a"):
         find_study("vanishing", tmp_path)
+
+
+def test_a_sweep_on_several_processes_is_refused():
+    with pytest.raises(flags.Error, match="runs each job in a process of its own. Remove the flag"):
+        read_sweep(EXPERIMENT, ["--seed=0,1", "--distributed"])

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from gradflow.cores import num_cores
 from gradflow.study.console import progress
 from gradflow.study.folder import DONE, clear
-from gradflow.study.settings import num_cores
 from gradflow.study.sweep.request import Job
 
 State = Literal["done", "running", "failed", "waiting"]

@@ -84,6 +84,10 @@ def read_sweep(experiment: Experiment, argv: Sequence[str]) -> Sweep:
     options = cast(SweepOptions, request.options)
     if options.replot:
         raise flags.Error("A sweep draws its figure whenever it is run. Remove --replot.")
+    if options.is_distributed:
+        raise flags.Error(
+            "A sweep runs each job in a process of its own. Remove the flags of several processes."
+        )
     axes = {name: _parsed(experiment, name, texts) for name, texts in swept.items()}
     folder = user_path(options.workdir or _default_folder(experiment, request, axes)).absolute()
     if options.help or options.helpshort:
