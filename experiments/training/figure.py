@@ -75,9 +75,12 @@ def _label(upper: Axes, lower: Axes, dataset: xarray.Dataset) -> None:
 
 
 def _images(dataset: xarray.Dataset, name: str, gate: str | None) -> dict[str, Any]:
-    """The map of each cell in its best setting, by its title."""
-    best = {cell: best_of(dataset.sel(cell=cell)) for cell in map(str, dataset.cell.values)}
+    """The map of each cell in its best setting, by its title: the legend has the options."""
+    cells = [str(cell) for cell in dataset.cell.values]
+    names = [parse_spec(cell)[0] for cell in cells]
+    titles = names if len(set(names)) == len(names) else cells
+    best = [best_of(dataset.sel(cell=cell)) for cell in cells]
     return {
-        f"{cell}, {float(data.learning_rate):g}": probes.image(data, name, gate)
-        for cell, data in best.items()
+        f"{title}, {float(data.learning_rate):g}": probes.image(data, name, gate)
+        for title, data in zip(titles, best, strict=True)
     }
