@@ -96,8 +96,8 @@ def _by_name(kind: str, spec: str, known: Mapping[str, Callable[..., Any]]) -> A
         return make_from_spec(kind, spec, known)
     except TypeError as error:
         raise ValueError(
-            f"Expected valid values of all options of the {kind} {spec!r}, got: {error}. "
-            "Correct its options."
+            f"Expected valid values of all options of the {kind} {spec!r}, got: "
+            f"{str(error).rstrip('.')}. Correct its options."
         ) from None
 
 
