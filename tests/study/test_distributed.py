@@ -100,7 +100,7 @@ def test_a_study_has_the_bits_and_the_record_of_one_process(tmp_path):
     assert environment["num_processes"] == 2 and environment["num_devices"] == 2
 
 
-TRAINING = EXPERIMENTS / "training.py", "--quick", "--cell=gru"
+TRAINING = EXPERIMENTS / "training", "--quick", "--cell=gru"
 """A training, without the flags that say of how many runs."""
 
 
