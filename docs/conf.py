@@ -56,7 +56,7 @@ nitpick_ignore_regex = [
     ("py:obj", r".*"),
     ("py:(class|data|exc|meth|func|mod)", r"(?!gradflow\.).*"),
     # Types in signatures that nobody but the library makes: type variables, settings of its parts.
-    ("py:class", r"gradflow\..*\.(Kept|Settings|Subject|T|WindowGradient)"),
+    ("py:class", r"gradflow\..*\.(Kept|Settings|Subject|T|WindowGradient|_R)"),
 ]
 default_role = "py:obj"
 # Blocks without a language are equations, commands and what commands print.

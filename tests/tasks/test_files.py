@@ -1,6 +1,5 @@
 """Inputs from files: windows of the data, and an error for every malformed file."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -292,7 +292,7 @@ def test_step_that_changes_the_form_of_its_carry_raises(change):
     [
         (
             {"method": "plan"},
-            "Unknown method 'plan'. Did you mean 'planned'.* auto, parallel, planned, scan",
+            "Unknown method 'plan'. Did you mean 'planned'.* auto, joined, parallel, planned, scan",
         ),
         ({"remat": "steps"}, "Unknown remat 'steps'. Did you mean 'step'.* none, sqrt, step"),
     ],
