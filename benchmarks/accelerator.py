@@ -73,8 +73,8 @@ SECTIONS = {
 def work(name: str) -> None:
     """Runs a section, and prints the device and then each row as a line of JSON."""
     device = jax.devices()[0]
-    told = {"device": device.device_kind, "platform": device.platform, "jax": jax.__version__}
-    print(json.dumps(told), flush=True)
+    described = {"device": device.device_kind, "platform": device.platform, "jax": jax.__version__}
+    print(json.dumps(described), flush=True)
     is_cpu = device.platform == "cpu"
     if is_cpu and SECTIONS[name].flags:
         print(json.dumps({"note": "only on a GPU"}))

@@ -181,7 +181,7 @@ def torch_kernels(run: Callable[[], None]) -> str:
         run()
     own = "self_device_time_total" if cuda.is_available() else "self_cpu_time_total"
     events = sorted(profile.key_averages(), key=lambda event: -getattr(event, own, 0))
-    return events[0].key.replace("|", "/")[:60] if events else "not told"
+    return events[0].key.replace("|", "/")[:60] if events else "unknown"
 
 
 def train(sizes: Sizes) -> Iterator[Row]:
