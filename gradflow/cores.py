@@ -16,8 +16,8 @@ program can wait longer than that for a core while the other has finished its sh
 def use_all_cores() -> None:
     """Makes a device of every core that this process may use; call it before any computation.
 
-    One program uses all cores in large products alone. It has no effect where JAX has been told
-    a number of devices (``JAX_NUM_CPU_DEVICES``), or has looked for them already.
+    One program uses all cores in large products alone. It has no effect where a number of
+    devices is set (``JAX_NUM_CPU_DEVICES``), or after JAX has initialised its devices.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_collective_call_terminate_timeout" not in flags:
