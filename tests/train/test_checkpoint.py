@@ -86,7 +86,8 @@ def test_a_truncated_checkpoint_is_left_out_for_the_one_before(copied, caplog, f
         checkpoints.save(10, tree(11), {"lines": 10})  # in the place of the damaged one
         again = checkpoints.restore(like)
         assert again is not None and equal(again.tree, tree(11))
-    (record,) = caplog.records
+    # Others speak too: asyncio reports what the storage library left unread when a read failed.
+    (record,) = (record for record in caplog.records if record.name.startswith("gradflow"))
     assert record.levelname == "WARNING" and "\n" not in record.getMessage()
     assert record.getMessage().startswith("Checkpoint 10 is damaged and was discarded (")
 
