@@ -199,7 +199,7 @@ def figure_memory(dataset: xarray.Dataset) -> Figure:
         right.plot(np.arange(len(signal))[shown], signal[shown], **{**look, "marker": None})
     left.set(xlabel="units N", ylabel=r"$J_\mathrm{tot}$", title="Memory capacity")
     right.set(xlabel=curves.LAG, title=f"The signal, N = {SIZES[-1]}")
-    right.set(ylabel=r"$\log_{10}\,\|\partial h_T/\partial x_k\|$", ylim=(-7, 9))
+    right.set(ylabel=r"$\log_{10}\,\|\partial h_T/\partial x_k\|$", ylim=(-8, 16))
     left.legend()
     return fig
 
@@ -214,7 +214,8 @@ def figure_decoder(dataset: xarray.Dataset) -> Figure:
         bars = ax.bar(places, dataset.decoded.sel(decoded_net=name), 0.34, color=color, label=name)
         ax.bar_label(bars, fmt="%.2f", padding=2)
     ax.set_xticks([0, 1], ["linear", "elu"])
-    ax.set(ylim=(0, 1.35), ylabel=r"$R^2$", title="First of 100 inputs, decoded linearly")
+    ax.axhline(0, color="0.4", lw=0.8)
+    ax.set(ylim=(-0.2, 1.4), ylabel=r"$R^2$", title="First of 100 inputs, decoded linearly")
     ax.legend(loc="upper right", ncols=2)
     return fig
 
