@@ -190,17 +190,16 @@ def figure(dataset: xarray.Dataset) -> Figure:
         step = np.arange(1, length + 1)
         norm = np.exp(row[:length])
         left.loglog(step, norm, color=color, lw=1, label=rf"$t_1$ = {length}")
-        right.semilogy(step / length, length * norm, color=color, lw=1)
+        right.plot(step / length, length * norm, color=color, lw=1)
     place = np.linspace(0.002, 0.998, 400)
-    right.semilogy(
-        place, closed_form(place, dataset.attrs["units"]), "k:", lw=1, label="closed form"
-    )
+    right.plot(place, closed_form(place, dataset.attrs["units"]), "k:", lw=1, label="closed form")
     left.set(xlabel=r"time $t_0$ of the input", title="Gradient by an input")
     left.set_ylabel(r"$\|\partial c(t_1)/\partial f(t_0)\|$")
     right.set(xlabel=r"$t_0/t_1$", title=r"Scaled by $t_1$: one curve")
     right.set_ylabel(r"$t_1\,\|\partial c(t_1)/\partial f(t_0)\|$")
     left.legend(loc="upper center", ncols=2)
     left.set_ylim(top=2)
+    right.set_ylim(bottom=0)
     right.legend(loc="upper center")
     return fig
 

@@ -329,7 +329,7 @@ def figure_curves(dataset: xarray.Dataset) -> Figure:
         ax.text(9.9, s + 0.08, f"s = {s:g}", color=color, ha="right")
     shown = (("eq. 12", {"ls": "--", "lw": 1.6}), ("random weights", {"lw": 0.7}))
     handles = [study.figure.handle(color="0.3", label=label, **look) for label, look in shown]
-    ax.legend(handles=handles, loc="center right")
+    ax.legend(handles=handles, loc="lower right")
     ax.set(xlim=(0, 10), ylim=(0, 4.5), xlabel="time t/τ", ylabel="strength u of the mode")
     ax.set_title("Each mode is learnt along a sigmoid")
     return fig
@@ -342,9 +342,13 @@ def figure_depth(dataset: xarray.Dataset) -> Figure:
     for index, start in enumerate(dataset.start.values):
         look = study.figure.series_style(index)
         left.loglog(DEPTHS, dataset.updates.sel(start=start), label=start, **look)
-        right.loglog(DEPTHS, dataset.best_rate.sel(start=start), **look)
-    right.loglog(DEPTHS, 2 / np.array(DEPTHS), color="0.6", ls=":", lw=1)
-    right.text(DEPTHS[2], 2.3 / DEPTHS[2], "1/L", color="0.4")
+        learnt = np.isfinite(dataset.updates.sel(start=start).values)
+        right.loglog(DEPTHS, dataset.best_rate.sel(start=start).where(learnt), **look)
+    right.loglog(DEPTHS, 3 / np.array(DEPTHS), color="0.6", ls=":", lw=1)
+    right.text(DEPTHS[2], 3.3 / DEPTHS[2], "∝ 1/L", color="0.4")
+    for ax in (left, right):
+        ax.minorticks_off()
+        ax.set_xticks(DEPTHS, [str(depth) for depth in DEPTHS])
     left.set(xlabel="weight matrices L", ylabel="updates", title="Learning time at the best rate")
     right.set(xlabel="weight matrices L", ylabel="rate λ", title="Best rate")
     left.legend()
