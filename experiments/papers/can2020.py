@@ -15,6 +15,7 @@ Source: Can, Krishnamurthy, Schwab 2020, arXiv:2002.00025, of which the abstract
 Takes about 20 seconds on two cores.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
@@ -24,6 +25,7 @@ import xarray
 from _kit import curves, fields, runs
 from _paper import Paper
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 
 from gradflow import Carry, Cell, Params, flow, study, unroll
 from gradflow.cells import gru_reset_before, lstm
@@ -59,7 +61,9 @@ def cell_of(name: str, size: int) -> tuple[Cell, str, str]:
     return lstm(1, size, recurrent_init="normal(gain=1.0)", forget_bias=0.0), "f", "g"
 
 
-def scaled(params: Params, scales: dict[str, jax.Array], biases: dict[str, jax.Array]) -> Params:
+def scaled(
+    params: Params, scales: Mapping[str, ArrayLike], biases: Mapping[str, ArrayLike]
+) -> Params:
     """Multiplies the recurrent weights of gates, and sets their biases; the input is cut off."""
     found = {}
     for gate, each in params.items():

@@ -113,7 +113,6 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
     by_gain = dict(zip(GAINS, dataset.chain.values / n, strict=True))
     signal = dataset.signal.values
     by_input = dataset.by_input.values
-    exact = {"exact": True}
     return [
         numbers(
             "memory-normal",
@@ -123,7 +122,7 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
             {"least and largest J_tot": [dataset.normal.min(), dataset.normal.max()]},
             atol=1e-6,
             source="abstract",
-            **exact,
+            exact=True,
         ),
         statement(
             "memory-bound",
@@ -133,7 +132,7 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
             source="abstract",
             criterion="J_tot of all random networks and chains is at most N",
             holds=every.max() <= n * (1 + 1e-9),
-            **exact,
+            exact=True,
         ),
         numbers(
             "memory-achieved",
@@ -142,7 +141,7 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
             {"J_tot/N": by_gain[10.0]},
             atol=0.02,
             source="abstract: a nonnormal network achieving this bound",
-            **exact,
+            exact=True,
         ),
         statement(
             "memory-amplify",
@@ -163,7 +162,7 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
             {"lag of the largest ‖∂h_T/∂x_k‖, relative to N - 1": signal.argmax() / (n - 1)},
             atol=1e-9,
             source="abstract: for a time of order N",
-            **exact,
+            exact=True,
         ),
         statement(
             "memory-match",
@@ -173,7 +172,7 @@ def claims(dataset: xarray.Dataset) -> list[Claim]:
             source="abstract; that it is the source unit, Orhan & Pitkow 2020, section 2.1",
             criterion="the first unit has a larger J_tot than any other and 20 random directions",
             holds=by_input[0] > by_input[1:].max(),
-            **exact,
+            exact=True,
         ),
     ]
 

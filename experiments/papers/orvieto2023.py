@@ -63,9 +63,8 @@ def growth(config: Config, ring: tuple[float, float], inputs: str, *, normalised
         if inputs == "noise":
             u = jax.random.normal(k_noise, u.shape)
         x = unroll(cell, params, u).outputs[config.num_steps // 2 :]
-        return jnp.mean(jnp.sum(x**2, axis=1)), sum(
-            jnp.sum(params["W_x"][part] ** 2) for part in ("re", "im")
-        )
+        B = params["W_x"]
+        return jnp.mean(jnp.sum(x**2, axis=1)), jnp.sum(B["re"] ** 2 + B["im"] ** 2)
 
     size, drive = runs.measure(one, runs.keys(config))
     return float(size.mean() / drive.mean())
@@ -88,8 +87,8 @@ def s4d_spectrum() -> tuple[float, float]:
     cell = s4d(1, 1, state_size=STATES, dt_min=STEP, dt_max=STEP)
     params = cell.init(jax.random.key(0))
     num_steps = 50
-    block = {"source": "re,im", "target": "re,im"}
-    found = flow.log_norms(cell, params, jnp.zeros((num_steps, 1)), **block)
+    inputs = jnp.zeros((num_steps, 1))
+    found = flow.log_norms(cell, params, inputs, source="re,im", target="re,im")
     carry = cell.initial_carry()
 
     def step(re: jax.Array, im: jax.Array) -> jax.Array:

@@ -217,7 +217,7 @@ def figure(dataset: xarray.Dataset) -> Figure:
             look = {"mfc": "none", "ms": 6} if name == "linear" else {"ms": 3}
             values = second.sel(net=name, law=law)[1:]
             ax.plot(lag, values, "o", color=color, label=name, **look)
-            ax.plot(lag, [predicted(name, law, depth) for depth in lag], color=color, lw=1)
+            ax.plot(lag, [predicted(name, law, int(depth)) for depth in lag], color=color, lw=1)
         ax.set(xlabel="depth L", title=f"{law.capitalize()} weights", yscale="log")
         ax.set_xticks(np.arange(4, dataset.sizes["lag"], 4))
     panels[0].set_ylabel(r"$m_2/m_1^2$ of $\sigma^2$")

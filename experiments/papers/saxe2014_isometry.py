@@ -257,9 +257,9 @@ def figure(dataset: xarray.Dataset) -> Figure:
         look = {**study.figure.series_style(index), "marker": None}
         study.figure.band(left, lag, values.transpose("all", "lag").values, 0, label=name, **look)
     left.set(xlabel="weight matrices, from the output", ylabel=r"$\log_{10}\,\sigma_i$")
-    left.set(xlim=(0, lag[-1]), ylim=(-12, 2))
+    left.set(xlim=(0, lag[-1]), ylim=(-16, 2))
     left.set_title("Singular values, median and 10–90 %")
-    left.legend(loc="lower right")
+    left.legend(loc="lower left")
     right.plot(dataset.gain, dataset.activity.mean("run"), "o-", color=curves.SHADES[1])
     right.axvline(1, color="0.6", ls=":", lw=1)
     right.set(xlabel="gain g", ylabel="q after 400 layers", title="Activity of tanh networks")

@@ -129,7 +129,7 @@ def deep_times(config: Config) -> np.ndarray:
     return np.array(found)
 
 
-def fastest(config: Config) -> tuple[np.ndarray, np.ndarray]:
+def fastest(config: Config) -> tuple[np.ndarray, ...]:
     """Measures the updates to complete learning at the best of all rates, and that rate.
 
     Returns:

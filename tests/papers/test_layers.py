@@ -27,7 +27,7 @@ def test_the_singular_values_are_those_of_the_product_of_the_layers(activation):
     product = np.eye(WIDTH)
     for W in np.asarray(rows).reshape(DEPTH, WIDTH, WIDTH):
         product = W * SLOPES[activation](h) @ product
-        h = W @ np.asarray(_layers.ACTIVATIONS[activation](h))
+        h = W @ np.asarray(_layers.ACTIVATIONS[activation](jnp.asarray(h)))
     wanted = np.linalg.svd(product, compute_uv=False)
     np.testing.assert_allclose(np.exp(found), wanted, atol=1e-12)
 
