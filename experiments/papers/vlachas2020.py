@@ -28,6 +28,7 @@ from gradflow import Cell, Params, flow, study, unroll
 from gradflow.cells import gru
 from gradflow.study import Claim, derived, numbers
 from gradflow.study.figure import Figure
+from gradflow.train import Descent, descend
 
 PUBLISHED = (0.90752620, -0.0043020570, -14.312247)
 """The exponents of the authors' GRU, in descending order."""
@@ -51,7 +52,7 @@ class Config(study.Config):
     """The network, its training, and the length of the orbits."""
 
     hidden_size: int = fields.hidden_size(48)
-    num_updates: int = fields.positive(4000, help="Updates by Adam, whose rate falls to zero.")
+    num_updates: int = fields.positive(3000, help="Updates by Adam, whose rate falls to zero.")
     learning_rate: float = fields.positive(5e-3, help="First rate of Adam.")
     num_samples: int = fields.positive(20000, help="Samples of the flow to train on.")
     num_steps: int = fields.num_steps(20000)
@@ -71,7 +72,9 @@ def free_running(cell: Cell, hidden_size: int) -> Cell:
     return Cell(lambda key: {}, step, lambda: start)
 
 
-def train(config: Config, cell: Cell, series: jax.Array, key: jax.Array) -> tuple:
+def train(
+    config: Config, cell: Cell, series: jax.Array, key: jax.Array
+) -> tuple[Params, jax.Array]:
     """Trains one network on windows of the series; returns parameters and losses."""
     k_params, k_readout, k_batch = jax.random.split(key, 3)
     params = {
@@ -87,17 +90,15 @@ def train(config: Config, cell: Cell, series: jax.Array, key: jax.Array) -> tupl
         y = h @ params["C"].T + params["d"]
         return jnp.mean((y - batch[1:])[WARM_UP:] ** 2)
 
-    def update(state: tuple, key: jax.Array) -> tuple[tuple, jax.Array]:
-        params, memory = state
+    def gradient(params: Params, key: jax.Array) -> tuple[Params, jax.Array]:
         starts = jax.random.randint(key, (BATCH,), 0, len(series) - WINDOW - 1)
         batch = series[starts[None] + jnp.arange(WINDOW + 1)[:, None]]
         value, slope = jax.value_and_grad(loss)(params, batch)
-        change, memory = optimiser.update(slope, memory)
-        return (optax.apply_updates(params, change), memory), value
+        return slope, value
 
     keys = jax.random.split(k_batch, config.num_updates)
-    (params, _), losses = jax.lax.scan(update, (params, optimiser.init(params)), keys)
-    return params, losses
+    end, losses = descend(gradient, optimiser, Descent.start(optimiser, params), keys)
+    return end.params, losses
 
 
 def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
