@@ -213,9 +213,9 @@ EXPERIMENT = Paper(
     figures={"exponents": figure},
     traps=(
         "The paper was not read; size, rate and sampling interval (0.025) are chosen here.",
-        "A GRU of 48 units on its own predictions has 51 exponents. The third is -6 here, where the "
-        "flow has none: probably a direction of the GRU's own state that contracts more slowly than "
-        "the flow's third direction, which a coarser sampling or another training would avoid.",
+        "A GRU of 48 units on its own predictions has 51 exponents. The third is -6 here, where "
+        "the flow has none: probably a direction of the GRU's own state that contracts more slowly "
+        "than the flow's third. It was not looked for among the further exponents.",
     ),
 )
 
