@@ -13,9 +13,10 @@ from gradflow import study
 from gradflow.cells import LSTMCarry
 
 # Their quick runs train networks or compile many programs: ten seconds to a minute each.
-SLOW = """closed_forms engelken2023_tasks geron2019 gonzalez2025_flows hochreiter1997 kerg2019_copy
-    pascanu2013_order pascanu2013_pathological tallec2018 tallec2018_copy vorontsov2017
-    zucchet2024""".split()
+SLOW = """can2020 closed_forms engelken2023_tasks geron2019 gonzalez2025_flows hochreiter1997
+    kerg2019_copy orvieto2023 pascanu2013_order pascanu2013_pathological pennington2017
+    saxe2014_isometry saxe2014_learning tallec2018 tallec2018_copy vlachas2020
+    vorontsov2017 zucchet2024""".split()
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in run.papers()
 ]
