@@ -45,7 +45,7 @@ def _section(data: "xarray.Dataset") -> Section:
         all_found = (*all_found, found.advice(data, needed))
     return Section(
         name=str(data.name.values),
-        summary=" ".join(one.sentence for one in _leading(all_found)),
+        summary=_summary(all_found),
         level=worst([one.level for one in all_found[:4]]),
         facts=tuple((name, str(data[name].values)) for name in FACTS),
         findings=all_found,
@@ -54,12 +54,23 @@ def _section(data: "xarray.Dataset") -> Section:
     )
 
 
-def _leading(findings: tuple[Finding, ...]) -> list[Finding]:
-    """What the summary of a layer says: its reach, and the worst of credit, state and readout."""
-    reach, *others = findings[:4]
+def _summary(findings: tuple[Finding, ...]) -> str:
+    """What a layer comes to: its reach, the worst of credit, state and readout, and what follows.
+
+    Where the gradient arrives, the summary says so, and that the reason for a loss that does not
+    fall has to be looked for elsewhere.
+    """
+    reach, credit, state, readout = findings[:4]
+    if reach.level != "good":
+        return reach.sentence
+    if readout.level == "bad" and state.level != "bad":  # no step has credit then
+        return f"{reach.sentence} {readout.sentence} {found.BLOCKED}"
+    others = [credit, state, readout]
     level = worst([one.level for one in others])
-    is_bad = reach.level == "good" and level in ("bad", "warning")
-    return [reach, *(one for one in others if is_bad and one.level == level)][:2]
+    if level in ("bad", "warning"):
+        worst_one = next(one for one in others if one.level == level)
+        return f"{reach.sentence} {worst_one.sentence}"
+    return f"{reach.sentence} {found.FINE}"
 
 
 def rows(dataset: "xarray.Dataset") -> list[dict[str, str]]:
