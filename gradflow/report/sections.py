@@ -9,6 +9,7 @@ from gradflow import study
 from gradflow.flow.summary import HORIZON
 from gradflow.report import findings as found
 from gradflow.report.measuring import median_over_runs
+from gradflow.report.nets import layer_data
 from gradflow.report.page import worst
 from gradflow.report.panels import panels
 from gradflow.report.parts import Finding, Report, Section
@@ -24,13 +25,7 @@ FACTS = ("cell", "sizes", "direction", "verification", "convention", "note")
 
 def layers_data(dataset: "xarray.Dataset") -> list["xarray.Dataset"]:
     """Returns what was measured of each layer, under the names that `measure_layer` gives."""
-    return [_layer_data(dataset, f"layer{i}_") for i in range(int(dataset.attrs["num_layers"]))]
-
-
-def _layer_data(dataset: "xarray.Dataset", prefix: str) -> "xarray.Dataset":
-    own = dataset[[name for name in dataset.variables if str(name).startswith(prefix)]]
-    names = {str(n): str(n).removeprefix(prefix) for n in {*own.variables, *own.dims}}
-    return own.rename(names)
+    return [layer_data(dataset, f"layer{i}_") for i in range(int(dataset.attrs["num_layers"]))]
 
 
 def sections(dataset: "xarray.Dataset") -> tuple[Section, ...]:

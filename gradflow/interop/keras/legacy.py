@@ -1,7 +1,7 @@
 """Whole models in the HDF5 files of Keras 2 and 3, built by Keras 3.
 
-The HDF5 library of this process never opens the file of the user (`hdf5_files` says why): Keras
-gets a copy with the same arrays, and with a configuration that it reads as Keras 2 meant it.
+Keras gets a copy of the file, with the same arrays and with a configuration that Keras 3 reads as
+Keras 2 meant it.
 """
 
 import json
@@ -42,7 +42,7 @@ def _write(file: Hdf5File, config: Config, path: Path) -> None:
     import h5py
 
     root = weights_root(file)
-    with h5py.File(path, "w") as copy:
+    with h5py.File(path, "w", libver="latest") as copy:  # whose lists of names have any length
         copy.attrs["model_config"] = json.dumps(config)
         weights = copy.create_group("model_weights")
         for name in ("keras_version", "backend"):
@@ -90,8 +90,10 @@ def _with_input(config: Any) -> Config:
 
     Before Keras 2.3, it was a list.
     """
-    found = dict(config) if isinstance(config, dict) else {"name": "model", "layers": config}
-    first = found["layers"][0] if found["layers"] else {"class_name": "InputLayer"}
+    found: Config = (
+        dict(config) if isinstance(config, dict) else {"name": "model", "layers": config}
+    )
+    first: Config = found["layers"][0] if found["layers"] else {"class_name": "InputLayer"}
     if first["class_name"] != "InputLayer" and "batch_input_shape" in first["config"]:
         shape = first["config"]["batch_input_shape"]
         added = {"class_name": "InputLayer", "config": {"name": "in", "batch_input_shape": shape}}

@@ -184,8 +184,8 @@ def _with_capture(
         except Exception as error:  # Keras raises what the layers raise
             raise ValueError(
                 f"Expected a model at {str(path)!r} that Keras can load, but it raised "
-                f"{type(error).__name__}: {shorten(error)}. Give the inputs of a layer instead, with "
-                "--layer=NAME --inputs=npy:PATH."
+                f"{type(error).__name__}: {shorten(error)}. Give the inputs of a layer instead, "
+                "with --layer=NAME --inputs=npy:PATH."
             ) from None
 
     return replace(net, capture=captured_inputs(keras, model, cells, net.layers))
