@@ -25,4 +25,6 @@ def __getattr__(name: str) -> Any:
         importlib.import_module("gradflow.report.accessor")
     if name in _LATER:
         return getattr(importlib.import_module(f"gradflow.{_LATER[name]}"), name)
+    if name in _LATER.values():  # gradflow.report, without an import of its own
+        return importlib.import_module(f"gradflow.{name}")
     raise AttributeError(f"module 'gradflow' has no attribute {name!r}")
