@@ -95,12 +95,11 @@ def test_errors_are_counted_as_by_a_loop_and_as_in_an_evaluation(name):
     if name == "addition":
         assert 0 < found.min() and found.max() < 1
     else:
-        symbols = pathological.tried(
-            training, fixed, runs.params, CONFIG, pathological.symbols_right
-        )
-        outputs = numpy_outputs(jax.tree.map(lambda leaf: leaf[0], runs.params), batch.inputs)
+        params = {**runs.params, "readout": {**readout, "b": 0 * readout["b"]}}  # without blanks
+        symbols = pathological.tried(training, fixed, params, CONFIG, pathological.symbols_right)
+        outputs = numpy_outputs(jax.tree.map(lambda leaf: leaf[0], params), batch.inputs)
         wrong = outputs.argmax(axis=-1) != np.asarray(batch.targets)
-        np.testing.assert_allclose(symbols[0], wrong[np.asarray(batch.weights) > 0].mean())
+        np.testing.assert_allclose(symbols[0], wrong[-5:].mean())  # the last 5 steps recall
         assert 0 < symbols[0] < 1
 
 
