@@ -1,4 +1,4 @@
-"""A linear RNN fails to learn a teacher of long memory, which an LRU of the same size learns.
+"""A linear RNN learns a teacher of long memory less well than an LRU of the same size does.
 
 The teacher is a dense linear RNN of 10 units, whose eigenvalues have the moduli
 ν_0 + (1 - ν_0) tanh|l|, with l the eigenvalues of a Gaussian matrix. Linear students learn it under
@@ -323,14 +323,16 @@ def about_memory(losses: Losses, low: float, high: float) -> list[Claim]:
 def about_blocks(losses: Losses, high: float) -> Claim:
     """The RNN of 2 x 2 blocks."""
     blocks, lru = losses["block diagonal", high], losses["LRU", high]
-    return statement(
+    return numbers(
         "fig3-blocks",
-        f"At ν_0 = {high:g} an RNN of 2 x 2 blocks learns the teacher as well as the LRU.",
-        "losses of 1.8e-5 and 2.5e-5",
-        {"loss of the blocks": blocks, "loss of the LRU": lru},
-        source=f"Fig. 3 B, {CODE}; the distance is our own",
-        criterion="their losses are within one order of magnitude of each other",
-        holds=abs(np.log10(blocks / lru)) < 1,
+        f"At ν_0 = {high:g} an RNN of 2 x 2 blocks learns the teacher as well as the LRU (log10 of "
+        "the ratio of their losses).",
+        np.log10(PRINTED["block diagonal"][0.99] / PRINTED["LRU"][0.99]),
+        np.log10(blocks / lru),
+        atol=1.0,
+        source=f"Fig. 3 B, losses of 1.8e-5 and 2.5e-5 in {CODE}; the tolerance of one order of "
+        "magnitude is our own",
+        shape=("the blocks' loss is at most ten times the LRU's", blocks <= 10 * lru),
     )
 
 
@@ -370,7 +372,7 @@ def _draw_losses(ax: Axes, end: xarray.Dataset) -> None:
         ax.errorbar(1 - data.nu_0, data["mean"], data.error, **look)
         ax.plot([1 - nu for nu in known], list(known.values()), ":", color=color, lw=1.0)
     ax.plot([], [], ":", color="0.4", lw=1.0, label="paper")
-    ax.set(xscale="log", yscale="log", xlabel="ν₀", ylabel="final loss", title="A")
+    ax.set(xscale="log", yscale="log", xlabel=r"$\nu_0$", ylabel="final loss", title="A")
     ax.invert_xaxis()
     ax.set_xticks([1 - nu for nu in nus], [f"{nu:g}" for nu in nus])
     ax.minorticks_off()
@@ -383,11 +385,13 @@ def _draw_students(ax: Axes, end: xarray.Dataset) -> None:
     means = dict(zip(map(str, at_high.student.values), at_high["mean"].values, strict=True))
     shown = [name for name in RATES if name in means]
     rows = np.arange(len(shown))
-    ax.barh(rows, [means[n] for n in shown], color=[LOOKS[name]["color"] for name in shown])
-    ax.plot([PRINTED[n].get(high, np.nan) for n in shown], rows, "kD")
+    for row, name in zip(rows, shown, strict=True):
+        ax.plot(means[name], row, "o", color=LOOKS[name]["color"], markersize=7)
+    ax.plot([PRINTED[n].get(high, np.nan) for n in shown], rows, "kD", mfc="none", label="paper")
     ax.set_yticks(rows, shown)
-    ax.set(xscale="log", xlabel="final loss", title=f"B  ν₀ = {high:g} (◆ paper)")
-    ax.invert_yaxis()
+    ax.set(xscale="log", xlabel="final loss", title=rf"B  $\nu_0 = {high:g}$")
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.legend(loc="lower right")
 
 
 def _draw_curves(ax: Axes, dataset: xarray.Dataset, end: xarray.Dataset) -> None:
@@ -398,7 +402,7 @@ def _draw_curves(ax: Axes, dataset: xarray.Dataset, end: xarray.Dataset) -> None
         data = dataset.loss.isel(case=case, rate=at)
         x, y = data["update"].values[1:], data.isel(update=slice(1, None))
         study.figure.band(ax, x, y, "seed", label=name, **LOOKS[name])
-    ax.set(yscale="log", xlabel="update", ylabel="loss", title="at the best learning rate")
+    ax.set(yscale="log", xlabel="update", ylabel="loss", title="C  at the best learning rate")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
@@ -435,7 +439,10 @@ EXPERIMENT = Paper(
         "The authors initialise γ of the students with a plain λ from its real part; here it is "
         "√(1 - |λ|²), as in the LRU.",
         "The final loss of the dense RNN depends on the batch, and so on the noise of its "
-        "gradient: compare --batch_size=0.",
+        "gradient, and on the number of updates. At ν_0 = 0.99 it was 5 after 4,000 updates on "
+        "batches of 16 (two learning rates); at the paper's 10,000 on batches of 128 it is below "
+        "1e-3, where the authors' plot has 0.4. Which of the teacher, the three seeds and the code "
+        "makes the difference was not tested.",
         "The code's mean over seeds leaves out runs that diverged. Here a learning rate at which a "
         "run diverged is never the best.",
     ),
