@@ -391,7 +391,7 @@ def _draw_students(ax: Axes, end: xarray.Dataset) -> None:
     ax.set_yticks(rows, shown)
     ax.set(xscale="log", xlabel="final loss", title=rf"B  $\nu_0 = {high:g}$")
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper left")
 
 
 def _draw_curves(ax: Axes, dataset: xarray.Dataset, end: xarray.Dataset) -> None:
