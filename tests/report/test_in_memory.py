@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,3 +45,9 @@ def test_a_module_is_diagnosed_on_the_inputs_that_its_layers_get(tmp_path):
 def test_an_unknown_option_is_refused():
     with pytest.raises(TypeError, match="unexpected keyword argument 'losses'"):
         report.diagnose(Reader(), losses="last")
+
+
+def test_the_parts_of_the_package_need_no_import_of_their_own():
+    code = "import gradflow; print(gradflow.report.diagnose.__name__, gradflow.flow.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "diagnose gradflow.flow\n", done.stderr
