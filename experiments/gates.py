@@ -174,17 +174,15 @@ def log_forget(bias: ArrayLike) -> np.ndarray:
 
 
 def figure(dataset: xarray.Dataset) -> Figure:
-    """Norms and horizons by bias; the forget gate along time; the terms, and the forms."""
-    fig = study.figure.empty(7.0, 7.6)
-    top, middle, bottom = fig.subfigures(3, 1, height_ratios=(3, 2, 3), squeeze=False)[:, 0]
-    left, right = top.subplots(1, 2, width_ratios=(3, 2))
-    _draw_settings(left, dataset)
-    _draw_horizons(right, dataset)
-    _draw_histograms(middle, dataset)
-    first, second, third = bottom.subplots(1, 3)
-    _draw_terms(first, dataset)
-    _draw_products(second, dataset)
-    _draw_forms(third, dataset)
+    """Norms, horizons and the forget gate's activations by bias; the terms, and the forms."""
+    fig = study.figure.empty(7.0, 5.4)
+    upper, lower = fig.subplots(2, 3, width_ratios=(5, 4, 4))
+    _draw_settings(upper[0], dataset)
+    _draw_horizons(upper[1], dataset)
+    _draw_activations(upper[2], dataset)
+    _draw_terms(lower[0], dataset)
+    _draw_products(lower[1], dataset)
+    _draw_forms(lower[2], dataset)
     return fig
 
 
@@ -226,25 +224,18 @@ def _draw_horizons(ax: Axes, dataset: xarray.Dataset) -> None:
     ax.legend(loc="lower right")
 
 
-def _draw_histograms(fig: Any, dataset: xarray.Dataset) -> None:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import PowerNorm
-
-    fixed = [str(name) for name in _fixed(dataset).setting.values]
-    names = [fixed[len(fixed) // 4], fixed[len(fixed) * 5 // 8], str(dataset.setting.values[-1])]
-    shown = list(dict.fromkeys(names))
-    panels = fig.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    # A power below 1 shows fractions of a few per cent beside those of nearly one.
-    norm = PowerNorm(0.4, 0, float(dataset.fraction.sel(setting=shown).max()))
-    for ax, name in zip(panels, shown, strict=True):
-        extent = (0.5, dataset.sizes["step"] + 0.5, 0, 1)
-        look: Any = {"origin": "lower", "aspect": "auto", "cmap": "cividis", "norm": norm}
-        ax.imshow(dataset.fraction.sel(setting=name).values.T, extent=extent, **look)
-        ax.grid(False)
-        ax.set_title(name if name.startswith("chrono") else f"forget bias {name}")
-    panels[0].set_ylabel(r"forget gate $f_t$")
-    panels[len(panels) // 2].set_xlabel("step t")
-    fig.colorbar(ScalarMappable(norm, "cividis"), ax=list(panels), label="fraction of units")
+def _draw_activations(ax: Axes, dataset: xarray.Dataset) -> None:
+    """The forget gate's distribution over units, steps and runs: a column for each setting."""
+    fractions = dataset.fraction.mean("step").transpose("activation", "setting")
+    shown = fractions.where(fractions > 0)
+    look: Any = {"origin": "lower", "aspect": "auto", "cmap": "viridis_r"}
+    extent = (-0.5, shown.sizes["setting"] - 0.5, 0, 1)
+    image = ax.imshow(shown, extent=extent, norm="log", vmin=1e-3, vmax=1, **look)
+    names = [str(name).replace(" ", "\n") for name in dataset.setting.values]
+    ax.set_xticks(range(len(names)), names, fontsize=6.5)
+    ax.grid(False)
+    ax.set(xlabel="forget bias", ylabel=r"forget gate $f_t$", title="Units by their forget gate")
+    ax.figure.colorbar(image, ax=ax, label="fraction of units", extend="min")
 
 
 def _draw_terms(ax: Axes, dataset: xarray.Dataset) -> None:

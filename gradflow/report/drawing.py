@@ -77,6 +77,11 @@ def draw_page(dataset: "xarray.Dataset", names: Sequence[str], title: str) -> "F
     return fig
 
 
+def title_of(name: str) -> str:
+    """Writes the name of a measurement for a panel's title; its logarithm stands on the axis."""
+    return name.removeprefix("log_").replace("_", " ").capitalize()
+
+
 def _draw(ax: "Axes", dataset: "xarray.Dataset", name: str) -> None:
     entry = CATALOGUE[name]
     first, *rest = entry.variables
@@ -92,7 +97,7 @@ def _draw(ax: "Axes", dataset: "xarray.Dataset", name: str) -> None:
         lines = [_lines(dataset[v.name], v) for v in (first, *alike)]
         _draw_lines(ax, {label: line for part in lines for label, line in part.items()})
     unit = {"nats": r"$\log_{10}$", "1": "dimensionless"}.get(first.units, first.units)
-    ax.set_title(name.replace("_", " "), fontsize=8)
+    ax.set_title(title_of(name))
     vertical = AXES.get(dims[0], dims[0]) if entry.kind == "map" else unit
     horizontal = dims[1] if entry.kind == "map" else dims[0]
     ax.set_ylabel(vertical, fontsize=8)
