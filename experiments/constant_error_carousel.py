@@ -32,6 +32,7 @@ import xarray
 from _kit import cells, curves, decisions, fields, rates, runs
 
 from gradflow import Cell, Params, flow, statistics, study
+from gradflow.spec import parse_spec
 from gradflow.study.figure import Axes, Figure
 
 FACTOR = 2.0
@@ -145,9 +146,14 @@ def figure(dataset: xarray.Dataset) -> Figure:
 
 
 def _short(cell: str) -> str:
-    """The options alone, where the name is that of the LSTM."""
-    inside = cell.removeprefix("lstm(").removesuffix(")")
-    return inside.replace("_", " ").replace("=", " = ")
+    """Writes the options of an LSTM in words: no forget gate, forget bias 3, peephole."""
+    name, options = parse_spec(cell)
+    given = []
+    for key, value in options.items():
+        words = key.replace("_", " ")
+        switched = words if value else f"no {words}"
+        given.append(switched if isinstance(value, bool) else f"{words} {value}")
+    return ", ".join(given if given and name == "lstm" else [name, *given])
 
 
 def _draw_curves(ax: Axes, dataset: xarray.Dataset) -> None:

@@ -1,6 +1,7 @@
 """Figures of matplotlib: of datasets of `gradflow.measure`, and of the panels of a report."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +174,9 @@ def draw_sections(sections: Sequence[Section]) -> "Figure":
     fig = Figure(figsize=(7.4, 0.3 + 2.1 * len(shown)))
     rows = fig.subfigures(len(shown), 1, squeeze=False)[:, 0]
     for row, section in zip(rows, shown, strict=True):
-        row.suptitle(f"{section.name}: {dict(section.facts).get('cell', '')}", fontsize=9)
+        cell = dict(section.facts).get("cell", section.name)
+        title = section.name if cell == section.name else f"{section.name}: {cell}"
+        row.suptitle(title, fontsize=9)
         by_title = {panel.title: panel for panel in section.panels}
         panels = [by_title[title] for title in SECTION_PANELS if title in by_title][:NUM_PANELS]
         for ax, panel in zip(row.subplots(1, NUM_PANELS), panels, strict=True):
@@ -195,7 +198,12 @@ def _draw_panel(ax: "Axes", panel: Panel) -> None:
         ax.axvline(place, color="0.5", lw=0.6, ls="--")
     ax.set_title(panel.title, fontsize=8)
     ax.set_xlabel(panel.x_label, fontsize=8)
-    ax.set_ylabel(panel.y_label, fontsize=8)
+    ax.set_ylabel(_mathtext(panel.y_label), fontsize=8)
     ax.margins(x=0)
     if len(panel.lines) > 1:
         ax.legend(fontsize=7)
+
+
+def _mathtext(label: str) -> str:
+    """Sets the indices of a label, such as that of h_T, below the line."""
+    return re.sub(r"(\w)_(\w)", r"$\1_\2$", label).replace("log10", r"$\log_{10}$")
