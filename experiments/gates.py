@@ -175,14 +175,14 @@ def log_forget(bias: ArrayLike) -> np.ndarray:
 
 def figure(dataset: xarray.Dataset) -> Figure:
     """Norms, horizons and the forget gate's activations by bias; the terms, and the forms."""
-    fig = study.figure.empty(7.0, 5.4)
-    upper, lower = fig.subplots(2, 3, width_ratios=(5, 4, 4))
-    _draw_settings(upper[0], dataset)
-    _draw_horizons(upper[1], dataset)
-    _draw_activations(upper[2], dataset)
-    _draw_terms(lower[0], dataset)
-    _draw_products(lower[1], dataset)
-    _draw_forms(lower[2], dataset)
+    fig = study.figure.empty(7.0, 7.4)
+    (settings, horizons), (terms, activations), (products, forms) = fig.subplots(3, 2)
+    _draw_settings(settings, dataset)
+    _draw_horizons(horizons, dataset)
+    _draw_activations(activations, dataset)
+    _draw_terms(terms, dataset)
+    _draw_products(products, dataset)
+    _draw_forms(forms, dataset)
     return fig
 
 
@@ -202,7 +202,7 @@ def _draw_settings(ax: Axes, dataset: xarray.Dataset) -> None:
     curves.lag_axis(ax, dataset)
     ax.set_ylabel(curves.norm_label("c", "c"))
     ax.set_title("LSTM by forget bias: median, 10–90 %")
-    ax.legend(title="forget bias", ncols=2, handlelength=2, loc="lower left")
+    ax.legend(title="forget bias", ncols=2, handlelength=2, fontsize=7, loc="lower left")
 
 
 def _draw_horizons(ax: Axes, dataset: xarray.Dataset) -> None:
@@ -228,13 +228,15 @@ def _draw_activations(ax: Axes, dataset: xarray.Dataset) -> None:
     """The forget gate's distribution over units, steps and runs: a column for each setting."""
     fractions = dataset.fraction.mean("step").transpose("activation", "setting")
     shown = fractions.where(fractions > 0)
-    look: Any = {"origin": "lower", "aspect": "auto", "cmap": "viridis_r"}
+    look: Any = {"origin": "lower", "aspect": "auto", "cmap": "Blues"}
     extent = (-0.5, shown.sizes["setting"] - 0.5, 0, 1)
     image = ax.imshow(shown, extent=extent, norm="log", vmin=1e-3, vmax=1, **look)
-    names = [str(name).replace(" ", "\n") for name in dataset.setting.values]
-    ax.set_xticks(range(len(names)), names, fontsize=6.5)
+    names = [str(name) for name in dataset.setting.values]
+    ax.set_xticks(range(len(names)), names, fontsize=7, rotation=40)
     ax.grid(False)
-    ax.set(xlabel="forget bias", ylabel=r"forget gate $f_t$", title="Units by their forget gate")
+    ax.set(
+        xlabel="forget bias", ylabel=r"forget gate $f_t$", title="Activations of the forget gate"
+    )
     ax.figure.colorbar(image, ax=ax, label="fraction of units", extend="min")
 
 
@@ -251,7 +253,7 @@ def _draw_terms(ax: Axes, dataset: xarray.Dataset) -> None:
         title=r"Terms of $\partial c_t/\partial c_{t-1}$",
     )
     ax.margins(y=0.35)
-    ax.legend(ncols=2, loc="lower center", fontsize=6.5, handlelength=1.6, columnspacing=1)
+    ax.legend(ncols=2, loc="lower center", fontsize=8, columnspacing=1)
 
 
 def _draw_products(ax: Axes, dataset: xarray.Dataset) -> None:
@@ -271,7 +273,7 @@ def _draw_forms(ax: Axes, dataset: xarray.Dataset) -> None:
         curves.draw_norms(ax, dataset.lag, dataset.log_norm_h.sel(form=form), **look)
     curves.lag_axis(ax, dataset)
     ax.set_title(r"Forms: $\|\partial h_T/\partial h_k\|$")
-    ax.legend(loc="lower left", fontsize=6.5)
+    ax.legend(loc="lower left", fontsize=7)
 
 
 def _fixed(dataset: xarray.Dataset) -> xarray.Dataset:

@@ -32,7 +32,7 @@ from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Figure
 
 EPS = 0.1
-LIMIT = 1.5  # of the panels: the spiral of (g) reaches 1.4
+LIMIT = 1.5  # of the panels: the spiral of (g) reaches 1.3
 STARTS = ((0.0, 0.5), (-0.5, -0.5), (0.5, -0.75))
 FEEDBACK = {
     "positive": ((2, -2), (0, 2)),
