@@ -192,7 +192,7 @@ def figure(dataset: xarray.Dataset) -> Figure:
         right.annotate(f"  {w:g}", at, fontsize=8, va="center", annotation_clip=False)
     left.set(xlabel="t (steps)", ylabel=r"$\log_{10}\,|\partial x_t/\partial x_0|$", ylim=(-40, 1))
     left.set_title("Gradient through a latched bit")
-    left.legend()
+    study.figure.legend_above(fig, left)
     right.set(xlabel="largest disturbance n survived", ylabel="orders of magnitude lost per step")
     right.set_title("Gradient against robustness, by w")
     return fig
