@@ -243,7 +243,7 @@ def figure(dataset: xarray.Dataset) -> Figure:
         data = dataset.sel(task=task)
         for cell in map(str, data.cell.values):
             one, look = data.sel(cell=cell), _style(cell, data.cell.values)
-            _draw_lengths(left, one, {**look, "label": cell})
+            _draw_lengths(left, one, {**look, "label": cell.replace("_", " ")})
             right.plot(one.smallest_eigenvalue, tested(one), **{**look, "linestyle": "none"})
         left.set(title=task.capitalize(), ylabel="scaled accuracy", ylim=(-0.1, 1.08))
         left.axvline(int(dataset.num_steps), color="#606060", lw=0.6)
