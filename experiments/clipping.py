@@ -234,9 +234,10 @@ def _draw_settings(solved: Axes, loss: Axes, data: xarray.Dataset) -> None:
         y = kinds.index(kind_of(name)) + 0.24 * (list(LEVELS).index(level) - 1 if level else 0)
         marker, color = LEVELS[level] if level else NO_CLIPPING
         look: dict[str, Any] = {"marker": marker, "color": color, "ls": "", "ms": 4.5}
-        is_new = f"{level} threshold" not in solved.get_legend_handles_labels()[1]
-        label = {"label": f"{level} threshold" if level else "no clipping"} if is_new else {}
-        solved.plot([np.isfinite(one.solved_at.values).mean()], [y], **look, **label)
+        label = f"{level} threshold" if level else "no clipping"
+        is_known = label in solved.get_legend_handles_labels()[1]
+        label = "_" if is_known else label  # which a legend leaves out
+        solved.plot([np.isfinite(one.solved_at.values).mean()], [y], **look, label=label)
         final = np.minimum(final_losses(one) / float(one.baseline), HIGHEST)
         loss.plot([final.min(), final.max()], [y, y], color=color, lw=1)
         loss.plot([np.median(final)], [y], **look)
