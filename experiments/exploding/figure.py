@@ -21,9 +21,9 @@ def figure(dataset: xarray.Dataset) -> Figure:
     _draw_tails(right, dataset)
     left, middle, right = bottom.subplots(1, 3)
     _draw_norms(left, dataset.isel(factor=-1))
+    right.sharey(middle)
     for ax, at in ((middle, 0), (right, -1)):
         _draw_line(ax, dataset.isel(factor=at))
-    right.sharey(middle)
     return fig
 
 
@@ -73,7 +73,7 @@ def _draw_tails(ax: Axes, dataset: xarray.Dataset) -> None:
         ax.plot(excess, beyond[above], **look, **_style(str(name), index))
     ax.set(
         yscale="log",
-        xlabel="orders of magnitude above the median",
+        xlabel=r"$\log_{10}$ over the median",
         ylabel="fraction of initialisations",
         title=r"Tail of $\|\partial L/\partial h_0\|$",
     )
@@ -96,3 +96,4 @@ def _draw_line(ax: Axes, data: xarray.Dataset) -> None:
         ylabel="loss at T (dimensionless)",
         title=f"Loss at {float(data.factor):g} · critical gain",
     )
+    ax.locator_params(axis="x", nbins=3)
