@@ -17,7 +17,7 @@ usage: ./run.sh <experiment> [flags]    runs it; --helpshort lists its flags, --
        ./run.sh diagnose MODEL [flags]  diagnoses a trained network from its file
        ./run.sh sweep STUDY [flags]     runs it with every combination of several values of flags
        ./run.sh test [--slow] [--frameworks] [pytest arguments]
-                                        --slow includes the tests that take minutes, --frameworks
+                                        --slow includes the tests of studies and those that take long, --frameworks
                                         installs the frameworks whose networks are read
        ./run.sh faults [--minutes=N] [--seed=S] [--only=KIND]   attacks everything at random
        ./run.sh lint

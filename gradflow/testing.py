@@ -127,13 +127,13 @@ def _check_derivatives(cell: Cell, points: list[StepArguments], gradients: bool)
     def step(flat: Array) -> Array:
         return ravel_pytree(cell.step(*unravel(flat)))[0]
 
-    first, last = (ravel_pytree(point)[0] for point in (points[0], points[-1]))
+    first, last = (_flat(point) for point in (points[0], points[-1]))
     # A parameter that is zero at initialisation, such as a peephole, would hide a cut behind it.
-    last += 0.01 * jax.random.normal(jax.random.key(4), last.shape)
+    last = last + 0.01 * np.random.default_rng(4).normal(size=last.shape)
     reverse = _jit(jax.jacrev(step))
     at_first = attempt("gradient", "jax.jacrev(step)", reverse, first)
     fix = "Apply jnp.where to the argument of each root, norm, quotient and power, to avoid zero"
-    finite = bool(jnp.isfinite(at_first).all())
+    finite = bool(np.isfinite(at_first).all())
     require(finite, "finite", "a finite step Jacobian at s_0", "NaN or inf", fix)
     jacobian = np.asarray(reverse(last))
     if gradients:
@@ -145,18 +145,18 @@ def _check_derivatives(cell: Cell, points: list[StepArguments], gradients: bool)
 
 
 def _central_differences(
-    function: Callable[[Array], Array], point: Float[Array, " n"]
+    function: Callable[[Array], Array], point: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, "m n"]:
     # Truncation error about 1e-12, rounding error about 1e-16/1e-6 = 1e-10: both are below the
     # tolerance of `_check_entries`.
-    size = 1e-6 * jnp.maximum(1, abs(point))
+    size = 1e-6 * np.maximum(1, abs(point))
     # One point after the other: under `jax.vmap` a convolution has its own weights in each example,
     # for which XLA's CPU programs take a hundred times as long.
     values = _jit(lambda points: jax.lax.map(function, points))(
-        jnp.concatenate([point + jnp.diag(size), point - jnp.diag(size)])
+        np.concatenate([point + np.diag(size), point - np.diag(size)])
     )
-    right, left = jnp.split(values, 2)
-    return np.asarray((right - left).T / (2 * size))
+    right, left = np.split(np.asarray(values), 2)
+    return (right - left).T / (2 * size)
 
 
 def _check_entries(
@@ -197,11 +197,13 @@ def _labels(tree: Any) -> list[str]:
 
 
 def _flat(tree: Any) -> Float[np.ndarray, " n"]:
-    return np.asarray(ravel_pytree(tree)[0])
+    """As `ravel_pytree`, in NumPy: JAX would compile programs for each new set of shapes."""
+    leaves = jax.tree.leaves(tree)
+    return np.concatenate([np.zeros(0), *(np.ravel(leaf) for leaf in leaves)])
 
 
 def _stack(trees: list[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -48,6 +48,13 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # They run whole programs: a third of the time, which a change of the library mostly spares.
+    for item in items:
+        if hasattr(item.getparent(pytest.Module).obj, "EXPERIMENT"):
+            item.add_marker(pytest.mark.slow(reason="runs a study"))
+
+
 def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import jax
 import pytest
 
+pytestmark = pytest.mark.slow  # compiles the sections of a benchmark, and runs it as a process
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -29,7 +31,6 @@ def test_the_exact_section_compares_with_float64(sections):
         assert float(row["float64"]) < 1e-9 < float(row["float32"]) < 1e-3, row
 
 
-@pytest.mark.slow  # compiles a training in three precisions and with its loops unrolled
 def test_the_timed_sections_have_a_row_for_each_point(sections):
     sizes = sections.SMALLEST._replace(cells=("rnn", "rnn"), repeats=1)
     found = {

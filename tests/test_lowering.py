@@ -25,6 +25,8 @@ from gradflow.train.optimisers import OPTIMISERS
 from gradflow.train.regularisers import REGULARISERS
 from gradflow.train.runs import advance
 
+pytestmark = pytest.mark.slow  # traces every cell, measurement and training for two accelerators
+
 PLATFORMS = ("cuda", "tpu")
 CALLBACKS = frozenset({"pure_callback", "io_callback", "debug_callback"})
 
@@ -111,10 +113,7 @@ def test_the_faults_are_seen():
     assert offenders({"good": good, "bad": bad}) == {"bad": ["float64 in ['tanh']"]}
 
 
-SLOW = pytest.mark.slow  # traces sixty cells, and auto runs nearly the same operations
-
-
-@pytest.mark.parametrize("method", [pytest.param("scan", marks=SLOW), "auto"])
+@pytest.mark.parametrize("method", ["scan", "auto"])
 def test_every_cell_and_its_gradient(method):
     def problem(name):
         cell = CELLS[name](3, 4)

@@ -1,8 +1,11 @@
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
+import gradflow
 from gradflow.__main__ import main, with_model
 from gradflow.cells import CELLS
 from gradflow.flow import CATALOGUE
@@ -54,3 +57,8 @@ def test_a_reader_that_closes_early_is_not_an_error():
         text=True,
     )
     assert done.stdout.startswith(next(iter(CELLS))) and not done.stderr
+
+
+def test_the_version_is_that_of_the_project():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert gradflow.__version__ == project["version"]

@@ -1,8 +1,15 @@
-"""Linear systems with one input and one output: a dense teacher, its students, and their task.
+"""Linear systems with one input and one output: a dense teacher, its students, and their loss.
 
 ::
 
     y_t = C h_t + D x_t      h_t = A h_{t-1} + B x_t
+
+The output is the convolution of the input with the response g to an impulse. So with e the response
+of a student less that of the teacher, the loss on a batch of sequences is a quadratic form, ::
+
+    1/(2TB) Σ_b Σ_t (Σ_k e_k x_{b,t-k})² = 1/2 eᵀ M e    M_jk = 1/(TB) Σ_b Σ_t x_{b,t-j} x_{b,t-k}
+
+and a student has to be run on one sequence, the impulse, for a batch of any size.
 
 Source: Zucchet, Orvieto 2024, arXiv:2405.21064, Fig. 3, and its code.
 """
@@ -17,7 +24,7 @@ import numpy as np
 
 from gradflow import Carry, Cell, Params
 from gradflow.cells import lru, rnn
-from gradflow.tasks import Batch, Task
+from gradflow.train.model import predict
 
 TEACHER_UNITS = 10
 
@@ -146,31 +153,32 @@ def initialise_student(name: str, units: int, nu_0: float, rng: np.random.Genera
     return {"cell": cell, "readout": {"W": np.hstack([C, skip]), "b": np.zeros(1)}}
 
 
-def task_of(g: np.ndarray, *, infinite: bool) -> Task:
-    """Makes the task to predict the output of the teacher with the impulse response g.
-
-    The input is an impulse, which gives the expectation over white inputs, or white noise.
-    """
-    T = len(g)
-    answers = jnp.asarray(np.tril(g[np.abs(np.subtract.outer(np.arange(T), np.arange(T)))]))
-    weights = jnp.asarray(1 - np.arange(T) / T)[:, None]
-
-    def impulse(key: jax.Array, batch_size: int) -> Batch:
-        x = jnp.zeros((T, 1, 1)).at[0].set(1.0)
-        return Batch(x, jnp.asarray(g)[:, None, None] + 0 * x, weights)
-
-    def white(key: jax.Array, batch_size: int) -> Batch:
-        x = jax.random.normal(key, (T, batch_size))
-        return Batch(x[..., None], (answers @ x)[..., None], jnp.ones((T, batch_size)))
-
-    def correct(predictions: jax.Array, batch: Batch) -> jax.Array:
-        return jnp.all(jnp.abs(predictions - batch.targets) < 1e-3, axis=(0, 2))
-
-    memory = float(np.sum((1 - np.arange(1, T) / T) * g[1:] ** 2))
-    sample, whole = (impulse, (T + 1) / 2) if infinite else (white, 1.0)
-    return Task(sample, 1, 1, T, "squared", memory / whole, correct, success=1.0)
+def impulse_response(cell: Cell, params: Params, num_steps: int) -> jax.Array:
+    """Computes the impulse response g_0 ... g_{T-1} of a student, by running it."""
+    impulse = jnp.zeros((num_steps, 1, 1)).at[0].set(1.0)
+    return predict(cell, params, impulse)[:, 0, 0]
 
 
-def factor(num_steps: int, *, infinite: bool) -> float:
-    """Computes the factor from the loss of the task, a weighted mean, to that of the paper."""
-    return 0.25 * (num_steps + 1) if infinite else 0.5
+def correlations(x: jax.Array) -> jax.Array:
+    """Computes M of a batch of sequences x, (T, B), as (T, T)."""
+    T, B = x.shape
+    backwards = x[::-1]
+
+    # M_jk is M_{j+1,k+1} and the products at the last step, x_{T-1-j} x_{T-1-k}.
+    def next_row(below: jax.Array, products: jax.Array) -> tuple[jax.Array, jax.Array]:
+        row = products + jnp.append(below[1:], 0.0)
+        return row, row
+
+    products = backwards @ backwards.T / (T * B)
+    return jax.lax.scan(next_row, jnp.zeros(T, x.dtype), products, reverse=True)[1]
+
+
+def expected_correlations(num_steps: int) -> jax.Array:
+    """Computes the expectation of M under white input, which is diagonal: 1 - k/T."""
+    return jnp.diag(1 - jnp.arange(num_steps) / num_steps)
+
+
+def loss(cell: Cell, target: jax.Array, M: jax.Array, params: Params) -> jax.Array:
+    """Computes 1/2 eᵀ M e of a student; the target is the impulse response of the teacher."""
+    e = impulse_response(cell, params, len(target)) - target
+    return e @ M @ e / 2

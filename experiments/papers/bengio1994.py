@@ -17,7 +17,6 @@ Takes about 5 seconds on two cores.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +25,10 @@ import xarray
 from _kit import curves, fields, runs
 from _paper import Paper
 
-from gradflow import flow, study, unroll
+from gradflow import flow, study
 from gradflow.cells import rnn
 from gradflow.study import Claim, derived, statement
 from gradflow.study.figure import Figure
-
-LAG = 20  # at which automatic differentiation is compared with the closed form
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,6 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
         return {
             "state": x,
             "log_norm": flow.log_norms(rnn(1, 1), latch(w), inputs, carry=x[None]),
-            "product": jax.grad(partial(_end, latch(w)))(x),
             "tolerance": tolerance(w, config.long_steps),
         }
 
@@ -92,10 +88,6 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
         {name: (dims.get(name, ("w",)), value) for name, value in found.items()},
         coords={"w": list(config.w), "lag": curves.coordinates(config.num_steps)["lag"]},
     )
-
-
-def _end(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-    return unroll(rnn(1, 1), params, jnp.zeros((LAG, 1)), carry=x[None]).outputs[-1, 0]
 
 
 def slopes(w: np.ndarray) -> np.ndarray:
@@ -116,14 +108,6 @@ def about_closed_forms(dataset: xarray.Dataset) -> list[Claim]:
     w = dataset.w.values
     slope, fold = slopes(w), np.sqrt(1 - 1 / w)
     return [
-        derived(
-            "latch-product",
-            f"∂x_{LAG}/∂x_0 at x* by automatic differentiation is f'(x*)^{LAG}.",
-            slope**LAG,
-            dataset["product"].values,
-            rtol=1e-5,
-            source=f"f'(x*)^{LAG}, with x* by Newton's method",
-        ),
         derived(
             "latch-rate",
             "The log10 slope of |∂x_t/∂x_0| per step, by flow.log_norms, is log10 f'(x*).",

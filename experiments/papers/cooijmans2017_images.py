@@ -42,6 +42,9 @@ from gradflow.tasks.image_tasks import Sequences, digit_sequences, mnist_sequenc
 
 EPS = 1e-5
 NUM_CLASSES = 10
+ORDERED_FROM = 0.2
+"""The smallest γ of the claim on the order: the gradient of a smaller one is nearly constant."""
+
 NAMES = {"digits": "8×8 digits (a stand-in)", "mnist": "sequential MNIST"}
 
 
@@ -194,6 +197,7 @@ def by_two_routes(dataset: xarray.Dataset) -> Claim:
 def about_gamma(dataset: xarray.Dataset) -> list[Claim]:
     """The orders of magnitude that the gradient loses, by γ."""
     lost, gammas = orders_lost(dataset), dataset.gamma.values
+    ordered = lost.mean(axis=0)[gammas >= ORDERED_FROM]
     at = "orders of magnitude lost at γ = "
     source = f"Fig. 1 (a) and section 4; here on {NAMES[dataset.attrs['data']]}"
     return [
@@ -211,12 +215,14 @@ def about_gamma(dataset: xarray.Dataset) -> list[Claim]:
         ),
         statement(
             "fig1a-order",
-            "The larger γ, the more the gradient falls in the backward pass.",
+            f"From γ = {ORDERED_FROM:g} on, a larger γ makes the gradient fall further in the "
+            "backward pass.",
             "in the order of γ",
             {at + ", ".join(f"{g:g}" for g in gammas): lost.mean(axis=0)},
             source=source,
-            criterion="the mean over seeds of the orders lost rises from each γ to the next",
-            holds=(np.diff(lost.mean(axis=0)) > 0).all(),
+            criterion="the mean over seeds of the orders lost rises from each γ to the next, from "
+            f"{ORDERED_FROM:g} on; below, where the gradient is nearly constant, it need not",
+            holds=ordered.size > 1 and (np.diff(ordered) > 0).all(),
             picture=True,
         ),
     ]

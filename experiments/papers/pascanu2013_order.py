@@ -58,6 +58,12 @@ LEARNING_RATE = 0.01
 THREE = ("MSGD", "MSGD-C", "MSGD-CR")
 """The methods of the figure."""
 
+BUDGETS = {
+    100: ". In the authors' log 54 % of the sequences are wrong after 20,000 updates, and the task "
+    "is solved after 336,000"
+}
+"""What is known of the updates that a length needs."""
+
 LOOKS = {  # MSGD is a broad line, because that of MSGD-C often lies on it
     "MSGD": {"color": "#999999", "linestyle": "-", "marker": "o", "linewidth": 4, "ms": 8},
     "MSGD-C": {"color": "#E69F00", "linestyle": "--", "marker": "s"},
@@ -220,39 +226,42 @@ def about_length(dataset: xarray.Dataset, init: str, length: int) -> list[Claim]
     # By a dictionary, because `method` is an argument of sel itself.
     plain, clipped, both = (float(rates(data).sel({"method": method})) for method in THREE)
     shown = updates_shown(data.solved_at.sel({"method": "MSGD-CR"}))
-    second = "Fig. 7, read through a second source; 20,000 updates here instead of 5 million"
+    source = f"Fig. 7, read through a second source; {int(data['update'].max()):,} updates here "
+    source += f"instead of 5 million{BUDGETS.get(length, '')}"
     where, id = f"T = {length}, {init} tanh", f"fig7-{init}{length}"
-    found = [
+    most = both > max(plain, clipped, 0.5)
+    compared = {"success rates of MSGD, MSGD-C, MSGD-CR": [plain, clipped, both]}
+    return [
         numbers(
             f"{id}-CR",
             f"MSGD-CR succeeds with every seed at {where} (here after {shown} updates).",
             1.0,
             both,
-            atol=0.4,
-            source=second,
+            atol=0.2,
+            source=source + "; the tolerance of one seed in five is our own",
+            shape=("most seeds succeed, and more than with either other method", most),
         ),
         statement(
             f"{id}-order",
+            f"Of the three methods MSGD-CR alone succeeds at {where}.",
+            "success rates 0, 0, 1",
+            compared,
+            source=source,
+            criterion="MSGD and MSGD-C succeed with at most one seed in five, and MSGD-CR with "
+            "over half of them",
+            holds=max(plain, clipped) <= 0.2 and most,
+        )
+        if init == "basic"
+        else statement(
+            f"{id}-order",
             f"Clipping raises the success rate, and the regulariser raises it further, at {where}.",
-            "MSGD <= MSGD-C <= MSGD-CR",
-            {"success rates": [plain, clipped, both]},
-            source="Fig. 7 and section 4.1",
-            criterion="the success rates are in this order and the last is the highest",
-            holds=plain <= clipped <= both and both > plain,
+            "MSGD below MSGD-C below MSGD-CR",
+            compared,
+            source=source,
+            criterion="the success rates are in this order, and no two are equal",
+            holds=plain < clipped < both,
         ),
     ]
-    if init == "basic":
-        found.append(
-            numbers(
-                f"{id}-plain",
-                f"MSGD and MSGD-C succeed with no seed at {where}.",
-                [0.0, 0.0],
-                [plain, clipped],
-                atol=0.2,
-                source=second,
-            )
-        )
-    return found
 
 
 def about_lengths(dataset: xarray.Dataset) -> Claim:

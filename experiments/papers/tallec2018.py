@@ -23,8 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray
 from _kit import fields, runs
@@ -34,8 +32,7 @@ from _training import all_below, first_below, trained
 
 from gradflow import Cell, study
 from gradflow.cells import resolve
-from gradflow.initializers import resolve_bias
-from gradflow.study import Claim, derived, statement
+from gradflow.study import Claim, statement
 from gradflow.study.figure import Axes, Figure
 from gradflow.tasks import Task, resolve_task
 from gradflow.train import Progress, Schedule
@@ -93,12 +90,6 @@ def train_lstm(
     return trained(training, begun, schedule, **options)[0]
 
 
-def mean_memory(config: study.Config, max_lag: int) -> float:
-    """Computes the mean of exp(b_f) over a sample from chrono's law."""
-    biases = resolve_bias(f"chrono(max_lag={max_lag})")
-    return float(jnp.mean(jnp.exp(biases(jax.random.key(config.seed), (100000,), float))))
-
-
 def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
     """Trains with both initialisations at every length; dimensions init, length, seed, update."""
 
@@ -106,30 +97,14 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
         parts = [unit(once, f"{init}-{T}", train, config, init, T) for T in config.lengths]
         return xarray.concat(parts, dim="length")
 
-    return (
-        xarray.concat([over_lengths(init) for init in INITS], dim="init")
-        .assign_coords(init=list(INITS), length=list(config.lengths))
-        .assign(mean_memory=((), mean_memory(config, 200)))
-    )
+    found = xarray.concat([over_lengths(init) for init in INITS], dim="init")
+    return found.assign_coords(init=list(INITS), length=list(config.lengths))
 
 
 def claims(dataset: xarray.Dataset) -> list[Claim]:
-    """Chrono's law, and by how much sooner it learns each length."""
+    """By how much sooner chrono learns each length."""
     lengths = [length for length in FACTORS if length in dataset.length]
-    law = about_law("fig2-law", 200, float(dataset.mean_memory))
-    return [law, *(about(dataset.loss.sel(length=length), length) for length in lengths)]
-
-
-def about_law(id: str, max_lag: int, mean: float) -> Claim:
-    """The mean of chrono's law."""
-    return derived(
-        id,
-        f"Chrono's law for T_max = {max_lag} has a mean exp(b_f) of T_max/2.",
-        max_lag / 2,
-        mean,
-        rtol=0.01,
-        source="section 2.2: b_f ~ log U(1, T_max - 1), whose mean is T_max/2",
-    )
+    return [about(dataset.loss.sel(length=length), length) for length in lengths]
 
 
 def about(loss: xarray.DataArray, length: int) -> Claim:
@@ -189,7 +164,6 @@ EXPERIMENT = Paper(
     figure=figure,
     claims=claims,
     quick={
-        "lengths": (10,),
         "hidden_size": 4,
         "batch_size": 4,
         "num_updates": 20,

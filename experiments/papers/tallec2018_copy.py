@@ -30,11 +30,11 @@ from _kit import fields
 from _kit.trained import unit
 from _paper import Paper
 from _training import all_below, first_below
-from tallec2018 import INITS, about_law, draw_losses, lstm, mean_memory, train_lstm
+from tallec2018 import INITS, draw_losses, lstm, train_lstm
 from tallec2018 import Config as AddingConfig
 
 from gradflow import study
-from gradflow.study import Claim, derived, statement
+from gradflow.study import Claim, statement
 from gradflow.study.figure import Figure
 from gradflow.tasks import Task, resolve_task
 from gradflow.train import Progress
@@ -103,25 +103,13 @@ def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
         .assign(
             baseline=("length", [copy(T, config.num_recalled).baseline for T in config.lengths]),
             num_recalled=((), config.num_recalled),
-            mean_memory=((), mean_memory(config, 150)),
         )
     )
 
 
 def claims(dataset: xarray.Dataset) -> list[Claim]:
-    """The baseline, chrono's law, and each length that was run."""
-    return [
-        derived(
-            "fig1-line",
-            "The memoryless baseline is 10 log 8/(T + 20), here at T = 500 and 2000.",
-            [0.0400, 0.0103],
-            [copy(T, 10).baseline for T in PUBLISHED],
-            atol=5e-5,
-            source="Fig. 1, and section 4: 10 log 8/(T + 20)",
-        ),
-        about_law("fig1-law", 150, float(dataset.mean_memory)),
-        *(_copied(dataset.sel(length=length)) for length in dataset.length.values),
-    ]
+    """Each length that was run."""
+    return [_copied(dataset.sel(length=length)) for length in dataset.length.values]
 
 
 def _copied(data: xarray.Dataset) -> Claim:

@@ -1,4 +1,4 @@
-"""A linear RNN fails to learn a teacher of long memory, which an LRU of the same size learns.
+"""A linear RNN learns a teacher of long memory less well than an LRU of the same size does.
 
 The teacher is a dense linear RNN of 10 units, whose eigenvalues have the moduli
 ν_0 + (1 - ν_0) tanh|l|, with l the eigenvalues of a Gaussian matrix. Linear students learn it under
@@ -6,26 +6,24 @@ white input::
 
     y_t = C h_t + D x_t      h_t = A h_{t-1} + B x_t      L = 1/(2T) Σ_t E (y_t - y*_t)²
 
-by Adam with a cosine schedule, at the best of several learning rates. The students: a dense A; an A
-of 2 x 2 blocks; a complex diagonal λ, plain; with a normalisation γ; and the LRU, which has λ =
-exp(-exp(ν) + i exp(θ)) as well. The paper makes 10,000 updates on 128 fresh sequences each, the
-default here 4,000 on 16. --batch_size=0 has infinitely many: under white input, with g_k the
-response to an impulse after k steps, ::
+by Adam with a cosine schedule, at the best of five learning rates. The students: a dense A; an A of
+2 x 2 blocks; a complex diagonal λ, plain; with a normalisation γ; and the LRU, which has λ =
+exp(-exp(ν) + i exp(θ)) as well. As in the paper there are 10,000 updates on 128 fresh sequences
+each, and all seeds have the same teacher; there are three seeds instead of ten, and two teachers
+instead of seven. --batch_size=0 has the expectation over white input in place of a batch.
 
-    L = 1/2 Σ_{k<T} (1 - k/T) (g_k - g*_k)²
-
-so that one sequence, the impulse, gives the expectation. As in the paper all seeds have the same
-teacher.
+A linear student is run on an impulse alone (`_linear_systems`): the loss on a batch is a quadratic
+form of its response.
 
 Source: Zucchet, Orvieto 2024, arXiv:2405.21064, Fig. 3 A and B.
 
     python experiments/papers/zucchet2024_teacher.py
 
-Takes about eight minutes on two cores; the sizes of the paper, with --full, need an accelerator. A
-killed run resumes from its last evaluation.
+Takes about ten minutes on two cores; --full has ten seeds and all teachers and students. A killed
+run resumes from its last evaluation.
 """
 
-from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -37,18 +35,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray
-from _kit import fields, runs
-from _kit.trained import begin, unit
-from _linear_systems import factor, initialise_student, response, sample_teacher, student, task_of
+from _kit import fields
+from _kit.trained import unit
+from _linear_systems import (
+    correlations,
+    expected_correlations,
+    initialise_student,
+    loss,
+    response,
+    sample_teacher,
+    student,
+)
 from _paper import Paper
-from _training import last, trained
+from _training import last
 
 from gradflow import Params, study
 from gradflow.spec import check_name
 from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Axes, Figure
-from gradflow.train import Runs, Schedule, Training
-from gradflow.train.optimisers import Optimiser
+from gradflow.train import Descent, Schedule, Source, fit, step
 
 LEAST_RATE = 1e-7
 RATES: dict[str, tuple[float, ...]] = {
@@ -90,61 +95,85 @@ class Config(study.Config):
     ablated: tuple[str, ...] = study.field(("block diagonal",), help="Further students, panel B.")
     units: int = fields.positive(64, help="Hidden units; twice as many of more neurons.")
     num_steps: int = fields.num_steps(300)
-    batch_size: int = study.field(16, help="Sequences in an update; 0 for infinitely many.")
-    num_rates: int = fields.positive(2, help="Learning rates, the middle ones first.")
-    num_updates: int = fields.positive(4000, help="Updates.")
+    batch_size: int = study.field(128, help="Sequences in an update; 0 for infinitely many.")
+    num_rates: int = fields.positive(5, help="Learning rates, the middle ones first.")
+    num_updates: int = fields.positive(10000, help="Updates.")
     num_evaluations: int = fields.positive(20, help="Points on a learning curve.")
     num_seeds: int = fields.num_seeds(3)
     precision: Literal["float64", "float32"] = fields.training_precision()
 
 
-def adam(num_updates: int, scale: float, rate: Any) -> optax.GradientTransformation:
-    """Makes Adam on the paper's loss with a cosine schedule to 1e-7; biases stay at zero."""
+def adam(num_updates: int, rate: Any) -> optax.GradientTransformation:
+    """Makes Adam with a cosine schedule to 1e-7; biases stay at zero."""
 
     def is_bias(params: Params) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "b", params)
 
     schedule = optax.cosine_decay_schedule(rate, num_updates, LEAST_RATE / rate)
     stop = optax.masked(optax.set_to_zero(), is_bias)
-    return optax.chain(optax.scale(scale), optax.adam(schedule), stop)
+    return optax.chain(optax.adam(schedule), stop)
 
 
 def train(config: Config, name: str, nu_0: float, folder: Path | None) -> xarray.Dataset:
     """Trains one student of one teacher, at all learning rates and seeds together."""
-    infinite, T = config.batch_size == 0, config.num_steps
-    teacher, _ = sample_teacher(config.seed, nu_0)
-    scale = factor(T, infinite=infinite)
-    training = Training(
-        student(name, config.units),
-        task_of(response(teacher, T), infinite=infinite),
-        Optimiser(partial(adam, config.num_updates, scale), RATES[name][0]),
-        batch_size=config.batch_size or 1,
-        eval_size=config.batch_size or 1,
-    )
-    rates = RATES[name][: config.num_rates]
-    begun = initialise(config, name, nu_0, training, rates)
+    T, rates = config.num_steps, jnp.asarray(RATES[name][: config.num_rates])
+    target = jnp.asarray(response(sample_teacher(config.seed, nu_0)[0], T))
+    loss_on = partial(loss, student(name, config.units), target)
+
+    def advance_seed(descents: Descent, key: jax.Array, updates: jax.Array) -> tuple[Descent, Any]:
+        def update(descents: Descent, number: jax.Array) -> tuple[Descent, jax.Array]:
+            M = batch_of(config, jax.random.fold_in(key, number))
+
+            def at_rate(descent: Descent, rate: jax.Array) -> tuple[Descent, jax.Array]:
+                value, slope = jax.value_and_grad(partial(loss_on, M))(descent.params)
+                return step(adam(config.num_updates, rate), descent, slope), value
+
+            return jax.vmap(at_rate)(descents, rates)
+
+        descents, losses = jax.lax.scan(update, descents, updates)
+        return descents, losses.mean(axis=0)
+
+    keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     every = config.num_updates // config.num_evaluations
-    schedule = Schedule(config.num_updates, every, early_stop=False)
-    identity = {"student": name, "nu_0": nu_0, "updates": config.num_updates}
-    found, _ = trained(training, begun, schedule, folder=folder, identity=identity)
-    loss = scale * found.train_loss.values.reshape(len(rates), config.num_seeds, -1)
+    advance_all = jax.jit(jax.vmap(advance_seed, in_axes=(0, 0, None)))
+
+    def advance(state: tuple[Descent, int], number: int) -> tuple[tuple[Descent, int], Any]:
+        descents, first = state
+        descents, losses = advance_all(descents, keys, first + jnp.arange(number))
+        return (descents, first + number), {"loss": losses}
+
+    begun = initialise(config, name, nu_0, rates)
+    shape = {"loss": (config.num_seeds, len(rates))}
+    source = Source((begun, 0), advance, lambda state: (state, {}), shape)
+    identity = {**dataclasses.asdict(config), "student": name, "nu_0": nu_0}
+    schedule = Schedule(config.num_updates, every)
+    *_, end = study.progress(fit(source, schedule, folder=folder, identity=identity), name)
     # Padded to the largest number of rates, so that all students share one array.
-    empty = np.full((config.num_rates - len(rates), *loss.shape[1:]), np.nan)
-    bare = found.drop_vars(list(found.data_vars))
-    return bare.assign(loss=(("rate", "seed", "update"), np.concatenate([loss, empty])))
-
-
-def initialise(
-    config: Config, name: str, nu_0: float, training: Training, rates: Sequence[float]
-) -> Runs:
-    """Initialises the runs, for each learning rate with the same parameters by seed."""
-    begun = begin(training, runs.keys(config), [(rate,) for rate in rates])
-    rngs = [np.random.default_rng([config.seed, seed]) for seed in range(config.num_seeds)]
-    sampled = [initialise_student(name, config.units, nu_0, rng) for rng in rngs] * len(rates)
-    params = jax.tree.map(
-        lambda old, *new: jnp.stack(new).astype(old.dtype), begun.params, *sampled
+    padding = ((0, config.num_rates - len(rates)), (0, 0), (0, 0))
+    losses = np.pad(end.metrics["loss"].T, padding, constant_values=np.nan)
+    return xarray.Dataset(
+        {"loss": (("rate", "seed", "update"), losses)},
+        coords={"update": ("update", schedule.evaluations, {"units": "updates"})},
     )
-    return begun._replace(params=params)
+
+
+def batch_of(config: Config, key: jax.Array) -> jax.Array:
+    """Computes M of a fresh batch of white inputs, or its expectation."""
+    if config.batch_size == 0:
+        return expected_correlations(config.num_steps)
+    return correlations(jax.random.normal(key, (config.num_steps, config.batch_size)))
+
+
+def initialise(config: Config, name: str, nu_0: float, rates: jax.Array) -> Descent:
+    """Initialises the runs, (seed, rate), for each learning rate with the same parameters."""
+
+    def one(params: Params) -> Descent:
+        start = lambda rate: Descent.start(adam(config.num_updates, rate), params)  # noqa: E731
+        return jax.vmap(start)(rates)
+
+    rngs = [np.random.default_rng([config.seed, seed]) for seed in range(config.num_seeds)]
+    sampled = [initialise_student(name, config.units, nu_0, rng) for rng in rngs]
+    return jax.vmap(one)(jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *sampled))
 
 
 def cases(config: Config) -> list[tuple[str, float]]:
@@ -294,14 +323,16 @@ def about_memory(losses: Losses, low: float, high: float) -> list[Claim]:
 def about_blocks(losses: Losses, high: float) -> Claim:
     """The RNN of 2 x 2 blocks."""
     blocks, lru = losses["block diagonal", high], losses["LRU", high]
-    return statement(
+    return numbers(
         "fig3-blocks",
-        f"At ν_0 = {high:g} an RNN of 2 x 2 blocks learns the teacher as well as the LRU.",
-        "losses of 1.8e-5 and 2.5e-5",
-        {"loss of the blocks": blocks, "loss of the LRU": lru},
-        source=f"Fig. 3 B, {CODE}; the distance is our own",
-        criterion="their losses are within one order of magnitude of each other",
-        holds=abs(np.log10(blocks / lru)) < 1,
+        f"At ν_0 = {high:g} an RNN of 2 x 2 blocks learns the teacher as well as the LRU (log10 of "
+        "the ratio of their losses).",
+        np.log10(PRINTED["block diagonal"][0.99] / PRINTED["LRU"][0.99]),
+        np.log10(blocks / lru),
+        atol=1.0,
+        source=f"Fig. 3 B, losses of 1.8e-5 and 2.5e-5 in {CODE}; the tolerance of one order of "
+        "magnitude is our own",
+        shape=("the blocks' loss is at most ten times the LRU's", blocks <= 10 * lru),
     )
 
 
@@ -318,7 +349,7 @@ def about_losses(losses: Losses, high: float) -> Claim:
         [np.log10(losses[n, nu]) for n, nu in printed] or [np.nan],
         atol=1.0,
         shape=("at the largest ν_0 the RNN's loss is over 1000 times the LRU's", worst),
-        source=CODE + ", within 0.2; a shorter training here by default",
+        source=CODE + ", within 0.2",
     )
 
 
@@ -341,7 +372,7 @@ def _draw_losses(ax: Axes, end: xarray.Dataset) -> None:
         ax.errorbar(1 - data.nu_0, data["mean"], data.error, **look)
         ax.plot([1 - nu for nu in known], list(known.values()), ":", color=color, lw=1.0)
     ax.plot([], [], ":", color="0.4", lw=1.0, label="paper")
-    ax.set(xscale="log", yscale="log", xlabel="ν₀", ylabel="final loss", title="A")
+    ax.set(xscale="log", yscale="log", xlabel=r"$\nu_0$", ylabel="final loss", title="A")
     ax.invert_xaxis()
     ax.set_xticks([1 - nu for nu in nus], [f"{nu:g}" for nu in nus])
     ax.minorticks_off()
@@ -354,11 +385,13 @@ def _draw_students(ax: Axes, end: xarray.Dataset) -> None:
     means = dict(zip(map(str, at_high.student.values), at_high["mean"].values, strict=True))
     shown = [name for name in RATES if name in means]
     rows = np.arange(len(shown))
-    ax.barh(rows, [means[n] for n in shown], color=[LOOKS[name]["color"] for name in shown])
-    ax.plot([PRINTED[n].get(high, np.nan) for n in shown], rows, "kD")
+    for row, name in zip(rows, shown, strict=True):
+        ax.plot(means[name], row, "o", color=LOOKS[name]["color"], markersize=7)
+    ax.plot([PRINTED[n].get(high, np.nan) for n in shown], rows, "kD", mfc="none", label="paper")
     ax.set_yticks(rows, shown)
-    ax.set(xscale="log", xlabel="final loss", title=f"B  ν₀ = {high:g} (◆ paper)")
-    ax.invert_yaxis()
+    ax.set(xscale="log", xlabel="final loss", title=rf"B  $\nu_0 = {high:g}$")
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.legend(loc="upper left")
 
 
 def _draw_curves(ax: Axes, dataset: xarray.Dataset, end: xarray.Dataset) -> None:
@@ -369,7 +402,7 @@ def _draw_curves(ax: Axes, dataset: xarray.Dataset, end: xarray.Dataset) -> None
         data = dataset.loss.isel(case=case, rate=at)
         x, y = data["update"].values[1:], data.isel(update=slice(1, None))
         study.figure.band(ax, x, y, "seed", label=name, **LOOKS[name])
-    ax.set(yscale="log", xlabel="update", ylabel="loss", title="at the best learning rate")
+    ax.set(yscale="log", xlabel="update", ylabel="loss", title="C  at the best learning rate")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
@@ -390,10 +423,7 @@ EXPERIMENT = Paper(
     full={
         "nus": (0.36, 0.68, 0.84, 0.92, 0.96, 0.98, 0.99),
         "ablated": ("block diagonal", "more neurons", "complex diagonal", "with γ"),
-        "batch_size": 128,
         "num_rates": 7,
-        "num_updates": 10000,
-        "num_evaluations": 100,
         "num_seeds": 10,
     },
     doc=__doc__,
@@ -409,7 +439,10 @@ EXPERIMENT = Paper(
         "The authors initialise γ of the students with a plain λ from its real part; here it is "
         "√(1 - |λ|²), as in the LRU.",
         "The final loss of the dense RNN depends on the batch, and so on the noise of its "
-        "gradient: compare --batch_size=0.",
+        "gradient, and on the number of updates. At ν_0 = 0.99 it was 5 after 4,000 updates on "
+        "batches of 16 (two learning rates); at the paper's 10,000 on batches of 128 it is below "
+        "1e-3, where the authors' plot has 0.4. Which of the teacher, the three seeds and the code "
+        "makes the difference was not tested.",
         "The code's mean over seeds leaves out runs that diverged. Here a learning rate at which a "
         "run diverged is never the best.",
     ),

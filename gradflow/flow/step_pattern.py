@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from gradflow.cell import Carry, Cell, Params, whole_carry
@@ -52,17 +51,24 @@ class Step(NamedTuple):
         return cls(cell, tuple(shapes), tree)
 
     def __call__(self, s: Array, params: Params, x: Any) -> Array:
-        carry = ravel_pytree(self.arguments(jnp.zeros)[0])[1](s)
-        return whole_carry(self.cell.step(params, carry, x)[0])
+        # What `ravel_pytree` returns would run a program of its own for each set of shapes.
+        like, tree = jax.tree.flatten(self.arguments(jax.ShapeDtypeStruct)[0])
+        ends = np.cumsum([math.prod(leaf.shape) for leaf in like])
+        parts = jnp.split(s, ends[:-1])
+        leaves = [
+            p.reshape(leaf.shape).astype(leaf.dtype) for p, leaf in zip(parts, like, strict=True)
+        ]
+        return whole_carry(self.cell.step(params, jax.tree.unflatten(tree, leaves), x)[0])
 
     def arguments(self, make: Callable[..., Array]) -> Any:
         """Returns the carry, the parameters and the input, with leaves made by shape and type."""
         return jax.tree.unflatten(self.tree, [make(one.shape, one.dtype) for one in self.leaves])
 
-    def flat_zeros(self) -> tuple[Array, Params, Any]:
+    def flat_zeros(self) -> tuple[np.ndarray, Params, Any]:
         """Returns arguments to be called with."""
-        carry, params, x = self.arguments(jnp.zeros)
-        return whole_carry(carry), params, x
+        carry, params, x = self.arguments(np.zeros)
+        flat = jax.eval_shape(whole_carry, carry)
+        return np.zeros(flat.shape, flat.dtype), params, x
 
     def at_random(self, function: Callable[..., Array], num_points: int) -> np.ndarray:
         """Evaluates a function of the step's arguments at points in general position.
@@ -87,7 +93,7 @@ class Step(NamedTuple):
         with jax.ensure_compile_time_eval():
             random = np.random.default_rng(0)
             frequencies = random.uniform(1, 100, (num_points, len(self.leaves)))
-            return np.asarray(jax.jit(partial(jax.lax.map, one))(jnp.asarray(frequencies)))
+            return np.asarray(jax.jit(partial(jax.lax.map, one))(frequencies))
 
 
 @lru_cache(maxsize=256)

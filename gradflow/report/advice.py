@@ -4,19 +4,21 @@ A change of trained parameters changes what the network computes: it is where tr
 A change of the cell, or of its initialisation, is measured at initialisation.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
 
 from gradflow import flow
-from gradflow.cell import Cell, Params
-from gradflow.cells import resolve
+from gradflow.cell import Params, param_shapes
 from gradflow.interop import Layer
+from gradflow.report.copies import Copy, median_curves
 from gradflow.report.losses import Batch, in_reading_order
-from gradflow.report.measuring import call_of_norms, log_norms, median_over_runs
-from gradflow.report.programs import Call, in_float32
+from gradflow.report.measuring import affordable, median_over_runs
+from gradflow.report.programs import in_float32
+from gradflow.report.widths import widened_params
 from gradflow.spec import parse_spec
 
 if TYPE_CHECKING:
@@ -103,57 +105,90 @@ def _orthogonal(W: np.ndarray) -> np.ndarray:
     return left @ right
 
 
-def measure_changes(
-    layer: Layer, batch: Batch, before: "xarray.Dataset", needed_lag: int
+def copies(layers: Sequence[Layer], batches: Sequence[Batch]) -> list[list[tuple[Change, Copy]]]:
+    """Returns every change of each layer with the changed copy.
+
+    Args:
+      layers: The layers.
+      batches: Their inputs, which may have been widened (`gradflow.report.widths`).
+    """
+    found = []
+    for layer, batch in zip(layers, batches, strict=True):
+        (x,) = in_reading_order(layer, batch, batch.inputs)
+        # In float32, at half the cost: orders of magnitude are compared here.
+        x = x[:MOST_SEQUENCES].astype(np.float32)
+        found.append(
+            [(one, _copy(layer, one, x, batch.lengths)) for one in changes(layer, x.shape[1])]
+        )
+    return found
+
+
+def _copy(layer: Layer, change: Change, x: np.ndarray, lengths: np.ndarray) -> Copy:
+    changed, width = replace(layer, spec=change.spec), x.shape[-1]
+    cell = replace(changed, input_size=width).cell
+
+    def params() -> Params:
+        found = change.params
+        if found is None:  # by the size that the layer really has, on which the law depends
+            found = changed.cell.init(jax.random.key(0))
+        return in_float32(widened_params(found, width))
+
+    count = affordable(cell, param_shapes(cell), x)
+    return Copy(cell, params, x[:count], lengths[:count])
+
+
+def measure_changes(layers: Sequence[Layer], batches: Sequence[Batch]) -> "xarray.Dataset":
+    """Applies every change to a copy of each layer, and measures the norms again.
+
+    Args:
+      layers: The layers.
+      batches: Their inputs, which may have been widened (`gradflow.report.widths`).
+
+    Returns:
+      A dataset with, for layer 0 and so on, ``layer0_change_kind`` and ``layer0_change_curve``, the
+      median over sequences of the log norm by lag; of the dimensions ``layer0_change`` and
+      ``layer0_lag``.
+    """
+    import xarray
+
+    tried = copies(layers, batches)
+    most = max(map(len, tried))
+    # The same change of different layers side by side: it takes about as long on each device.
+    places = [(i, j) for j in range(most) for i, own in enumerate(tried) if j < len(own)]
+    curves = dict(zip(places, median_curves([tried[i][j][1] for i, j in places]), strict=True))
+    arrays, coords = {}, {}
+    for i, own in enumerate(tried):
+        change, lag = f"layer{i}_change", f"layer{i}_lag"
+        coords[change] = [one.name for one, _ in own]
+        arrays[f"{change}_kind"] = (change, [one.kind for one, _ in own])
+        arrays[f"{change}_curve"] = (
+            (change, lag),
+            np.stack([curves[i, j] for j in range(len(own))]),
+        )
+    return xarray.Dataset(arrays, coords)
+
+
+def judged(
+    changed: "xarray.Dataset", before: "xarray.Dataset", needed_lag: int
 ) -> "xarray.Dataset":
-    """Applies every change to a copy of the layer, and measures the norms again.
+    """Returns the horizons and the norms at the needed lag, before and after each change.
+
+    Args:
+      changed: ``change_kind`` and ``change_curve`` of a layer, from `measure_changes`.
+      before: What `measure_layer` found.
+      needed_lag: The lag that the task needs.
 
     Returns:
       A dataset with the dimension change, and variables kind, horizon, horizon_before, log_norm and
       log_norm_before at the needed lag, all medians over the sequences.
     """
-    import xarray
-
-    x = _inputs(layer, batch)
-    old = median_over_runs(before.log_norm.values)
-    tried = list(changes(layer, x.shape[1]))
-    curves = [
-        median_over_runs(
-            log_norms(*_cell_and_params(layer, one), x, batch.lengths, at_most=MOST_SEQUENCES)
-        )
-        for one in tried
-    ]
-    return xarray.Dataset(
-        {
-            "change_kind": ("change", [change.kind for change in tried]),
-            "change_horizon": ("change", [float(flow.horizons(curve)) for curve in curves]),
-            "change_log_norm": ("change", [float(curve[needed_lag]) for curve in curves]),
-            "horizon_before": ((), float(flow.horizons(old))),
-            "log_norm_before": ((), float(old[needed_lag])),
-        },
-        coords={"change": [change.name for change in tried]},
+    old, curves = median_over_runs(before.log_norm.values), changed.change_curve.values
+    return changed[["change_kind"]].assign(
+        change_horizon=("change", [float(flow.horizons(curve)) for curve in curves]),
+        change_log_norm=("change", curves[:, needed_lag].astype(float)),
+        horizon_before=float(flow.horizons(old)),
+        log_norm_before=float(old[needed_lag]),
     )
-
-
-def calls(layer: Layer, batch: Batch) -> list[Call]:
-    """Returns what measures the changes of a layer."""
-    x = _inputs(layer, batch)
-    return [
-        call_of_norms(*_cell_and_params(layer, one), x, batch.lengths, at_most=MOST_SEQUENCES)
-        for one in changes(layer, x.shape[1])
-    ]
-
-
-def _inputs(layer: Layer, batch: Batch) -> np.ndarray:
-    """In float32, at half the cost: orders of magnitude are compared here."""
-    (x,) = in_reading_order(layer, batch, batch.inputs)
-    return x.astype(np.float32)
-
-
-def _cell_and_params(layer: Layer, change: Change) -> tuple[Cell, Params]:
-    cell = resolve(change.spec)(layer.input_size, layer.hidden_size)
-    params = cell.init(jax.random.key(0)) if change.params is None else change.params
-    return cell, in_float32(params)
 
 
 def helps(log_before: float, log_after: float) -> bool:

@@ -19,6 +19,16 @@ FORMATS = {  # largest number and smallest above zero
 }
 
 
+FINE = (
+    "The flow is fine: if the loss does not fall, the reason is elsewhere, such as in the targets, "
+    "the data or the learning rate."
+)
+"""The conclusion where reach, credit, state and readout are good."""
+
+BLOCKED = "The flow through this layer is fine: what reads its outputs blocks the gradient."
+"""The conclusion where the gradient would arrive, but the loss does not depend on the layer."""
+
+
 def findings(data: "xarray.Dataset", needed_lag: int) -> tuple[Finding, ...]:
     """Reach, credit, state and readout of a layer, and what else has to be known."""
     always = [reach(data, needed_lag), credit(data), state(data), readout(data)]

@@ -5,6 +5,7 @@ reverse is the last real step of the model. Matrices of whole sequences cost tim
 the cube of the size, and are measured for as many sequences as a budget allows.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,12 +57,18 @@ def measure_layer(
 
     steps = int(batch.lengths.max())
     settings = _settings(layer, steps)
-    whole, each = (program(*args) for program, args in calls(layer, batch, gradients))
+    (of_longest, given), (of_each, all_given) = calls(layer, batch, gradients)
     x, g = in_reading_order(layer, batch, batch.inputs, gradients)
-    norms = log_norms(layer.cell, layer.params, x, batch.lengths)
-    arrays: Arrays = {"log_norm": (("norm_run", "lag"), norms)}
-    arrays |= _of_matrices(whole) | _of_vectors(each, batch.lengths)
-    arrays |= of_states(each["outputs"], batch.lengths) | of_weights(layer.params)
+    whole = of_longest(*given)
+    # Eigenvalues keep one core busy for seconds, and a compiled program hardly more than one.
+    with ThreadPoolExecutor(1) as beside:
+        eigenvalues = beside.submit(_eigenvalues, whole["jacobians"])
+        weights = beside.submit(of_weights, layer.params)
+        each = of_each(*all_given)
+        norms = log_norms(layer.cell, layer.params, x, batch.lengths)
+        arrays: Arrays = {"log_norm": (("norm_run", "lag"), norms)}
+        arrays |= _of_matrices(whole, eigenvalues.result()) | _of_vectors(each, batch.lengths)
+        arrays |= of_states(each["outputs"], batch.lengths) | weights.result()
     arrays["output_gradient"] = (("unit",), np.abs(g).sum(axis=(0, 1)))
     arrays["input_deviation"] = (("step",), _deviation(x))
     coords = {
@@ -100,37 +107,40 @@ def calls(
 
 
 def log_norms(
-    cell: Cell,
-    params: Params,
-    x: Float[np.ndarray, "n t input"],
-    lengths: np.ndarray,
-    *,
-    at_most: int = MOST_SEQUENCES,
+    cell: Cell, params: Params, x: Float[np.ndarray, "n t input"], lengths: np.ndarray
 ) -> Float[np.ndarray, "runs lags"]:
     """Measures log ‖∂h_T/∂h_k‖ by lag, with T the last real step, of as many as the budget allows.
 
     NaN at lags beyond the start of a sequence.
     """
-    program, args = call_of_norms(cell, params, x, lengths, at_most=at_most)
-    found = program(*args)
-    for row, length in zip(found, lengths, strict=False):
-        padding = x.shape[1] - length
-        row[:] = np.append(row[padding:], np.full(padding, np.nan))
-    return found
+    program, args = call_of_norms(cell, params, x, lengths)
+    return from_lag_0(program(*args), lengths)
 
 
-def call_of_norms(
-    cell: Cell, params: Params, x: np.ndarray, lengths: np.ndarray, *, at_most: int = MOST_SEQUENCES
-) -> Call:
-    """Returns what measures the norms of as many sequences as the budget allows.
+def from_lag_0(
+    found: Float[np.ndarray, "runs lags"], lengths: np.ndarray
+) -> Float[np.ndarray, "runs lags"]:
+    """Moves norms, of which the padded steps come first, so that the first one is at lag 0."""
+    moved = np.full_like(found, np.nan)
+    for row, norms, length in zip(moved, found, lengths, strict=False):
+        row[: length + 1] = norms[found.shape[1] - 1 - length :]
+    return moved
+
+
+def call_of_norms(cell: Cell, params: Params, x: np.ndarray, lengths: np.ndarray) -> Call:
+    """Returns what measures the norms of as many sequences as the budget allows."""
+    count = affordable(cell, params, x)
+    return program_of_runs(programs.norms, interned(cell)), (params, x[:count], lengths[:count])
+
+
+def affordable(cell: Cell, params: Params, x: Float[np.ndarray, "n t input"]) -> int:
+    """Returns for how many sequences the budget allows to measure norms.
 
     In float32 the budget is half as large: orders of magnitude are wanted there.
     """
     budget, least = (BUDGET, 2) if x.dtype == np.float64 else (BUDGET / 2, 1)
-    affordable = int(max(least, budget // _operations(cell, params, x.shape[1])))
-    count = min(affordable, at_most, len(x))
-    program = program_of_runs(programs.norms, interned(cell))
-    return program, (params, x[:count], lengths[:count])
+    count = int(max(least, budget // _operations(cell, params, x.shape[1])))
+    return min(count, MOST_SEQUENCES, len(x))
 
 
 def median_over_runs(curves: Float[np.ndarray, "runs lags"]) -> Float[np.ndarray, " lags"]:
@@ -159,12 +169,12 @@ def _settings(layer: Layer, steps: int) -> Settings:
     return Settings(lags, tuple(int(row) for row in rows))
 
 
-def _of_matrices(found: dict[str, Any]) -> Arrays:
+def _of_matrices(found: dict[str, Any], eigenvalues: np.ndarray) -> Arrays:
     arrays: Arrays = {
         "log_singular_value": (("spectrum_lag", "index"), found["values"]),
         "log_norm_map": (("later", "earlier"), found["map"]),
         "lyapunov_exponent": (("exponent",), found["exponents"]),
-        "eigenvalue": (("place", "entry", "part"), _eigenvalues(found["jacobians"])),
+        "eigenvalue": (("place", "entry", "part"), eigenvalues),
     }
     if "paths" in found:
         arrays["steps_by_path"] = (("path", "lag"), found["paths"])

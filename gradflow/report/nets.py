@@ -11,9 +11,10 @@ from gradflow import study
 from gradflow.interop import Layer, Net
 from gradflow.paths import user_path
 from gradflow.report import advice as changed
-from gradflow.report import measuring
+from gradflow.report import copies, measuring
 from gradflow.report.losses import Batch, in_reading_order, output_gradients
 from gradflow.report.programs import Call, compile_together
+from gradflow.report.widths import shared_widths, widened
 
 if TYPE_CHECKING:
     import xarray
@@ -53,12 +54,24 @@ def diagnose_net(
             f"Expected a recurrent layer with inputs, got none; not imported: {missing}. Give "
             "inputs of the whole model with --sample."
         )
-    gradients = output_gradients(net, batches, loss)
-    _compile(layers, batches, gradients, advice)
+    gradients, widths = output_gradients(net, batches, loss), shared_widths(layers)
+    wide = [widened(layer, batches[layer.name], widths[layer.name]) for layer in layers]
+    given = [(*one, gradients[layer.name]) for one, layer in zip(wide, layers, strict=True)]
+    inputs = [batch for _, batch in wide]
+    _compile(layers, given, advice)
+    found = [
+        once(f"layer={layer.name}", partial(measuring.measure_layer, *one))
+        for layer, one in zip(study.progress(layers, "layers"), given, strict=True)
+    ]
+    measure = partial(changed.measure_changes, layers, inputs)
+    tried = once("changes", measure) if advice else None
     parts = []
-    for number, layer in enumerate(study.progress(layers, "layers")):
-        given = batches[layer.name], gradients[layer.name]
-        part = once(f"layer={layer.name}", partial(_measure, layer, *given, needed_lag, advice))
+    for number, (layer, own) in enumerate(zip(layers, found, strict=True)):
+        longest = int(batches[layer.name].lengths.max())
+        needed = min(needed_lag or longest, longest)
+        if tried is not None:
+            own = own.merge(changed.judged(layer_data(tried, f"layer{number}_"), own, needed))
+        part = own.assign({"needed_lag": needed, **_facts(layer)})
         names = {str(n): f"layer{number}_{n}" for n in {*part.variables, *part.dims}}
         parts.append(part.rename(names).drop_attrs())
     unmeasured = {layer.name: "no inputs are known" for layer in net.layers if layer not in layers}
@@ -68,32 +81,30 @@ def diagnose_net(
     )
 
 
+def layer_data(dataset: "xarray.Dataset", prefix: str) -> "xarray.Dataset":
+    """Returns the variables of one layer without the prefix of their names."""
+    own = dataset[[name for name in dataset.variables if str(name).startswith(prefix)]]
+    names = {str(n): str(n).removeprefix(prefix) for n in {*own.variables, *own.dims}}
+    return own.rename(names)
+
+
 def _compile(
-    layers: Sequence[Layer],
-    batches: Mapping[str, Batch],
-    gradients: Mapping[str, np.ndarray],
-    advice: bool,
+    layers: Sequence[Layer], given: Sequence[tuple[Layer, Batch, np.ndarray]], advice: bool
 ) -> None:
     """Compiles all that will run, on all cores."""
     calls: list[Call] = []
-    for layer in layers:
-        batch = batches[layer.name]
-        calls += measuring.calls(layer, batch, gradients[layer.name])
-        (x,) = in_reading_order(layer, batch, batch.inputs)
-        calls.append(measuring.call_of_norms(layer.cell, layer.params, x, batch.lengths))
-        calls += changed.calls(layer, batch) if advice else []
+    for wide, batch, gradients in given:
+        calls += measuring.calls(wide, batch, gradients)
+        (x,) = in_reading_order(wide, batch, batch.inputs)
+        calls.append(measuring.call_of_norms(wide.cell, wide.params, x, batch.lengths))
+    if advice:
+        tried = changed.copies(layers, [batch for _, batch, _ in given])
+        calls += copies.calls([copy for own in tried for _, copy in own])
     compile_together(calls)
 
 
-def _measure(
-    layer: Layer, batch: Batch, gradient: np.ndarray, needed_lag: int | None, advice: bool
-) -> "xarray.Dataset":
-    found = measuring.measure_layer(layer, batch, gradient)
-    longest = int(batch.lengths.max())
-    needed = min(needed_lag or longest, longest)
-    if advice:
-        found = found.merge(changed.measure_changes(layer, batch, found, needed))
-    facts = {
+def _facts(layer: Layer) -> dict[str, str]:
+    return {
         "name": layer.name,
         "cell": layer.spec,
         "sizes": f"{layer.input_size} inputs, {layer.hidden_size} units",
@@ -102,7 +113,6 @@ def _measure(
         "convention": layer.convention,
         "note": layer.note or "none",
     }
-    return found.assign({"needed_lag": needed, **facts})
 
 
 def _digest(net: Net) -> str:

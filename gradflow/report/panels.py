@@ -36,7 +36,9 @@ def _band(label: str, x: np.ndarray, values: np.ndarray) -> Line:
     values = gaps(values)
     keep = np.isfinite(values).any(axis=0)
     low, middle, high = (np.full(len(x), np.nan) for _ in range(3))
-    low[keep], middle[keep], high[keep] = np.nanquantile(values[:, keep], (0.1, 0.5, 0.9), axis=0)
+    if keep.any():  # of no step at all NumPy returns no quantiles
+        quantiles = np.nanquantile(values[:, keep], (0.1, 0.5, 0.9), axis=0)
+        low[keep], middle[keep], high[keep] = quantiles
     return Line(label, np.asarray(x), middle, low, high)
 
 

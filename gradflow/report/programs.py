@@ -101,6 +101,12 @@ def program_of_runs(function: Callable[..., Any], cell: Cell) -> Program:
     return Program(over_runs)
 
 
+@functools.lru_cache(maxsize=256)
+def program_of_copies(function: Callable[..., Any], cell: Cell) -> Program:
+    """Makes that of a function of (cell, params, *arrays), all with an axis of runs."""
+    return Program(map_runs(partial(function, cell)))
+
+
 def carry_size(cell: Cell) -> int:
     """Returns the number of entries of a cell's carry."""
     return jax.eval_shape(lambda: ravel_pytree(cell.initial_carry())[0]).size
@@ -182,10 +188,7 @@ def vectors(cell: Cell, params: Params, x: Array, g: Array, length: Array) -> di
 
     The loss is L = Σ_t ⟨g_t, h_t⟩, whose gradient with respect to the outputs is g.
     """
-
-    def loss(outputs: Array) -> Array:
-        return jnp.sum(outputs * g)
-
+    loss = lambda outputs: jnp.sum(outputs * g)  # noqa: E731
     given: dict[str, Any] = {"cell": cell, "params": params, "inputs": x, "lengths": length}
     trajectory = unroll(cell, params, x, lengths=length)
     parts = jnp.stack(jax.tree.leaves(flow.components(loss=loss, **given)))

@@ -72,10 +72,13 @@ def captured_batches(
       ValueError: If the model cannot be run, or the lengths do not fit.
     """
     if net.capture is None:
+        alone = (
+            f"the source, {net.framework}, has parameters alone; load the model in Python and call "
+            "gradflow.report.diagnose(model, sample=...)"
+        )
         raise ValueError(
-            f"Expected a model that can be run on a sample, but the source, {net.framework}, has "
-            "parameters alone. Load the model in Python and call gradflow.report.diagnose(model, "
-            "sample=...), or use --inputs."
+            f"Expected a model that can be run on a sample, but {net.note or alone}. Or use "
+            "--inputs without --sample."
         )
     return _batches(feed(net, net.capture(sample)), lengths)
 

@@ -9,6 +9,7 @@ from gradflow import study
 from gradflow.flow.summary import HORIZON
 from gradflow.report import findings as found
 from gradflow.report.measuring import median_over_runs
+from gradflow.report.nets import layer_data
 from gradflow.report.page import worst
 from gradflow.report.panels import panels
 from gradflow.report.parts import Finding, Report, Section
@@ -24,13 +25,7 @@ FACTS = ("cell", "sizes", "direction", "verification", "convention", "note")
 
 def layers_data(dataset: "xarray.Dataset") -> list["xarray.Dataset"]:
     """Returns what was measured of each layer, under the names that `measure_layer` gives."""
-    return [_layer_data(dataset, f"layer{i}_") for i in range(int(dataset.attrs["num_layers"]))]
-
-
-def _layer_data(dataset: "xarray.Dataset", prefix: str) -> "xarray.Dataset":
-    own = dataset[[name for name in dataset.variables if str(name).startswith(prefix)]]
-    names = {str(n): str(n).removeprefix(prefix) for n in {*own.variables, *own.dims}}
-    return own.rename(names)
+    return [layer_data(dataset, f"layer{i}_") for i in range(int(dataset.attrs["num_layers"]))]
 
 
 def sections(dataset: "xarray.Dataset") -> tuple[Section, ...]:
@@ -45,7 +40,7 @@ def _section(data: "xarray.Dataset") -> Section:
         all_found = (*all_found, found.advice(data, needed))
     return Section(
         name=str(data.name.values),
-        summary=" ".join(one.sentence for one in _leading(all_found)),
+        summary=_summary(all_found),
         level=worst([one.level for one in all_found[:4]]),
         facts=tuple((name, str(data[name].values)) for name in FACTS),
         findings=all_found,
@@ -54,12 +49,23 @@ def _section(data: "xarray.Dataset") -> Section:
     )
 
 
-def _leading(findings: tuple[Finding, ...]) -> list[Finding]:
-    """What the summary of a layer says: its reach, and the worst of credit, state and readout."""
-    reach, *others = findings[:4]
+def _summary(findings: tuple[Finding, ...]) -> str:
+    """What a layer comes to: its reach, the worst of credit, state and readout, and what follows.
+
+    Where the gradient arrives, the summary says so, and that the reason for a loss that does not
+    fall has to be looked for elsewhere.
+    """
+    reach, credit, state, readout = findings[:4]
+    if reach.level != "good":
+        return reach.sentence
+    if readout.level == "bad" and state.level != "bad":  # no step has credit then
+        return f"{reach.sentence} {readout.sentence} {found.BLOCKED}"
+    others = [credit, state, readout]
     level = worst([one.level for one in others])
-    is_bad = reach.level == "good" and level in ("bad", "warning")
-    return [reach, *(one for one in others if is_bad and one.level == level)][:2]
+    if level in ("bad", "warning"):
+        worst_one = next(one for one in others if one.level == level)
+        return f"{reach.sentence} {worst_one.sentence}"
+    return f"{reach.sentence} {found.FINE}"
 
 
 def rows(dataset: "xarray.Dataset") -> list[dict[str, str]]:

@@ -180,17 +180,21 @@ _MEASURE_LSTM = jax.jit(partial(flow.log_norms, _LSTM))
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**31))
-def test_tanh_is_bounded_by_the_norm_of_its_weights(seed):
+def test_norms_are_bounded_by_the_weights_and_the_largest_slope(seed):
+    """Pascanu 2013, section 2: ‖∂h_T/∂h_k‖ <= (γ ‖W_h‖)^(T-k), γ the activation's largest slope."""
     params = _INIT_RNN(jax.random.key(seed))
     inputs = jax.random.normal(jax.random.key(seed + 1), (8, 2))
-    log_norms = _MEASURE_RNN(params, inputs)
-    bound = np.arange(9) * np.log(np.linalg.norm(params["W_h"], ord=2))
-    assert (np.asarray(log_norms) <= bound + 1e-12).all()
+    for gamma, measure in _MEASURE_RNN.items():
+        bound = np.arange(9) * np.log(gamma * np.linalg.norm(params["W_h"], ord=2))
+        assert (np.asarray(measure(params, inputs)) <= bound + 1e-12).all()
 
 
-_RNN = rnn(2, 5, recurrent_init="normal")
-_INIT_RNN = jax.jit(_RNN.init)
-_MEASURE_RNN = jax.jit(partial(flow.log_norms, _RNN))
+_RNNS = {
+    gamma: rnn(2, 5, recurrent_init="normal", activation=activation)
+    for gamma, activation in ((1.0, "tanh"), (0.25, "sigmoid"))
+}
+_INIT_RNN = jax.jit(_RNNS[1.0].init)
+_MEASURE_RNN = {gamma: jax.jit(partial(flow.log_norms, cell)) for gamma, cell in _RNNS.items()}
 
 
 def test_the_constant_error_carousel_carries_the_cell_state_unchanged(key):

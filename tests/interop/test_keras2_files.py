@@ -1,13 +1,20 @@
 """Files of Keras 2, written here in their documented layout, against references in NumPy."""
 
 import json
+import os
 
 import h5py
 import numpy as np
 import pytest
-from foreign import keras_gru, keras_lstm, random_inputs
+from foreign import T, keras_gru, keras_lstm, random_inputs
 
 import gradflow
+from gradflow.report.samples import captured_batches
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+# Keras itself converts its variables in a way that NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 H, SIZE = 3, 2
 RANDOM = np.random.default_rng(11)
@@ -137,6 +144,86 @@ def test_a_whole_model_of_keras_2(tmp_path):
         )
     assert rnn.fed_by == (one.name, two.name) and rnn.direction == "reverse"
     assert rnn.spec == "rnn(activation='relu')"
+
+
+SAVED = {  # what Keras 2 writes beside, and Keras 3 need not understand
+    "kernel_initializer": {
+        "class_name": "VarianceScaling",
+        "config": {"scale": 1.0, "mode": "fan_avg", "distribution": "uniform", "seed": None},
+    },
+    "kernel_regularizer": None,
+    "bias_constraint": None,
+}
+
+
+@pytest.mark.parametrize("form", ["Sequential", "list", "Model"])
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_model_of_keras_2_is_run_on_a_sample(form, is_whole, tmp_path):
+    pytest.importorskip("keras")
+    table = draw(5, SIZE)
+    kernel, lstm = (draw(SIZE, H), draw(H)), (draw(H, 4 * H), draw(H, 4 * H), draw(4 * H))
+    one, two = ((draw(H, 3 * H), draw(H, 3 * H), draw(3 * H)) for _ in range(2))
+    layers = [
+        entry("Embedding", "e", input_dim=5, output_dim=SIZE, batch_input_shape=[None, T]),
+        entry("Dense", "d", units=H, activation="hard_sigmoid", **SAVED),
+        entry("LSTM", "a", units=H, return_sequences=True, recurrent_activation="hard_sigmoid"),
+        entry(
+            "Bidirectional",
+            "b",
+            merge_mode="concat",
+            layer=entry(
+                "GRU",
+                "gru",
+                units=H,
+                return_sequences=True,
+                reset_after=False,
+                implementation=1,
+                **SAVED,
+            ),
+        ),
+    ]
+    config = sequential(*layers)
+    if form == "list":
+        config["config"] = layers
+    if form == "Model":
+        shape = layers[0]["config"].pop("batch_input_shape")
+        layers.insert(0, entry("InputLayer", "x", batch_input_shape=shape))
+        before = [[], *([[[one["config"]["name"], 0, 0, {}]]] for one in layers[:-1])]
+        graph = [
+            {**one, "name": one["config"]["name"], "inbound_nodes": nodes}
+            for one, nodes in zip(layers, before, strict=True)
+        ]
+        ends = {"input_layers": [["x", 0, 0]], "output_layers": [["b", 0, 0]]}
+        config = {"class_name": "Model", "config": {"name": "net", "layers": graph, **ends}}
+    owners = {
+        "e": {"e/embeddings:0": table},
+        "d": {"d/kernel:0": kernel[0], "d/bias:0": kernel[1]},
+        "a": arrays_of("a", *lstm),
+        "b": arrays_of("b/forward_gru", *one) | arrays_of("b/backward_gru", *two),
+    }
+    path = write(tmp_path / "model.h5", owners, config=config if is_whole else None)
+    (tmp_path / "net.json").write_text(json.dumps(config))
+    net = gradflow.load(path, config=None if is_whole else str(tmp_path / "net.json"))
+    tokens = RANDOM.integers(0, 5, (2, T))
+    found = net.capture({"tokens": tokens})
+    dense = hard_sigmoid(table[tokens] @ kernel[0] + kernel[1])
+    np.testing.assert_allclose(found["a"], dense, atol=1e-6)
+    np.testing.assert_allclose(found["b.forward"], net["a"].run(dense), atol=1e-6)
+    np.testing.assert_array_equal(found["b.reverse"], found["b.forward"])
+
+
+def test_what_cannot_be_run_says_why(tmp_path):
+    pytest.importorskip("keras")
+    arrays = draw(SIZE, 4 * H), draw(H, 4 * H), draw(8 * H)
+    owners = {"a": arrays_of("a", *arrays)}
+    config = sequential(entry("CuDNNLSTM", "a", units=H, batch_input_shape=[None, T, SIZE]))
+    net = gradflow.load(write(tmp_path / "model.h5", owners, config=config))
+    with pytest.raises(ValueError, match="that Keras can load, but it raised .*CuDNNLSTM"):
+        net.capture({"x": random_inputs(SIZE)})
+    weights = gradflow.load(write(tmp_path / "weights.h5", owners))
+    assert weights.capture is None
+    with pytest.raises(ValueError, match="no configuration, without which.*--model_config"):
+        captured_batches(weights, {"x": random_inputs(SIZE)}, None)
 
 
 @pytest.mark.parametrize("has_config", [True, False])

@@ -19,6 +19,7 @@ from gradflow import flow
 from gradflow.interop import archives, formats, gates
 from gradflow.interop.net import feed, to_lowest
 from gradflow.interop.torch import pickles
+from gradflow.report.samples import captured_batches
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  (only where PyTorch is installed)
@@ -376,6 +377,84 @@ def scripted(path, model):
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(model), path)
     return path
+
+
+def loaded_script(path, model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.load(scripted(path, model))
+
+
+def test_a_script_in_memory_is_captured_as_its_module_is(tmp_path):
+    model = Tagger()
+    script = loaded_script(tmp_path / "t.pt", model).train()
+    net = gradflow.load(script)
+    assert_same_net(net, gradflow.load(model))
+    tokens = np.random.default_rng(0).integers(0, 5, (2, STEPS))
+    for sample in ({"x": tokens}, {"tokens": tokens, "scale": np.array(2.0)}):
+        expected, found = gradflow.load(model).capture(sample), net.capture(sample)
+        assert set(found) == set(NAMES) and script.training and script.norm.training
+        for name in NAMES:
+            np.testing.assert_array_equal(found[name], expected[name])
+    with pytest.raises(ValueError, match="Expected a sample that the model can run.*tokens, scale"):
+        net.capture({"tokens": array(2, 3), "scale": array(1)})
+
+
+class Outputs(nn.Module):
+    """The outputs of a recurrent module, for those alone cannot be called as a script."""
+
+    def __init__(self, rnn):
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x):
+        return self.rnn(x)[0]
+
+
+@pytest.mark.parametrize("kind", ["rnn_tanh", "rnn_relu", "gru", "lstm"])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_every_kind_of_script_is_captured(kind, batch_first, tmp_path):
+    module = Outputs(made(kind, batch_first=batch_first))
+    net = gradflow.load(loaded_script(tmp_path / "t.pt", module))
+    inputs = array(2, STEPS, INPUT)
+    found = net.capture({"x": inputs if batch_first else inputs.swapaxes(0, 1)})
+    np.testing.assert_array_equal(found["rnn.l0"], inputs)
+
+
+def test_operators_are_as_before_after_a_capture(tmp_path):
+    script = loaded_script(tmp_path / "t.pt", Outputs(made()))
+    inputs = torch.from_numpy(array(STEPS, 2, INPUT))
+    before = script(inputs).detach()
+    with pytest.raises(ValueError, match="Expected a sample that the model can run"):
+        gradflow.load(script).capture({"x": array(2, 2)[..., 0]})
+    assert torch.equal(script(inputs), before)
+    script(inputs).sum().backward()
+    assert script.rnn.weight_hh_l0.grad.abs().max() > 0
+    with pytest.raises(ValueError, match="that can be called, got LSTM, whose forward has several"):
+        gradflow.load(loaded_script(tmp_path / "l.pt", made())).capture({"x": inputs.numpy()})
+
+
+def test_a_traced_cell_has_no_operator_to_observe():
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.cell = nn.GRU(INPUT, HIDDEN), nn.GRUCell(HIDDEN, HIDDEN)
+
+        def forward(self, x):
+            return self.cell(self.rnn(x)[0][-1])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(Loop(), torch.zeros(STEPS, 2, INPUT))
+    found = gradflow.load(traced).capture({"x": array(STEPS, 2, INPUT).astype(np.float32)})
+    assert set(found) == {"rnn.l0"}
+
+
+def test_a_script_in_a_file_is_not_run_and_says_how_to(tmp_path):
+    net = gradflow.load(scripted(tmp_path / "t.pt", made()))
+    assert net.capture is None
+    with pytest.raises(ValueError, match="a TorchScript file is a program, which is not run; if"):
+        captured_batches(net, {"x": array(2, STEPS, INPUT)}, None)
 
 
 def test_two_networks_in_one_checkpoint_have_the_paths_of_their_dictionaries(tmp_path):

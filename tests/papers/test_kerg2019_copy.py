@@ -59,24 +59,32 @@ def test_verdicts_compare_the_losses_with_the_baseline():
     import xarray
 
     baseline = kerg2019_copy.copy(200).baseline
-    losses = np.array([[[3.0, 1.2, 1.05]] * 3, [[3.0, 0.8, 0.3]] * 3, [[3.0, 0.8, 0.7]] * 3])
+    losses = np.array([[3.0, 1.2, 1.05], [3.0, 0.8, 0.3], [3.0, 0.8, 0.7], [3.0, 1.1, 0.95]])
+    names = ["RNN", "RNN-orth", "nnRNN", "LSTM"]
     dataset = xarray.Dataset(
         {
-            "loss": (("length", "net", "seed", "update"), baseline * losses[None]),
-            "log_norm": (("length", "net", "when", "seed", "lag"), np.zeros((1, 3, 2, 3, 4))),
+            "loss": (("length", "net", "seed", "update"), baseline * losses[None, :, None]),
+            "log_norm": (("length", "net", "when", "seed", "lag"), np.zeros((1, 4, 2, 1, 4))),
             "baseline": ("length", [baseline]),
         },
-        coords={"length": [200], "net": ["RNN", "RNN-orth", "nnRNN"], "update": [0, 10, 20]}
-        | {"when": ["start", "end"]},
+        coords={"length": [200], "net": names, "update": [0, 10, 20], "when": ["start", "end"]},
     )
+
+    def verdicts(dataset):
+        return {claim.id: claim.verdict for claim in kerg2019_copy.claims(dataset)}
+
     found = {claim.id: claim for claim in kerg2019_copy.claims(dataset)}
-    assert found["fig2-RNN-200"].verdict == "reproduced"
     assert found["fig2-RNN-orth-200"].verdict == "qualitatively reproduced"
     assert [number.value for number in found["fig2-RNN-orth-200"].measured] == [20, 0.3]
     assert found["fig2-nnRNN-200"].verdict == "not reproduced"
-    dataset["loss"] = dataset.loss * 1.1
-    low = {claim.id: claim for claim in kerg2019_copy.claims(dataset)}
-    assert low["fig2-RNN-200"].verdict == "not reproduced"
+    assert found["fig2-settled-200"].verdict == "reproduced"
+    assert found["fig2-settled-200"].measured[-1].value == 20
+    above = dataset.assign(loss=dataset.loss * 1.1)  # RNN is 16 % above the baseline
+    assert verdicts(above)["fig2-settled-200"] == "not reproduced"
+    # Nothing is learnt: every network stays at the baseline.
+    same = dataset.assign(loss=dataset.loss * 0 + dataset.baseline)
+    assert verdicts(same)["fig2-settled-200"] == "not reproduced"
+    assert "fig2-settled-200" not in verdicts(dataset.isel(net=[0, 1, 2]))
 
 
 def test_an_unknown_network_is_reported():

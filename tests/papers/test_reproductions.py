@@ -2,20 +2,24 @@
 
 import importlib
 
+import bengio1994
+import jax
 import jax.numpy as jnp
 import kerg2019
 import laurent2017
 import numpy as np
+import pascanu2013
 import pytest
 import run
 
-from gradflow import study
-from gradflow.cells import LSTMCarry
+from gradflow import study, unroll
+from gradflow.cells import LSTMCarry, rnn
 
 # Their quick runs train networks or compile many programs: ten seconds to a minute each.
-SLOW = """closed_forms engelken2023_tasks geron2019 gonzalez2025_flows hochreiter1997 kerg2019_copy
-    pascanu2013_order pascanu2013_pathological tallec2018 tallec2018_copy vorontsov2017
-    zucchet2024""".split()
+SLOW = """can2020 closed_forms engelken2023_tasks geron2019 gonzalez2025_flows hochreiter1997
+    kerg2019_copy orvieto2023 pascanu2013_order pascanu2013_pathological pennington2017
+    saxe2014_isometry saxe2014_learning tallec2018 tallec2018_copy vlachas2020
+    vorontsov2017 zucchet2024""".split()
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in run.papers()
 ]
@@ -24,7 +28,7 @@ NAMES = [
 KNOWN = {"table6-1.05_0_0.2", "table6-1.05_0.005_0.2"}
 
 # These measure statistics of finite runs alone.
-WITHOUT_EXACT = {"gonzalez2025", "gonzalez2025_map"}
+WITHOUT_EXACT = {"gonzalez2025", "gonzalez2025_map", "tallec2018", "tallec2018_copy"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,6 +73,35 @@ def test_the_fisher_memory_is_that_of_exact_arithmetic():
         matrix = kerg2019.theta(d, beta, alpha)[:30, :30]
         found = float(kerg2019.fisher_memory(jnp.asarray(matrix)).sum())
         np.testing.assert_allclose(found, exact_memory(matrix), rtol=1e-9)
+
+
+def test_the_fisher_memory_of_a_normal_network_is_1():
+    """So any network of the table, of which all are above 1, remembers more than a normal one."""
+    Q = np.linalg.qr(np.random.default_rng(0).standard_normal((20, 20)))[0]
+    moduli = np.repeat(np.linspace(0.1, 0.9, 10), 2)  # pairs of complex eigenvalues
+    turns = np.kron(np.eye(10), [[0.6, -0.8], [0.8, 0.6]])
+    memory = kerg2019.fisher_memory(jnp.asarray(Q @ (moduli[:, None] * turns) @ Q.T))
+    np.testing.assert_allclose(memory.sum(), 1, rtol=1e-9)
+
+
+def test_the_length_of_a_clipped_step_is_the_rate_times_the_threshold():
+    """Algorithm 1 of Pascanu 2013, from the wall, where a plain step is longer than 1."""
+    start = np.array([5.0, -2.6123])
+    plain, clipped = (pascanu2013.descend(start, 50, clip, 1) for clip in (False, True))
+    assert np.linalg.norm(plain[1] - plain[0]) > 0.1
+    bound = pascanu2013.LEARNING_RATE * pascanu2013.THRESHOLD
+    np.testing.assert_allclose(np.linalg.norm(clipped[1] - clipped[0]), bound, rtol=1e-9)
+
+
+def test_the_gradient_through_a_latch_is_a_power_of_its_slope():
+    w = np.array([1.25, 2.0])
+    for one, slope in zip(w, bengio1994.slopes(w), strict=True):
+        params = bengio1994.latch(jnp.asarray(one))
+        x = bengio1994.settled(jnp.asarray(one), jnp.zeros(()), 2000)
+        end = lambda x, params=params: unroll(  # noqa: E731
+            rnn(1, 1), params, jnp.zeros((20, 1)), carry=x[None]
+        ).outputs[-1, 0]
+        np.testing.assert_allclose(jax.grad(end)(x), slope**20, rtol=1e-9)
 
 
 @pytest.mark.parametrize("net", laurent2017.NETS)

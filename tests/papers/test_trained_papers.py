@@ -23,6 +23,34 @@ def test_omega_equals_equation_9():
     np.testing.assert_allclose(measured, exact, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("init", "rates", "verdicts"),
+    [
+        ("basic", (0.0, 0.0, 1.0), ("reproduced", "reproduced")),
+        ("basic", (0.0, 0.2, 0.6), ("qualitatively reproduced", "reproduced")),
+        ("basic", (0.0, 0.4, 0.8), ("reproduced", "not reproduced")),
+        ("basic", (0.0, 0.0, 0.0), ("not reproduced", "not reproduced")),
+        ("smart", (0.0, 0.6, 0.8), ("reproduced", "reproduced")),
+        ("smart", (0.0, 0.0, 0.6), ("qualitatively reproduced", "not reproduced")),
+    ],
+)
+def test_verdicts_on_temporal_order_follow_the_success_rates(init, rates, verdicts):
+    solved = np.where(np.arange(5) < 5 * np.array(rates)[:, None] - 0.1, 1000.0, np.nan)
+    record = xarray.Dataset(
+        {"solved_at": (("init", "length", "method", "seed"), solved[None, None])},
+        coords={
+            "init": [init],
+            "length": [100],
+            "method": list(pascanu2013_order.THREE),
+            "update": [0, 20000],
+        },
+    )
+    found = pascanu2013_order.about_length(record, init, 100)
+    assert tuple(claim.verdict for claim in found) == verdicts
+    source = found[0].reference.source
+    assert "20,000 updates here instead of 5 million" in source and "336,000" in source
+
+
 def test_gradient_is_the_sum_of_its_temporal_components():
     """Pascanu's eq. 3 to 5, as explicit products: Σ_k ∂E/∂h_T (∂h_T/∂h_k) ∂⁺h_k/∂W_h."""
     n, T = 4, 6
@@ -37,6 +65,26 @@ def test_gradient_is_the_sum_of_its_temporal_components():
         total += np.outer(np.asarray(v) @ transport * slope, before[k])
         transport = transport @ (slope[:, None] * W)
     np.testing.assert_allclose(found, total, rtol=1e-12)
+
+
+def test_a_condition_number_must_fall_in_every_network():
+    """σ_1/σ_16 of three networks before and after, and of the one network with k = 75."""
+    logs = np.full((2, 3, 2, 75), np.nan)  # count, seed, when, index
+    falls = np.log(10) * np.array([[5.0, 4.0, 3.0], [2.0, 2.0, 2.5]]).T  # (seed, when)
+    logs[0, :, :, 0], logs[0, :, :, 15] = 0.0, -falls
+    logs[1, 0, :, 0], logs[1, 0, :, 74] = 0.0, -np.log(10) * np.array([52.0, 5.0])
+
+    def verdicts(logs):
+        record = xarray.Dataset(
+            {"log_singular": (("count", "seed", "when", "index"), logs)}, coords={"count": [16, 75]}
+        )
+        claims = [engelken2023.about_condition(record, k, engelken2023.FALLS[k]) for k in (16, 75)]
+        assert [len(claim.measured) for claim in claims] == [5, 3]  # two medians, each network
+        return [claim.verdict for claim in claims]
+
+    assert verdicts(logs) == ["reproduced", "reproduced"]
+    logs[0, 2, 1, 15] = -np.log(10) * 3.5  # the third network gets worse
+    assert verdicts(logs) == ["not reproduced", "reproduced"]
 
 
 def test_flossing_loss_is_the_regulariser_of_the_library():

@@ -1,4 +1,6 @@
-"""The linear teacher and its students: eigenvalues, responses, infinite batch, updates."""
+"""The linear teacher and its students: eigenvalues, responses, the loss of a batch, updates."""
+
+import itertools
 
 import _linear_systems
 import jax
@@ -10,7 +12,6 @@ import zucchet2024_teacher as paper
 
 from gradflow import study, unroll
 from gradflow.train.model import predict
-from gradflow.train.objective import batch_loss
 
 NUS = (0.36, 0.99)
 
@@ -42,14 +43,36 @@ def test_the_teacher_has_the_paper_s_moduli_and_the_matrix_s_angles(nu_0):
 def test_the_teacher_itself_has_loss_zero():
     T, teacher = 30, _linear_systems.sample_teacher(1, 0.9)[0]
     g = _linear_systems.response(teacher, T)
-    for infinite in (True, False):
-        batch = _linear_systems.task_of(g, infinite=infinite).sample(jax.random.key(0), 5)
-        predicted = predict(_linear_systems.student("RNN", 10), dense(teacher), batch.inputs)
-        assert batch_loss("squared", predicted, batch) < 1e-24
-        assert batch_loss("squared", 0 * predicted, batch) > 0.1
+    cell, M = _linear_systems.student("RNN", 10), _linear_systems.expected_correlations(T)
+    assert abs(_linear_systems.loss(cell, jnp.asarray(g), M, dense(teacher))) < 1e-24
+    silent = jax.tree.map(jnp.zeros_like, dense(teacher))
+    assert _linear_systems.loss(cell, jnp.asarray(g), M, silent) > 0.1
 
 
-def test_the_impulse_gives_the_expected_loss_under_white_input():
+def test_the_loss_is_that_of_the_outputs_on_the_batch():
+    """The quadratic form of the impulse response, and its gradient, against running the student."""
+    T, size = 12, 7
+    teacher, other = (_linear_systems.sample_teacher(seed, 0.8)[0] for seed in (1, 2))
+    cell, x = _linear_systems.student("RNN", 10), jax.random.normal(jax.random.key(0), (T, size))
+    g = jnp.asarray(_linear_systems.response(teacher, T))
+
+    def by_outputs(params):
+        outputs = [predict(cell, p, x[..., None]) for p in (params, dense(teacher))]
+        return jnp.mean((outputs[0] - outputs[1]) ** 2) / 2
+
+    M = _linear_systems.correlations(x)
+    found = jax.value_and_grad(lambda p: _linear_systems.loss(cell, g, M, p))(dense(other))
+    wanted = jax.value_and_grad(by_outputs)(dense(other))
+    assert wanted[0] > 0.1
+    # Only without biases, which training leaves at zero, is the output a convolution.
+    for tree in (found[1], wanted[1]):
+        del tree["readout"]["b"], tree["cell"]["b"]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found, wanted
+    )
+
+
+def test_the_expected_loss_is_that_of_the_covariances():
     """E (y - y*)² at every step, from the covariance of both states: P <- M P Mᵀ + N Nᵀ."""
     T, teacher, other = 12, *(_linear_systems.sample_teacher(seed, 0.8)[0] for seed in (1, 2))
     zero = np.zeros((10, 10))
@@ -60,18 +83,12 @@ def test_the_impulse_gives_the_expected_loss_under_white_input():
         P = M @ P @ M.T + np.outer(N, N)
         skip = other.D - teacher.D
         total += c @ P @ c + 2 * skip * (c @ N) + skip**2
-    found = {}
-    for infinite, size in ((True, 1), (False, 20000)):
-        task = _linear_systems.task_of(_linear_systems.response(teacher, T), infinite=infinite)
-        batch = task.sample(jax.random.key(0), size)
-        predicted = predict(_linear_systems.student("RNN", 10), dense(other), batch.inputs)
-        scale = _linear_systems.factor(T, infinite=infinite)
-        found[infinite] = scale * float(batch_loss("squared", predicted, batch))
-        first = jnp.zeros_like(predicted) + batch.inputs * _linear_systems.response(teacher, 1)
-        nothing = float(batch_loss("squared", first, batch))
-        np.testing.assert_allclose(task.baseline, nothing, rtol=1e-9 if infinite else 0.03)
-    np.testing.assert_allclose(found[True], total / (2 * T), rtol=1e-12)
-    np.testing.assert_allclose(found[False], total / (2 * T), rtol=0.03)
+    cell, g = _linear_systems.student("RNN", 10), jnp.asarray(_linear_systems.response(teacher, T))
+    x = jax.random.normal(jax.random.key(0), (T, 20000))
+    moments = _linear_systems.expected_correlations(T), _linear_systems.correlations(x)
+    for M, rtol in zip(moments, (1e-12, 0.03), strict=True):
+        found = _linear_systems.loss(cell, g, M, dense(other))
+        np.testing.assert_allclose(found, total / (2 * T), rtol=rtol)
 
 
 @pytest.mark.parametrize("name", paper.RATES)
@@ -103,27 +120,48 @@ def test_a_student_answers_an_impulse_by_powers_of_its_matrix(name):
         wanted.append((C @ h).real)
         h = A @ h
     wanted[0] += W[-1]
-    x = jnp.zeros((T, 1, 1)).at[0].set(1.0)
-    found = predict(_linear_systems.student(name, units), jax.tree.map(jnp.asarray, params), x)
-    np.testing.assert_allclose(found[:, 0, 0], wanted, rtol=1e-10, atol=1e-12)
-    own = jax.tree.map(jnp.asarray, params["cell"])
-    carries = unroll(_linear_systems.student(name, units), own, x[:, 0]).carries
-    np.testing.assert_array_equal(carries.x[1:], x[:, 0])
+    cell, params = _linear_systems.student(name, units), jax.tree.map(jnp.asarray, params)
+    found = _linear_systems.impulse_response(cell, params, T)
+    np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12)
+    x = jax.random.normal(jax.random.key(0), (T, 1))
+    carries = unroll(cell, params["cell"], x).carries
+    np.testing.assert_array_equal(carries.x[1:], x)
 
 
 def test_updates_are_adam_with_a_cosine_schedule_without_biases():
     rate, N = 0.01, 10
     params = {"cell": {"W_h": jnp.ones(3), "b": jnp.zeros(3)}}
-    transform = paper.adam(N, 1e6, rate)
+    transform = paper.adam(N, rate)
     state, sizes = transform.init(params), []
     for _ in range(N + 1):
-        # Adam's epsilon is 1e-8: without the scale of 1e6 a gradient of 1e-9 moves far less.
-        gradient = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-9), params)
+        gradient = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), params)
         steps, state = transform.update(gradient, state, params)
         assert (steps["cell"]["b"] == 0).all()
         sizes.append(-float(steps["cell"]["W_h"][0]))
     shape = 0.5 * (1 + np.cos(np.pi * np.arange(N + 1) / N))
     np.testing.assert_allclose(sizes, 1e-7 + (rate - 1e-7) * shape, rtol=1e-4)
+
+
+def test_a_killed_training_resumes_with_the_same_losses(tmp_path, monkeypatch):
+    config = paper.EXPERIMENT.resolve({}, quick=True)
+    whole = paper.train(config, "LRU", 0.36, None)
+    fit = paper.fit
+
+    def killed(*arguments, **options):
+        yield from itertools.islice(fit(*arguments, **options), 3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(paper, "fit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        paper.train(config, "LRU", 0.36, tmp_path)
+    monkeypatch.setattr(paper, "fit", fit)
+    xarray.testing.assert_identical(paper.train(config, "LRU", 0.36, tmp_path), whole)
+    assert whole.loss.sizes == {"rate": config.num_rates, "seed": 2, "update": 5}
+    assert np.isfinite(whole.loss[:, :, 1:]).all() and np.isnan(whole.loss[:, :, 0]).all()
+    # All learning rates begin with the same network and see the same batches.
+    one = paper.EXPERIMENT.resolve({"num_updates": 4}, quick=True)
+    first = paper.train(one, "LRU", 0.36, None).loss.isel(update=1).values
+    np.testing.assert_allclose(first, first[:1] * np.ones((config.num_rates, 1)), rtol=1e-12)
 
 
 def test_the_best_rate_has_the_least_mean_and_no_diverged_run():

@@ -7,9 +7,10 @@ from gradflow import flow
 from gradflow.cells import resolve
 from gradflow.interop import Layer
 from gradflow.report import advice
-from gradflow.report.advice import KEPT, NEW, changes, helps, measure_changes
+from gradflow.report.advice import KEPT, NEW, changes, helps, judged, measure_changes
 from gradflow.report.losses import Batch
 from gradflow.report.measuring import measure_layer
+from gradflow.report.nets import layer_data
 
 STEPS = 12
 
@@ -82,7 +83,7 @@ def test_changes_are_measured_again(monkeypatch):
     x = np.random.default_rng(0).normal(size=(2, STEPS, 2))
     batch = Batch(x, np.full(2, STEPS))
     before = measure_layer(one, batch, np.ones((2, STEPS, 4)))
-    found = measure_changes(one, batch, before, STEPS)
+    found = judged(layer_data(measure_changes([one], [batch]), "layer0_"), before, STEPS)
     assert found.change.values.tolist() == [change.name for change in some]
     params = jax.tree.map(jnp.asarray, some[0].params)
     curves = [flow.log_norms(one.cell, params, jnp.asarray(each)) for each in x]

@@ -231,6 +231,7 @@ def test_nothing_is_wider_than_the_window(browser, address, width):
     opened = Opened(browser, address, **look, has_touch=width == 360, is_mobile=width == 360)
     page = opened.drawn()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("h1").bounding_box()["height"] < 100  # its words, and no gap below
     plots = page.locator(".layer.active .plot .main-svg").all()
     assert all(plot.bounding_box()["width"] <= width - 30 for plot in plots)
     if width == 360:

@@ -19,7 +19,9 @@ from gradflow import study
 from gradflow.study import abort_report
 
 LOST = "error: Another process of this run has ended or cannot be reached."
-SLOW = "the processes of a training compile their programs on the same few cores"
+pytestmark = pytest.mark.slow(
+    reason="two and four processes import JAX and compile their programs on the same few cores"
+)
 
 PROGRAM = """
 import sys
@@ -74,9 +76,7 @@ np.testing.assert_allclose(gradient, np.cos(np.arange(3.0)), rtol=1e-6)
 """
 
 
-@pytest.mark.parametrize(
-    "number", (2, pytest.param(4, marks=pytest.mark.slow(reason="four processes import JAX")))
-)
+@pytest.mark.parametrize("number", (2, 4))
 def test_the_devices_of_all_processes_share_runs_and_batches(number, tmp_path):
     file = tmp_path / "program.py"
     file.write_text(PROGRAM)
@@ -104,7 +104,6 @@ TRAINING = EXPERIMENTS / "training", "--quick", "--cell=gru"
 """A training, without the flags that say of how many runs."""
 
 
-@pytest.mark.slow(reason=SLOW)
 def test_runs_that_are_trained_have_the_bits_of_one_process(tmp_path):
     command = *TRAINING, "--num_seeds=3", "--probe=log_norms"
     with together([[*command, f"--workdir={tmp_path / 'run'}"]] * 2) as started:
@@ -114,7 +113,6 @@ def test_runs_that_are_trained_have_the_bits_of_one_process(tmp_path):
     assert found.read_bytes() == wanted.read_bytes()
 
 
-@pytest.mark.slow(reason=SLOW)
 def test_a_batch_that_four_processes_share_has_the_loss_of_one(tmp_path):
     command = *TRAINING, "--num_seeds=1", "--batch_size=64", "--precision=float64"
     with together([[*command, f"--workdir={tmp_path / 'run'}"]] * 4) as started:
@@ -133,7 +131,6 @@ def until(path: Path, pattern: str, started: list) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.slow(reason=SLOW)
 def test_after_the_kill_of_a_process_the_others_end_and_the_same_command_resumes(tmp_path):
     command = *TRAINING, "--num_seeds=2", "--num_updates=400", "--eval_every=20"
     run = tmp_path / "run"

@@ -9,6 +9,8 @@ from gradflow import study
 from gradflow.study.sweep import slurm
 from gradflow.study.sweep.command import main
 
+pytestmark = pytest.mark.slow  # starts a process for each job
+
 STUDY = Path(__file__).parent / "swept.py"
 
 COMMANDS = {

@@ -10,6 +10,8 @@ import sys
 import pytest
 from studies import FOLDER, compiled_once
 
+pytestmark = pytest.mark.slow  # two processes compile every kind of training
+
 PROGRAM = """
 import warnings
 from dataclasses import replace

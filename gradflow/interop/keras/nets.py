@@ -1,8 +1,8 @@
 """The recurrent layers of Keras models: in memory, in ``.keras`` files and in HDF5 files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from gradflow.interop.keras.files import (
     weights_root,
 )
 from gradflow.interop.keras.hdf5_files import Hdf5File, opened
+from gradflow.interop.keras.legacy import model_of_hdf5
 from gradflow.interop.keras.models import arrays_in_memory, as_config, captured_inputs
 from gradflow.interop.keras.runs import keras_module, original_layer
 from gradflow.interop.keras.shapes import cells_by_shapes
@@ -52,7 +53,11 @@ def read_keras(path: Path, options: Options) -> Net:
     with opened(weights, str(path)) as file:
         content = _content(file, config, options)
     net = _net(content, options)
-    return _with_capture_of_file(path, config, net, content.cells) if options.verify else net
+
+    def load_model(keras: Any) -> Any:
+        return keras.models.load_model(str(path), compile=False, safe_mode=True)
+
+    return _with_capture(path, config, net, content.cells, load_model) if options.verify else net
 
 
 def read_hdf5(path: Path, options: Options) -> Net:
@@ -63,7 +68,16 @@ def read_hdf5(path: Path, options: Options) -> Net:
         own = file.attributes("").get("model_config")
         if config is None and own is not None:
             config = parsed_config(str(own).encode(), path)
-        return _net(_content(file, config, options), options)
+        content = _content(file, config, options)
+    net = _net(content, options)
+    if config is None:
+        why = (
+            "the file has no configuration, without which the model cannot be run; name it with "
+            "--model_config (in Python: config=...)"
+        )
+        return replace(net, note=joined_notes(net.note, why))
+    load_model = partial(model_of_hdf5, path=path, config=config)
+    return _with_capture(path, config, net, content.cells, load_model) if options.verify else net
 
 
 def from_model(model: Any, options: Options) -> Net:
@@ -149,7 +163,9 @@ def _net(content: _Content, options: Options) -> Net:
     return Net(name, tuple(layers), content.unsupported, note=content.note)
 
 
-def _with_capture_of_file(path: Path, config: Config, net: Net, cells: Sequence[Found]) -> Net:
+def _with_capture(
+    path: Path, config: Config, net: Net, cells: Sequence[Found], load_model: Callable[[Any], Any]
+) -> Net:
     """Adds what runs the model of a file, if it names nothing but Keras's own classes."""
     keras, why = keras_module()
     if keras is None:
@@ -164,11 +180,12 @@ def _with_capture_of_file(path: Path, config: Config, net: Net, cells: Sequence[
     @cache
     def model() -> Any:
         try:
-            return keras.models.load_model(str(path), compile=False, safe_mode=True)
+            return load_model(keras)
         except Exception as error:  # Keras raises what the layers raise
             raise ValueError(
                 f"Expected a model at {str(path)!r} that Keras can load, but it raised "
-                f"{type(error).__name__}: {shorten(error)}. Pass the inputs of the layers instead."
+                f"{type(error).__name__}: {shorten(error)}. Give the inputs of a layer instead, "
+                "with --layer=NAME --inputs=npy:PATH."
             ) from None
 
     return replace(net, capture=captured_inputs(keras, model, cells, net.layers))

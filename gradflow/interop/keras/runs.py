@@ -75,14 +75,14 @@ def original_layer(keras: Any, options: CellOptions, arrays: CellArrays) -> Run:
     """
     weights = [a for a in _plain(options, arrays) if a is not None]
     settings: dict[str, Any] = {
-        "activation": _function(keras, options.activation),
+        "activation": keras_function(keras, options.activation),
         "use_bias": len(weights) > 2,
         # The weights are replaced; those that Keras initialises by default take a second.
         "kernel_initializer": "zeros",
         "recurrent_initializer": "zeros",
     }
     if options.cell != "rnn":
-        settings["recurrent_activation"] = _function(keras, options.gate_activation)
+        settings["recurrent_activation"] = keras_function(keras, options.gate_activation)
     if options.cell.startswith("gru"):
         settings["reset_after"] = options.cell == "gru"
 
@@ -119,8 +119,8 @@ def _plain(options: CellOptions, arrays: CellArrays) -> CellArrays:
     return np.hstack(kernels), np.hstack(recurrents), merged
 
 
-def _function(keras: Any, name: str) -> Any:
-    """Keras's own activation for gradflow's name."""
+def keras_function(keras: Any, name: str) -> Any:
+    """Returns Keras's own activation for gradflow's name."""
     if name == "hard_sigmoid_fifth":  # Keras 3 does not have that of Keras 2
         return lambda x: keras.ops.clip(x / 5 + 0.5, 0, 1)
     if name == "tanh":  # Keras's own rounds to float32 on JAX unless x64 is on from the start

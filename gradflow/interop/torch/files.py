@@ -5,6 +5,7 @@ import pickletools
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ from gradflow.interop.torch.state_dicts import leaves_of, state_dict_of, unwrapp
 
 NUM_PICKLES = 5
 """How many pickles a file of PyTorch before 1.6 begins with."""
+
+NOT_RUN = (
+    "a TorchScript file is a program, which is not run; if you trust it, load it in Python: "
+    "gradflow.report.diagnose(torch.jit.load(path), sample=...)"
+)
+"""Why there are no captured inputs, and how to get them."""
 
 
 def read_torch(path: Path, options: Options) -> Net:
@@ -62,7 +69,7 @@ def read_torchscript(path: Path, options: Options) -> Net:
                 raise damaged(path, f"{shorten(name)}, {shorten(error)}") from None
 
         options = options._replace(activation=options.activation or _activation(archive))
-        return from_names(list(tensors), get, "PyTorch", options)
+        return replace(from_names(list(tensors), get, "PyTorch", options), note=NOT_RUN)
 
 
 def _activation(archive: Archive) -> str | None:

@@ -14,6 +14,7 @@ from gradflow.interop.arrays.nets import from_names
 from gradflow.interop.loading import Options
 from gradflow.interop.net import Layer, Net, feed, to_lowest
 from gradflow.interop.torch.runs import array_of, capture
+from gradflow.interop.torch.scripts import from_script
 from gradflow.interop.torch.state_dicts import unwrapped
 from gradflow.interop.verification import (
     TOLERANCE,
@@ -34,6 +35,10 @@ def from_module(module: Any, options: Options) -> Net:
     Every layer and direction is compared with one of `torch.nn` in float64 that has its weights,
     and every module as a whole with the chain of its layers. The module is left as it is.
     """
+    torch = import_module("torch")
+
+    if isinstance(module, torch.jit.ScriptModule):
+        return from_script(module, options)
     layers: list[Layer] = []
     unsupported: dict[str, str] = {}
     sources: dict[str, Any] = {}
@@ -74,8 +79,8 @@ def _check_weights(module: Any) -> None:
         return
     if isinstance(module, torch.jit.ScriptModule):
         raise ValueError(
-            f"Expected a module of torch.nn, got {name} compiled to TorchScript. Load the original "
-            "module, or save this one with torch.jit.save and load the file."
+            f"Expected a module of torch.nn, got {name} compiled to TorchScript inside of another "
+            "module. Load the original module, or this one by itself."
         )
     if type(module).__module__.startswith(("torch.ao.", "torch.nn.quant", "torch.nn.intrinsic")):
         raise ValueError(

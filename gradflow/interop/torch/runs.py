@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -117,34 +117,46 @@ def capture(
       ValueError: If the module fails on the sample, or gets sequences of different lengths.
     """
     calls: dict[int, list[Call]] = {id(source): [] for source in sources.values()}
-    with _hooked(module, sources.values(), calls):
-        _run(module, sample)
+    with evaluating(module), _hooked(sources.values(), calls):
+        run_on_sample(module, sample, list(inspect.signature(module.forward).parameters))
     found: dict[str, np.ndarray] = {}
     for source in {id(source): source for source in sources.values()}.values():
-        own = [layer for layer in layers if sources[layer.name] is source]
         if calls[id(source)]:
-            inputs = _joined(own[0].name, calls[id(source)])
-            part = Net("PyTorch", tuple(own))
-            found |= feed(part, to_lowest(part, inputs))
+            own = [layer for layer in layers if sources[layer.name] is source]
+            found |= inputs_of_layers(own, calls[id(source)])
     return found
 
 
+def inputs_of_layers(layers: Sequence[Layer], calls: Sequence[Call]) -> dict[str, np.ndarray]:
+    """Returns the inputs (N, T, input) of each layer of one module, from the module's calls."""
+    part = Net("PyTorch", tuple(layers))
+    return feed(part, to_lowest(part, _joined(layers[0].name, calls)))
+
+
 @contextlib.contextmanager
-def _hooked(module: Any, sources: Any, calls: Mapping[int, list[Call]]) -> Iterator[None]:
-    """Records the calls of modules, with every module in evaluation mode."""
+def evaluating(module: Any) -> Iterator[None]:
+    """Keeps every module in evaluation mode while the context is open."""
     modes = {one: one.training for one in module.modules()}
+    try:
+        module.eval()
+        yield
+    finally:
+        for one, mode in modes.items():
+            one.training = mode
+
+
+@contextlib.contextmanager
+def _hooked(sources: Iterable[Any], calls: Mapping[int, list[Call]]) -> Iterator[None]:
+    """Records the calls of modules."""
     handles = [
         source.register_forward_pre_hook(partial(_record, calls[key]), with_kwargs=True)
         for key, source in {id(source): source for source in sources}.items()
     ]
     try:
-        module.eval()
         yield
     finally:
         for handle in handles:
             handle.remove()
-        for one, mode in modes.items():
-            one.training = mode
 
 
 def _record(calls: list[Call], module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -174,7 +186,12 @@ def _joined(name: str, calls: Sequence[Call]) -> np.ndarray:
         ) from None
 
 
-def _run(module: Any, sample: Mapping[str, Any]) -> None:
+def run_on_sample(module: Any, sample: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Runs a module on arrays; ``known`` are the names of the arguments of its forward.
+
+    Raises:
+      ValueError: If the module fails on them.
+    """
     torch = import_module("torch")
 
     example = next(module.parameters(), torch.zeros(()))
@@ -184,7 +201,6 @@ def _run(module: Any, sample: Mapping[str, Any]) -> None:
         return found.to(example.dtype) if found.is_floating_point() else found
 
     arguments = {name: tensor(array) for name, array in sample.items()}
-    known = inspect.signature(module.forward).parameters
     try:
         with torch.no_grad():
             if len(arguments) == 1 and not set(arguments) <= set(known):
