@@ -36,7 +36,7 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray
-from _kit import cells, decisions, fields, outcomes, trained, tuning
+from _kit import cells, curves, decisions, fields, outcomes, trained, tuning
 
 from gradflow import statistics, study
 from gradflow.spec import check_name, parse_spec, split_specs
@@ -207,79 +207,52 @@ def gain(data: xarray.Dataset, setting: str) -> np.ndarray:
 
 
 def figure(dataset: xarray.Dataset) -> Figure:
-    """A column for each task: success, updates, what the clipping does; and the norms."""
+    """For each task which seeds solve it and the final loss, by clipping; the norms below."""
     tasks = [str(task) for task in dataset.task.values]
-    fig = study.figure.empty(max(4.0, 0.6 + 3.2 * len(tasks)), 9.0)
-    upper, lower = fig.subfigures(2, 1, height_ratios=(6, 2), squeeze=False)[:, 0]
-    rows = upper.subplots(5, len(tasks), sharex=True, sharey="row", squeeze=False)
-    for column, task in zip(rows.T, tasks, strict=True):
-        _draw_settings(column, dataset.sel(task=task))
-        column[0].set_title(task.replace("num_steps=", "T = "))
-    labels = (
-        "fraction\nsolved",
-        "updates\nto solve",
-        "final loss /\nbaseline",
-        "fraction of\nupdates clipped",
-        "cosine",
-    )
-    for ax, label in zip(rows[:, 0], labels, strict=True):
-        ax.set_ylabel(label, fontsize=8)
-    handles = _handles(dataset)
-    upper.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    fig = study.figure.empty(max(4.0, 1.2 + 2.9 * len(tasks)), 6.4)
+    upper, lower = fig.subfigures(2, 1, height_ratios=(1.7, 1), squeeze=False)[:, 0]
+    panels = upper.subplots(1, 2 * len(tasks), sharey=True, squeeze=False)[0]
+    for solved, loss, task in zip(panels[::2], panels[1::2], tasks, strict=True):
+        _draw_settings(solved, loss, dataset.sel(task=task))
+        solved.set_title(curves.task_title(task))
+    study.figure.legend_above(upper, panels[0])
     panels = lower.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
     for ax, task in zip(panels, tasks, strict=True):
         _draw_norms(ax, dataset.sel(task=task))
-    panels[0].set_ylabel("‖gradient‖")
+        ax.set_title(curves.task_title(task))
+    panels[0].set_ylabel("norm of the gradient")
     study.figure.legend_above(lower, panels[0])
     return fig
 
 
-def _handles(dataset: xarray.Dataset) -> list[Any]:
-    present = {level_of(str(name)) for name in dataset.setting.values}
-    return [
-        study.figure.handle(marker=marker, color=color, ls="", label=level or "no clipping")
-        for level, (marker, color) in {None: NO_CLIPPING, **LEVELS}.items()
-        if level in present
-    ]
-
-
-def _tick(kind: str, names: list[str]) -> str:
-    """The name of a kind above its thresholds, from tight to loose."""
-    thresholds = [name.partition(" ")[2] for name in names if kind_of(name) == kind]
-    return "\n".join([*kind.split("_"), *thresholds])
-
-
-def _draw_settings(column: Any, data: xarray.Dataset) -> None:
-    """Each setting at its kind's place along the axis, the tight to the left of the loose."""
+def _draw_settings(solved: Axes, loss: Axes, data: xarray.Dataset) -> None:
+    """A row for each kind, the tight threshold above the loose one."""
     names = [str(name) for name in data.setting.values]
     kinds = list(dict.fromkeys(map(kind_of, names)))
     for name in names:
-        level = level_of(name)
-        x = kinds.index(kind_of(name)) + 0.24 * (list(LEVELS).index(level) - 1 if level else 0)
+        level, one = level_of(name), data.sel(setting=name)
+        y = kinds.index(kind_of(name)) + 0.24 * (list(LEVELS).index(level) - 1 if level else 0)
         marker, color = LEVELS[level] if level else NO_CLIPPING
-        look = {"marker": marker, "color": color, "ls": "", "ms": 4.5}
-        _draw_setting(column, data.sel(setting=name), x, look)
-    success, updates, loss, acted, cosine = column
-    success.set(ylim=(-0.08, 1.08))
-    updates.set(yscale="log")
-    outcomes.draw_losses(loss, 1, xlabel="")
-    acted.set(ylim=(-0.08, 1.08))
-    for ax in column:
-        ax.grid(False, axis="x")
-    cosine.set_xticks(range(len(kinds)), [_tick(kind, names) for kind in kinds], fontsize=6)
+        look: dict[str, Any] = {"marker": marker, "color": color, "ls": "", "ms": 4.5}
+        label = f"{level} threshold" if level else "no clipping"
+        is_known = label in solved.get_legend_handles_labels()[1]
+        label = "_" if is_known else label  # which a legend leaves out
+        solved.plot([np.isfinite(one.solved_at.values).mean()], [y], **look, label=label)
+        final = np.minimum(final_losses(one) / float(one.baseline), HIGHEST)
+        loss.plot([final.min(), final.max()], [y, y], color=color, lw=1)
+        loss.plot([np.median(final)], [y], **look)
+    solved.set_yticks(range(len(kinds)), [_tick(kind) for kind in kinds])
+    solved.set(xlim=(-0.08, 1.08), ylim=(len(kinds) - 0.5, -0.5), xlabel="fraction solved")
+    loss.axvline(1, **outcomes.REFERENCE)
+    loss.set(xscale="log", xlabel="loss / baseline")
+    for ax in (solved, loss):
+        ax.grid(False, axis="y")
 
 
-def _draw_setting(column: Any, data: xarray.Dataset, x: float, look: dict[str, Any]) -> None:
-    success, updates, loss, acted, cosine = column
-    at = data.solved_at.values[np.isfinite(data.solved_at.values)]
-    success.plot([x], [len(at) / data.sizes["seed"]], **look)
-    if len(at):
-        updates.plot([x, x], [at.min(), at.max()], color=look["color"], lw=1)
-        updates.plot([x], [np.median(at)], **look)
-    final = float(np.median(final_losses(data)))
-    loss.plot([x], [min(final / float(data.baseline), HIGHEST)], **look)
-    acted.plot([x], [mean_effect(data, "clip_share")], **look)
-    cosine.plot([x], [mean_effect(data, "clip_cosine")], **look)
+def _tick(kind: str) -> str:
+    """The name of a kind, and its thresholds from tight to loose."""
+    thresholds = ", ".join(f"{level:g}" for level in THRESHOLDS[kind])
+    return f"{kind.replace('_', ' ')}\n{thresholds}" if thresholds else "no clipping"
 
 
 def _claimed(data: xarray.Dataset) -> str | None:
@@ -295,11 +268,13 @@ def _draw_norms(ax: Axes, data: xarray.Dataset) -> None:
     if claimed is not None:
         shown.append((claimed, LEVELS["middle"][1], "--"))
         threshold = float(data.threshold.sel(setting=claimed))
-        ax.axhline(threshold, color="#808080", lw=1.2, ls=(0, (1, 1)), label="its threshold")
+        ax.axhline(
+            threshold, color="#808080", lw=1.2, ls=(0, (1, 1)), label=f"threshold {threshold:g}"
+        )
     for name, color, line in shown:
         norms = data.grad_norm.sel(setting=name).transpose("update", "seed")
         lines = ax.plot(data["update"], norms, color=color, ls=line, lw=0.9, alpha=0.75)
-        lines[0].set_label("no clipping" if name == "none" else name.replace("_", " "))
+        lines[0].set_label("no clipping" if name == "none" else "clipped global norm")
     ax.set(yscale="log", xlabel="update")
 
 

@@ -22,6 +22,7 @@ gradient truncated to this path); Gers, Schmidhuber, Cummins 2000, doi:10.1162/0
 Takes about a minute on two cores at the defaults.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,26 +32,23 @@ import xarray
 from _kit import cells, curves, decisions, fields, rates, runs
 
 from gradflow import Cell, Params, flow, statistics, study
+from gradflow.spec import parse_spec
 from gradflow.study.figure import Axes, Figure
 
 FACTOR = 2.0
 """The factor in the norm from which the one-line formula counts as wrong."""
 
-CURVES = {
-    "product_forget": ("one-line formula", "#D55E00", "--", 1.4),
-    "product_total": (r"product of $M_t$", "#56B4E9", "-", 3.5),
-    "exact_total": (r"exact $dc_T/dc_k$", "#000000", "-", 1.0),
-}
-"""Norms against lag: label, colour, line style and width of each."""
+CURVES = ("product_forget", "product_total", "exact_total")
+"""Norms against lag: of the one-line formula, of the product of the M_t, of the exact dc_T/dc_k."""
 
 PATHS = {
-    "forget": ("carried over", "#000000", "-"),
-    "through_f": ("forget gate", "#0072B2", "-."),
-    "through_i": ("input gate", "#009E73", ":"),
-    "through_g": ("candidate", "#D55E00", "--"),
-    "through_o": ("output gate", "#CC79A7", (0, (3, 1, 1, 1, 1, 1))),
+    "forget": ("carried over", "#000000", "s"),
+    "through_g": ("candidate", "#D55E00", "o"),
+    "through_f": ("forget gate", "#0072B2", "^"),
+    "through_i": ("input gate", "#009E73", "v"),
+    "through_o": ("output gate", "#CC79A7", "D"),
 }
-"""Paths of `flow.steps_by_path`: label, colour and line style of each."""
+"""Paths of `flow.steps_by_path`: label, colour and marker of each."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +94,16 @@ def _measure(config: Config, spec: str, cell: Cell, inputs: jax.Array) -> xarray
     terms = [*flow.Decomposition._fields, "total"]
     nats = {"units": "nats", "norm": "spectral"}
 
-    def stacked(values: tuple, names: list[str]) -> np.ndarray:
+    def stacked(values: tuple, names: Iterable[str]) -> np.ndarray:
         return np.stack([getattr(values, name) for name in names], axis=-1)[None]
 
     return xarray.Dataset(
         {
             "log_norm_of_term": (("cell", "run", "step", "term"), stacked(norms, terms), nats),
-            "log_norm": (("cell", "run", "lag", "curve"), stacked(norms, list(CURVES)), nats),
+            "log_norm": (("cell", "run", "lag", "curve"), stacked(norms, CURVES), nats),
             "steps_by_path": (
                 ("cell", "run", "lag", "path"),
-                stacked(paths, list(PATHS)),
+                stacked(paths, PATHS),
                 {"units": "steps"},
             ),
             "mean_forget_gate": (("cell", "run"), f[None], {"units": "1"}),
@@ -139,41 +137,52 @@ def _with_error(dataset: xarray.Dataset) -> xarray.Dataset:
 
 
 def figure(dataset: xarray.Dataset) -> Figure:
-    """A column for each cell: norms against lag, and below them the fraction of each path."""
-    names = [str(cell) for cell in dataset.cell.values]
-    fig = study.figure.empty(max(4.5, 1.2 + 1.45 * len(names)), 4.8)
-    top, bottom = fig.subfigures(2, 1, squeeze=False)[:, 0]
-    for part, draw in ((top, _draw_curves), (bottom, _draw_fractions)):
-        panels = part.subplots(1, len(names), sharey=True, squeeze=False)[0]
-        for ax, name in zip(panels, names, strict=True):
-            draw(ax, dataset.sel(cell=name))
-            ax.set_title(_short(name), fontsize=8)
-            ax.set_xlim(0, dataset.sizes["lag"] - 1)
-        study.figure.legend_above(part, panels[0])
-    top.supylabel(r"$\log_{10}$ spectral norm", fontsize=9)
-    bottom.supylabel("fraction of the path", fontsize=9)
-    bottom.supxlabel(f"{curves.LAG}: median and 10–90 %", fontsize=9)
+    """The exact norm and the formula's against the lag; the fraction of each path at the last."""
+    fig = study.figure.empty(7.0, 3.4)
+    left, right = fig.subplots(1, 2, width_ratios=(1.15, 1))
+    _draw_curves(left, dataset)
+    _draw_fractions(right, dataset)
     return fig
 
 
 def _short(cell: str) -> str:
-    """The options alone, where the name is that of the LSTM."""
-    inside = cell.removeprefix("lstm(").removesuffix(")")
-    return inside.replace("_", " ").replace("=", " = ")
+    """Writes the options of an LSTM in words: no forget gate, forget bias 3, peephole."""
+    name, options = parse_spec(cell)
+    given = []
+    for key, value in options.items():
+        words = key.replace("_", " ")
+        switched = words if value else f"no {words}"
+        given.append(switched if isinstance(value, bool) else f"{words} {value}")
+    return ", ".join(given if given and name == "lstm" else [name, *given])
 
 
-def _draw_curves(ax: Axes, data: xarray.Dataset) -> None:
-    for name, (label, color, linestyle, width) in CURVES.items():
-        look = {"color": color, "linestyle": linestyle, "linewidth": width, "label": label}
-        curves.draw_norms(ax, data.lag, data.log_norm.sel(curve=name), **look)
+def _draw_curves(ax: Axes, dataset: xarray.Dataset) -> None:
+    for index, cell in enumerate(map(str, dataset.cell.values)):
+        norms = dataset.log_norm.sel(cell=cell)
+        look = {"color": study.figure.series_style(index)["color"]}
+        curves.draw_norms(
+            ax, dataset.lag, norms.sel(curve="exact_total"), **look, label=_short(cell)
+        )
+        curves.draw_norms(ax, dataset.lag, norms.sel(curve="product_forget"), **look, ls="--")
+    curves.lag_axis(ax, dataset)
+    ax.set_ylabel(r"$\log_{10}\,\|dc_T/dc_k\|$")
+    ax.set_title("Exact (solid), product of forget gates (dashed)")
+    ax.legend(loc="lower left", handlelength=1.6)
 
 
-def _draw_fractions(ax: Axes, data: xarray.Dataset) -> None:
-    lags = data.lag[1:]
-    for name, (label, color, linestyle) in PATHS.items():
-        fractions = data.steps_by_path.sel(path=name)[:, 1:] / lags
-        look = {"color": color, "linestyle": linestyle, "label": label}
-        study.figure.band(ax, lags, fractions, "run", **look)
+def _draw_fractions(ax: Axes, dataset: xarray.Dataset) -> None:
+    names = [str(cell) for cell in dataset.cell.values]
+    last = (dataset.steps_by_path / dataset.lag).isel(lag=-1)
+    for path, (label, color, marker) in PATHS.items():
+        values = last.sel(path=path).transpose("run", "cell")
+        places = np.arange(len(names))
+        ends = [values.quantile(q, "run") for q in (0.1, 0.9)]
+        ax.hlines(places, *ends, color=color, lw=1)
+        ax.plot(values.median("run"), places, marker, color=color, label=label)
+    ax.set_yticks(range(len(names)), map(_short, names))
+    ax.set(ylim=(len(names) - 0.5, -0.5), xlim=(-0.05, 1.05))
+    ax.set(xlabel="fraction of the exact norm", title=f"Paths, at lag {int(dataset.lag[-1])}")
+    ax.legend(loc="center", bbox_to_anchor=(0.5, 0.5), handlelength=1)
 
 
 def summary(dataset: xarray.Dataset) -> str:

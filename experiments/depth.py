@@ -59,7 +59,7 @@ class Config(study.Config):
     hidden_size: int = fields.hidden_size(16)
     input_size: int = fields.input_size(16)
     num_steps: int = fields.num_steps(60)
-    lags: tuple[int, ...] = fields.lags((1, 10, 50))
+    lags: tuple[int, ...] = fields.lags((10,))
 
 
 def run(config: Config, once: study.Once = study.call) -> xarray.Dataset:
@@ -178,9 +178,10 @@ def climbing(dataset: xarray.Dataset, *, last: int | None = None) -> xarray.Data
 
 
 def figure(dataset: xarray.Dataset) -> Figure:
-    """A row of maps for each kind of skip, a column for each lag; below, depth and directions."""
-    fig = study.figure.empty(7.0, 8.6)
-    top, bottom = fig.subfigures(2, 1, height_ratios=(6.2, 2.4), squeeze=False)[:, 0]
+    """A row of maps for each lag, a column for each kind of skip; below, depth and directions."""
+    rows = len(np.atleast_1d(dataset.attrs["lags"]))
+    fig = study.figure.empty(7.0, 2.5 + 2.2 * rows)
+    top, bottom = fig.subfigures(2, 1, height_ratios=(2.2 * rows, 2.5), squeeze=False)[:, 0]
     _draw_maps(top, dataset)
     left, right = bottom.subplots(1, 2)
     _draw_climbing(left, dataset)
@@ -193,23 +194,23 @@ def _draw_maps(part: SubFigure, dataset: xarray.Dataset) -> None:
     from matplotlib.colors import Normalize
 
     lags = np.atleast_1d(dataset.attrs["lags"])
-    panels = part.subplots(len(SKIPS), len(lags), sharex=True, sharey=True, squeeze=False)
+    panels = part.subplots(len(lags), len(SKIPS), sharex=True, sharey=True, squeeze=False)
     log10 = dataset.log_norm.sel(lag=lags).median("run") / curves.NATS
     shown = log10.where(np.isfinite(log10))
     norm = Normalize(float(shown.min()), float(shown.max()))
     layers = dataset.sizes["target"]
     look: Any = {"origin": "lower", "extent": (0.5, layers + 0.5) * 2}
-    for row, skip in zip(panels, dataset.skip.values, strict=True):
-        for ax, lag in zip(row, lags, strict=True):
-            values = shown.sel(skip=skip, lag=lag)
+    for row, lag in zip(panels, lags, strict=True):
+        for ax, skip in zip(row, dataset.skip.values, strict=True):
             ax.set_facecolor(curves.CUT)
-            ax.imshow(values, norm=norm, **look)
-            ax.set_title(f"{SKIPS[str(skip)]}, lag {lag}", fontsize=8)
+            ax.imshow(shown.sel(skip=skip, lag=lag), norm=norm, **look)
+            ax.set_title(f"{SKIPS[str(skip)].capitalize()}, lag {lag}")
             ax.grid(False)
-    label = r"$\log_{10}\,\|\partial h^l_T/\partial h^m_k\|$, median; grey: exactly 0"
-    part.colorbar(ScalarMappable(norm), ax=panels, label=label, shrink=0.7)
-    part.supxlabel("source layer m", fontsize=9)
-    part.supylabel("target layer l", fontsize=9)
+        row[0].set_ylabel("target layer l")
+    for ax in panels[-1]:
+        ax.set_xlabel("source layer m")
+    label = "$\\log_{10}\\,\\|\\partial h^l_T/\\partial h^m_k\\|$\ngrey: exactly 0"
+    part.colorbar(ScalarMappable(norm), ax=panels, label=label)
 
 
 def _draw_climbing(ax: Axes, dataset: xarray.Dataset) -> None:

@@ -259,7 +259,7 @@ def figure(dataset: xarray.Dataset) -> Figure:
         for ax, gate in ((above, "forget"), (below, "input")):
             biases = of_gate(dataset, gate).bias.values
             ax.set_xscale("log")
-            ax.set_xticks(biases, [f"{bias:g}" for bias in biases])
+            ax.set_xticks(biases, [f"{bias:g}" for bias in biases], fontsize=7, rotation=45)
             ax.minorticks_off()
         below.set_title("thin: log(max); dotted: half of it", fontsize=8)
     upper[0].set_ylabel("step")

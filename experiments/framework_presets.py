@@ -101,9 +101,10 @@ def figure(dataset: xarray.Dataset) -> Figure:
     for ax, cell in zip(panels, dataset.cell.values, strict=True):
         for index, preset in enumerate(dataset.preset.values):
             norms = dataset.log_norm.sel(cell=cell, preset=preset)
-            look = study.figure.cell_style(str(preset), index)
+            look = study.figure.series_style(index)
+            look["label"] = str(preset).replace("_", " ")
             if norms.notnull().any():
-                curves.draw_norms(ax, dataset.lag, norms, label=str(preset), **look)
+                curves.draw_norms(ax, dataset.lag, norms, **look)
         curves.lag_axis(ax, dataset)
         ax.set_title(str(cell))
     panels[0].set_ylabel(curves.NORM)

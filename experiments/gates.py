@@ -174,17 +174,15 @@ def log_forget(bias: ArrayLike) -> np.ndarray:
 
 
 def figure(dataset: xarray.Dataset) -> Figure:
-    """Norms and horizons by bias; the forget gate along time; the terms, and the forms."""
-    fig = study.figure.empty(7.0, 7.6)
-    top, middle, bottom = fig.subfigures(3, 1, height_ratios=(3, 2, 3), squeeze=False)[:, 0]
-    left, right = top.subplots(1, 2, width_ratios=(3, 2))
-    _draw_settings(left, dataset)
-    _draw_horizons(right, dataset)
-    _draw_histograms(middle, dataset)
-    first, second, third = bottom.subplots(1, 3)
-    _draw_terms(first, dataset)
-    _draw_products(second, dataset)
-    _draw_forms(third, dataset)
+    """Norms, horizons and the forget gate's activations by bias; the terms, and the forms."""
+    fig = study.figure.empty(7.0, 7.4)
+    (settings, horizons), (terms, activations), (products, forms) = fig.subplots(3, 2)
+    _draw_settings(settings, dataset)
+    _draw_horizons(horizons, dataset)
+    _draw_activations(activations, dataset)
+    _draw_terms(terms, dataset)
+    _draw_products(products, dataset)
+    _draw_forms(forms, dataset)
     return fig
 
 
@@ -204,7 +202,7 @@ def _draw_settings(ax: Axes, dataset: xarray.Dataset) -> None:
     curves.lag_axis(ax, dataset)
     ax.set_ylabel(curves.norm_label("c", "c"))
     ax.set_title("LSTM by forget bias: median, 10–90 %")
-    ax.legend(title="forget bias", ncols=2, handlelength=2, loc="lower left")
+    ax.legend(title="forget bias", ncols=2, handlelength=2, fontsize=7, loc="lower left")
 
 
 def _draw_horizons(ax: Axes, dataset: xarray.Dataset) -> None:
@@ -226,25 +224,20 @@ def _draw_horizons(ax: Axes, dataset: xarray.Dataset) -> None:
     ax.legend(loc="lower right")
 
 
-def _draw_histograms(fig: Any, dataset: xarray.Dataset) -> None:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import PowerNorm
-
-    fixed = [str(name) for name in _fixed(dataset).setting.values]
-    names = [fixed[len(fixed) // 4], fixed[len(fixed) * 5 // 8], str(dataset.setting.values[-1])]
-    shown = list(dict.fromkeys(names))
-    panels = fig.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    # A power below 1 shows fractions of a few per cent beside those of nearly one.
-    norm = PowerNorm(0.4, 0, float(dataset.fraction.sel(setting=shown).max()))
-    for ax, name in zip(panels, shown, strict=True):
-        extent = (0.5, dataset.sizes["step"] + 0.5, 0, 1)
-        look: Any = {"origin": "lower", "aspect": "auto", "cmap": "cividis", "norm": norm}
-        ax.imshow(dataset.fraction.sel(setting=name).values.T, extent=extent, **look)
-        ax.grid(False)
-        ax.set_title(name if name.startswith("chrono") else f"forget bias {name}")
-    panels[0].set_ylabel(r"forget gate $f_t$")
-    panels[len(panels) // 2].set_xlabel("step t")
-    fig.colorbar(ScalarMappable(norm, "cividis"), ax=list(panels), label="fraction of units")
+def _draw_activations(ax: Axes, dataset: xarray.Dataset) -> None:
+    """The forget gate's distribution over units, steps and runs: a column for each setting."""
+    fractions = dataset.fraction.mean("step").transpose("activation", "setting")
+    shown = fractions.where(fractions > 0)
+    look: Any = {"origin": "lower", "aspect": "auto", "cmap": "Blues"}
+    extent = (-0.5, shown.sizes["setting"] - 0.5, 0, 1)
+    image = ax.imshow(shown, extent=extent, norm="log", vmin=1e-3, vmax=1, **look)
+    names = [str(name) for name in dataset.setting.values]
+    ax.set_xticks(range(len(names)), names, fontsize=7, rotation=40)
+    ax.grid(False)
+    ax.set(
+        xlabel="forget bias", ylabel=r"forget gate $f_t$", title="Activations of the forget gate"
+    )
+    ax.figure.colorbar(image, ax=ax, label="fraction of units", extend="min")
 
 
 def _draw_terms(ax: Axes, dataset: xarray.Dataset) -> None:
@@ -260,7 +253,7 @@ def _draw_terms(ax: Axes, dataset: xarray.Dataset) -> None:
         title=r"Terms of $\partial c_t/\partial c_{t-1}$",
     )
     ax.margins(y=0.35)
-    ax.legend(ncols=2, loc="lower center", fontsize=6.5, handlelength=1.6, columnspacing=1)
+    ax.legend(ncols=2, loc="lower center", fontsize=8, columnspacing=1)
 
 
 def _draw_products(ax: Axes, dataset: xarray.Dataset) -> None:
@@ -280,7 +273,7 @@ def _draw_forms(ax: Axes, dataset: xarray.Dataset) -> None:
         curves.draw_norms(ax, dataset.lag, dataset.log_norm_h.sel(form=form), **look)
     curves.lag_axis(ax, dataset)
     ax.set_title(r"Forms: $\|\partial h_T/\partial h_k\|$")
-    ax.legend(loc="lower left", fontsize=6.5)
+    ax.legend(loc="lower left", fontsize=7)
 
 
 def _fixed(dataset: xarray.Dataset) -> xarray.Dataset:

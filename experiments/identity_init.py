@@ -196,7 +196,7 @@ def figure(dataset: xarray.Dataset) -> Figure:
             _draw_norms(ax, data.isel(measured_at=at))
         row[0].set_ylabel(curves.NORM)
         _draw_losses(row[2], data)
-        row[2].set_title(str(task).replace("num_steps=", "T = "))
+        row[2].set_title(curves.task_title(str(task)))
     study.figure.legend_above(fig, rows[0][0], ncols=5, handlelength=3.2)
     return fig
 

@@ -1,10 +1,9 @@
-"""All measurements of one cell on one page: where its gradient goes, and what it does on the way.
+"""The measurements of one cell on one page: where its gradient goes, and what it does on the way.
 
-By default norms of ∂h_T/∂h_k by lag and for every pair, all singular values and the effective rank,
-Lyapunov exponents, the adjoints ∂L/∂h_k, the component of every step in the gradient of the
-parameters, and the gates. ``--what`` takes any names of `gradflow.flow.CATALOGUE`, which says what
-each computes; the loss is half the square of the last output. The claim: all measurements of the
-gradient give one and the same factor per step.
+By default norms of ∂h_T/∂h_k by lag and for every pair, all singular values, Lyapunov exponents,
+the adjoints ∂L/∂h_k, and the gates. ``--what`` takes any names of `gradflow.flow.CATALOGUE`, which
+says what each computes; the loss is half the square of the last output. The claim: all measurements
+of the gradient give one and the same factor per step.
 
 Source: see the functions.
 
@@ -51,12 +50,9 @@ class Config(study.Config):
             "log_norms",
             "log_norm_map",
             "log_singular_values",
-            "effective_rank",
             "lyapunov_exponents",
             "log_adjoint_norms",
-            "components",
             "gates",
-            "saturation",
         ),
         help=f"Measurements: {', '.join(flow.CATALOGUE)}. Those of gates are left out for a cell "
         "without gates.",

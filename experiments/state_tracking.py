@@ -25,7 +25,7 @@ Source: Grazzi et al. 2025, arXiv:2411.12537, Table 3.
 Takes 20 minutes on two idle cores at the defaults, by estimate.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -241,19 +241,27 @@ def figure(dataset: xarray.Dataset) -> Figure:
     panels = fig.subplots(rows, 2, squeeze=False, sharex="col")
     for (left, right), task in zip(panels, map(str, dataset.task.values), strict=True):
         data = dataset.sel(task=task)
-        for index, cell in enumerate(map(str, data.cell.values)):
-            look = study.figure.cell_style(cell, index)
-            one = data.sel(cell=cell)
-            _draw_lengths(left, one, {**look, "label": cell})
+        for cell in map(str, data.cell.values):
+            one, look = data.sel(cell=cell), _style(cell, data.cell.values)
+            _draw_lengths(left, one, {**look, "label": cell.replace("_", " ")})
             right.plot(one.smallest_eigenvalue, tested(one), **{**look, "linestyle": "none"})
-        left.set(title=task, ylabel="scaled accuracy", ylim=(-0.1, 1.08))
+        left.set(title=task.capitalize(), ylabel="scaled accuracy", ylim=(-0.1, 1.08))
         left.axvline(int(dataset.num_steps), color="#606060", lw=0.6)
-        right.set(title=f"{task}, each run", ylabel="scaled accuracy, tested")
+        right.set(title=f"{task.capitalize()}, each run", ylabel="scaled accuracy, tested")
         right.axvline(0, color="#606060", lw=0.6)
     panels[-1, 0].set_xlabel("length (steps); line: longest in training")
     panels[-1, 1].set_xlabel(r"smallest Re $\lambda$ of $\partial s_t/\partial s_{t-1}$")
     study.figure.legend_above(fig, panels[0, 0], ncols=3, handlelength=3.2)
     return fig
+
+
+def _style(cell: str, cells: Iterable[str]) -> dict[str, Any]:
+    """One colour for both eigenvalue ranges of a cell, open and dotted where none is negative."""
+    names = list(dict.fromkeys(one.partition(" ")[0] for one in cells))
+    look = study.figure.series_style(names.index(cell.partition(" ")[0]))
+    if cell.endswith(" [0, 1]"):
+        return {**look, "linestyle": ":", "markerfacecolor": "white"}
+    return {**look, "linestyle": "-"}
 
 
 def _draw_lengths(ax: Axes, one: xarray.Dataset, look: dict[str, Any]) -> None:

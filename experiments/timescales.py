@@ -40,16 +40,6 @@ from gradflow import Cell, Params, flow, statistics, study, unroll
 from gradflow.study.figure import Axes, Figure
 from gradflow.train import Descent, descend
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""The colours of a cell's gates, in their order."""
-
-MARKERS = ("o", "s", "^", "v", "D")
-
-LINES = {"W_h": "-", "W_x": "--", "b": ":"}
-"""The line styles of the kinds of parameter; any other kind is dash-dotted."""
-
-ADJOINT = {"color": "#000000", "linestyle": "-", "linewidth": 1.8}
-
 HEARD = 0.9
 """The fraction of the summed norms that defines how far back a gradient reaches."""
 
@@ -210,26 +200,32 @@ def _parameters(cell: Cell) -> list[str]:
 
 
 def figure(dataset: xarray.Dataset) -> Figure:
-    """A column for each cell, a row for each place of the loss, and one for the training."""
+    """A column for each cell: norms against the lag at initialisation, a map of the training."""
     names = [str(cell) for cell in dataset.cell.values]
-    fig = study.figure.empty(max(4.0, 0.8 + 2.1 * len(names)), 8.4)
-    upper, lower = fig.subfigures(2, 1, height_ratios=(len(PLACES), 1.2), squeeze=False)[:, 0]
-    panels = upper.subplots(len(PLACES), len(names), sharex=True, sharey="row", squeeze=False)
-    for row, place in zip(panels, PLACES, strict=True):
-        for ax, cell in zip(row, names, strict=True):
-            _draw(ax, dataset.sel(cell=cell, place=place))
-            ax.set_title(f"{cell}, loss at {place}".replace("step, ", "step,\n"), fontsize=7.5)
-            ax.set_xlim(0, dataset.sizes["lag"] - 1)
-    for ax in panels[0]:  # whose curves fall from the upper left to the lower right
-        ax.legend(loc="lower left", fontsize=7, handlelength=2.0)
-    handle = study.figure.handle
-    kinds = [handle(color="#606060", linestyle=line, label=kind) for kind, line in LINES.items()]
-    adjoint = handle(**ADJOINT, label="∂L/∂hₖ")
-    upper.legend(handles=[adjoint, *kinds], loc="outside upper center", ncols=len(kinds) + 1)
-    upper.supxlabel(curves.LAG, fontsize=9)
-    upper.supylabel("log₁₀ norm of step k's component in ∂L/∂θ, and of ∂L/∂hₖ", fontsize=9)
+    fig = study.figure.empty(max(4.0, 0.8 + 2.1 * len(names)), 5.0)
+    upper, lower = fig.subfigures(2, 1, height_ratios=(1.15, 1), squeeze=False)[:, 0]
+    panels = upper.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for ax, cell in zip(panels, names, strict=True):
+        _draw(ax, dataset.sel(cell=cell))
+        ax.set_title(f"{cell}, at initialisation")
+        curves.lag_axis(ax, dataset)
+    panels[0].set_ylabel(r"$\log_{10}$ norm")
+    study.figure.legend_above(upper, panels[0])
     _draw_along(lower, dataset)
     return fig
+
+
+def _draw(ax: Axes, data: xarray.Dataset) -> None:
+    last, _, every = PLACES
+    adjoint = data.log_adjoint.sel(place=last)
+    together = recurrent(data.log_component)
+    for values, color, linestyle, label in (
+        (adjoint, "#000000", "-", r"$\partial L/\partial h_k$"),
+        (together.sel(place=last), "#0072B2", "--", r"component in $W_h$"),
+        (together.sel(place=every), "#D55E00", "-.", r"component in $W_h$, loss at every step"),
+    ):
+        look = {"color": color, "linestyle": linestyle, "label": label}
+        curves.draw_norms(ax, data.lag, values, **look)
 
 
 def _draw_along(fig: Any, dataset: xarray.Dataset) -> None:
@@ -245,41 +241,19 @@ def _draw_along(fig: Any, dataset: xarray.Dataset) -> None:
         values = recurrent(data.log_component_along).median("run") / curves.NATS
         shown = (values - values.max("lag")).transpose("lag", "update").values
         shown = np.where(np.isfinite(shown), shown, np.nan)  # that of h_0 = 0 is exactly 0
-        look: Any = {"norm": norm, "cmap": "cividis", "shading": "nearest", "rasterized": True}
+        look: Any = {"norm": norm, "shading": "nearest", "rasterized": True}
         ax.pcolormesh(data["update"], data.lag, shown, **look)
         ax.grid(False)
         heard = np.median(reaches(data.log_component_along), axis=0)
         ax.plot(data["update"], heard, color="black", lw=2.6)
         ax.plot(data["update"], heard, color="white", lw=1.4, ls="--")
-        ax.set_title(f"{cell}: components in W_h", fontsize=7.5)
-    panels[0].set_ylabel(curves.LAG, fontsize=8)
-    fig.supxlabel(f"update (dashed: lag within which {HEARD:.0%} lies)", fontsize=9)
-    scale = fig.colorbar(ScalarMappable(norm, "cividis"), ax=list(panels), extend="min")
-    scale.set_label("log₁₀ component / largest", fontsize=8)
-
-
-def _draw(ax: Axes, data: xarray.Dataset) -> None:
-    """∂L/∂h_k in black; the components by gate (colour) and kind of parameter (line style)."""
-    absent = data.log_component.isnull().all(["run", "lag"])  # parameters of another cell
-    names = [str(name) for name in data.parameter.values if not absent.sel(parameter=name)]
-    gates = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
-    for name in names:
-        gate, _, kind = name.rpartition(".")
-        number, components = gates.index(gate), data.log_component.sel(parameter=name)
-        look: dict[str, Any] = {
-            "color": COLORS[number % len(COLORS)],
-            "linestyle": LINES.get(kind, "-."),
-            "linewidth": 1.0,
-        }
-        if kind == "W_h":
-            every = max(1, data.sizes["lag"] // 6)
-            look |= {"marker": MARKERS[number % len(MARKERS)], "markersize": 3.0}
-            look |= {"markevery": (0, every), "label": gate or "no gates"}
-            curves.draw_norms(ax, data.lag, components, **look)
-        else:
-            median = components.median("run") / curves.NATS
-            ax.plot(data.lag, median.where(np.isfinite(median)), **look)
-    curves.draw_norms(ax, data.lag, data.log_adjoint, **ADJOINT)
+        ax.set_title(f"{cell}, in training")
+    panels[0].set_ylabel(curves.LAG)
+    fig.supxlabel(
+        f"update (dashed: lag within which {HEARD:.0%} of the components lies)", fontsize=9
+    )
+    scale = fig.colorbar(ScalarMappable(norm), ax=list(panels), extend="min")
+    scale.set_label("$\\log_{10}$ component in $W_h$\nover the largest", fontsize=8)
 
 
 def reach(dataset: xarray.Dataset, place: str) -> np.ndarray:

@@ -20,7 +20,7 @@ def quick(**given):
 
 def test_a_run_draws_a_panel_for_each_measurement(dataset):
     titles = [ax.get_title() for ax in page.figure(dataset).axes if ax.get_title()]
-    assert titles == [name.replace("_", " ") for name in quick().what]
+    assert titles == [drawing.title_of(name) for name in quick().what]
 
 
 def test_the_record_holds_what_the_library_measures(dataset):
@@ -38,7 +38,8 @@ def test_the_record_holds_what_the_library_measures(dataset):
     W_h = np.stack([np.asarray(gate["W_h"]) for gate in shares.values()])  # (gate, T, ...)
     expected = 0.5 * np.log10((W_h**2).sum(axis=(0, 2, 3))[1:])  # at the first step h_0 = 0
     (variable,) = flow.CATALOGUE["components"].variables
-    drawn = drawing._lines(dataset.components, variable)["W_h"]
+    measured = page.run(quick(what=("components",)))
+    drawn = drawing._lines(measured.components, variable)["W_h"]
     np.testing.assert_allclose(drawn[1, 1:] * np.log(10), expected * np.log(10), atol=1e-9)
 
 
@@ -64,7 +65,7 @@ def test_other_measurements_of_the_catalogue_draw_by_their_kind():
     dataset = page.run(quick(what=others, num_steps=4, hidden_size=3))
     drawn = page.figure(dataset)
     titles = [ax.get_title() for ax in drawn.axes if ax.get_title()]
-    assert titles == [name.replace("_", " ") for name in others]
+    assert titles == ["Leading singular values", "Component map", "Decomposition", "Steps by path"]
     _, component_map, decomposition, paths, *_ = drawn.axes
     assert len(component_map.images) == 1 and len(paths.lines) == 5
     assert decomposition.texts[0].get_text() == "not drawn by itself"

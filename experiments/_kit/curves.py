@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradflow import study
+from gradflow.spec import parse_spec
 from gradflow.study.figure import Axes, Line2D
 
 NATS = math.log(10)
@@ -34,6 +35,14 @@ def norm_label(source: str, target: str, later: str = "T", earlier: str = "k") -
     """Names the axis of log10 ‖∂target_T/∂source_k‖."""
     target, source = map(block_text, (target, source))
     return rf"$\log_{{10}}\,\|\partial {target}_{later}/\partial {source}_{earlier}\|$"
+
+
+def task_title(spec: str) -> str:
+    """Writes the spec of a task for a panel's title: ``Temporal order, T = 20``."""
+    name, options = parse_spec(spec)
+    shown = [f"{key} = {value}" for key, value in options.items() if key != "num_steps"]
+    length = [f"T = {options['num_steps']}"] if "num_steps" in options else []
+    return ", ".join([name.replace("_", " ").capitalize(), *length, *shown])
 
 
 def coordinates(num_steps: int) -> dict[str, Any]:

@@ -67,23 +67,15 @@ def _draw_reach(ax: Axes, dataset: xarray.Dataset) -> None:
         reached = results.horizons(data.log_norm.sel(when=results.WHEN[1]))
         if not np.isnan(reached).any():
             at = np.minimum(reached, longest)
-            ax.plot(
-                at,
-                results.accuracy(dataset, spec),
-                **{**look, "linestyle": ""},
-                label=words_of(spec),
-                ms=5,
-            )
+            ax.plot(at, results.accuracy(dataset, spec), **{**look, "linestyle": "", "ms": 5})
     ax.axvline(longest, color="black", lw=0.8, ls=(0, (1, 1)))
     ax.margins(x=0.1, y=0.1)
     ax.set_xlim(left=0)
     ax.set(
-        xlabel=f"horizon, trained (steps; dotted: {longest} or more)",
+        xlabel=rf"lag where the norm falls below $10^{{-3}}$ (dotted: {longest} or more)",
         ylabel="test accuracy",
-        title=r"Lag where $\|\partial h_T/\partial h_k\|$ falls below $10^{-3}$",
+        title="Accuracy by horizon, marks as on the left",
     )
-    if ax.lines[1:]:
-        ax.legend(fontsize=6, loc="best", handlelength=1)
 
 
 def _draw_lengths(ax: Axes, dataset: xarray.Dataset) -> None:

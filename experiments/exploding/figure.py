@@ -1,6 +1,5 @@
 """The figure of the study."""
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -14,28 +13,17 @@ from gradflow.study.figure import Axes, Figure
 
 def figure(dataset: xarray.Dataset) -> Figure:
     """Exponents, critical gains by size, and tails; norms against lag; losses along the line."""
-    fig = study.figure.empty(7.0, 7.2)
-    top, middle, bottom = fig.subfigures(3, 1, height_ratios=(3, 2.3, 2), squeeze=False)[:, 0]
-    left, middle_top, right = top.subplots(1, 3, width_ratios=(4, 3, 3))
+    fig = study.figure.empty(7.0, 5.2)
+    top, bottom = fig.subfigures(2, 1, height_ratios=(3, 2.4), squeeze=False)[:, 0]
+    left, middle, right = top.subplots(1, 3, width_ratios=(4, 3, 3))
     _draw_exponents(left, dataset)
-    _draw_sizes(middle_top, dataset)
+    _draw_sizes(middle, dataset)
     _draw_tails(right, dataset)
-    panels = middle.subplots(1, dataset.sizes["cell"], sharey=True, squeeze=False)[0]
-    for ax, name in zip(panels, dataset.cell.values, strict=True):
-        _draw_norms(ax, dataset.sel(cell=name))
-        ax.set_title(f"{name} ({float(dataset.critical.sel(cell=name)):.2f})")
-    middle.suptitle("Norm against lag at factor · critical gain (in brackets)", fontsize=9)
-    panels[0].set_ylabel(r"$\log_{10}\,\|\partial h_T/\partial h_k\|_F$")
-    panels[len(panels) // 2].set_xlabel(curves.LAG)
-    panels[-1].legend(title="factor", handlelength=2, loc="upper left")
-    panels = bottom.subplots(1, dataset.sizes["factor"], sharey=True, squeeze=False)[0]
-    for ax, factor in zip(panels, dataset.factor.values, strict=True):
-        _draw_line(ax, dataset.sel(factor=factor))
-        ax.set_title(f"tanh, {factor:g} · critical gain")
-    panels[0].set_ylabel("loss at T (dimensionless)")
-    panels[len(panels) // 2].set_xlabel(
-        r"step along a random direction of $W_h$, relative to its norm"
-    )
+    left, middle, right = bottom.subplots(1, 3)
+    _draw_norms(left, dataset.isel(factor=-1))
+    right.sharey(middle)
+    for ax, at in ((middle, 0), (right, -1)):
+        _draw_line(ax, dataset.isel(factor=at))
     return fig
 
 
@@ -85,22 +73,27 @@ def _draw_tails(ax: Axes, dataset: xarray.Dataset) -> None:
         ax.plot(excess, beyond[above], **look, **_style(str(name), index))
     ax.set(
         yscale="log",
-        xlabel="orders of magnitude above the median",
+        xlabel=r"$\log_{10}$ over the median",
         ylabel="fraction of initialisations",
         title=r"Tail of $\|\partial L/\partial h_0\|$",
     )
-    ax.legend(loc="upper right")
 
 
 def _draw_norms(ax: Axes, data: xarray.Dataset) -> None:
-    looks = zip(("#0072B2", "#000000", "#D55E00"), ("--", "-", "-."), strict=True)
-    for (color, linestyle), factor in zip(itertools.cycle(looks), data.factor.values, strict=False):
-        look = {"color": color, "linestyle": linestyle, "label": f"{factor:g}"}
-        curves.draw_norms(ax, data.lag, data.log_norm.sel(factor=factor), **look)
-    ax.set_xlim(0, data.sizes["lag"] - 1)
+    for index, name in enumerate(map(str, data.cell.values)):
+        curves.draw_norms(ax, data.lag, data.log_norm.sel(cell=name), **_style(name, index))
+    curves.lag_axis(ax, data)
+    ax.set_ylabel(r"$\log_{10}\,\|\partial h_T/\partial h_k\|_F$")
+    ax.set_title(f"Norm at {float(data.factor):g} · critical gain")
 
 
 def _draw_line(ax: Axes, data: xarray.Dataset) -> None:
     for run, color in zip(data.loss.values, ("#000000", "#0072B2", "#D55E00"), strict=False):
         ax.plot(data.place, run, color=color, lw=0.7)
-    ax.set_xlim(data.place[0], data.place[-1])
+    ax.set(
+        xlim=(data.place[0], data.place[-1]),
+        xlabel=r"step of $W_h$, over its norm",
+        ylabel="loss at T (dimensionless)",
+        title=f"Loss at {float(data.factor):g} · critical gain",
+    )
+    ax.locator_params(axis="x", nbins=3)

@@ -92,22 +92,25 @@ def _draw_origins(ax: Axes, dataset: xarray.Dataset) -> None:
     chosen = data.isel(origin=slice(None, None, AHEAD)).isel(origin=slice(-SHOWN, None))
     start = int(chosen.origin[0]) - 2 * AHEAD
     end = int(chosen.origin[-1]) + AHEAD + 1
-    ax.plot(np.arange(start, end), dataset.value.values[start:end], **TRUTH, label="truth")
+    has_dates = "time" in dataset
+    at = dataset.time.values.astype("datetime64[D]") if has_dates else dataset.index.values
+    ax.plot(at[start:end], dataset.value.values[start:end], **TRUTH, label="truth")
     for number, origin in enumerate(chosen.origin.values):
-        at = chosen.forecast.sel(model=model, origin=origin).values
-        low, high = at + chosen.offset.sel(model=model).values
-        future = origin + chosen.lead.values
-        look = {"color": COLORS[number % 2], "lw": 1.4}
-        ax.plot(
-            future, at, **look, label=f"{model}, from every tenth origin" if not number else None
-        )
-        ax.fill_between(future, low, high, color=COLORS[number % 2], alpha=0.25, lw=0)
-    dates = ""
-    if "time" in chosen:
-        dates = f", {str(chosen.time.values[0])[:10]} to {str(chosen.time.values[-1])[:10]}"
-    ax.set(xlabel=f"{dataset.attrs['step']} of the series", ylabel=str(dataset.unit.values))
-    ax.set_title(f"{dataset.attrs['series']}: the best model, with 80 % intervals{dates}")
+        forecast = chosen.forecast.sel(model=model, origin=origin).values
+        low, high = forecast + chosen.offset.sel(model=model).values
+        future, color = at[origin + chosen.lead.values], COLORS[number % 2]
+        label = None if number else f"{model}, from every tenth origin"
+        ax.plot(future, forecast, color=color, lw=1.4, label=label)
+        ax.fill_between(future, low, high, color=color, alpha=0.25, lw=0)
+    ax.set_ylabel(str(dataset.unit.values))
+    if not has_dates:
+        ax.set_xlabel(f"{dataset.attrs['step']} of the series")
+    ax.set_title(f"{dataset.attrs['series'].capitalize()}: the best model, with 80 % intervals")
     ax.margins(y=0.2)
+    if (dataset.value >= 0).all() and ax.get_ylim()[0] < 0:
+        ax.set_ylim(
+            bottom=0
+        )  # the lower end of an interval is an error's quantile below a forecast
     ax.legend(fontsize=7, loc="upper left", ncols=2)
 
 
@@ -137,20 +140,29 @@ def _name_rows(ax: Axes, models: list[str], ncols: int) -> None:
     """Names the rows, from the top down, with the legend below them."""
     ax.set_yticks(np.arange(len(models)), [name.replace("_", " ") for name in models])
     ax.invert_yaxis()
-    below = {"loc": "upper center", "bbox_to_anchor": (0.4, -0.13), "ncols": ncols}
-    ax.legend(fontsize=7, handlelength=1.2, **below)
+    _legend_below(ax, ncols)
+
+
+def _legend_below(ax: Axes, ncols: int) -> None:
+    look: Any = {"fontsize": 7, "handlelength": 2.0, "columnspacing": 1.0}
+    ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.13), ncols=ncols, **look)
 
 
 def _draw_flow(ax: Axes, dataset: xarray.Dataset) -> None:
-    for index, (name, (lag, norms)) in enumerate(_measured(dataset).items()):
-        look = {**study.figure.cell_style(name, index), "label": name.replace("_", " ")}
-        study.figure.band(ax, lag, norms / curves.NATS, 0, **look)
+    measured = _measured(dataset)
+    others = [name for name in measured if name not in study.figure.CELL_STYLES]
+    for name, (lag, norms) in measured.items():
+        look = study.figure.cell_style(name, others.index(name) if name in others else 0)
+        every = max(1, len(lag) // study.figure.MARKERS_A_LINE)
+        # Bands of seven networks would cover each other.
+        median = np.median(norms, axis=0) / curves.NATS
+        ax.plot(lag, median, **look, markevery=every, label=name.replace("_", " "))
     ax.axhline(np.log10(HORIZON), **outcomes.REFERENCE)
     ax.set(xlabel="lag T − k (steps of the series)", ylabel=curves.NORM)
-    ax.set_title("Flow through the trained networks")
+    ax.set_title("Trained networks, median")
     ax.margins(x=0)
-    if _measured(dataset):
-        ax.legend(fontsize=6.5, handlelength=2.4, ncols=2)
+    if measured:
+        _legend_below(ax, ncols=3)
     else:
         note = "no recurrent network\namong the models"
         ax.text(0.5, 0.5, note, ha="center", transform=ax.transAxes)

@@ -115,7 +115,7 @@ def run_real(config: Config, nets: dict[str, Forecaster], once: study.Once) -> x
     about = {"kind": "real", "series": found.name, "step": found.step}
     times = found.series.times
     if times is not None:
-        whole = whole.assign(time=("origin", times[whole.origin.values].astype(str)))
+        whole = whole.assign(time=("index", times.astype(str)))
     return whole.assign(value=("index", found.series.values)).assign_attrs(about)
 
 

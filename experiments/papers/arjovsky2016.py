@@ -50,10 +50,17 @@ NETS = {
 The number in the name of an LSTM is its forget bias.
 """
 
-CELLS = {"tanh": "rnn", "gru": "gru", "lstm_1": "lstm"}
-"""The networks that have the colour of a cell, as in all figures."""
-
-OTHERS = [net for net in NETS if net not in CELLS]
+LABELS = {
+    "tanh_orthogonal": "tanh, orthogonal",
+    "relu": "ReLU",
+    "irnn": "IRNN",
+    "urnn": "unitary",
+    "gru": "GRU",
+    "lstm_0": "LSTM, forget bias 0",
+    "lstm_1": "LSTM, forget bias 1",
+    "lstm_2": "LSTM, forget bias 2",
+}
+"""The names of the networks in the figure, where they differ."""
 
 LAGS = 60  # over which the slope is fitted
 
@@ -212,19 +219,27 @@ def about_forget_bias(dataset: xarray.Dataset, slope: dict[str, np.ndarray]) -> 
 
 def figure(dataset: xarray.Dataset) -> Figure:
     """The norm against the time step, with T on the right as in the paper."""
-    fig = study.figure.empty(5.2, 3.4)
-    ax = fig.subplots()
+    fig = study.figure.empty(7.0, 3.4)
+    panels = fig.subplots(1, 2, sharey=True)
     steps = dataset.sizes["lag"]
-    for net in map(str, dataset.net.values):
-        index = OTHERS.index(net) if net in OTHERS else 0
-        look = study.figure.cell_style(CELLS.get(net, net), index)
-        log10 = dataset.log_norm.sel(net=net).transpose("lag", "seed") / curves.NATS
-        log10 = log10.where(np.isfinite(log10))
-        study.figure.band(ax, steps - dataset.lag, log10, "seed", label=net, **look)
-    ax.set(xlim=(0, steps), ylim=(-8, 2), xlabel="time step t")
-    ax.set_ylabel(r"$\log_{10}\ \|\partial C/\partial h_t\|$ relative to $t = T - 1$")
-    ax.set_title("Adding problem, at initialisation (LSTM: ∂C/∂c)")
-    ax.legend(fontsize=7, ncols=2)
+    names = [str(net) for net in dataset.net.values]
+    gated = [name for name in names if name.partition("_")[0] in ("gru", "lstm")]
+    plain = [name for name in names if name not in gated]
+    for ax, nets, title in zip(
+        panels,
+        (plain, gated),
+        ("No gates", "Gates (LSTM: $\\partial C/\\partial c_t$)"),
+        strict=True,
+    ):
+        for index, net in enumerate(nets):
+            log10 = dataset.log_norm.sel(net=net).transpose("lag", "seed") / curves.NATS
+            look = {**study.figure.series_style(index), "label": LABELS.get(net, net)}
+            log10 = log10.where(np.isfinite(log10))
+            study.figure.band(ax, steps - dataset.lag, log10, "seed", **look)
+        ax.set(xlim=(0, steps), ylim=(-8, 2), xlabel="time step t", title=title)
+        if nets:
+            ax.legend(loc="lower left")
+    panels[0].set_ylabel(r"$\log_{10}\ \|\partial C/\partial h_t\|$ relative to $t = T - 1$")
     return fig
 
 

@@ -170,12 +170,13 @@ def figure(dataset: xarray.Dataset) -> Figure:
     log10 = dataset.log_norm / curves.NATS
     rates = -log10.diff("lag").mean("lag")
     for color, w in zip(curves.shades(dataset.sizes["w"]), dataset.w.values, strict=True):
-        left.plot(dataset.lag, log10.sel(w=w), color=color)
+        left.plot(dataset.lag, log10.sel(w=w), color=color, label=f"w = {w:g}")
         right.plot(dataset.tolerance.sel(w=w), rates.sel(w=w), "o", color=color)
         at = float(dataset.tolerance.sel(w=w)), float(rates.sel(w=w))
         right.annotate(f"  {w:g}", at, fontsize=8, va="center", annotation_clip=False)
     left.set(xlabel="t (steps)", ylabel=r"$\log_{10}\,|\partial x_t/\partial x_0|$", ylim=(-40, 1))
     left.set_title("Gradient through a latched bit")
+    study.figure.legend_above(fig, left)
     right.set(xlabel="largest disturbance n survived", ylabel="orders of magnitude lost per step")
     right.set_title("Gradient against robustness, by w")
     return fig

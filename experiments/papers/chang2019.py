@@ -32,6 +32,7 @@ from gradflow.study import Claim, derived, numbers, statement
 from gradflow.study.figure import Figure
 
 EPS = 0.1
+LIMIT = 1.5  # of the panels: the spiral of (g) reaches 1.3
 STARTS = ((0.0, 0.5), (-0.5, -0.5), (0.5, -0.75))
 FEEDBACK = {
     "positive": ((2, -2), (0, 2)),
@@ -244,11 +245,11 @@ def figure(dataset: xarray.Dataset) -> Figure:
             ax.plot(x, y, ".-", color=color, lw=0.8, ms=2.5)
             ax.plot(x[0], y[0], "o", color=color, ms=4)
         if net in FEEDBACK:
-            grid = np.stack(np.meshgrid(*[np.linspace(-0.9, 0.9, 9)] * 2))
+            grid = np.stack(np.meshgrid(*[np.linspace(-LIMIT, LIMIT, 11)[1:-1]] * 2))
             field = np.tanh(np.einsum("ij,jkl->ikl", np.array(FEEDBACK[net], float), grid))
             ax.quiver(*grid, *field, color="0.75")
         ax.set_title(f"({letter}) {net}")
-        ax.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
+        ax.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT), aspect="equal")
     fig.supxlabel("unit 1", fontsize=9)
     fig.supylabel("unit 2", fontsize=9)
     return fig

@@ -213,6 +213,7 @@ def figure_gru(dataset: xarray.Dataset) -> Figure:
     ax.plot(dataset.radius, dataset.growth, "o", color="#0072B2", label="measured")
     ax.axhline(1, color="0.5", lw=0.8, ls=":")
     ax.set(
+        title="A GRU at rest",
         xlabel="radius of W (symmetric)",
         ylabel=r"factor of $\|\partial h_t/\partial h_0\|$ per step",
     )
@@ -228,7 +229,8 @@ def figure_products(dataset: xarray.Dataset) -> Figure:
     index = np.arange(1, len(formula) + 1)
     ax.plot(index, formula, color="0.5", label="formula")
     ax.plot(index, measured, "o", ms=3, color="#0072B2", label="measured")
-    ax.set(xlabel="index i", ylabel=r"$\lambda_i$ (nats per step)")
+    ax.set(title="Product of Gaussian matrices", xlabel="index i")
+    ax.set_ylabel(r"$\lambda_i$ (nats per step)")
     ax.legend()
     return fig
 

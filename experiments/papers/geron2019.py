@@ -245,7 +245,9 @@ def figure(dataset: xarray.Dataset) -> Figure:
     right.plot(published, places, "o", mfc="none", color="0.3", ms=7, label="published")
     right.plot(found, places, "x", color=orange, label="measured")
     right.set(xscale="log", xlabel="validation error (MSE)", title="One and ten steps ahead")
-    right.set_yticks(places, names)
+    right.set_yticks(
+        places, [name.replace("_ten", ", ten steps").replace("_", " ") for name in names]
+    )
     right.invert_yaxis()
     right.legend()
     return fig

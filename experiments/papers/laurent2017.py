@@ -237,13 +237,21 @@ def figure(dataset: xarray.Dataset) -> Figure:
     axes = fig.subplots(2, 2)
     for column, net in enumerate(NETS):
         data, (top, bottom) = dataset.sel(net=net), axes[:, column]
-        top.plot(*data.path.values.T, ".", color="#332288", ms=0.6, rasterized=True)
-        top.plot(*data.near.values.T, ".", color="#E69F00", ms=0.8, rasterized=True)
+        look = {"marker": ".", "ls": "", "rasterized": True}
+        top.plot(*data.path.values.T, **look, ms=0.6, color="#332288", label="one orbit")
+        top.plot(
+            *data.near.values.T,
+            **look,
+            ms=0.8,
+            color="#E69F00",
+            label="ends of orbits that began within 1e-7",
+        )
         top.set(xlabel="h(1)", ylabel="h(2)", title=f"({'ab'[column]}) {net.upper()}: attractor")
         bottom.plot(data.apart[:200], lw=0.8, color="#332288")
         bottom.set(
             xlabel="t", ylabel=r"$h(1) - \hat h(1)$", title=f"({'cd'[column]}) {net.upper()}"
         )
+    study.figure.legend_above(fig, axes[0, 0], markerscale=8)
     return fig
 
 

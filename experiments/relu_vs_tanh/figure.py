@@ -110,5 +110,5 @@ def _draw_losses(ax: Axes, dataset: xarray.Dataset) -> None:
     for name, look in _looks(dataset):
         loss = dataset.loss.sel(activation=name)
         study.figure.band(ax, dataset["update"], loss, "run", **look)
-    title = f"{task} from {_init(dataset)}, best rate of each"
+    title = f"{task.capitalize()} from {_init(dataset)}, best rate of each"
     outcomes.draw_losses(ax, baseline, title=title, ylabel="loss", ylim=(None, 6 * baseline))

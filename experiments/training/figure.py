@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import xarray
-from _kit import outcomes, probes
+from _kit import curves, outcomes, probes
 
 from gradflow import study
 from gradflow.spec import parse_spec
@@ -65,7 +65,7 @@ def _label(upper: Axes, lower: Axes, dataset: xarray.Dataset) -> None:
         attrs["baseline"],
         xlabel="",
         ylabel=LOSSES[attrs["loss_kind"]],
-        title=f"{attrs['task']}: median and 10–90 % over seeds\n"
+        title=f"{curves.task_title(attrs['task'])}: median and 10–90 % over seeds\n"
         "(star: solved; dotted: loss without memory, accuracy of a solved task)",
     )
     titles = "cell", *(name.replace("_", " ") for name in swept(dataset))

@@ -68,7 +68,7 @@ EXPERIMENT = study.Experiment(
                 "--cell=rnn,lstm(forget_bias=1),gru(update_bias=1)",
                 "--learning_rate=0.0003,0.001,0.003,0.01,0.03",
                 "--num_seeds=3",
-                "--probe=adjoints,components",
+                "--probe=adjoints",
             )
         )
     },

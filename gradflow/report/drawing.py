@@ -1,6 +1,7 @@
 """Figures of matplotlib: of datasets of `gradflow.measure`, and of the panels of a report."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,11 @@ def draw_page(dataset: "xarray.Dataset", names: Sequence[str], title: str) -> "F
     return fig
 
 
+def title_of(name: str) -> str:
+    """Writes the name of a measurement for a panel's title; its logarithm stands on the axis."""
+    return name.removeprefix("log_").replace("_", " ").capitalize()
+
+
 def _draw(ax: "Axes", dataset: "xarray.Dataset", name: str) -> None:
     entry = CATALOGUE[name]
     first, *rest = entry.variables
@@ -92,7 +98,7 @@ def _draw(ax: "Axes", dataset: "xarray.Dataset", name: str) -> None:
         lines = [_lines(dataset[v.name], v) for v in (first, *alike)]
         _draw_lines(ax, {label: line for part in lines for label, line in part.items()})
     unit = {"nats": r"$\log_{10}$", "1": "dimensionless"}.get(first.units, first.units)
-    ax.set_title(name.replace("_", " "), fontsize=8)
+    ax.set_title(title_of(name))
     vertical = AXES.get(dims[0], dims[0]) if entry.kind == "map" else unit
     horizontal = dims[1] if entry.kind == "map" else dims[0]
     ax.set_ylabel(vertical, fontsize=8)
@@ -168,7 +174,9 @@ def draw_sections(sections: Sequence[Section]) -> "Figure":
     fig = Figure(figsize=(7.4, 0.3 + 2.1 * len(shown)))
     rows = fig.subfigures(len(shown), 1, squeeze=False)[:, 0]
     for row, section in zip(rows, shown, strict=True):
-        row.suptitle(f"{section.name}: {dict(section.facts).get('cell', '')}", fontsize=9)
+        cell = dict(section.facts).get("cell", section.name)
+        title = section.name if cell == section.name else f"{section.name}: {cell}"
+        row.suptitle(title, fontsize=9)
         by_title = {panel.title: panel for panel in section.panels}
         panels = [by_title[title] for title in SECTION_PANELS if title in by_title][:NUM_PANELS]
         for ax, panel in zip(row.subplots(1, NUM_PANELS), panels, strict=True):
@@ -190,7 +198,12 @@ def _draw_panel(ax: "Axes", panel: Panel) -> None:
         ax.axvline(place, color="0.5", lw=0.6, ls="--")
     ax.set_title(panel.title, fontsize=8)
     ax.set_xlabel(panel.x_label, fontsize=8)
-    ax.set_ylabel(panel.y_label, fontsize=8)
+    ax.set_ylabel(_mathtext(panel.y_label), fontsize=8)
     ax.margins(x=0)
     if len(panel.lines) > 1:
         ax.legend(fontsize=7)
+
+
+def _mathtext(label: str) -> str:
+    """Sets the indices of a label, such as that of h_T, below the line."""
+    return re.sub(r"(\w)_(\w)", r"$\1_\2$", label).replace("log10", r"$\log_{10}$")

@@ -27,7 +27,12 @@ def dataset():
 def test_it_draws_norms_a_map_a_spectrum_and_gates(dataset):
     assert dataset.flow.measurements == WHAT
     panels = [ax for ax in dataset.flow.plot().axes if ax.get_title("left")]
-    assert [ax.get_title("left") for ax in panels] == [name.replace("_", " ") for name in WHAT]
+    assert [ax.get_title("left") for ax in panels] == [
+        "Norms",
+        "Norm map",
+        "Singular values",
+        "Gates",
+    ]
     norms, image, spectrum, gates = panels
     drawn = norms.lines[0].get_ydata()
     np.testing.assert_allclose(drawn, dataset.log_norms / np.log(10), atol=1e-12)
