@@ -192,14 +192,14 @@ def _decide(matrix: Array, state: _Decided, is_paused: Array, margin: float) -> 
     """
 
     def decomposed(state: _Decided) -> _Decided:
-        later, _ = _late(matrix, state[0])
+        later, _ = _late((matrix, state[0]), state[0])
         values, vectors = eigh(later @ later.T)
         vectors = vectors[:, ::-1][:, :TRACKED].T
         return values[-1], vectors, jnp.full_like(state[2], DECOMPOSED), jnp.ones((), bool)
 
     def by_inertia(state: tuple[_Decided, Array]) -> tuple[_Decided, Array]:
         (value, vectors, stage, _), _ = state
-        later, bound = _late(matrix, value * margin)
+        later, bound = _late((matrix, value * margin), stage)
         certified = is_below(later @ later.T, bound)
         stage = jnp.where(certified, INERTIA, stage)
         return (value, vectors, stage, certified), jnp.ones((), bool)
@@ -208,10 +208,11 @@ def _decide(matrix: Array, state: _Decided, is_paused: Array, margin: float) -> 
     return jax.lax.while_loop(lambda s: ~s[3], decomposed, state)
 
 
-def _late(matrix: Array, value: Array) -> tuple[Array, Array]:
-    """Both behind a barrier, so that XLA does not move what is computed from them out of the loop.
+def _late(given: tuple[Array, Array | float], state: Array) -> tuple[Array, Array]:
+    """Returns a matrix and a number behind a barrier.
 
-    (It moved bound · I and its transpose: a tenth of the search, at every step.)
+    Without one that depends on the state of the loop, XLA moves what is computed from them out of
+    the loop, to every step: the products, and of the number its multiple of I and the transpose.
     """
-    matrix, value = jax.lax.optimization_barrier((matrix, value))
-    return by_columns(matrix), value
+    (matrix, number), _ = jax.lax.optimization_barrier((given, state))
+    return by_columns(matrix), number
