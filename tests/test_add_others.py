@@ -26,7 +26,7 @@ def made(tmp_path, monkeypatch):
         for folder in (ROOT / "experiments", ROOT / "experiments" / "papers", tmp_path):
             monkeypatch.syspath_prepend(folder)
         module = importlib.import_module(name)
-        monkeypatch.delitem(sys.modules, name)
+        del sys.modules[name]  # a page that is loaded again is run again
         return module
 
     return load
