@@ -60,7 +60,7 @@ class Step(NamedTuple):
         ]
         return whole_carry(self.cell.step(params, jax.tree.unflatten(tree, leaves), x)[0])
 
-    def arguments(self, make: Callable[..., Array]) -> Any:
+    def arguments(self, make: Callable[..., Any]) -> Any:
         """Returns the carry, the parameters and the input, with leaves made by shape and type."""
         return jax.tree.unflatten(self.tree, [make(one.shape, one.dtype) for one in self.leaves])
 
