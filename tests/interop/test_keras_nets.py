@@ -206,7 +206,7 @@ def test_inputs_by_name_and_of_unknown_time(tmp_path):
 
 
 def test_a_sample_with_other_names_says_which_inputs_there_are():
-    net = gradflow.load(chain(layers.GRU(2)))
+    net = gradflow.load(chain(layers.GRU(2, name="gru")))
     batch = {"x": random_inputs(3), "y": np.zeros(2)}
     assert list(net.capture(batch)) == ["gru"]  # targets beside the inputs do no harm
     message = "array for each input of the Keras model, x, got the arrays batch, y. Save them under"

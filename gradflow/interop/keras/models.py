@@ -181,6 +181,8 @@ def _is_exact(model: Any) -> bool:
 def _model_inputs(model: Any, batch: Mapping[str, np.ndarray]) -> Any:
     """The batch in the structure of the model's inputs, if it declares one."""
     structure = getattr(model, "input", None)
+    if structure is None:  # a Sequential model has its one input in a list alone
+        (structure, *_) = getattr(model, "inputs", None) or [None]
     if structure is None:
         return next(iter(batch.values())) if len(batch) == 1 else dict(batch)
     if isinstance(structure, Mapping):
