@@ -26,18 +26,36 @@ def made(tmp_path, monkeypatch):
         for folder in (ROOT / "experiments", ROOT / "experiments" / "papers", tmp_path):
             monkeypatch.syspath_prepend(folder)
         module = importlib.import_module(name)
-        monkeypatch.delitem(sys.modules, name)
+        del sys.modules[name]  # a page that is loaded again is run again
         return module
 
     return load
 
 
-def test_the_measurement_is_measured_by_its_entry(made):
-    code = "\n\n".join(blocks("measurement"))
+@pytest.fixture
+def measurement(made):
+    """The code of the page on measurements, while its entry is in the catalogue."""
     try:
-        made("determinants", code).test_the_determinants_sum_to_the_exponents()
+        yield made("determinants", "\n\n".join(blocks("measurement")))
     finally:
         flow.CATALOGUE.pop("log_determinants", None)
+
+
+def test_the_measurement_is_measured_by_its_entry(measurement):
+    measurement.test_the_determinants_sum_to_the_exponents()
+
+
+def test_the_measurement_passes_the_tests_of_every_measurement(measurement, monkeypatch):
+    del measurement  # it is in the catalogue
+    monkeypatch.syspath_prepend(ROOT / "tests" / "flow")
+    every = importlib.import_module("test_every_measurement")
+    name = "log_determinants"
+    monkeypatch.setitem(every.MEASURES, name, every.measurement(name))
+    every.test_under_jit_and_vmap_it_is_that_of_each_sequence(name)
+    every.test_float32_equals_float64_to_its_rounding(name)
+    for step in (every.CUT, every.T):
+        every.test_it_is_nan_through_a_carry_that_is_not_finite(name, step)
+    every.test_bad_arguments_raise_before_anything_is_compiled(name)
 
 
 def test_the_study_runs_draws_and_decides_its_claim(made, tmp_path):

@@ -1,7 +1,9 @@
 """The page of all measurements of the documentation's site, with a picture of each."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import measurements
 
@@ -107,9 +109,9 @@ def _entry(name: str, entry: Measurement, headings: list[str]) -> str:
         units = "dimensionless" if one.units == "1" else one.units
         lines.append(f"| `{one.name}` | ({', '.join(one.dims)}) | {units} |")
     lines += ["", "```python", code(name), "```", ""]
-    function = entry.read or entry.function
     sentences = [
-        f"The function is {{py:obj}}`gradflow.flow.{function.__name__}`.",
+        f"The function is {_link(entry.function)}.",
+        f"{_link(entry.read)} computes this from its result." if entry.read else "",
         NEEDS[entry.needs][1],
         "`gradflow.flow.in_chunks` takes it for very long sequences." if entry.along else "",
     ]
@@ -118,6 +120,10 @@ def _entry(name: str, entry: Measurement, headings: list[str]) -> str:
         links = (f"[{one}](../measurements.md#{slug(one)})" for one in headings)
         lines += [f"When it misleads: {'; '.join(links)}.", ""]
     return "\n".join(lines)
+
+
+def _link(function: Callable[..., Any]) -> str:
+    return f"{{py:obj}}`gradflow.flow.{function.__name__}`"
 
 
 def slug(heading: str) -> str:

@@ -25,8 +25,8 @@ class NormCertificate(NamedTuple):
       lower: From a Rayleigh quotient: never above the norm but by rounding.
       upper: Never below the norm but by rounding.
       stage: Which stage decided. 0: a decomposition, for there are few rows, or the block is
-        exactly zero; 1: the trace bound on the vectors that the step before left; 2: the
-        trace bound after further steps of the search; 3: a Cholesky factorisation; 4: a
+        exactly zero; 1: the trace bound near the vectors that the step before left; 2: the
+        trace bound after further cycles of the search; 3: a Cholesky factorisation; 4: a
         decomposition, because nothing else did. -1 where nothing is measured.
     """
 

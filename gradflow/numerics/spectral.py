@@ -89,9 +89,9 @@ def spectral_norm(
         λ_max(G) < x   if   x > ρ   and   x I - H - Rᵀ R / (x - ρ) is positive definite,
 
     by the Schur complement of x I - C. That is tried with x = θ (1 + 2 tolerance), θ the largest
-    Ritz value, for the vectors at hand and after each cycle of the search. Where the spectrum is
-    so dense that ρ stays above θ, the Cholesky factorisation of x I - G decides (by Sylvester's
-    law of inertia it exists if and only if λ_max < x), and where that fails, the
+    Ritz value, after two steps of subspace iteration and after each cycle of the search. Where the
+    spectrum is so dense that ρ stays above θ, the Cholesky factorisation of x I - G decides (by
+    Sylvester's law of inertia it exists if and only if λ_max < x), and where that fails, the
     eigenvalues of G.
 
     Args:
@@ -137,6 +137,7 @@ def _search(
         ritz, cycle = state
         return _rayleigh_ritz(matrix, trace, _enlarged(matrix, ritz), margin), cycle + 1
 
+    # Two steps of subspace iteration cost less than the cycle that they mostly spare.
     basis = _normalised((tracked.vectors @ matrix) @ matrix.T)
     basis = qr(_normalised((basis @ matrix) @ matrix.T).T)[0].T
     first = _rayleigh_ritz(matrix, trace, basis, margin)

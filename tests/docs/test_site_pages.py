@@ -31,6 +31,14 @@ def test_every_measurement_has_an_entry_with_its_equation_variables_and_code():
             assert f"| `{one.name}` | ({', '.join(one.dims)}) |" in part
 
 
+def test_an_entry_that_is_read_from_another_measurement_names_both_functions():
+    part = measurements_page.page().split("\n## effective_rank\n")[1].split("\n## ")[0]
+    assert (
+        "The function is {py:obj}`gradflow.flow.log_singular_values`. "
+        "{py:obj}`gradflow.flow.effective_rank` computes this from its result."
+    ) in part
+
+
 def test_the_code_of_every_entry_gives_what_it_needs():
     """What each computes is tested with the catalogue; here is how the page calls it."""
     names = {"gradflow": SimpleNamespace(measure=lambda *args, **options: options), "jnp": jnp}

@@ -1,6 +1,7 @@
 """The catalogue is complete, what it says of results is so, and `measure` names all of it."""
 
 import inspect
+import itertools
 import sys
 from pathlib import Path
 
@@ -133,7 +134,31 @@ def test_errors(what, options, message):
 
 
 def test_the_table_in_the_documentation_is_that_of_the_catalogue():
-    assert table(flow.CATALOGUE) in DOCUMENT.read_text(encoding="utf-8")
+    expected = table(flow.CATALOGUE).splitlines()
+    printed = DOCUMENT.read_text(encoding="utf-8")
+    found = printed.split("<!-- catalogue -->\n")[1].split("\n<!-- end of catalogue -->")[0]
+    problem = first_difference(expected, found.splitlines())
+    assert problem is None, f"In the table of {DOCUMENT.name}: {problem}"
+
+
+def first_difference(expected, found):
+    """Which row of a table differs first from the one expected, where, and what to do."""
+    for before, row, has in itertools.zip_longest(["", *expected], expected, found):
+        if row != has and row is None:
+            return f"remove this row, which the catalogue does not have:\n{has}"
+        if row != has:
+            return f"this row is missing:\n{row}\nIt belongs below:\n{before}\nThere is:\n{has}"
+    return None
+
+
+def test_the_first_difference_of_a_table_names_the_row_and_its_place():
+    rows = ["| a |", "| b |", "| c |"]
+    assert first_difference(rows, rows) is None
+    assert first_difference(rows, rows[:1] + rows[2:]).startswith(
+        "this row is missing:\n| b |\nIt belongs below:\n| a |\nThere is:\n| c |"
+    )
+    assert "below:\n| b |" in first_difference(rows, rows[:2])
+    assert first_difference(rows, [*rows, "| d |"]).startswith("remove this row")
 
 
 def test_progress_is_shown_on_a_terminal_alone(monkeypatch):
