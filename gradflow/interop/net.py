@@ -20,8 +20,21 @@ Direction = Literal["forward", "reverse"]
 Capture = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 """Runs the original model on a batch, and returns the inputs (N, T, input) of each layer by name.
 
-The time of these inputs is that of the model's own, for layers of both directions.
+The time of these inputs is that of the model's own, for layers of both directions. Where the model
+passes masks to its layers, the result is `Captured`.
 """
+
+
+class Captured(dict[str, np.ndarray]):
+    """The inputs (N, T, input) of each layer by name.
+
+    Attributes:
+      masks: For each layer that is called with a mask: which steps (N, T) it does not skip.
+    """
+
+    def __init__(self, inputs: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> None:
+        super().__init__(inputs)
+        self.masks = dict(masks)
 
 
 @dataclass(frozen=True, eq=False)

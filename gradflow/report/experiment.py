@@ -63,10 +63,15 @@ class Config(study.Config):
         None, help="File (.npz, .npy) of the whole model's inputs, which is run on them."
     )
     lengths: str | None = study.field(
-        None, help="Real steps of each sequence of the sample: numbers, or a file (.npy)."
+        None,
+        help="Real steps of the sequences of the sample: one number, one each, or a .npy file.",
     )
     loss: str = study.field("last", help="last, mean, or npy:PATH with ∂L/∂outputs.")
-    num_sequences: int = study.field(16, help="Sequences for each seed.", positive=True)
+    num_sequences: int | None = study.field(
+        None,
+        help="Sequences for each seed; if empty, 16, or all of a file with fewer.",
+        positive=True,
+    )
     num_steps: int = study.field(200, help="Steps of generated sequences.", positive=True)
     needed_lag: int | None = study.field(
         None, help="The lag that the task needs; the longest sequence's if empty.", positive=True
@@ -133,8 +138,9 @@ def generated(config: Config, net: Net) -> dict[str, Batch]:
         net,
         config.inputs,
         seed=config.seed,
-        num_sequences=config.num_seeds * config.num_sequences,
+        num_sequences=config.num_sequences,
         num_steps=config.num_steps,
+        num_seeds=config.num_seeds,
     )
 
 

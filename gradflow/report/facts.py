@@ -35,6 +35,23 @@ def of_states(outputs: Float[np.ndarray, "n t output"], lengths: np.ndarray) -> 
     }
 
 
+def of_inputs(x: Float[np.ndarray, "n t input"], lengths: np.ndarray) -> Arrays:
+    """Describes the inputs: their deviation at each step, and the first step that is not finite.
+
+    The deviation is that between sequences; of one sequence, the change from the step before. The
+    first step counts from 1, and is -1 for a sequence whose real steps are finite.
+    """
+    with np.errstate(invalid="ignore"):  # inputs may be infinite, which is reported below
+        if len(x) > 1 or x.shape[1] == 1:
+            deviation = x.std(axis=0).max(axis=-1, initial=0.0)
+        else:
+            changes = np.abs(np.diff(x[0], axis=0)).max(axis=-1, initial=0.0)
+            deviation = np.append(changes[:1], changes)
+    wrong = ~np.isfinite(x).all(axis=-1) & (np.arange(x.shape[1]) < lengths[:, None])
+    first = np.where(wrong.any(axis=1), wrong.argmax(axis=1) + 1, -1)
+    return {"input_deviation": (("step",), deviation), "first_nonfinite_input": (("run",), first)}
+
+
 def recurrent(params: Params) -> dict[str, Any]:
     """Returns the recurrent matrices, by gate where there are several."""
     found = {}

@@ -29,6 +29,10 @@ BLOCKED = "The flow through this layer is fine: what reads its outputs blocks th
 """The conclusion where the gradient would arrive, but the loss does not depend on the layer."""
 
 
+INPUTS = "Inputs"
+"""The topic of a finding from which all others follow: the inputs are not finite."""
+
+
 def findings(data: "xarray.Dataset", needed_lag: int) -> tuple[Finding, ...]:
     """Reach, credit, state and readout of a layer, and what else has to be known."""
     always = [reach(data, needed_lag), credit(data), state(data), readout(data)]
@@ -128,13 +132,16 @@ def readout(data: "xarray.Dataset") -> Finding:
 
 
 def nonfinite(data: "xarray.Dataset") -> Finding | None:
-    """The first step at which a state is not finite."""
-    steps = data.first_nonfinite.values
-    if (steps < 0).all():
-        return None
-    first, count = int(steps[steps >= 0].min()), int((steps >= 0).sum())
-    sentence = f"The state is NaN or infinite from step {first} on, in {count} of {len(steps)} "
-    return Finding("Finite", sentence + "sequences.", "bad")
+    """The first step at which an input, or else a state, is not finite."""
+    for topic, what, steps in (
+        (INPUTS, "The inputs of this layer are not finite", data.first_nonfinite_input.values),
+        ("Finite", "The state is NaN or infinite", data.first_nonfinite.values),
+    ):
+        if (steps >= 0).any():
+            first, count = int(steps[steps >= 0].min()), int((steps >= 0).sum())
+            sentence = f"{what} from step {first} on, in {count} of {len(steps)} sequences."
+            return Finding(topic, sentence, "bad")
+    return None
 
 
 def cause(data: "xarray.Dataset", needed_lag: int) -> Finding | None:

@@ -25,7 +25,7 @@ def diagnose(
     model: Any,
     *,
     sample: Any = None,
-    lengths: Sequence[int] | np.ndarray | None = None,
+    lengths: int | Sequence[int] | np.ndarray | None = None,
     folder: str | os.PathLike[str] | None = None,
     layer: str | None = None,
     activation: str | None = None,
@@ -39,7 +39,8 @@ def diagnose(
       model: What `gradflow.load` takes, such as a PyTorch module, or a `Net`.
       sample: Inputs of the whole model, which is run on them: arrays by the name of the argument,
         or one array. By default every layer gets generated inputs.
-      lengths: The number of real steps of each sequence of the sample.
+      lengths: The number of real steps of each sequence of the sample, or one number for all; by
+        default what the masks of a Keras model keep.
       folder: Where ``report.html`` is written; nowhere by default.
       layer: Beginning of the names of the layers.
       activation: ``tanh`` or ``relu``, for an RNN whose parameters do not say it.

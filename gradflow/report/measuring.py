@@ -16,7 +16,7 @@ from gradflow.cell import Cell, Params
 from gradflow.flow.interned import interned
 from gradflow.interop import Layer
 from gradflow.report import programs
-from gradflow.report.facts import Arrays, of_states, of_weights, recurrent
+from gradflow.report.facts import Arrays, of_inputs, of_states, of_weights, recurrent
 from gradflow.report.losses import Batch, in_reading_order
 from gradflow.report.programs import (
     FULL_MAP,
@@ -69,8 +69,8 @@ def measure_layer(
         arrays: Arrays = {"log_norm": (("norm_run", "lag"), norms)}
         arrays |= _of_matrices(whole, eigenvalues.result()) | _of_vectors(each, batch.lengths)
         arrays |= of_states(each["outputs"], batch.lengths) | weights.result()
+        arrays |= of_inputs(x, batch.lengths)
     arrays["output_gradient"] = (("unit",), np.abs(g).sum(axis=(0, 1)))
-    arrays["input_deviation"] = (("step",), _deviation(x))
     coords = {
         "lag": np.arange(steps + 1),
         "step": np.arange(1, steps + 1),
@@ -84,14 +84,6 @@ def measure_layer(
     }
     used = {dim for dims, _ in arrays.values() for dim in dims}
     return xarray.Dataset(arrays, {name: value for name, value in coords.items() if name in used})
-
-
-def _deviation(x: Float[np.ndarray, "n t input"]) -> Float[np.ndarray, " t"]:
-    """How the input differs between sequences at each step; of one, from the step before."""
-    if len(x) > 1 or x.shape[1] == 1:
-        return x.std(axis=0).max(axis=-1, initial=0.0)
-    changes = np.abs(np.diff(x[0], axis=0)).max(axis=-1, initial=0.0)
-    return np.append(changes[:1], changes)
 
 
 def calls(

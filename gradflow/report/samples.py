@@ -8,15 +8,18 @@ import numpy as np
 
 from gradflow.checks import shorten
 from gradflow.interop import Net
-from gradflow.interop.net import feed
+from gradflow.interop.net import Captured, feed
 from gradflow.paths import user_path
 from gradflow.report.losses import Batch
 from gradflow.tasks.files import load_array
 from gradflow.tasks.inputs import make_inputs
 
+NUM_SEQUENCES = 16
+"""Sequences for each seed, by default."""
+
 
 def generated_batches(
-    net: Net, spec: str, *, seed: int, num_sequences: int, num_steps: int
+    net: Net, spec: str, *, seed: int, num_sequences: int | None, num_steps: int, num_seeds: int = 1
 ) -> dict[str, Batch]:
     """Makes inputs for the layers that no layer feeds, and runs the net for those of the others.
 
@@ -26,14 +29,19 @@ def generated_batches(
       net: The net.
       spec: The kind of inputs, as `gradflow.tasks.inputs.make_inputs` takes it.
       seed: Seed of the random numbers.
-      num_sequences: Number of sequences.
+      num_sequences: Number of sequences for each seed; by default `NUM_SEQUENCES`, or as many as a
+        file of `numpy.save` has, if these are fewer.
       num_steps: Number of steps of each.
+      num_seeds: Number of sets of sequences.
 
     Raises:
       ValueError: If no layer has the size of the inputs.
     """
     found: dict[str, np.ndarray] = {}
     others: dict[str, np.ndarray] = {}
+    number = num_seeds * (num_sequences or NUM_SEQUENCES)
+    if num_sequences is None:
+        number = min(number, _available(spec) or number)
     for layer in net.layers:
         if layer.fed_by:
             continue
@@ -42,7 +50,7 @@ def generated_batches(
             given = make_inputs(
                 spec,
                 jax.random.key(seed),
-                num_sequences=num_sequences,
+                num_sequences=number,
                 num_steps=num_steps,
                 input_size=layer.input_size,
             )
@@ -55,7 +63,16 @@ def generated_batches(
             f"from --inputs={spec}. Give inputs of this size, or a sample of the whole model by "
             "--sample."
         )
-    return _batches(feed(net, found), None)
+    return _batches(feed(net, found), None, {})
+
+
+def _available(spec: str) -> int | None:
+    """The number of sequences in the array that a kind of inputs names; None if it names none."""
+    kind, _, place = spec.strip().partition(":")
+    if kind != "npy" or not (path := user_path(place)).is_file():
+        return None
+    shape = load_array(path).shape
+    return shape[0] if len(shape) == 3 else 1
 
 
 def captured_batches(
@@ -66,10 +83,12 @@ def captured_batches(
     Args:
       net: The net, from a source that can run the whole model.
       sample: The model's inputs by name.
-      lengths: The number of real steps of each sequence; by default all steps are real.
+      lengths: The number of real steps of each sequence, or one number for all; by default those
+        that the mask of each layer keeps, and all steps of a layer without a mask.
 
     Raises:
-      ValueError: If the model cannot be run, or the lengths do not fit.
+      ValueError: If the model cannot be run, the lengths do not fit, or a layer has a mask that is
+        not one of padding at the end.
     """
     if net.capture is None:
         alone = (
@@ -80,11 +99,37 @@ def captured_batches(
             f"Expected a model that can be run on a sample, but {net.note or alone}. Or use "
             "--inputs without --sample."
         )
-    return _batches(feed(net, net.capture(sample)), lengths)
+    captured = net.capture(sample)
+    masks = captured.masks if isinstance(captured, Captured) else {}
+    kept = {name: _kept_steps(name, mask, lengths) for name, mask in masks.items()}
+    return _batches(feed(net, captured), lengths, kept)
 
 
-def _batches(inputs: dict[str, np.ndarray], lengths: np.ndarray | None) -> dict[str, Batch]:
-    return {name: Batch(x, _lengths(lengths, *x.shape[:2])) for name, x in inputs.items()}
+def _kept_steps(name: str, mask: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    """The lengths of the sequences by the mask (N, T) of a layer, which pads them at the end."""
+    found = mask.sum(axis=1)
+    wrong = (mask != (np.arange(mask.shape[1]) < found[:, None])).any(axis=1) | (found == 0)
+    if wrong.any():
+        raise ValueError(
+            f"Expected a mask of layer {name} that skips only steps at the end of a sequence, but "
+            f"that of sequence {np.flatnonzero(wrong)[0]} (from 0) skips others. Such masks are "
+            "not measured. Pad the sequences of the sample at the end."
+        )
+    if lengths is not None and (_lengths(lengths, *mask.shape) != found).any():
+        raise ValueError(
+            f"Expected the lengths {shorten(found.tolist())}, which the mask of layer {name} has, "
+            f"got {shorten(lengths.tolist())}. Remove the lengths, which then come from the mask."
+        )
+    return found
+
+
+def _batches(
+    inputs: dict[str, np.ndarray], lengths: np.ndarray | None, kept: Mapping[str, np.ndarray]
+) -> dict[str, Batch]:
+    return {
+        name: Batch(x, _lengths(kept.get(name, lengths), *x.shape[:2]))
+        for name, x in inputs.items()
+    }
 
 
 def read_sample(path: str) -> dict[str, np.ndarray]:
@@ -92,10 +137,15 @@ def read_sample(path: str) -> dict[str, np.ndarray]:
 
     Raises:
       ValueError: If it is none of these.
-      OSError: If there is no such file.
+      FileNotFoundError: If there is no such file.
     """
+    place = user_path(path)
+    if not place.is_file():
+        raise FileNotFoundError(
+            f"Expected a sample at {str(place)!r}, got no file. Check the path."
+        )
     try:
-        with open(user_path(path), "rb") as file:
+        with open(place, "rb") as file:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {"inputs": loaded}
@@ -108,7 +158,8 @@ def read_sample(path: str) -> dict[str, np.ndarray]:
 
 
 def _lengths(given: np.ndarray | None, number: int, steps: int) -> np.ndarray:
-    found = np.full(number, steps) if given is None else given
+    given = np.asarray(steps) if given is None else given
+    found = np.full(number, given) if given.ndim == 0 else given
     if found.shape != (number,) or found.dtype.kind not in "iu":
         raise ValueError(
             f"Expected {number} lengths, whole numbers, one for each sequence, got shape "
@@ -123,7 +174,7 @@ def _lengths(given: np.ndarray | None, number: int, steps: int) -> np.ndarray:
 
 
 def read_lengths(given: str) -> np.ndarray:
-    """Reads lengths from numbers with commas, or from a file of `numpy.save`.
+    """Reads lengths from a file of `numpy.save`, numbers with commas, or one number for all.
 
     Raises:
       ValueError: If it is none of these.
@@ -131,7 +182,8 @@ def read_lengths(given: str) -> np.ndarray:
     if given.endswith(".npy"):
         return np.asarray(load_array(user_path(given)))
     try:
-        return np.asarray([int(one) for one in given.split(",")])
+        found = [int(one) for one in given.split(",")]
+        return np.asarray(found if "," in given else found[0])
     except ValueError:
         raise ValueError(
             f"Expected whole numbers with commas, or a file of numpy.save, for lengths, got "

@@ -41,7 +41,7 @@ def _section(data: "xarray.Dataset") -> Section:
     return Section(
         name=str(data.name.values),
         summary=_summary(all_found),
-        level=worst([one.level for one in all_found[:4]]),
+        level=worst([one.level for one in (*all_found[:4], *_of_inputs(all_found))]),
         facts=tuple((name, str(data[name].values)) for name in FACTS),
         findings=all_found,
         tables=tables(data, needed),
@@ -52,9 +52,12 @@ def _section(data: "xarray.Dataset") -> Section:
 def _summary(findings: tuple[Finding, ...]) -> str:
     """What a layer comes to: its reach, the worst of credit, state and readout, and what follows.
 
+    Inputs that are not finite come before all of these, which follow from them.
     Where the gradient arrives, the summary says so, and that the reason for a loss that does not
     fall has to be looked for elsewhere.
     """
+    for one in _of_inputs(findings):
+        return one.sentence
     reach, credit, state, readout = findings[:4]
     if reach.level != "good":
         return reach.sentence
@@ -66,6 +69,10 @@ def _summary(findings: tuple[Finding, ...]) -> str:
         worst_one = next(one for one in others if one.level == level)
         return f"{reach.sentence} {worst_one.sentence}"
     return f"{reach.sentence} {found.FINE}"
+
+
+def _of_inputs(findings: tuple[Finding, ...]) -> list[Finding]:
+    return [one for one in findings if one.topic == found.INPUTS]
 
 
 def rows(dataset: "xarray.Dataset") -> list[dict[str, str]]:

@@ -16,8 +16,10 @@ MARKS: dict[str, Level] = {"repairs": "good", "helps": "warning", "does not help
 
 def tables(data: "xarray.Dataset", needed_lag: int) -> tuple[Table, ...]:
     """The measured advice, the settings of a training, and the recurrent matrices."""
-    found = [training(data), matrices(data)]
-    return tuple([changes(data, needed_lag), *found] if "change" in data else found)
+    found = [changes(data, needed_lag)] if "change" in data else []
+    if not np.isnan(data.log_gradient_norm).all():  # nothing follows from a gradient of NaN
+        found.append(training(data))
+    return (*found, matrices(data))
 
 
 def changes(data: "xarray.Dataset", needed_lag: int) -> Table:

@@ -205,6 +205,33 @@ def test_inputs_by_name_and_of_unknown_time(tmp_path):
         net.capture({"a": random_inputs(2)[:, :, :1], "b": random_inputs(3)})
 
 
+def test_a_sample_with_other_names_says_which_inputs_there_are():
+    net = gradflow.load(chain(layers.GRU(2, name="gru")))
+    batch = {"x": random_inputs(3), "y": np.zeros(2)}
+    assert list(net.capture(batch)) == ["gru"]  # targets beside the inputs do no harm
+    message = "array for each input of the Keras model, x, got the arrays batch, y. Save them under"
+    with pytest.raises(ValueError, match=message):
+        net.capture({"batch": random_inputs(3), "y": np.zeros(2)})
+    with pytest.raises(ValueError, match="sample that the Keras model takes") as raised:
+        net.capture({"x": random_inputs(4)})
+    assert "\x1b" not in str(raised.value)
+
+
+def test_masks_are_captured_in_the_time_of_the_model():
+    cells = layers.RNN([layers.LSTMCell(2), layers.GRUCell(3)], return_sequences=True, name="cells")
+    both = layers.Bidirectional(layers.GRU(2, return_sequences=True), name="both")
+    model = chain(layers.Masking(), both, cells, layers.Dense(2))
+    x = random_inputs(3)
+    x[1, 2:] = 0
+    mask = np.arange(T) < np.full(len(x), T)[:, None]
+    mask[1, 2:] = False
+    captured = gradflow.load(model).capture({"x": x})
+    names = ["both.forward", "both.reverse", "cells.0", "cells.1"]
+    assert list(captured.masks) == names == list(captured)
+    for name in names:
+        np.testing.assert_array_equal(captured.masks[name], mask)
+
+
 def test_a_subclass_of_a_model_is_walked_in_memory_and_told_by_shapes_in_a_file(tmp_path):
     class Own(keras.Model):
         def __init__(self, **options):

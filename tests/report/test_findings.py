@@ -18,6 +18,7 @@ def data(**changed) -> xarray.Dataset:
         "effective_rank": ((), 3.5),
         "output_gradient": (("unit",), np.ones(4)),
         "first_nonfinite": (("run",), np.full(3, -1)),
+        "first_nonfinite_input": (("run",), np.full(3, -1)),
         "spectral_radius": (("matrix",), np.asarray([0.8])),
     }
     return xarray.Dataset(arrays | changed)

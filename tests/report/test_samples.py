@@ -6,6 +6,7 @@ import pytest
 
 from gradflow.cells import resolve
 from gradflow.interop import Layer, Net
+from gradflow.interop.net import Captured
 from gradflow.report.samples import (
     captured_batches,
     generated_batches,
@@ -66,7 +67,8 @@ def test_parameters_alone_cannot_be_run():
 @pytest.mark.parametrize(
     ("lengths", "message"),
     [
-        ("4", r"Expected 2 lengths, whole numbers, one for each sequence, got shape \(1,\)"),
+        ("4,3,2", r"Expected 2 lengths, whole numbers, one for each sequence, got shape \(3,\)"),
+        ("5", r"Expected lengths within 1 ... 4, the number of steps, got 5 to 5"),
         ("4,5", r"Expected lengths within 1 ... 4, the number of steps, got 4 to 5"),
         ("4,0", r"Expected lengths within 1 ... 4"),
         ("a,b", "Expected whole numbers with commas, or a file of numpy.save, for lengths"),
@@ -78,9 +80,59 @@ def test_lengths_that_do_not_fit_are_refused(lengths, message):
         captured_batches(net, {"inputs": np.ones((2, 4, 2))}, read_lengths(lengths))
 
 
+def test_one_length_is_that_of_all_sequences():
+    net = dataclasses.replace(NET, capture=lambda sample: {"a": sample["inputs"]})
+    found = captured_batches(net, {"inputs": np.ones((2, 4, 2))}, read_lengths("3"))
+    assert found["a"].lengths.tolist() == found["b"].lengths.tolist() == [3, 3]
+
+
+def masked(*rows):
+    """The net, with a mask in its layer a."""
+    masks = {"a": np.asarray(rows, bool)}
+    return dataclasses.replace(NET, capture=lambda sample: Captured({"a": sample["x"]}, masks))
+
+
+SAMPLE = {"x": np.ones((2, 4, 2))}
+
+
+@pytest.mark.parametrize("lengths", [None, "4,3"])
+def test_lengths_come_from_the_mask_of_a_layer(lengths):
+    given = None if lengths is None else read_lengths(lengths)
+    found = captured_batches(masked((1, 1, 1, 1), (1, 1, 1, 0)), SAMPLE, given)
+    assert found["a"].lengths.tolist() == [4, 3]
+
+
+def test_lengths_that_contradict_the_mask_are_refused():
+    message = r"Expected the lengths \[4, 3\], which the mask of layer a has, got \[4, 2\]. Remove"
+    with pytest.raises(ValueError, match=message):
+        captured_batches(masked((1, 1, 1, 1), (1, 1, 1, 0)), SAMPLE, read_lengths("4,2"))
+
+
+@pytest.mark.parametrize("row", [(0, 0, 1, 1), (1, 0, 1, 1), (0, 0, 0, 0)], ids=str)
+def test_a_mask_of_other_than_padding_at_the_end_is_refused(row):
+    message = r"mask of layer a that skips only steps at the end .* sequence 1 \(from 0\) skips"
+    with pytest.raises(ValueError, match=message):
+        captured_batches(masked((1, 1, 1, 0), row), SAMPLE, None)
+
+
 def test_lengths_come_from_a_file_too(tmp_path):
     np.save(tmp_path / "lengths.npy", np.asarray([2, 4]))
     assert read_lengths(str(tmp_path / "lengths.npy")).tolist() == [2, 4]
+
+
+def test_a_sample_that_is_missing_is_refused():
+    with pytest.raises(FileNotFoundError, match="Expected a sample at 'nowhere.npz', got no file"):
+        read_sample("nowhere.npz")
+
+
+@pytest.mark.parametrize(("shape", "number"), [((3, 4, 2), 3), ((4, 2), 1), ((20, 4, 2), 16)])
+def test_a_file_with_fewer_sequences_is_read_whole(shape, number, tmp_path):
+    np.save(tmp_path / "x.npy", np.ones(shape))
+    spec = f"npy:{tmp_path / 'x.npy'}"
+    found = generated_batches(NET, spec, seed=0, num_sequences=None, num_steps=4)
+    assert found["a"].inputs.shape == (number, 4, 2)
+    with pytest.raises(ValueError, match="Expected num_sequences of at most"):
+        generated_batches(NET, spec, seed=0, num_sequences=21, num_steps=4)
 
 
 def test_a_damaged_sample_is_refused(tmp_path):

@@ -1,9 +1,10 @@
 """Models and layers of Keras in memory: their configuration, their arrays, and their runs."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,7 +12,10 @@ import numpy as np
 from gradflow.checks import shorten
 from gradflow.interop.keras.cells import CellArrays
 from gradflow.interop.keras.config import Found, snake_case, unique_name
-from gradflow.interop.net import Capture, Layer, Net, feed
+from gradflow.interop.net import Capture, Captured, Layer, Net, feed
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""Codes by which Keras makes its errors bold in a terminal."""
 
 
 def as_config(keras: Any, model: Any) -> dict[str, Any]:
@@ -88,28 +92,35 @@ def captured_inputs(
         outputs of these.
     """
 
-    def capture(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def capture(batch: Mapping[str, np.ndarray]) -> Captured:
         model = load()
         observed = _observed_layers(keras, model, cells)
-        seen: dict[int, np.ndarray] = {}
+        inputs = _model_inputs(model, batch)
+        seen: dict[int, _Call] = {}
         with contextlib.ExitStack() as stack:
             for layer, _ in observed.values():
                 stack.enter_context(_observed(keras, layer, seen))
             try:
                 with jax.enable_x64(_is_exact(model)):
-                    model(_model_inputs(model, batch), training=False)
+                    model(inputs, training=False)
             except Exception as error:  # the model is the user's: it can raise anything
                 raise ValueError(
                     f"Expected a sample that the Keras model takes, but it raised "
-                    f"{type(error).__name__}: {shorten(error)}. Pass arrays of the shapes of its "
-                    "inputs, by their names."
+                    f"{type(error).__name__}: {shorten(_COLOURS.sub('', str(error)))}. Pass arrays "
+                    "of the shapes of its inputs, by their names."
                 ) from None
-        found = {
-            name: seen[id(layer)][:, :: -1 if turned else 1]
-            for name, (layer, turned) in observed.items()
-            if id(layer) in seen
-        }
-        return feed(Net("Keras", tuple(layers)), found)
+        found: dict[str, np.ndarray] = {}
+        masks: dict[str, np.ndarray] = {}
+        for name, (layer, turned) in observed.items():
+            if id(layer) in seen:
+                sequences, mask = seen[id(layer)]
+                found[name] = sequences[:, :: -1 if turned else 1]
+                if mask is not None:
+                    masks[name] = mask[:, :: -1 if turned else 1]
+        for layer in layers:  # the cells of one layer of Keras have the same mask
+            if layer.name not in found and layer.fed_by and layer.fed_by[0] in masks:
+                masks[layer.name] = masks[layer.fed_by[0]]
+        return Captured(feed(Net("Keras", tuple(layers)), found), masks)
 
     return capture
 
@@ -131,8 +142,15 @@ def _observed_layers(keras: Any, model: Any, cells: Sequence[Found]) -> dict[str
     return layers
 
 
+class _Call(NamedTuple):
+    """What a layer is called with: sequences (N, T, input), and the steps (N, T) of its mask."""
+
+    sequences: np.ndarray
+    mask: np.ndarray | None
+
+
 @contextlib.contextmanager
-def _observed(keras: Any, layer: Any, seen: dict[int, np.ndarray]) -> Iterator[None]:
+def _observed(keras: Any, layer: Any, seen: dict[int, _Call]) -> Iterator[None]:
     """Keeps what the layer is first called with, while the context is open."""
     call = layer.call
 
@@ -140,8 +158,12 @@ def _observed(keras: Any, layer: Any, seen: dict[int, np.ndarray]) -> Iterator[N
         # Inputs that are being traced have no values; such a layer is missing in the result.
         with contextlib.suppress(jax.errors.TracerArrayConversionError):
             values = np.asarray(keras.ops.convert_to_numpy(sequences))
+            given = args[1] if len(args) > 1 else kwargs.get("mask")
+            (mask, *_) = keras.tree.flatten(given) or [None]
+            if mask is not None:
+                mask = np.asarray(keras.ops.convert_to_numpy(mask), bool)
             if values.ndim == 3:
-                seen.setdefault(id(layer), values)
+                seen.setdefault(id(layer), _Call(values, mask))
         return call(sequences, *args, **kwargs)
 
     layer.call = observe
@@ -158,10 +180,25 @@ def _is_exact(model: Any) -> bool:
 
 def _model_inputs(model: Any, batch: Mapping[str, np.ndarray]) -> Any:
     """The batch in the structure of the model's inputs, if it declares one."""
-    single = next(iter(batch.values())) if len(batch) == 1 else None
     structure = getattr(model, "input", None)
+    if structure is None:  # a Sequential model has its one input in a list alone
+        (structure, *_) = getattr(model, "inputs", None) or [None]
+    if structure is None:
+        return next(iter(batch.values())) if len(batch) == 1 else dict(batch)
     if isinstance(structure, Mapping):
-        return dict(batch) if single is None else dict.fromkeys(structure, single)
-    if isinstance(structure, list | tuple):
-        return [batch.get(str(tensor.name), single) for tensor in structure]
-    return dict(batch) if single is None else single
+        names = [str(name) for name in structure]
+    else:
+        tensors = structure if isinstance(structure, list | tuple) else [structure]
+        names = [str(tensor.name) for tensor in tensors]
+    if len(batch) == 1:
+        batch = dict.fromkeys(names, next(iter(batch.values())))
+    if not set(names) <= set(batch):
+        raise ValueError(
+            f"Expected a sample with an array for each input of the Keras model, "
+            f"{', '.join(names)}, got the arrays {', '.join(batch) or 'none'}. Save them under the "
+            "names of the inputs, or the array of a model with one input alone."
+        )
+    arrays = [batch[name] for name in names]
+    if isinstance(structure, Mapping):
+        return dict(zip(structure, arrays, strict=True))
+    return arrays if isinstance(structure, list | tuple) else arrays[0]
