@@ -1,12 +1,13 @@
 """The gradient of a loss with respect to the outputs of every layer of a net."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
 
 from gradflow.interop import Layer, Net
 from gradflow.paths import user_path
@@ -33,10 +34,13 @@ class Batch(NamedTuple):
 
 def turned(sequences: Sequences, lengths: np.ndarray) -> Sequences:
     """Returns sequences in reverse, each up to its own length."""
-    found = np.array(sequences)
-    for row, length in zip(found, lengths, strict=True):
-        row[:length] = row[:length][::-1]
-    return found
+    return np.take_along_axis(sequences, _reversal(lengths, sequences.shape[1]), axis=1)
+
+
+def _reversal(lengths: np.ndarray, num_steps: int) -> Int[np.ndarray, "n t 1"]:
+    """The step that comes to each place when a sequence is reversed up to its length."""
+    steps, ends = np.arange(num_steps), lengths[:, None]
+    return np.where(steps < ends, ends - 1 - steps, steps)[..., None]
 
 
 def in_reading_order(layer: Layer, batch: Batch, *arrays: Sequences) -> list[np.ndarray]:
@@ -86,7 +90,8 @@ def _of_tops(tops: list[Layer], batches: Mapping[str, Batch], loss: str) -> dict
 
 
 def _of(loss: str, layer: Layer, batch: Batch) -> Sequences:
-    outputs = layer.run(batch.inputs)
+    with jax.enable_x64(True):
+        outputs = np.asarray(_outputs(layer, batch, jnp.asarray(batch.inputs, jnp.float64)))
     steps = np.arange(outputs.shape[1])
     lengths = batch.lengths[:, None]
     if loss == "mean":
@@ -111,5 +116,15 @@ def _from_file(tops: list[Layer], batches: Mapping[str, Batch], path: str) -> di
 
 def _pull(layer: Layer, batch: Batch, gradient: Sequences) -> Sequences:
     with jax.enable_x64(True):
-        _, vjp = jax.vjp(layer.apply, jnp.asarray(batch.inputs, jnp.float64))
+        inputs = jnp.asarray(batch.inputs, jnp.float64)
+        _, vjp = jax.vjp(lambda x: _outputs(layer, batch, x), inputs)
         return np.asarray(vjp(jnp.asarray(gradient, jnp.float64))[0])
+
+
+def _outputs(layer: Layer, batch: Batch, inputs: Array) -> Array:
+    """Computes the outputs in the time of the model; no padding is read before a real step."""
+    if layer.direction == "forward":
+        return layer.apply(inputs)
+    reversal = _reversal(batch.lengths, inputs.shape[1])
+    read = jnp.take_along_axis(inputs, reversal, axis=1)
+    return jnp.take_along_axis(replace(layer, direction="forward").apply(read), reversal, axis=1)

@@ -72,6 +72,26 @@ def test_the_last_step_of_a_layer_in_reverse_is_the_first_of_the_model():
     assert found[:, 0].any() and not found[:, 1:].any()
 
 
+@pytest.mark.parametrize("loss", ["last", "mean"])
+def test_what_stands_in_the_padding_of_a_layer_in_reverse_changes_nothing(loss):
+    """Its first steps are the last real ones of each sequence, and padding comes after them."""
+    low, top = layer("low", 2), layer("top", 3, direction="reverse", fed_by=("low",))
+    net, lengths = Net("none", (low, top)), np.array([6, 4])
+    inputs = np.random.default_rng(0).normal(size=(2, 6, 2))
+    noise = 9.0 * (np.arange(6) >= lengths[:, None])[..., None]
+
+    def gradients(x, lengths):
+        fed = {"low": Batch(x, lengths), "top": Batch(low.run(x), lengths)}
+        return output_gradients(net, fed, loss)
+
+    padded, other = gradients(inputs, lengths), gradients(inputs + noise, lengths)
+    alone = gradients(inputs[1:, :4], lengths[1:])
+    for name in ("low", "top"):
+        np.testing.assert_allclose(padded[name][1, :4], alone[name][0], rtol=1e-12, atol=1e-15)
+        assert not padded[name][1, 4:].any()
+        np.testing.assert_allclose(other[name], padded[name], rtol=1e-12, atol=1e-15)
+
+
 def test_a_gradient_from_a_file_is_pulled_back_too(tmp_path):
     weights = np.random.default_rng(1).normal(size=(2, 5, 3))
     np.save(tmp_path / "g.npy", weights)
