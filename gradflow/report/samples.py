@@ -101,12 +101,16 @@ def captured_batches(
         )
     captured = net.capture(sample)
     masks = captured.masks if isinstance(captured, Captured) else {}
-    kept = {name: _kept_steps(name, mask, lengths) for name, mask in masks.items()}
+    kept = {name: kept_steps(name, mask, lengths) for name, mask in masks.items()}
     return _batches(feed(net, captured), lengths, kept)
 
 
-def _kept_steps(name: str, mask: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
-    """The lengths of the sequences by the mask (N, T) of a layer, which pads them at the end."""
+def kept_steps(name: str, mask: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+    """Returns the lengths of the sequences by the mask (N, T) of a layer.
+
+    Raises:
+      ValueError: If the mask skips other steps than those at the end, or contradicts the lengths.
+    """
     found = mask.sum(axis=1)
     wrong = (mask != (np.arange(mask.shape[1]) < found[:, None])).any(axis=1) | (found == 0)
     if wrong.any():

@@ -71,6 +71,26 @@ def test_the_values_are_those_of_the_current_batch_and_weights(tmp_path):
         np.testing.assert_allclose(measured, expected, rtol=1e-6)
 
 
+def test_steps_that_a_mask_skips_are_not_measured(tmp_path):
+    embedding = keras.layers.Embedding(9, D, mask_zero=True)
+    model = keras.Sequential([keras.Input((T,), dtype="int32"), embedding, keras.layers.LSTM(H)])
+    model.compile("sgd", "mse")
+    x, lengths = np.ones((2, T), int), (T, 4)
+    x[1, lengths[1] :] = 0
+    options = {"every": 1, "folder": str(tmp_path), "max_cost": None}
+    callback = gradflow.watch(model, **options)
+    model.fit(x, np.zeros((2, H)), batch_size=2, verbose=0, callbacks=[callback])
+    net = gradflow.load(model, verify=False)  # after the only update
+    (layer,), inputs = net.layers, net.capture({"x": x})
+    params = {g: {n: jnp.asarray(a) for n, a in w.items()} for g, w in layer.params.items()}
+    expected = np.full((2, T + 1), np.nan)
+    for row, (one, length) in enumerate(zip(inputs[layer.name], lengths, strict=True)):
+        own = jnp.asarray(one[:length], float)
+        expected[row, : length + 1] = flow.log_norms(layer.cell, params, own)
+    measured = callback.dataset().log_norms.values[-1, 0]
+    np.testing.assert_allclose(measured, np.nanmedian(expected, axis=0), rtol=1e-6)
+
+
 def test_a_sample_is_used_in_place_of_the_batches(tmp_path):
     model = model_of()
     sample = batches()[0][:3]

@@ -3,14 +3,17 @@
 import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from gradflow.interop import load
+from gradflow.interop.net import Captured
 from gradflow.report.live.measure import Subject, subject_of
 from gradflow.report.live.monitor import Monitor, Settings
+from gradflow.report.samples import kept_steps
 
 
 def keras_callback(model: Any, settings: Settings, sample: Any) -> Any:
@@ -78,11 +81,16 @@ def _subjects(model: Any, batches: "_Batches") -> list[Subject]:
     net = load(model, verify=False)
     assert net.capture is not None
     with _unchanged(model):
-        inputs = net.capture(batches.inputs(model))
+        captured = net.capture(batches.inputs(model))
+    assert isinstance(captured, Captured)
+    lengths = {name: kept_steps(name, mask) for name, mask in captured.masks.items()}
     return [
-        subject_of(one, inputs[one.name], len(inputs[one.name]))
+        replace(
+            subject_of(one, captured[one.name], len(captured[one.name])),
+            lengths=lengths.get(one.name),
+        )
         for one in net.layers
-        if one.name in inputs
+        if one.name in captured
     ]
 
 
