@@ -9,7 +9,7 @@ Source: Orhan, Pitkow 2020, arXiv:1905.13715, section 2, Fig. 1 and 2.
 
     python experiments/papers/orhan2020.py
 
-Takes about 20 seconds on two cores.
+Takes less than a minute on two cores.
 """
 
 from dataclasses import dataclass

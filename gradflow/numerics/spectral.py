@@ -7,7 +7,7 @@ within the tolerance above it. What cannot be certified that way is decomposed. 
 engine for many small matrices at once, and says with numbers why there are two.)
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -193,7 +193,7 @@ def _decide(matrix: Array, state: _Decided, is_paused: Array, margin: float) -> 
     """
 
     def decomposed(state: _Decided) -> _Decided:
-        later, _ = _late((matrix, state[0]), state[0])
+        later = by_columns(_late(matrix, state[0]))
         values, vectors = eigh(later @ later.T)
         vectors = vectors[:, ::-1][:, :TRACKED].T
         return values[-1], vectors, jnp.full_like(state[2], DECOMPOSED), jnp.ones((), bool)
@@ -201,6 +201,7 @@ def _decide(matrix: Array, state: _Decided, is_paused: Array, margin: float) -> 
     def by_inertia(state: tuple[_Decided, Array]) -> tuple[_Decided, Array]:
         (value, vectors, stage, _), _ = state
         later, bound = _late((matrix, value * margin), stage)
+        later = by_columns(later)
         certified = is_below(later @ later.T, bound)
         stage = jnp.where(certified, INERTIA, stage)
         return (value, vectors, stage, certified), jnp.ones((), bool)
@@ -209,11 +210,10 @@ def _decide(matrix: Array, state: _Decided, is_paused: Array, margin: float) -> 
     return jax.lax.while_loop(lambda s: ~s[3], decomposed, state)
 
 
-def _late(given: tuple[Array, Array | float], state: Array) -> tuple[Array, Array]:
-    """Returns a matrix and a number behind a barrier.
+def _late(given: Any, state: Array) -> Any:
+    """Returns what is given behind a barrier.
 
-    Without one that depends on the state of the loop, XLA moves what is computed from them out of
-    the loop, to every step: the products, and of the number its multiple of I and the transpose.
+    Without one that depends on the state of the loop, XLA moves what is computed from it out of the
+    loop, to every step: the products, and of the bound its multiple of I and the transpose.
     """
-    (matrix, number), _ = jax.lax.optimization_barrier((given, state))
-    return by_columns(matrix), number
+    return jax.lax.optimization_barrier((given, state))[0]
